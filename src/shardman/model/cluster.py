@@ -1,0 +1,117 @@
+"""The metadata of a cluster as one immutable value, read in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from shardman.errors import UserError
+from shardman.model.plan import Json
+
+
+@dataclass(frozen=True)
+class Node:
+    """A member of the cluster. ``status`` is None on a lord that is not a worker."""
+
+    id: int
+    connstring: str
+    status: str | None
+    lord: bool = False
+
+    @property
+    def is_active_worker(self) -> bool:
+        return self.status == "active"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sharded table."""
+
+    relation: str
+    expr: str
+    partitions_count: int
+    initial_node: int
+    definition: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of a partition. ``prv`` is None on the primary."""
+
+    part_name: str
+    owner: int
+    prv: int | None
+    nxt: int | None
+    relation: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Everything the lord knows, at one instant.
+
+    Args:
+        id: the six characters that stand in the names of this cluster's objects.
+        nodes: by id, removed ones included.
+        tables: by relation.
+        copies: every copy of every partition.
+        sizes: bytes of a partition's primary, where they were asked for.
+    """
+
+    id: str
+    nodes: Mapping[int, Node]
+    tables: Mapping[str, Table]
+    copies: tuple[Copy, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def primaries(self) -> Mapping[str, Copy]:
+        """The primary copy of each partition, by partition name."""
+        return {c.part_name: c for c in self.copies if c.prv is None}
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        """The active workers, by id."""
+        return tuple(n for _, n in sorted(self.nodes.items()) if n.is_active_worker)
+
+    @property
+    def lord(self) -> Node:
+        return next(n for n in self.nodes.values() if n.lord)
+
+    def copies_of(self, part_name: str) -> tuple[Copy, ...]:
+        return tuple(c for c in self.copies if c.part_name == part_name)
+
+    def copies_on(self, node_id: int) -> tuple[Copy, ...]:
+        return tuple(c for c in self.copies if c.owner == node_id)
+
+    def primary(self, part_name: str) -> Copy:
+        """Raises UserError when there is no such partition."""
+        try:
+            return self.primaries[part_name]
+        except KeyError:
+            raise UserError(
+                f"there is no partition {part_name}",
+                "Select part_name from shardman.partitions to see those there are",
+            ) from None
+
+    def table(self, relation: str) -> Table:
+        """Raises UserError when the table is not sharded."""
+        try:
+            return self.tables[relation]
+        except KeyError:
+            raise UserError(
+                f"{relation} is not a sharded table",
+                "Select relation from shardman.tables to see those there are",
+            ) from None
+
+    def worker(self, node_id: int) -> Node:
+        """Raises UserError when there is no active worker of that id."""
+        node = self.nodes.get(node_id)
+        if node is None or node.status is None:
+            known = ", ".join(str(n.id) for n in self.workers) or "none"
+            raise UserError(f"there is no worker {node_id}", f"The workers are: {known}")
+        if not node.is_active_worker:
+            raise UserError(
+                f"worker {node_id} is {node.status}", "Choose an active one, see shardman.nodes"
+            )
+        return node

@@ -1,0 +1,72 @@
+"""Every name of an object of ours is made here.
+
+PostgreSQL cuts identifiers at 63 bytes without an error, so names that carry a user's relation are
+checked (`fits`), and names of replication objects carry ids only.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_IDENTIFIER_BYTES = 63
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+
+def unquote(relation: str) -> tuple[str, str]:
+    """Schema and name of a relation as the metadata writes it (already normal: no upper case
+    outside of quotes).
+
+    >>> unquote('accounts'), unquote('app."Weird.Name"')
+    (('public', 'accounts'), ('app', 'Weird.Name'))
+    """
+    parts = re.findall(r'"(?:[^"]|"")*"|[^".]+', relation)
+    plain = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in parts]
+    return ("public", plain[0]) if len(plain) == 1 else (plain[0], plain[1])
+
+
+def fits(name: str) -> bool:
+    """Whether PostgreSQL keeps the identifier whole."""
+    return len(name.encode()) <= MAX_IDENTIFIER_BYTES
+
+
+def application(epoch: int) -> str:
+    """application_name of a shardlord's sessions; `shardman.end_older_lords` reads it."""
+    return f"shardman lord {epoch}"
+
+
+def meta_publication(cluster: str) -> str:
+    """Publication of the metadata on the lord."""
+    return f"shardman_meta_{cluster}"
+
+
+def meta_slot(cluster: str, node: int) -> str:
+    """Slot on the lord and subscription on the node that carry the metadata to a node."""
+    return f"shardman_meta_{cluster}_{node}"
+
+
+def node_server(node: int) -> str:
+    """Foreign server of a node."""
+    return f"shardman_node_{node}"
+
+
+def fresh_server(node: int, cmd_id: int) -> str:
+    """Foreign server of a node for the sessions that saw a move: a server of its own means a new
+    connection, whose snapshot is younger than the moved copy."""
+    return f"shardman_node_{node}_c{cmd_id}"
+
+
+def move_stream(cluster: str, cmd_id: int) -> str:
+    """Publication and slot on the source, subscription on the destination, of a running copy."""
+    return f"shardman_{cluster}_c{cmd_id}"
+
+
+def prepared(cluster: str, cmd_id: int, attempt: int, node: int) -> str:
+    """Global identifier of a prepared transaction."""
+    return f"shardman_{cluster}_c{cmd_id}_{attempt}_{node}"
+
+
+def set_aside(part_name: str, cmd_id: int) -> str:
+    """Raw name (unquoted, without schema) of a data table that a command put out of the way."""
+    suffix = f"_aside_c{cmd_id}"
+    raw = unquote(part_name)[1].encode()[: MAX_IDENTIFIER_BYTES - len(suffix)]
+    return raw.decode(errors="ignore") + suffix

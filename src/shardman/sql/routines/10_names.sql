@@ -1,0 +1,71 @@
+-- Names of relations, as the metadata writes them: what regclass prints with search_path = public.
+
+create or replace function shardman.relation_parts(relation text) returns text[]
+language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+declare
+    parts text[];
+begin
+    begin
+        parts := parse_ident(relation);
+    exception when invalid_parameter_value then
+        raise exception '"%" is not a name of a relation', relation
+            using errcode = 'invalid_name',
+                  hint = 'Write it as in SQL: accounts, app.orders, "Weird Name".';
+    end;
+    if cardinality(parts) = 1 then
+        return array['public', parts[1]];
+    elsif cardinality(parts) = 2 then
+        return parts;
+    end if;
+    raise exception '"%" has too many dots for a name of a relation', relation
+        using errcode = 'invalid_name', hint = 'Write it as schema.name or name.';
+end
+$$;
+comment on function shardman.relation_parts(text) is 'schema and name of a relation written as in SQL; public where no schema is given';
+
+create or replace function shardman.relation_text(schema_name text, relname text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select case when schema_name = 'public' then quote_ident(relname)
+                else quote_ident(schema_name) || '.' || quote_ident(relname) end
+$$;
+comment on function shardman.relation_text(text, text) is 'a relation''s name as the metadata writes it';
+
+create or replace function shardman.normal_name(relation text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select shardman.relation_text(p[1], p[2]) from (select shardman.relation_parts(relation) as p) as r
+$$;
+comment on function shardman.normal_name(text) is 'a relation''s name, however the user wrote it, as the metadata writes it';
+
+create or replace function shardman.suffixed(relation text, suffix text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select shardman.relation_text(p[1], p[2] || suffix) from (select shardman.relation_parts(relation) as p) as r
+$$;
+comment on function shardman.suffixed(text, text) is
+    'the relation beside this one whose name is longer by suffix: suffixed(''app.orders'', ''_3'') is app.orders_3';
+
+create or replace function shardman.data_table(part_name text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select shardman.suffixed(part_name, '_data')
+$$;
+comment on function shardman.data_table(text) is 'the table that holds the rows of a partition, on a node that has a copy';
+
+create or replace function shardman.route_table(part_name text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select shardman.suffixed(part_name, '_fdw')
+$$;
+comment on function shardman.route_table(text) is 'the foreign table through which a node without the primary reaches a partition';
+
+create or replace function shardman.node_server(node_id int) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select 'shardman_node_' || node_id
+$$;
+comment on function shardman.node_server(int) is 'the foreign server of a node; a server with a suffix behind it is one of a running move';
+
+create or replace function shardman.find_relation(relation text) returns oid
+language sql stable strict parallel safe set search_path = pg_catalog as $$
+    select c.oid
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace,
+           (select shardman.relation_parts(relation) as p) as r
+     where n.nspname = p[1] and c.relname = p[2]
+$$;
+comment on function shardman.find_relation(text) is 'the oid of a relation of this database by its name in the metadata; null when there is none';
