@@ -52,6 +52,7 @@ class LocalCluster:
         found = find_programs(pg_bin)
         _require_empty(path)
         account = account_for(path)
+        require_reachable(account, path.parent)
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
         account.give(path)
         require_reachable(account, path)

@@ -6,17 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import psycopg
 
 from shardman.errors import UserError
 from shardman.local import process
 from shardman.local.state import ProcessState
 
 STOP_SECONDS = 15.0
-# A shardlord that cannot work says so and ends almost at once; one that stays longer is at work
-# or tries again by itself.
-_SETTLE_SECONDS = 0.2
+START_SECONDS = 10.0
 
 # -P: what lies in the working directory is not mistaken for our package.
 _SHARDMAN = (sys.executable, "-P", "-m", "shardman")
@@ -43,10 +42,22 @@ def start(dsn: str, log: Path) -> ProcessState:
     begin = log.stat().st_size if log.exists() else 0
     pid = process.spawn([*_SHARDMAN, "lord", dsn], log=log, env=_environment())
     state = ProcessState(pid, process.started_at(pid))
-    time.sleep(_SETTLE_SECONDS)
+    process.wait_until(lambda: not runs(state) or _connected(dsn), START_SECONDS, every=0.1)
     if not runs(state):
         raise UserError(f"The shardlord does not start:\n{tail(log, since=begin)}")
     return state
+
+
+def _connected(dsn: str) -> bool:
+    """Whether a shardlord is seen at work; with its database down there is nothing to wait for."""
+    try:
+        with psycopg.connect(dsn, connect_timeout=2) as lord:
+            seen = lord.execute(
+                "select from pg_stat_activity where application_name like 'shardman lord%' limit 1"
+            )
+            return seen.fetchone() is not None
+    except psycopg.OperationalError:
+        return True
 
 
 def runs(state: ProcessState | None) -> bool:

@@ -1,0 +1,1 @@
+"""The command line: thin; whatever it does, any user can do in SQL."""
