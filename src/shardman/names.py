@@ -60,9 +60,14 @@ def move_stream(cluster: str, cmd_id: int) -> str:
     return f"shardman_{cluster}_c{cmd_id}"
 
 
+def prepared_prefix(cluster: str, cmd_id: int) -> str:
+    """What the identifiers of all prepared transactions of a command begin with."""
+    return f"shardman_{cluster}_c{cmd_id}_"
+
+
 def prepared(cluster: str, cmd_id: int, attempt: int, node: int) -> str:
     """Global identifier of a prepared transaction."""
-    return f"shardman_{cluster}_c{cmd_id}_{attempt}_{node}"
+    return f"{prepared_prefix(cluster, cmd_id)}{attempt}_{node}"
 
 
 def set_aside(part_name: str, cmd_id: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,8 @@ class Run(Protocol):
     epoch: int
     #: Values that a later step of the same attempt may use; nothing that recovery needs.
     memory: dict[str, Any]
+    #: Held while a fence is up: one in the cluster at a time.
+    fence: asyncio.Lock
 
     async def node(self, node_id: int) -> Connection:
         """The command's session on a node: autocommit, admitted by the epoch, search_path public,
@@ -30,6 +33,10 @@ class Run(Protocol):
 
     async def extra(self, node_id: int) -> Connection:
         """One more such session, for use beside the first; closed when the command ends."""
+        ...
+
+    async def peer(self, node_id: int) -> str:
+        """How other nodes reach a node, password included; never to be logged."""
         ...
 
     async def conninfo(self, node_id: int) -> str:
@@ -48,6 +55,10 @@ class Run(Protocol):
 
     async def waits_for(self, whom: str | None) -> None:
         """Shows whom the running step waits for; None when it waits no more."""
+        ...
+
+    async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
+        """Runs another command as a part of this one; returns its status and error."""
         ...
 
     def say(self, sentence: str) -> None:

@@ -1,0 +1,288 @@
+"""The shardlord: the only place where everything is wired together.
+
+Its life is a sequence of tenures. In each it waits for the lease, recovers what a predecessor left,
+and runs commands until it is told to stop, loses the lease, or loses the lord's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import psycopg
+import structlog
+
+from shardman import steps  # noqa: F401  (registers every kind of step)
+from shardman.commands.base import Claim, Command
+from shardman.commands.registry import read
+from shardman.errors import Refused, UserError
+from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.failures import sentence
+from shardman.lord.janitor import sweep
+from shardman.lord.journal import Journal, LordLost
+from shardman.lord.leader import Lease, acquire
+from shardman.lord.reconciler import Reconciler
+from shardman.lord.recovery import recover
+from shardman.lord.runner import Runner
+from shardman.lord.scheduler import startable
+from shardman.lord.sessions import Sessions
+from shardman.steps.base import Connection
+
+log = structlog.get_logger()
+
+#: NOTIFY is a hint; this is how late a command may begin when it is lost.
+POLL_S = 1.0
+SWEEP_S = 2.0
+RETRY_S = 0.5
+
+
+class Tenure:
+    """One shardlord's time in office."""
+
+    def __init__(self, sessions: Sessions, journal: Journal, lord: Connection) -> None:
+        self.sessions = sessions
+        self.journal = journal
+        self.lord = lord
+        self.runner = Runner(sessions, journal)
+        self.reconciler = Reconciler(sessions)
+        self.running: dict[int, tuple[asyncio.Task[Any], frozenset[Claim]]] = {}
+        self.wake = asyncio.Event()
+        self._sweeping = asyncio.Lock()
+
+    async def serve(self) -> None:
+        """Recovers, then runs commands until cancelled or the tenure is over."""
+        await self._visit_nodes()
+        await recover(self.runner, self.journal)
+        log.info("acting", epoch=self.sessions.epoch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.reconciler.run())
+            group.create_task(self._listen())
+            group.create_task(self._clean())
+            group.create_task(self._begin_commands())
+
+    async def _visit_nodes(self) -> None:
+        """Raises the epoch on every node that can be reached: older shardlords are refused there
+        from now on. A node that cannot learns of it in the first session."""
+
+        async def visit(node_id: int) -> None:
+            with contextlib.suppress(psycopg.Error, UserError):
+                lord = await self.sessions.lord()
+                try:
+                    await (await self.sessions.open(node_id, lord)).close()
+                finally:
+                    await lord.close()
+
+        cluster = await read_cluster(self.lord)
+        await asyncio.gather(*(visit(n.id) for n in cluster.workers))
+
+    async def _listen(self) -> None:
+        conn = await self.sessions.lord()
+        try:
+            await conn.execute("listen shardman")
+            while True:
+                async for _ in conn.notifies(timeout=POLL_S):
+                    self.wake.set()
+                self.wake.set()
+        finally:
+            await conn.close()
+
+    async def _clean(self) -> None:
+        while True:
+            await self._sweep()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.reconciler.returned.wait(), SWEEP_S)
+            self.reconciler.returned.clear()
+
+    async def _sweep(self) -> None:
+        async with self._sweeping:
+            await sweep(self.runner, self.journal)
+
+    async def _begin_commands(self) -> None:
+        while True:
+            self.wake.clear()
+            self._reap()
+            await self._cancel_requested()
+            await self._begin_next()
+            await self.wake.wait()
+
+    def _reap(self) -> None:
+        for cmd_id, (task, _) in list(self.running.items()):
+            if task.done():
+                del self.running[cmd_id]
+                if not task.cancelled():
+                    task.result()
+
+    async def _cancel_requested(self) -> None:
+        for cmd_id in await self.journal.cancel_requests():
+            if cmd_id in self.running:
+                self.running[cmd_id][0].cancel()
+
+    async def _begin_next(self) -> None:
+        rows = await self.journal.waiting()
+        if not rows:
+            return
+        cluster = await read_cluster(self.lord)
+        commands: dict[int, Command] = {}
+        waiting: list[tuple[int, frozenset[Claim]]] = []
+        for row in rows:
+            cmd_id = int(row["id"])
+            if row["cancel_requested"]:
+                await self.journal.end(cmd_id, "canceled", None, None)
+                continue
+            try:
+                commands[cmd_id] = read(row["cmd_type"], row["opts"])
+            except Exception as error:
+                await self.journal.end(cmd_id, "failed", sentence(error), None)
+                continue
+            waiting.append((cmd_id, commands[cmd_id].claims(cluster)))
+        claims = dict(waiting)
+        for cmd_id in startable(waiting, [c for _, c in self.running.values()]):
+            task = asyncio.create_task(self._execute(cmd_id, commands[cmd_id]))
+            task.add_done_callback(lambda _: self.wake.set())
+            self.running[cmd_id] = (task, claims[cmd_id])
+
+    async def _execute(self, cmd_id: int, command: Command) -> None:
+        # What an earlier command left half undone could stand in this one's way.
+        await self._sweep()
+        await self.runner.execute(cmd_id, command)
+
+    def cancel_running(self) -> None:
+        """Takes back what runs, as far as it is not past its point of no return."""
+        for task, _ in self.running.values():
+            task.cancel()
+
+    async def stop(self) -> None:
+        """Ends what runs: finished if past the switch, otherwise undone and left waiting."""
+        self.runner.stopping = True
+        self.cancel_running()
+        await asyncio.gather(*(t for t, _ in self.running.values()), return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Drops everything on the spot: another shardlord, or this one later, recovers it."""
+        self.runner.abandoned = True
+        for task, _ in self.running.values():
+            task.cancel()
+
+
+class Shardlord:
+    """The process.
+
+    Args:
+        dsn: of the lord's database.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._stopping = asyncio.Event()
+        self._tenure: Tenure | None = None
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, self._stopping.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._cancel_running)
+        while not self._stopping.is_set():
+            try:
+                await self._until_stopped(self._one_tenure())
+            except* (psycopg.Error, LordLost, Refused) as group:
+                for error in group.exceptions:
+                    log.warning("tenure over", reason=_reason(error))
+                await self._until_stopped(asyncio.sleep(RETRY_S))
+        log.info("stopped")
+
+    def _cancel_running(self) -> None:
+        if self._tenure is not None:
+            self._tenure.cancel_running()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            if self._tenure is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._tenure.stop(), 20)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _one_tenure(self) -> None:
+        lease = await acquire(self._dsn)
+        sessions = await _sessions(self._dsn, lease)
+        lord = journal_conn = None
+        try:
+            lord = await sessions.lord()
+            journal_conn = await sessions.lord()
+            self._tenure = Tenure(sessions, Journal(journal_conn, lease.epoch), lord)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lease.keep())
+                group.create_task(self._tenure.serve())
+        finally:
+            if self._tenure is not None:
+                self._tenure.abandon()
+                self._tenure = None
+            for conn in (lease.conn, lord, journal_conn):
+                if conn is not None:
+                    await conn.close()
+
+
+async def _sessions(dsn: str, lease: Lease) -> Sessions:
+    row = await (await lease.conn.execute("select cluster from shardman.local")).fetchone()
+    assert row is not None
+    return Sessions(dsn, row[0], lease.epoch)
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(sentence(error).split()) if isinstance(error, psycopg.Error) else str(error)
+
+
+async def _check(dsn: str) -> None:
+    """Raises UserError when this database cannot be a lord's."""
+    from shardman.lord.sessions import open_session
+
+    try:
+        conn = await open_session(dsn, "shardman")
+    except psycopg.OperationalError:
+        return  # It may be on its way up; the loop below waits for it.
+    try:
+        row = await (
+            await conn.execute(
+                "select to_regclass('shardman.local') is not null and to_regclass('shardman.lease') is not null"
+            )
+        ).fetchone()
+        if row and row[0]:
+            row = await (await conn.execute("select lord from shardman.local")).fetchone()
+        if not (row and row[0]):
+            raise UserError(
+                "this database is not a lord's", 'Make it one with "shardman init" first'
+            )
+    finally:
+        await conn.close()
+
+
+async def _main(dsn: str) -> None:
+    await _check(dsn)
+    await Shardlord(dsn).run()
+
+
+def main(dsn: str) -> int:
+    """Runs a shardlord in the foreground until SIGTERM.
+
+    Args:
+        dsn: of the lord's database.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        UserError: the database is not a lord's.
+    """
+    asyncio.run(_main(dsn))
+    return 0

@@ -1,0 +1,99 @@
+"""Who acts: one shardlord at a time, the others stand by.
+
+The lord's database is the arbiter. The acting shardlord holds a session advisory lock there, which the
+server releases the moment its process dies, and renews a lease, which betrays one that hangs. Taking
+over raises the epoch; sessions of older epochs are ended and refused from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import psycopg
+import structlog
+from psycopg.rows import dict_row
+
+from shardman import names
+from shardman.errors import Refused
+from shardman.lord.journal import LordLost
+from shardman.lord.sessions import open_session
+from shardman.sql.loader import queries
+from shardman.steps.base import Connection
+
+log = structlog.get_logger()
+
+RENEW_S = 0.5
+TRY_S = 0.25
+#: A lease not renewed for so long is taken from a holder that is alive but does not act.
+LEASE_S = 5.0
+
+STANDBY = "shardman standby"
+
+
+class Lease:
+    """The right to act, as long as it is renewed."""
+
+    def __init__(self, conn: Connection, epoch: int) -> None:
+        self.conn = conn
+        self.epoch = epoch
+
+    async def keep(self) -> None:
+        """Renews the lease until it is lost.
+
+        Raises:
+            Refused: another shardlord has taken over.
+            LordLost: the lord's database went away.
+        """
+        while True:
+            try:
+                cur = await self.conn.execute(queries("lease")["renew"], {"epoch": self.epoch})
+            except psycopg.OperationalError as error:
+                raise LordLost(str(error)) from error
+            if cur.rowcount == 0:
+                raise Refused(f"epoch {self.epoch} is over")
+            await asyncio.sleep(RENEW_S)
+
+
+async def acquire(dsn: str) -> Lease:
+    """Waits until this process may act.
+
+    Raises:
+        psycopg.OperationalError: the lord's database cannot be reached, or went away.
+    """
+    conn = await open_session(dsn, STANDBY)
+    try:
+        while not await _try_lock(conn):
+            await _end_hanging_holder(conn)
+            await asyncio.sleep(TRY_S)
+        return Lease(conn, await _raise_epoch(conn))
+    except BaseException:
+        await conn.close()
+        raise
+
+
+async def _try_lock(conn: Connection) -> bool:
+    row = await (await conn.execute(queries("lease")["try_lock"])).fetchone()
+    return bool(row and row[0])
+
+
+async def _end_hanging_holder(conn: Connection) -> None:
+    async with conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute(queries("lease")["holder"], {"timeout": LEASE_S})
+        row = await cur.fetchone()
+        if row and row["expired"] and row["pid"]:
+            log.warning("the acting shardlord gives no sign of life", holder=row["holder"])
+            await cur.execute(queries("lease")["end_holder"], {"pid": row["pid"]})
+
+
+async def _raise_epoch(conn: Connection) -> int:
+    holder = f"{socket.gethostname()} pid {os.getpid()}"
+    row = await (await conn.execute(queries("lease")["take"], {"holder": holder})).fetchone()
+    assert row is not None
+    epoch = int(row[0])
+    await conn.execute("select set_config('application_name', %s, false)", (names.application(epoch),))
+    await conn.execute(
+        "select shardman.admit((select cluster from shardman.local), %s)", (epoch,)
+    )
+    return epoch

@@ -1,0 +1,101 @@
+"""Calls every node's own `shardman.reconcile()` now and then, and on a node's return.
+
+Nodes follow the metadata by themselves (triggers in the apply worker). What they could not mend then,
+because a lock was held or a transaction was older than the change, is tried again here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import structlog
+
+from shardman.errors import Refused, UserError
+from shardman.lord.sessions import Sessions
+from shardman.steps.base import Connection
+
+log = structlog.get_logger()
+
+#: Pause between two visits of a node that is in line, and of one that is not.
+CALM_S = 5.0
+BUSY_S = 0.5
+DOWN_S = 1.0
+
+
+class Reconciler:
+    """One visitor for each node."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._visitors: dict[int, asyncio.Task[None]] = {}
+        #: Nodes that could not be reached at the last visit.
+        self.away: set[int] = set()
+        #: Set when a node that was away is back: what was left for it can be done.
+        self.returned = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keeps a visitor for every node until cancelled."""
+        lord = await self._sessions.lord()
+        try:
+            while True:
+                cur = await lord.execute(
+                    "select id from shardman.nodes where lord or worker_status = 'active'"
+                )
+                self._keep({int(r[0]) for r in await cur.fetchall()})
+                for visitor in self._visitors.values():
+                    if visitor.done() and not visitor.cancelled() and visitor.exception():
+                        visitor.result()
+                await asyncio.sleep(1.0)
+        finally:
+            for visitor in self._visitors.values():
+                visitor.cancel()
+            await lord.close()
+
+    def _keep(self, nodes: set[int]) -> None:
+        for gone in self._visitors.keys() - nodes:
+            self._visitors.pop(gone).cancel()
+        for new in nodes - self._visitors.keys():
+            self._visitors[new] = asyncio.create_task(self._visit(new))
+
+    async def _visit(self, node_id: int) -> None:
+        conn: Connection | None = None
+        try:
+            while True:
+                try:
+                    if conn is None:
+                        conn = await self._connect(node_id)
+                    left = await reconcile(conn)
+                    pause = BUSY_S if left else CALM_S
+                except (psycopg.Error, UserError) as error:
+                    if node_id not in self.away:
+                        log.warning("node away", node=node_id, error=type(error).__name__)
+                    self.away.add(node_id)
+                    if conn is not None:
+                        await conn.close()
+                    conn, pause = None, DOWN_S
+                else:
+                    if node_id in self.away:
+                        log.info("node back", node=node_id)
+                        self.away.discard(node_id)
+                        self.returned.set()
+                await asyncio.sleep(pause)
+        finally:
+            if conn is not None:
+                await conn.close()
+
+    async def _connect(self, node_id: int) -> Connection:
+        lord = await self._sessions.lord()
+        try:
+            return await self._sessions.open(node_id, lord)
+        finally:
+            await lord.close()
+
+
+async def reconcile(conn: Connection, relation: str | None = None) -> int:
+    """Makes a node match its metadata; returns the number of differences left."""
+    row = await (await conn.execute("select shardman.reconcile(%s)", (relation,))).fetchone()
+    return int(row[0]) if row else 0
+
+
+__all__ = ["Reconciler", "Refused", "reconcile"]

@@ -1,0 +1,115 @@
+"""What a step gets to work with: `shardman.steps.base.Run`, for one attempt of one command."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from shardman.steps.base import Connection
+
+if TYPE_CHECKING:
+    from shardman.lord.runner import Runner
+
+#: Progress is for people: more often than this is only load on the lord's database.
+PROGRESS_INTERVAL_S = 0.25
+
+
+class CommandRun:
+    """The sessions and the voice of one attempt of a command.
+
+    Args:
+        cmd_id: the command.
+        attempt: its number, from 1.
+        runner: whose sessions and journal it uses.
+        parent: the command that this one is a part of.
+    """
+
+    def __init__(self, cmd_id: int, attempt: int, runner: Runner, parent: int | None) -> None:
+        self.cmd_id = cmd_id
+        self.attempt = attempt
+        self.parent = parent
+        self.cluster_id = runner.sessions.cluster_id
+        self.epoch = runner.sessions.epoch
+        self.memory: dict[str, Any] = {}
+        self.sentences: list[str] = []
+        self.fence = runner.fence
+        self._runner = runner
+        self._sessions = runner.sessions
+        self._journal = runner.journal
+        self._main: dict[int, Connection] = {}
+        self._more: list[Connection] = []
+        self._opening = asyncio.Lock()
+        self._shown_at = 0.0
+        self._waits_for: str | None = None
+
+    async def node(self, node_id: int) -> Connection:
+        async with self._opening:
+            conn = self._main.get(node_id)
+            if conn is None or conn.closed or conn.broken:
+                conn = await self._open(node_id)
+                self._main[node_id] = conn
+            return conn
+
+    async def _open(self, node_id: int) -> Connection:
+        if node_id == 0:
+            return await self._sessions.lord()
+        return await self._sessions.open(node_id, await self._lord(), self.cmd_id)
+
+    async def _lord(self) -> Connection:
+        conn = self._main.get(0)
+        if conn is None or conn.closed or conn.broken:
+            conn = await self._sessions.lord()
+            self._main[0] = conn
+        return conn
+
+    async def extra(self, node_id: int) -> Connection:
+        async with self._opening:
+            conn = await self._open(node_id)
+        self._more.append(conn)
+        return conn
+
+    async def conninfo(self, node_id: int) -> str:
+        async with self._opening:
+            return (
+                await self._sessions.address(node_id, await self._lord(), self.cmd_id)
+            ).conninfo
+
+    async def peer(self, node_id: int) -> str:
+        async with self._opening:
+            return (await self._sessions.address(node_id, await self._lord(), self.cmd_id)).peer
+
+    async def progress(
+        self,
+        *,
+        bytes_done: int | None = None,
+        bytes_total: int | None = None,
+        rows_done: int | None = None,
+    ) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < PROGRESS_INTERVAL_S and bytes_total is None:
+            return
+        self._shown_at = now
+        await self._journal.progress(
+            self.cmd_id, bytes_done=bytes_done, bytes_total=bytes_total, rows_done=rows_done
+        )
+
+    async def waits_for(self, whom: str | None) -> None:
+        if whom != self._waits_for:
+            self._waits_for = whom
+            await self._journal.waits_for(self.cmd_id, whom)
+
+    async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
+        outcome = await self._runner.child(self.cmd_id, cmd_type, opts)
+        return outcome.status, outcome.error
+
+    def say(self, sentence: str) -> None:
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+
+    async def close(self) -> None:
+        """Closes every session; what ran in one is rolled back by its server."""
+        for conn in (*self._main.values(), *self._more):
+            await conn.close()
+        self._main.clear()
+        self._more.clear()

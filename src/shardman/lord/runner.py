@@ -1,0 +1,199 @@
+"""Runs one command: prepare, switch, finish; undoes it when it fails before the switch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from shardman.commands.base import Command
+from shardman.commands.registry import read
+from shardman.errors import Refused
+from shardman.lord.failures import sentence
+from shardman.lord.journal import Journal, LordLost, Recorded
+from shardman.lord.planner import make_plan
+from shardman.lord.run import CommandRun
+from shardman.lord.sessions import Sessions
+from shardman.model.plan import Plan, Step
+from shardman.steps.base import bind, bind_args
+
+log = structlog.get_logger()
+
+#: These end the tenure: the journal is gone or is no longer ours. They undo nothing; the next tenure does.
+TENURE_OVER = (LordLost, Refused)
+
+
+class Canceled(Exception):
+    """The user took the command back."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: str
+    error: str | None = None
+
+
+def nodes_of(args: Iterable[tuple[str, object]]) -> set[int]:
+    """The nodes that a step works on, by the names of its arguments."""
+    return {v for k, v in args if k in ("node", "src", "dest") and isinstance(v, int)}
+
+
+class Runner:
+    """Runs commands of one tenure."""
+
+    def __init__(self, sessions: Sessions, journal: Journal) -> None:
+        self.sessions = sessions
+        self.journal = journal
+        self.fence = asyncio.Lock()
+        #: Set when the shardlord is told to stop: what is interrupted then is begun anew by the next.
+        self.stopping = False
+        #: Set when the tenure is over: nothing may be touched any more, the next one recovers.
+        self.abandoned = False
+
+    def new_run(self, cmd_id: int, attempt: int, parent: int | None = None) -> CommandRun:
+        return CommandRun(cmd_id, attempt, self, parent)
+
+    async def child(self, parent: int, cmd_type: str, opts: list[str | None]) -> Outcome:
+        """Runs a command as a part of another one."""
+        cmd_id = await self.journal.begin_child(parent, cmd_type, opts)
+        return await self.execute(cmd_id, read(cmd_type, opts), parent)
+
+    async def execute(
+        self, cmd_id: int, command: Command, parent: int | None = None
+    ) -> Outcome:
+        """Runs a command from planning to its end in the journal.
+
+        Cancelling the task before the switch undoes the command; afterwards it is not heard.
+        """
+        attempt = await self.journal.begin(cmd_id)
+        run = self.new_run(cmd_id, attempt, parent)
+        log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
+        try:
+            outcome = await self._attempt(command, run)
+            await self.journal.end(
+                cmd_id, outcome.status, outcome.error, " ".join(run.sentences) or None
+            )
+        finally:
+            await run.close()
+        log.info("end", cmd=cmd_id, status=outcome.status, error=outcome.error)
+        return outcome
+
+    async def _attempt(self, command: Command, run: CommandRun) -> Outcome:
+        try:
+            plan = await make_plan(command, run)
+            await self.journal.store(run.cmd_id, run.attempt, plan)
+            for warning in plan.warnings:
+                run.say(warning)
+            await self._prepare(plan, run)
+            if not plan.switch:
+                return await self._finish(plan, run)
+            await self._switch(plan, run)
+        except TENURE_OVER:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if self.abandoned:
+                raise
+            return await asyncio.shield(self._take_back(run, error))
+        return await asyncio.shield(self._finish(plan, run))
+
+    async def _prepare(self, plan: Plan, run: CommandRun) -> None:
+        for n, step in _numbered(plan, "prepare"):
+            await self.journal.start_step(run.cmd_id, run.attempt, n, len(plan), durable=True)
+            await bind(step).do(run)
+            await self.journal.end_step(run.cmd_id, run.attempt, n, "done")
+
+    async def _switch(self, plan: Plan, run: CommandRun) -> None:
+        """The point of no return: one transaction in the lord's database."""
+        if not plan.switch:
+            return
+        conn = await run.node(0)
+        async with conn.transaction():
+            cur = await conn.execute(
+                self.journal.sql("switch"), {"id": run.cmd_id, "epoch": run.epoch}
+            )
+            if cur.rowcount == 0:
+                raise Canceled
+            for step in plan.switch:
+                await bind(step).do(run)
+            await conn.execute(
+                self.journal.sql("switch_steps"), {"id": run.cmd_id, "attempt": run.attempt}
+            )
+
+    async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
+        steps = [
+            Recorded(run.attempt, n, s.kind, s.args, s.title) for n, s in _numbered(plan, "finish")
+        ]
+        for left in await self.finish(run, steps, total=len(plan)):
+            run.say(left)
+        return Outcome("success" if plan.atomic else "done")
+
+    async def finish(
+        self, run: CommandRun, steps: Sequence[Recorded], total: int | None = None
+    ) -> list[str]:
+        """Runs finish steps; those behind one that failed on a node wait with it for the janitor."""
+        sick: set[int] = set()
+        said: list[str] = []
+        for step in steps:
+            where = nodes_of(step.args.items())
+            if where & sick:
+                continue
+            await self.journal.start_step(
+                run.cmd_id, run.attempt, step.n, total or step.n, durable=False
+            )
+            try:
+                await bind_args(step.kind, step.args).do(run)
+            except TENURE_OVER:
+                raise
+            except Exception as error:
+                reason = sentence(error)
+                log.warning("finish later", cmd=run.cmd_id, step=step.title, error=reason)
+                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "started", reason)
+                said.append(f"Left for later: {step.title} ({reason})")
+                sick |= where
+            else:
+                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done")
+        return said
+
+    async def _take_back(self, run: CommandRun, error: BaseException) -> Outcome:
+        """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
+        await run.close()
+        await self.undo(run.cmd_id)
+        if isinstance(error, asyncio.CancelledError | Canceled):
+            # A shardlord that is told to stop leaves the command to the next one.
+            return Outcome("waiting" if self.stopping and run.parent is None else "canceled")
+        reason = sentence(error)
+        if reason.startswith("an internal error"):
+            log.error("internal error", cmd=run.cmd_id, exc_info=error)
+        return Outcome("failed", reason)
+
+    async def undo(self, cmd_id: int) -> bool:
+        """Undoes all that a command has begun, the newest first.
+
+        Returns:
+            Whether nothing remains. What fails stays in the journal for the janitor.
+        """
+        clean = True
+        for step in await self.journal.to_undo(cmd_id):
+            run = self.new_run(cmd_id, step.attempt)
+            try:
+                await bind_args(step.kind, step.args).undo(run)
+            except TENURE_OVER:
+                raise
+            except Exception as error:
+                clean = False
+                reason = sentence(error)
+                log.warning("undo later", cmd=cmd_id, step=step.title, error=reason)
+                await self.journal.end_step(cmd_id, step.attempt, step.n, "started", reason)
+            else:
+                await self.journal.end_step(cmd_id, step.attempt, step.n, "undone")
+            finally:
+                await run.close()
+        return clean
+
+
+def _numbered(plan: Plan, phase: str) -> list[tuple[int, Step]]:
+    return [(n, s) for n, p, s in plan.steps() if p == phase]

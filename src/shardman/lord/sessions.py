@@ -1,0 +1,155 @@
+"""Sessions of a shardlord on the nodes, each admitted by its epoch."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+
+from shardman import names
+from shardman.errors import Refused, UserError
+from shardman.steps.base import Connection
+
+CONNECT_TIMEOUT_S = 5
+
+#: A dead peer is noticed within seconds, not when the kernel's two hours are over.
+_TRANSPORT: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 8000,
+}
+
+# Ours must neither hang on a dead replica nor be ended by a timeout set for the application.
+_SETTINGS = """
+select set_config('search_path', 'public', false),
+       set_config('synchronous_commit', 'local', false),
+       set_config('statement_timeout', '0', false),
+       set_config('lock_timeout', '0', false),
+       set_config('idle_in_transaction_session_timeout', '0', false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_read_only', 'off', false),
+       set_config('client_min_messages', 'warning', false),
+       set_config('DateStyle', 'ISO', false), set_config('TimeZone', 'UTC', false)
+"""
+# Our statements may carry passwords (user mappings, subscriptions): they stay out of the server's log.
+_QUIET = """
+select set_config('log_statement', 'none', false),
+       set_config('log_min_duration_statement', '-1', false),
+       set_config('log_min_error_statement', 'panic', false)
+"""
+
+
+async def open_session(conninfo: str, application_name: str) -> Connection:
+    """An autocommit connection with the settings that all our sessions have.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    conn = await AsyncConnection.connect(
+        make_conninfo(conninfo, application_name=application_name, **_TRANSPORT), autocommit=True
+    )
+    await conn.execute(_SETTINGS)
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        await conn.execute(_QUIET)
+    return conn
+
+
+@dataclass(frozen=True)
+class Address:
+    """How a node is reached.
+
+    Args:
+        conninfo: from the lord, password included.
+        peer: from other nodes (resolved parameters, password included).
+        member: false for a node that is being added: it does not know our epoch yet.
+    """
+
+    conninfo: str
+    peer: str
+    member: bool
+
+
+class Sessions:
+    """Opens sessions for one tenure.
+
+    Args:
+        dsn: of the lord's database.
+        cluster_id: the cluster's.
+        epoch: of the tenure.
+    """
+
+    def __init__(self, dsn: str, cluster_id: str, epoch: int) -> None:
+        self.dsn = dsn
+        self.cluster_id = cluster_id
+        self.epoch = epoch
+
+    async def lord(self) -> Connection:
+        """A new session on the lord's database."""
+        return await self._admitted(self.dsn)
+
+    async def open(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Connection:
+        """A new session on a node.
+
+        Args:
+            node_id: which node; 0 is the lord's database.
+            lord: a session on the lord's database, to look the address up.
+            cmd_id: the add_node command to which a node not yet added belongs.
+
+        Raises:
+            psycopg.OperationalError: the node cannot be reached.
+            Refused: another shardlord acts.
+        """
+        if node_id == 0:
+            return await self.lord()
+        address = await self.address(node_id, lord, cmd_id)
+        if not address.member:
+            return await open_session(address.conninfo, names.application(self.epoch))
+        return await self._admitted(address.conninfo)
+
+    async def address(
+        self, node_id: int, lord: Connection, cmd_id: int | None = None
+    ) -> Address:
+        """How to reach a node.
+
+        Raises:
+            UserError: there is no such node.
+        """
+        cur = await lord.execute(
+            "select n.connstring, n.options, s.password from shardman.nodes n"
+            " left join shardman.node_secrets s on s.node_id = n.id where n.id = %s",
+            (node_id,),
+        )
+        row = await cur.fetchone()
+        if row is not None:
+            secret = {"password": row[2]} if row[2] is not None else {}
+            own = self.dsn if node_id == 0 else make_conninfo(row[0] or "", **secret)
+            return Address(own, make_conninfo(**row[1], **secret), member=True)
+        cur = await lord.execute(
+            "select connstring from shardman.cmd_secrets where cmd_id = %s", (cmd_id,)
+        )
+        row = await cur.fetchone()
+        if row is None:
+            raise UserError(f"there is no node {node_id}", "See shardman.nodes")
+        return Address(row[0], row[0], member=False)
+
+    async def _admitted(self, conninfo: str) -> Connection:
+        conn = await open_session(conninfo, names.application(self.epoch))
+        try:
+            await conn.execute("select shardman.admit(%s, %s)", (self.cluster_id, self.epoch))
+        except psycopg.Error as error:
+            await conn.close()
+            if error.sqlstate == "SHM01":
+                raise Refused(str(error)) from error
+            if error.sqlstate == "SHM02" or isinstance(error, psycopg.errors.UndefinedFunction):
+                raise UserError(
+                    f"the server that should be a node is not one of this cluster: {error.diag.message_primary}",
+                    "Remove the node with rm_node and add it again",
+                ) from error
+            raise
+        return conn

@@ -1,0 +1,196 @@
+-- What a running move needs on its two nodes. See docs/commands/move_part.md for the sequence.
+
+create or replace function shardman.emit() returns pg_lsn
+language sql volatile as $$
+    select pg_catalog.pg_logical_emit_message(true, 'shardman', '')
+$$;
+comment on function shardman.emit() is
+    'forces the WAL out and wakes the walsenders; in a transaction of its own, or positions stall for seconds';
+
+create or replace function shardman.await_confirmed(slot name, upto pg_lsn, timeout_ms int) returns bool
+language plpgsql volatile set search_path = pg_catalog as $$
+declare
+    until constant timestamptz := clock_timestamp() + timeout_ms * interval '1 millisecond';
+    at    pg_lsn;
+begin
+    loop
+        -- Reads shared memory: fresh at every call, whatever the snapshot.
+        select confirmed_flush_lsn into at from pg_get_replication_slots() as s where s.slot_name = slot;
+        if at is null then
+            raise exception 'the replication slot % is gone', slot;
+        end if;
+        if at >= upto then
+            return true;
+        elsif clock_timestamp() > until then
+            return false;
+        end if;
+        perform pg_sleep(0.001);
+    end loop;
+end
+$$;
+comment on function shardman.await_confirmed(name, pg_lsn, int) is
+    'waits until the subscriber of a slot has confirmed this position; false when it has not within timeout_ms';
+
+create or replace function shardman.holders(relations text[]) returns text
+language sql stable set search_path = pg_catalog as $$
+    select string_agg(distinct format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
+               coalesce(nullif(a.application_name, ''), 'no application name'),
+               date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
+      from pg_locks l join pg_stat_activity a using (pid)
+     where l.locktype = 'relation' and l.granted
+       and l.database = (select oid from pg_database where datname = current_database())
+       and l.relation in (select shardman.find_relation(r) from unnest(relations) as r)
+       and a.pid <> pg_backend_pid()
+       and a.application_name not like 'shardman lord %'
+$$;
+comment on function shardman.holders(text[]) is 'who has locks on these relations, for a person to read; null when nobody';
+
+create or replace function shardman.old_snapshots() returns text
+language sql volatile set search_path = pg_catalog as $$
+    select string_agg(format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
+               coalesce(nullif(a.application_name, ''), 'no application name'),
+               date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
+      from pg_stat_get_activity(null) as s
+      join pg_stat_activity a on a.pid = s.pid
+     where a.datname = current_database()
+       and a.backend_type = 'client backend'
+       and a.state = 'idle in transaction'
+       and a.backend_xmin is not null
+       and a.pid <> pg_backend_pid()
+       and a.application_name <> 'postgres_fdw'
+       and a.application_name not like 'shardman%'
+$$;
+comment on function shardman.old_snapshots() is
+    'local repeatable-read transactions in progress: each would miss rows of a partition that arrives now; null when there are none';
+
+create or replace function shardman.hashable(relation text) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select coalesce(bool_and(exists (
+               select from pg_amop o join pg_opfamily f on f.oid = o.amopfamily join pg_am m on m.oid = f.opfmethod
+                where m.amname = 'hash' and o.amoplefttype = o.amoprighttype
+                  and o.amoplefttype = case when t.typbasetype <> 0 then t.typbasetype else t.oid end)), true)
+      from pg_attribute a join pg_type t on t.oid = a.atttypid
+     where a.attrelid = shardman.find_relation(relation) and a.attnum > 0 and not a.attisdropped
+$$;
+comment on function shardman.hashable(text) is 'whether every column''s type hashes as such, without going through text';
+
+create or replace function shardman.content_hash(relation text, out rows bigint, out hash text)
+language plpgsql stable set search_path = pg_catalog as $$
+declare
+    row_hash constant text := case when shardman.hashable(relation) then 'hash_record_extended(t, 0)'
+                                   else 'hashtextextended(t::text, 0)' end;
+begin
+    execute format('select count(*), coalesce(sum(%s), 0)::text from only %s as t', row_hash,
+                   shardman.find_relation(relation)::regclass)
+       into rows, hash;
+end
+$$;
+comment on function shardman.content_hash(text) is
+    'number of rows and an order-independent hash of their content: two copies that are equal agree in both';
+
+create or replace function shardman.copy_columns(relation text) returns text
+language sql stable set search_path = pg_catalog as $$
+    select string_agg(quote_ident(attname), ', ' order by attnum)
+      from pg_attribute
+     where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped and attgenerated = ''
+$$;
+comment on function shardman.copy_columns(text) is 'the columns of a table that COPY carries, all but generated ones';
+
+create or replace function shardman.binary_copy(relation text) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0
+                             and coalesce(e.typsend <> 0 and e.typreceive <> 0 and e.oid < 16384, true)
+                             and t.oid < 16384), true)
+      from pg_attribute a join pg_type t on t.oid = a.atttypid
+      left join pg_type e on e.oid = t.typelem and t.typlen = -1
+     where a.attrelid = shardman.find_relation(relation) and a.attnum > 0 and not a.attisdropped
+$$;
+comment on function shardman.binary_copy(text) is
+    'whether a table can be copied in binary form: built-in types only, because arrays and composites carry oids, which differ per server';
+
+create or replace function shardman.make_fresh_server(node_id int, server text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    origin constant name := shardman.node_server(node_id);
+    mapping record;
+    options text;
+begin
+    if exists (select from pg_foreign_server where srvname = server) then
+        return;
+    end if;
+    select string_agg(format('%I %L', o.option_name, o.option_value), ', ') into options
+      from pg_foreign_server s, pg_options_to_table(s.srvoptions) o where s.srvname = origin;
+    execute format('create server %I foreign data wrapper postgres_fdw options (%s)', server, options);
+    for mapping in select usename, umoptions from pg_user_mappings where srvname = origin loop
+        select string_agg(format('%I %L', o.option_name, o.option_value), ', ') into options
+          from pg_options_to_table(mapping.umoptions) o;
+        execute format('create user mapping for %s server %I %s',
+            case when mapping.usename = 'public' then 'public' else quote_ident(mapping.usename) end, server,
+            coalesce('options (' || options || ')', ''));
+    end loop;
+end
+$$;
+comment on function shardman.make_fresh_server(int, text) is
+    'a second foreign server for a node: routes on it use connections of their own, whose snapshots are younger than the move that made it';
+
+create or replace function shardman.fence_out(part_name text, aside name) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    slot  constant regclass := shardman.find_relation(part_name);
+    data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
+    route constant regclass := shardman.find_relation(shardman.route_table(part_name));
+begin
+    execute format('alter table %s detach partition %s', slot, data);
+    -- Out of the way, so that the partition may come back and nobody writes to the old copy by its name.
+    execute format('alter table %s rename to %I', data, aside);
+    execute format('alter table %s attach partition %s default', slot, route);
+end
+$$;
+comment on function shardman.fence_out(text, name) is
+    'inside a fence, on the source: takes the data table off its slot, renames it to aside, and puts the route in its place';
+
+create or replace function shardman.fence_in(part_name text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    slot  constant regclass := shardman.find_relation(part_name);
+    data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
+    route constant regclass := shardman.find_relation(shardman.route_table(part_name));
+begin
+    if route is not null then
+        execute format('alter table %s detach partition %s', slot, route);
+        execute format('drop foreign table %s', route);
+    end if;
+    execute format('alter table %s attach partition %s default', slot, data);
+end
+$$;
+comment on function shardman.fence_in(text) is 'inside a fence, on the destination: takes the route off the slot and attaches the data table';
+
+create or replace function shardman.replica_identity(relation text) returns text
+language sql stable set search_path = pg_catalog as $$
+    select case c.relreplident
+               when 'f' then 'full'
+               when 'i' then 'index'
+               when 'n' then 'nothing'
+               else case when exists (select from pg_index i
+                                       where i.indrelid = c.oid and i.indisprimary and i.indimmediate)
+                         then 'key' else 'default' end end
+      from pg_class c where c.oid = shardman.find_relation(relation)
+$$;
+comment on function shardman.replica_identity(text) is
+    'how updates and deletes of a table are replicated: key, index, full; or not at all: nothing, and default on a table without primary key';
+
+create or replace function shardman.table_bytes(relation text) returns bigint
+language sql volatile set search_path = pg_catalog as $$
+    select pg_table_size(shardman.find_relation(relation)::regclass)
+$$;
+comment on function shardman.table_bytes(text) is 'bytes of a table on disk without its indexes';
+
+create or replace function shardman.writers() returns text
+language sql volatile set search_path = pg_catalog as $$
+    select string_agg(format('pid %s (%s, in its transaction for %s)', pid, usename,
+               date_trunc('second', clock_timestamp() - xact_start)), ', ' order by xact_start)
+      from pg_stat_activity
+     where backend_xid is not null and pid <> pg_backend_pid()
+       and xact_start < clock_timestamp() - interval '1 second'
+$$;
+comment on function shardman.writers() is 'write transactions of the server older than a second: making a replication slot waits for them';

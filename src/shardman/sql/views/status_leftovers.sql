@@ -1,0 +1,76 @@
+-- Objects of ours that carry their purpose in their names (see names.py), on this node.
+
+create or replace view shardman.our_objects as
+    with named as (
+        select 'replication slot' as kind, s.slot_name::text as name
+          from pg_catalog.pg_get_replication_slots() s
+         where s.datoid = (select oid from pg_catalog.pg_database where datname = current_database())
+        union all
+        select 'publication', pubname::text from pg_catalog.pg_publication
+        union all
+        select 'subscription', subname::text from pg_catalog.pg_subscription
+         where subdbid = (select oid from pg_catalog.pg_database where datname = current_database())
+        union all
+        select 'prepared transaction', gid from pg_catalog.pg_prepared_xacts where database = current_database()
+    ), parsed as (
+        select kind, name,
+               regexp_match(name, '^shardman_meta_([a-z0-9]{6})(?:_([0-9]+))?$') as meta,
+               regexp_match(name, '^shardman_([a-z0-9]{6})_c([0-9]+)(?:_|$)') as command,
+               regexp_match(name, '^shardman_([a-z0-9]{6})_([0-9]+)_([0-9]+)$') as channel
+          from named where name like 'shardman\_%'
+    )
+    select kind, name, coalesce(meta[1], command[1], channel[1]) as cluster, command[2]::bigint as cmd_id,
+           meta[2]::int as meta_node, channel[2]::int as channel_from, channel[3]::int as channel_to
+      from parsed
+    union all
+    select 'foreign server', srvname::text, (select l.cluster from shardman.local l),
+           (regexp_match(srvname, '_c([0-9]+)$'))[1]::bigint, null, null, null
+      from pg_catalog.pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[0-9]+)?$'
+    union all
+    select 'table', shardman.relation_text(n.nspname, c.relname), (select l.cluster from shardman.local l),
+           (regexp_match(c.relname, '_aside_c([0-9]+)$'))[1]::bigint, null, null, null
+      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where c.relname ~ '_aside_c[0-9]+$' and c.relkind in ('r', 'p', 'f');
+comment on view shardman.our_objects is
+    'this node: what shardman has made under names of its own, and for which command or channel';
+
+create or replace view shardman.leftovers as
+    with here as (
+        select * from shardman.local
+    ), objects as (
+        select o.*, l.cmd_type, l.status, l.id is not null as known,
+               coalesce(l.status in ('waiting', 'in progress'), false) as running
+          from shardman.our_objects o left join shardman.cmd_log l on l.id = o.cmd_id
+    )
+    select o.kind || ' ' || o.name as subject, o.kind, o.name, o.cmd_id,
+           case when o.cmd_id is not null and o.cluster = here.cluster
+                then format('left by command %s%s', o.cmd_id,
+                            case when o.known then format(' (%s, %s)', o.cmd_type, o.status) else ', which is unknown' end)
+                when o.cluster is distinct from here.cluster then 'belongs to another cluster'
+                else 'belongs to no node that there is' end as problem,
+           case when o.cmd_id is not null and o.cluster = here.cluster
+                then 'The shardlord removes it once every node that the command concerned is up; if it stays, drop it by hand'
+                else 'Drop it by hand if nothing else uses it' end as hint
+      from objects o, here
+     where here.cluster is not null
+       and not case
+           when o.cluster is distinct from here.cluster then false
+           -- What add_node found and put aside is the user's.
+           when o.cmd_id is not null then o.running or (o.kind = 'table' and o.cmd_type = 'add_node')
+           when o.channel_from is not null then exists (
+               select from shardman.partitions p join shardman.partitions r using (part_name)
+                where p.prv is null and r.prv is not null and p.owner = o.channel_from and r.owner = o.channel_to)
+           when o.kind = 'foreign server' then exists (
+               select from shardman.nodes n
+                where shardman.node_server(n.id) = o.name and n.worker_status is distinct from 'removed')
+           when o.kind = 'publication' then here.lord
+           when here.lord then exists (
+               select from shardman.nodes n
+                where n.id = o.meta_node and n.worker_status is distinct from 'removed')
+               -- A node that is being added or taken away.
+               or exists (select from shardman.cmd_log l
+                           where l.cmd_type in ('add_node', 'rm_node') and l.status = 'in progress')
+           else o.meta_node = here.node_id
+       end;
+comment on view shardman.leftovers is
+    'this node: objects of ours that no running command and no member of the cluster needs';

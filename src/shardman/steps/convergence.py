@@ -1,0 +1,111 @@
+"""Steps that end a command: prepared transactions, and every node's own reconciliation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import UserError
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.tables import value
+
+#: How long a command waits for nodes to follow. What is left then is the reconciler's business.
+CONVERGE_S = 2.0
+
+
+async def prepared_here(conn: Connection, run: Run, node: int) -> list[str]:
+    """This command's prepared transactions on a node, of any attempt."""
+    prefix = names.prepared_prefix(run.cluster_id, run.cmd_id)
+    cur = await conn.execute(
+        "select gid from pg_prepared_xacts where database = current_database()"
+        " and starts_with(gid, %s) and gid like %s",
+        (prefix, f"%\\_{node}"),
+    )
+    return [r[0] for r in await cur.fetchall()]
+
+
+async def end_prepared(run: Run, node: int, verb: str) -> None:
+    """Commits or rolls back what the command has prepared on a node; idempotent."""
+    conn = await run.node(node)
+    for gid in await prepared_here(conn, run, node):
+        await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
+
+
+@step("commit_prepared")
+@dataclass(frozen=True)
+class CommitPrepared:
+    """Commits the transaction that the fence prepared on a node."""
+
+    node: int
+    cmd: int
+
+    async def do(self, run: Run) -> None:
+        await end_prepared(run, self.node, "commit")
+        run.memory["fence_ended"] = time.monotonic()
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+
+def say_fence(run: Run) -> None:
+    """Tells how long clients of the partition were held, from the first lock to the last commit."""
+    if "fence_begun" in run.memory and "fence_ended" in run.memory:
+        took = (run.memory["fence_ended"] - run.memory["fence_begun"]) * 1000
+        tries = run.memory.get("tries", 1)
+        run.say(f"Fence {took:.0f} ms at try {tries}.")
+
+
+@step("converge")
+@dataclass(frozen=True)
+class Converge:
+    """Waits a little until all nodes that can be reached follow the metadata."""
+
+    relation: str | None = None
+
+    async def do(self, run: Run) -> None:
+        say_fence(run)
+        lord = await run.node(0)
+        cur = await lord.execute(
+            "select id from shardman.nodes where lord or worker_status = 'active' order by id"
+        )
+        nodes = [int(r[0]) for r in await cur.fetchall()]
+        target = await value(lord, "select pg_current_wal_insert_lsn()")
+        await asyncio.gather(*(self._node(run, n, target) for n in nodes))
+
+    async def _node(self, run: Run, node: int, target: str) -> None:
+        deadline = time.monotonic() + CONVERGE_S
+        try:
+            await self._metadata_there(run, node, target, deadline)
+            conn = await run.node(node)
+            while await value(conn, "select shardman.reconcile(%s)", self.relation):
+                if time.monotonic() > deadline:
+                    return
+                await asyncio.sleep(0.05)
+        except (psycopg.OperationalError, UserError):
+            # A node that is away learns of it when it is back; until then its routes are forwarded.
+            run.say(f"Node {node} could not be reached and will follow when it is back.")
+
+    async def _metadata_there(self, run: Run, node: int, target: str, deadline: float) -> None:
+        if node == 0:
+            return
+        lord = await run.node(0)
+        while not await value(
+            lord,
+            "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s",
+            target,
+            names.meta_slot(run.cluster_id, node),
+        ):
+            if time.monotonic() > deadline:
+                return
+            await lord.execute("select shardman.emit()")
+            await asyncio.sleep(0.01)
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+

@@ -1,0 +1,129 @@
+"""The step that copies a partition's rows beside the running system."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection, sql
+
+from shardman import names
+from shardman.pg.copy_pipe import Pump
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.replication import drop_slot
+from shardman.steps.tables import data_table, relation, value
+
+PROGRESS_S = 0.3
+
+
+async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
+    """Makes a logical slot and exports the snapshot of the instant from which it streams.
+
+    Returns:
+        The replication connection, which keeps the snapshot alive until it is closed, and the
+        snapshot's name (PostgreSQL manual, 55.4, CREATE_REPLICATION_SLOT).
+    """
+    conn = await AsyncConnection.connect(
+        await run.conninfo(node),
+        autocommit=True,
+        replication="database",
+        application_name=names.application(run.epoch),
+        connect_timeout=5,
+    )
+    try:
+        cur = await conn.execute(
+            sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
+                sql.Identifier(slot)
+            )
+        )
+        row = await cur.fetchone()
+    except BaseException:
+        await conn.close()
+        raise
+    assert row is not None
+    return conn, row[2]
+
+
+@step("copy_rows")
+@dataclass(frozen=True)
+class CopyRows:
+    """Makes the slot and copies the rows of its snapshot: every later write comes by the stream."""
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        keeper, snapshot = await self._slot(run)
+        try:
+            await self._copy(run, snapshot)
+        finally:
+            await keeper.close()
+
+    async def _slot(self, run: Run) -> tuple[AsyncConnection[object], str]:
+        """Slot creation waits for every write transaction of the server: say for whom."""
+        name = names.move_stream(run.cluster_id, run.cmd_id)
+        making = asyncio.create_task(export_snapshot(run, self.src, name))
+        conn = await run.node(self.src)
+        try:
+            while not (await asyncio.wait({making}, timeout=1.0))[0]:
+                whom = await value(conn, "select shardman.writers()")
+                await run.waits_for(f"{whom} on node {self.src}" if whom else None)
+        except BaseException:
+            making.cancel()
+            raise
+        await run.waits_for(None)
+        return await making
+
+    async def _copy(self, run: Run, snapshot: str) -> None:
+        source, dest = await run.extra(self.src), await run.extra(self.dest)
+        name = await data_table(source, self.part)
+        out, into = await relation(source, name), await relation(dest, name)
+        assert out is not None and into is not None
+        columns = sql.SQL(await value(source, "select shardman.copy_columns(%s)", name) or "")
+        form = sql.SQL(
+            "binary" if await value(source, "select shardman.binary_copy(%s)", name) else "text"
+        )
+        await run.progress(
+            bytes_done=0, bytes_total=await value(source, "select shardman.table_bytes(%s)", name)
+        )
+        await source.execute("begin isolation level repeatable read, read only")
+        await source.execute(
+            sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot))
+        )
+        # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
+        await dest.execute("begin")
+        await dest.execute(sql.SQL("truncate {}").format(into))
+        pump = Pump(source.pgconn, dest.pgconn)
+        await self._pump(
+            run,
+            pump,
+            sql.SQL("copy {} ({}) to stdout (format {})").format(out, columns, form).as_bytes(),
+            sql.SQL("copy {} ({}) from stdin (format {}, freeze)")
+            .format(into, columns, form)
+            .as_bytes(),
+        )
+        await dest.execute("commit")
+        await source.execute("commit")
+        await self._close(source, dest)
+
+    async def _pump(self, run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
+        carrying = asyncio.create_task(asyncio.to_thread(pump.run, copy_out, copy_in))
+        try:
+            while not (await asyncio.wait({carrying}, timeout=PROGRESS_S))[0]:
+                await run.progress(bytes_done=pump.bytes_done, rows_done=pump.rows_done)
+        except BaseException:
+            # The thread uses the connections: they must not be closed under it.
+            pump.stopped.set()
+            await asyncio.wait({carrying})
+            raise
+        await carrying
+
+    async def _close(self, *conns: Connection) -> None:
+        for conn in conns:
+            await conn.close()
+
+    async def undo(self, run: Run) -> None:
+        await drop_slot(
+            await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id)
+        )

@@ -1,0 +1,231 @@
+"""The fence: the instant in which a partition changes its node.
+
+Order of locks: the destination's slot, the source's slot, the source's data table. Clients take locks
+from the parent down and statements that arrive through a route begin at a slot, so this order meets
+nobody's the other way round. What waits behind our locks waits at most for one short `lock_timeout`;
+a try that does not get them gives way, says for whom it waits, and comes again (guarantee 4).
+
+Under the locks nobody writes to the partition. The WAL is forced out and the destination confirms it:
+both copies are identical. Then both nodes rewire in transactions that are *prepared*: their locks outlive
+every crash, so nothing can slip in before the metadata has decided (guarantee 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import UserError
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.convergence import end_prepared
+from shardman.steps.replication import catch_up
+from shardman.steps.tables import data_table, relation, value
+
+#: lock_timeout of one try after the other, in ms. Short first: most transactions are.
+LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
+#: The stream must be empty within this, or the fence gives way.
+CONFIRM_TIMEOUT_MS = 400
+
+
+class Busy(Exception):
+    """A lock could not be had in time, or the stream did not empty; whom we wait for."""
+
+
+def patience() -> Iterator[tuple[int, float]]:
+    """lock_timeout in ms and pause in s of one try after the other."""
+    pauses = itertools.chain((0.05, 0.1, 0.2, 0.5, 1.0), itertools.repeat(2.0))
+    timeouts = itertools.chain(LOCK_TIMEOUTS_MS, itertools.repeat(LOCK_TIMEOUTS_MS[-1]))
+    return zip(timeouts, pauses, strict=False)
+
+
+@asynccontextmanager
+async def rolled_back(conn: Connection) -> AsyncIterator[None]:
+    """Ends whatever transaction is open on a connection when the block fails."""
+    try:
+        yield
+    except BaseException:
+        if not conn.closed and not conn.broken:
+            await asyncio.shield(conn.rollback())
+        raise
+
+
+async def begin_locked(
+    conn: Connection, tables: list[str], mode: str, timeout_ms: int, node: int
+) -> None:
+    """Opens a transaction that holds locks on tables, taken in this order.
+
+    Raises:
+        Busy: with whom we waited for; the transaction is rolled back.
+    """
+    await conn.execute("begin")
+    await conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(timeout_ms)))
+    try:
+        for table in tables:
+            found = await relation(conn, table)
+            if found is None:
+                raise UserError(f"{table} is not on node {node}", 'See what "shardman check" says')
+            await conn.execute(
+                sql.SQL("lock table only {} in {} mode").format(found, sql.SQL(mode))
+            )
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        await conn.execute("rollback")
+        whom = await value(conn, "select shardman.holders(%s)", tables)
+        raise Busy(f"{whom} on node {node}" if whom else f"a lock on node {node}") from None
+
+
+async def drain(emitter: Connection, slot: str) -> None:
+    """Waits until the slot's subscriber has confirmed everything that was written before.
+
+    Raises:
+        Busy: it has not in time.
+    """
+    await emitter.execute("select shardman.emit()")
+    if not await value(
+        emitter,
+        "select shardman.await_confirmed(%s, pg_current_wal_insert_lsn(), %s)",
+        slot,
+        CONFIRM_TIMEOUT_MS,
+    ):
+        raise Busy("the destination to confirm the last writes")
+
+
+@step("verify_copy")
+@dataclass(frozen=True)
+class VerifyCopy:
+    """Compares both copies at one LSN: number of rows and an order-independent hash of all content.
+
+    Writers are held (readers are not) only while the stream empties and both sides take a snapshot;
+    the hashing runs under these snapshots while everybody writes again.
+    """
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        source, dest = await run.extra(self.src), await run.extra(self.dest)
+        emitter = await run.node(self.src)
+        name = await data_table(emitter, self.part)
+        for timeout_ms, pause in patience():
+            try:
+                async with run.fence:
+                    await self._snapshots(run, source, dest, emitter, name, timeout_ms)
+                break
+            except Busy as busy:
+                await run.waits_for(str(busy))
+                await asyncio.sleep(pause)
+        await run.waits_for(None)
+        here, there = await asyncio.gather(_content(source, name), _content(dest, name))
+        await source.close()
+        await dest.close()
+        if here != there:
+            raise UserError(
+                f"the copies of {self.part} differ: {here[0]} rows on node {self.src},"
+                f" {there[0]} on node {self.dest}",
+                "Nothing was changed; report this with the logs of both servers",
+            )
+        run.memory["rows"] = here[0]
+
+    async def _snapshots(
+        self,
+        run: Run,
+        source: Connection,
+        dest: Connection,
+        emitter: Connection,
+        name: str,
+        timeout_ms: int,
+    ) -> None:
+        locker = await run.node(self.dest)  # only to know that the destination is there
+        await locker.execute("select 1")
+        holder = await run.extra(self.src)
+        try:
+            async with rolled_back(holder), rolled_back(source), rolled_back(dest):
+                await begin_locked(holder, [name], "share", timeout_ms, self.src)
+                await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
+                for conn in (source, dest):
+                    await conn.execute("begin isolation level repeatable read, read only")
+                    await conn.execute("select 1")
+        finally:
+            await holder.close()
+
+    async def undo(self, run: Run) -> None:
+        """Nothing was made."""
+
+
+async def _content(conn: Connection, name: str) -> tuple[int, str]:
+    row = await (
+        await conn.execute("select rows, hash from shardman.content_hash(%s)", (name,))
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), str(row[1])
+
+
+@step("fence_move")
+@dataclass(frozen=True)
+class FenceMove:
+    """Exchanges data table and route on both nodes, in prepared transactions."""
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        source, dest = await run.node(self.src), await run.node(self.dest)
+        emitter = await run.extra(self.src)
+        stream = names.move_stream(run.cluster_id, run.cmd_id)
+        for tries, (timeout_ms, pause) in enumerate(patience(), start=1):
+            await catch_up(run, emitter, stream)
+            try:
+                async with run.fence:
+                    begun = time.monotonic()
+                    await self._up(run, source, dest, emitter, timeout_ms)
+                break
+            except Busy as busy:
+                await end_prepared(run, self.src, "rollback")
+                await end_prepared(run, self.dest, "rollback")
+                await run.waits_for(str(busy))
+                await asyncio.sleep(pause)
+        run.memory["fence_begun"] = begun
+        run.memory["tries"] = tries
+
+    async def _up(
+        self, run: Run, source: Connection, dest: Connection, emitter: Connection, timeout_ms: int
+    ) -> None:
+        data = await data_table(source, self.part)
+        aside = names.set_aside(self.part, run.cmd_id)
+        async with rolled_back(source), rolled_back(dest):
+            await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
+            await begin_locked(
+                source, [self.part, data], "access exclusive", timeout_ms, self.src
+            )
+            await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
+            if whom := await value(dest, "select shardman.old_snapshots()"):
+                raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
+            await asyncio.gather(
+                source.execute("select shardman.fence_out(%s, %s)", (self.part, aside)),
+                dest.execute("select shardman.fence_in(%s)", (self.part,)),
+            )
+            for conn, node in ((source, self.src), (dest, self.dest)):
+                gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
+                await conn.execute(
+                    sql.SQL("prepare transaction {}").format(sql.Literal(gid))
+                )
+
+    async def undo(self, run: Run) -> None:
+        # Each node for itself: one that is down must not keep the other's locks up.
+        ends = await asyncio.gather(
+            end_prepared(run, self.src, "rollback"),
+            end_prepared(run, self.dest, "rollback"),
+            return_exceptions=True,
+        )
+        for end in ends:
+            if end is not None:
+                raise end

@@ -1,0 +1,167 @@
+"""Steps on the tables of a partition: data tables, routes, replica identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import UserError
+from shardman.steps.base import Connection, Run, step
+
+
+async def value(conn: Connection, query: str, *params: Any) -> Any:
+    """The single value of a query; None when it gives no row."""
+    row = await (await conn.execute(query.encode(), params)).fetchone()
+    return row[0] if row else None
+
+
+async def relation(conn: Connection, name: str) -> sql.Identifier | None:
+    """A relation of the node, quoted; None when there is none."""
+    parts = await value(
+        conn,
+        "select array[n.nspname, c.relname] from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where c.oid = shardman.find_relation(%s)",
+        name,
+    )
+    return sql.Identifier(*parts) if parts else None
+
+
+async def is_attached(conn: Connection, name: str) -> bool:
+    """Whether a relation is a partition of another one."""
+    return bool(
+        await value(
+            conn, "select relispartition from pg_class where oid = shardman.find_relation(%s)", name
+        )
+    )
+
+
+async def data_table(conn: Connection, part: str) -> str:
+    """Name of a partition's data table."""
+    return str(await value(conn, "select shardman.data_table(%s)", part))
+
+
+@step("data_table")
+@dataclass(frozen=True)
+class DataTable:
+    """An empty, detached data table with the keys that replication needs."""
+
+    node: int
+    part: str
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        name = await data_table(conn, self.part)
+        if await relation(conn, name) is not None:
+            raise UserError(
+                f"node {self.node} has a table {name} already",
+                "Rename it or drop it, if it is not needed",
+            )
+        await conn.execute("select shardman.make_data_table(%s)", (self.part,))
+
+    async def undo(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        name = await data_table(conn, self.part)
+        table = await relation(conn, name)
+        # Attached, it is somebody's primary; ours never was, because the fence is undone before.
+        if table is not None and not await is_attached(conn, name):
+            await conn.execute(sql.SQL("drop table {}").format(table))
+
+
+@step("data_indexes")
+@dataclass(frozen=True)
+class DataIndexes:
+    """All indexes that were left out while rows were copied, and statistics for the planner."""
+
+    node: int
+    part: str
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
+        table = await relation(conn, await data_table(conn, self.part))
+        if table is not None:
+            await conn.execute(sql.SQL("analyze {}").format(table))
+
+    async def undo(self, run: Run) -> None:
+        """They go with their table."""
+
+
+@step("replica_identity")
+@dataclass(frozen=True)
+class ReplicaIdentity:
+    """Lets updates and deletes of a table without a key be replicated: by whole rows.
+
+    Args:
+        former: what to go back to, ``default`` or ``nothing``.
+    """
+
+    node: int
+    part: str
+    former: str
+
+    async def do(self, run: Run) -> None:
+        await self._set(run, "full")
+
+    async def undo(self, run: Run) -> None:
+        await self._set(run, self.former)
+
+    async def _set(self, run: Run, identity: str) -> None:
+        conn = await run.node(self.node)
+        table = await relation(conn, await data_table(conn, self.part))
+        if table is not None:
+            await conn.execute(
+                sql.SQL("alter table {} replica identity {}").format(table, sql.SQL(identity))
+            )
+
+
+@step("fresh_route")
+@dataclass(frozen=True)
+class FreshRoute:
+    """On the source, the route that the fence puts in the data table's place.
+
+    It stands on a foreign server of its own. A session of the source may be in a transaction that used
+    its connection to the destination before the move: the snapshot there is older than the moved copy
+    and would miss its rows. Through a server of its own it gets a new connection, so a new snapshot.
+    `shardman.reconcile` exchanges it for a plain route once no such transaction is left.
+    """
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.src)
+        server = names.fresh_server(self.dest, run.cmd_id)
+        await conn.execute("select shardman.make_fresh_server(%s, %s)", (self.dest, server))
+        await conn.execute("select shardman.make_route(%s, %s)", (self.part, server))
+
+    async def undo(self, run: Run) -> None:
+        conn = await run.node(self.src)
+        name = str(await value(conn, "select shardman.route_table(%s)", self.part))
+        route = await relation(conn, name)
+        if route is not None and not await is_attached(conn, name):
+            await conn.execute(sql.SQL("drop foreign table {}").format(route))
+        server = sql.Identifier(names.fresh_server(self.dest, run.cmd_id))
+        await conn.execute(sql.SQL("drop server if exists {} cascade").format(server))
+
+
+@step("drop_old_copy")
+@dataclass(frozen=True)
+class DropOldCopy:
+    """Drops the source's copy: the fence has proven that the destination has every row of it."""
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.src)
+        schema, _ = names.unquote(self.part)
+        aside = sql.Identifier(schema, names.set_aside(self.part, run.cmd_id))
+        await conn.execute(sql.SQL("drop table if exists {}").format(aside))
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
