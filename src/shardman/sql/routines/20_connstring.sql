@@ -33,7 +33,7 @@ declare
 begin
     while rest <> '' loop
         -- keyword = 'quoted \' value'  or  keyword = plain\ value
-        found_ := regexp_match(rest, $re$^([A-Za-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'(?=\s|$)|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|(?=\s|$))\s*(.*)$$re$);
+        found_ := regexp_match(rest, $re$^([A-Za-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'(?=\s|$)|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|(?=\s|$))\s*(.*)$re$);
         if found_ is null then
             raise exception 'malformed connection string: keyword=value expected'
                 using errcode = 'invalid_parameter_value',

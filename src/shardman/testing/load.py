@@ -1,0 +1,211 @@
+"""A load that knows what the database must contain afterwards.
+
+Each worker keeps a connection to one node and counts what was acknowledged: a bank whose total must
+stay, counters whose sum must equal the acknowledged increments, and a set whose acknowledged inserts
+must all be there exactly once. Serialization failures are part of `postgres_fdw`'s contract (its remote
+transactions are repeatable read); they are counted and tried again like any client would.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+#: What a client must be ready to repeat: the transaction did not happen.
+RETRY = ("40001", "40P01")
+
+Work = Callable[[psycopg.Connection[tuple[object, ...]], random.Random], int]
+
+
+@dataclass
+class Tally:
+    """What one worker saw."""
+
+    acknowledged: int = 0
+    retried: int = 0
+    errors: list[str] = field(default_factory=list)
+    unknown: int = 0
+    longest_s: float = 0.0
+    longest_at: float = 0.0
+    inserted: list[int] = field(default_factory=list)
+    maybe: list[int] = field(default_factory=list)
+    added: int = 0
+
+
+@dataclass
+class Bank:
+    """Work on a table of accounts ``(id, balance, touched, …)`` and a table of marks ``(id)``.
+
+    Args:
+        accounts: name of the accounts table; ids are 1 … ``size``.
+        marks: name of the set's table, or None.
+        size: number of accounts.
+    """
+
+    accounts: str
+    size: int
+    marks: str | None = None
+
+    def increment(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+        """One autocommit update."""
+        row = conn.execute(
+            f"update {self.accounts} set touched = touched + 1 where id = %s returning id",
+            (rng.randint(1, self.size),),
+        ).fetchone()
+        if row is None:
+            raise AssertionError("an account was missing")
+        return 1
+
+    def read_then_write(
+        self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random
+    ) -> int:
+        """Reads a row, thinks, writes it."""
+        account = rng.randint(1, self.size)
+        with conn.transaction():
+            row = conn.execute(
+                f"select touched from {self.accounts} where id = %s", (account,)
+            ).fetchone()
+            if row is None:
+                raise AssertionError(f"account {account} was missing")
+            time.sleep(rng.random() * 0.005)
+            done = conn.execute(
+                f"update {self.accounts} set touched = touched + 1 where id = %s", (account,)
+            )
+            if done.rowcount != 1:
+                raise AssertionError(f"account {account} was missing for an update")
+        return 1
+
+    def transfer(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+        """Moves money between two accounts, mostly of different partitions."""
+        one, other = sorted(rng.sample(range(1, self.size + 1), 2))
+        amount = rng.randint(1, 50)
+        with conn.transaction():
+            for account, change in ((one, -amount), (other, amount)):
+                done = conn.execute(
+                    f"update {self.accounts} set balance = balance + %s where id = %s",
+                    (change, account),
+                )
+                if done.rowcount != 1:
+                    raise AssertionError(f"account {account} was missing for a transfer")
+        return 0
+
+
+class Load:
+    """Runs work through nodes until stopped.
+
+    Args:
+        dsns: of the nodes; worker i uses the i-th, round and round.
+        work: worker i does the i-th, round and round.
+        reconnect: whether a lost connection is part of the plan (nodes are killed), not an error.
+    """
+
+    def __init__(
+        self,
+        dsns: Sequence[str],
+        work: Sequence[Work],
+        workers: int = 6,
+        marks: str | None = None,
+        reconnect: bool = False,
+    ) -> None:
+        self._dsns = dsns
+        self._work = work
+        self._marks = marks
+        self._reconnect = reconnect
+        self._stop = threading.Event()
+        self.tallies = [Tally() for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(workers)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def reset_waits(self) -> None:
+        """Forgets the longest waits so far."""
+        for tally in self.tallies:
+            tally.longest_s = 0.0
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(t.acknowledged for t in self.tallies)
+
+    @property
+    def added(self) -> int:
+        """Acknowledged increments."""
+        return sum(t.added for t in self.tallies)
+
+    @property
+    def retried(self) -> int:
+        return sum(t.retried for t in self.tallies)
+
+    @property
+    def errors(self) -> list[str]:
+        return [e for t in self.tallies for e in t.errors]
+
+    @property
+    def longest_s(self) -> float:
+        return max(t.longest_s for t in self.tallies)
+
+    def _run(self, number: int) -> None:
+        tally, rng = self.tallies[number], random.Random(number)
+        work = self._work[number % len(self._work)]
+        serial = 0
+        conn: psycopg.Connection[tuple[object, ...]] | None = None
+        while not self._stop.is_set():
+            try:
+                if conn is None or conn.closed:
+                    conn = psycopg.connect(self._dsns[number % len(self._dsns)], autocommit=True)
+                    conn.prepare_threshold = 5 if number % 2 else None
+                serial += 1
+                self._once(conn, tally, rng, work, number * 10_000_000 + serial)
+            except psycopg.Error as error:
+                self._failed(tally, error)
+                if conn is not None and (conn.closed or conn.broken):
+                    conn = None
+                    time.sleep(0.1)
+            except AssertionError as error:
+                tally.errors.append(str(error))
+        if conn is not None:
+            conn.close()
+
+    def _failed(self, tally: Tally, error: psycopg.Error) -> None:
+        if error.sqlstate in RETRY:
+            tally.retried += 1
+        elif self._reconnect:
+            tally.unknown += 1
+        else:
+            tally.errors.append(f"{error.sqlstate}: {error}")
+
+    def _once(
+        self,
+        conn: psycopg.Connection[tuple[object, ...]],
+        tally: Tally,
+        rng: random.Random,
+        work: Work,
+        mark: int,
+    ) -> None:
+        begun = time.monotonic()
+        try:
+            if self._marks is not None and mark % 4 == 0:
+                tally.maybe.append(mark)
+                conn.execute(f"insert into {self._marks} (id) values (%s)", (mark,))
+                tally.inserted.append(tally.maybe.pop())
+            else:
+                tally.added += work(conn, rng)
+            tally.acknowledged += 1
+        finally:
+            took = time.monotonic() - begun
+            if took > tally.longest_s:
+                tally.longest_s, tally.longest_at = took, begun
