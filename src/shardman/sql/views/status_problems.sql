@@ -1,0 +1,54 @@
+-- What is wrong, seen from this node, and what to do about it.
+
+create or replace view shardman.status_problems as
+    select d.subject, d.problem, coalesce(d.hint, '') as hint from shardman.drift d
+    union all
+    select l.subject, l.problem, l.hint from shardman.leftovers l
+    union all
+    select 'subscription ' || s.subscription,
+           case when not s.enabled then 'is disabled'
+                else 'is not running' || case when s.errors > 0 then format(', it failed %s times', s.errors) else '' end end,
+           'Until it runs this node does not hear of changes; the server''s log says why it stopped'
+      from shardman.status_subscriptions s
+     where s.cmd_id is null and not (s.enabled and s.running)
+    union all
+    select 'replication slot ' || s.slot_name,
+           case when s.wal_status = 'lost' then 'has lost the WAL that its receiver needs'
+                when not s.active then format('has no receiver, %s of WAL are kept for it',
+                                              pg_catalog.pg_size_pretty(s.retained_bytes))
+                else format('its receiver is %s behind', pg_catalog.pg_size_pretty(s.lag_bytes)) end,
+           case when s.to_node is null then 'See the command that made it'
+                when s.wal_status = 'lost' then format('Remove node %s and add it again', s.to_node)
+                else format('Start node %s, or remove it if it does not come back; see the log of its server', s.to_node) end
+      from shardman.status_slots s
+     where s.wal_status = 'lost' or (not s.active and s.cmd_id is null)
+        or s.lag_bytes > pg_catalog.pg_size_bytes(shardman.setting('wal_warning', '1GB'))
+    union all
+    select 'shardlord', case when l.epoch = 0 then 'none has ever acted'
+                             else format('the last one (%s) gave no sign of life for %s', l.holder,
+                                         date_trunc('second', clock_timestamp() - l.renewed_at)) end,
+           'Start one: shardman lord LORD_DSN'
+      from shardman.lease l, shardman.local h
+     where h.lord and (l.epoch = 0 or clock_timestamp() - l.renewed_at > interval '5 seconds')
+    union all
+    select p.part_name, format('lies on node %s, which is no active worker: its rows cannot be reached', p.owner),
+           'Bring its rows back from a backup or from that server'
+      from shardman.partitions p join shardman.nodes n on n.id = p.owner
+     where p.prv is null and n.worker_status is distinct from 'active'
+    union all
+    select format('command %s (%s)', c.id, c.cmd_type), format('waits for %s', c.waits_for),
+           'See whether that can end by itself; shardman cancel takes the command back'
+      from shardman.commands c, shardman.local h
+     where h.lord and c.status = 'in progress' and c.waits_for is not null
+       and c.started_at < clock_timestamp() - interval '1 minute'
+    union all
+    select 'sequence ' || q.name, format('%s %% of the numbers of this node are used', trunc(q.used * 100)),
+           'Widen the type of its column'
+      from (select shardman.relation_text(s.schemaname, s.sequencename) as name,
+                   (s.last_value - s.min_value)::numeric / greatest(s.max_value - s.min_value, 1) as used
+              from pg_catalog.pg_sequences s
+             where (s.schemaname, s.sequencename) in (
+                   select (shardman.relation_parts(e ->> 'name'))[1], (shardman.relation_parts(e ->> 'name'))[2]
+                     from shardman.tables t, jsonb_array_elements(coalesce(t.definition -> 'sequences', '[]')) e)) as q
+     where q.used > 0.8;
+comment on view shardman.status_problems is 'this node: what is wrong, and what to do about it';
