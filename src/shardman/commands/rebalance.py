@@ -1,0 +1,99 @@
+"""rebalance(relation): spreads a table's partitions evenly over the workers by the fewest moves.
+
+The moves are commands of their own (`move_part`), several at once where they share no node. One
+that fails does not stop the rest: the command ends as ``done`` and its result names what did not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from shardman.commands.base import Claim, Facts, Question
+from shardman.errors import UserError
+from shardman.model.cluster import Cluster, Copy
+from shardman.model.placement import Measure, Placement, even
+from shardman.model.plan import Plan, Step
+
+# Sizes of the data tables that the lord believes to be on the node; by name, because the node's own
+# metadata may be a moment behind.
+_SIZES = """
+select coalesce(jsonb_object_agg(p, coalesce(pg_total_relation_size(
+           shardman.find_relation(shardman.data_table(p))), 0)), '{}')
+  from unnest(%s::text[]) as p
+"""
+
+
+def run_moves(relation: str, measure: Measure = "number") -> Step:
+    """The step that plans a table's moves when its time comes and runs them as commands."""
+    return Step("run_moves", f"spread {relation}", {"relation": relation, "by": measure})
+
+
+@dataclass(frozen=True)
+class Rebalance:
+    """Evens out ``relation`` by number of partitions, or by bytes."""
+
+    name: ClassVar[str] = "rebalance"
+
+    relation: str
+    by: Measure = "number"
+
+    @classmethod
+    def from_opts(cls, opts: Sequence[str | None]) -> Self:
+        relation, *rest = opts
+        assert relation is not None
+        by = rest[0] if rest else None
+        if by not in (None, "number", "bytes"):
+            raise UserError(f"rebalance cannot even out by {by}", "Use number or bytes")
+        return cls(relation, "bytes" if by == "bytes" else "number")
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+
+    def _primaries(self, cluster: Cluster) -> list[Copy]:
+        return [c for c in cluster.primaries.values() if c.relation == self.relation]
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        held: dict[int, list[str]] = {n.id: [] for n in cluster.workers}
+        for copy in self._primaries(cluster):
+            if copy.owner in held:
+                held[copy.owner].append(copy.part_name)
+        return tuple(Question(f"sizes {n}", n, _SIZES, (parts,)) for n, parts in held.items())
+
+    def placement(self, facts: Facts) -> Placement:
+        """The moves, and the spread before and after them.
+
+        Raises:
+            UserError: the table is not sharded.
+        """
+        cluster = facts.cluster
+        cluster.table(self.relation)
+        sizes: dict[str, int] = {}
+        for node in self._reached(facts):
+            sizes |= facts.answers[f"sizes {node}"]
+        return even(
+            self._primaries(cluster),
+            self._reached(facts),
+            measure=self.by,
+            sizes=sizes,
+            fixed=[c for c in cluster.copies if c.relation == self.relation and c.prv is not None],
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        facts.cluster.table(self.relation)
+        away = [n.id for n in facts.cluster.workers if n.id not in self._reached(facts)]
+        return Plan(
+            finish=(run_moves(self.relation, self.by),),
+            atomic=False,
+            warnings=tuple(
+                f"Node {node} cannot be reached: nothing is moved to it or from it."
+                for node in away
+            ),
+        )
+
+    def _reached(self, facts: Facts) -> list[int]:
+        """Active workers that answered. One that is down can neither give nor take."""
+        return [
+            n.id for n in facts.cluster.workers if facts.answers.get(f"sizes {n.id}") is not None
+        ]

@@ -1,0 +1,225 @@
+"""Where copies of partitions should lie, and which moves bring them there: pure.
+
+By number the plan is exact: no other set of moves that spreads the copies evenly is smaller. By
+bytes it is greedy (the exact answer is a packing problem): each step takes from the fullest node the
+copy that closes the gap best. Equal input gives equal output, and an even spread gives no moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shardman.model.cluster import Copy
+
+Measure = Literal["number", "bytes"]
+
+#: By bytes, nodes that differ by less than this share of the mean count as even: sizes change while
+#: we look at them, and a move is never free.
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Move:
+    """One copy that changes its node."""
+
+    part_name: str
+    src: int
+    dest: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one node holds."""
+
+    copies: int = 0
+    bytes: int = 0
+
+    def of(self, measure: Measure) -> int:
+        return self.copies if measure == "number" else self.bytes
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What every node holds."""
+
+    nodes: Mapping[int, Load]
+
+    def gap(self, measure: Measure) -> int:
+        """By how much the fullest node exceeds the emptiest."""
+        loads = [load.of(measure) for load in self.nodes.values()]
+        return max(loads) - min(loads) if loads else 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Moves, and the spread without and with them."""
+
+    moves: tuple[Move, ...]
+    before: Spread
+    after: Spread
+
+
+def natural(part_name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts ``acc_10`` behind ``acc_9``."""
+    return tuple(
+        (int(piece), "") if piece.isdigit() else (-1, piece)
+        for piece in re.split(r"([0-9]+)", part_name)
+    )
+
+
+def ready(moves: Iterable[Move], running: Iterable[Move]) -> list[Move]:
+    """The moves that may begin now: in order, none shares a node with one that runs or begins."""
+    busy = {node for move in running for node in (move.src, move.dest)}
+    chosen: list[Move] = []
+    for move in moves:
+        if not busy & {move.src, move.dest}:
+            chosen.append(move)
+            busy |= {move.src, move.dest}
+    return chosen
+
+
+def spread_of(copies: Iterable[Copy], nodes: Iterable[int], sizes: Mapping[str, int]) -> Spread:
+    """What each of the nodes holds; copies elsewhere are left out."""
+    held: dict[int, list[int]] = {node: [] for node in nodes}
+    for copy in copies:
+        if copy.owner in held:
+            held[copy.owner].append(sizes.get(copy.part_name, 0))
+    return Spread({node: Load(len(sizes_), sum(sizes_)) for node, sizes_ in held.items()})
+
+
+def even(
+    copies: Sequence[Copy],
+    nodes: Iterable[int],
+    *,
+    measure: Measure = "number",
+    sizes: Mapping[str, int] | None = None,
+    fixed: Iterable[Copy] = (),
+) -> Placement:
+    """The moves that spread copies evenly.
+
+    Args:
+        copies: those that may be moved and are to be spread, say the primaries of a table.
+        nodes: over which they are spread. A copy elsewhere neither moves nor counts.
+        measure: what is to be even, the number of copies or their bytes.
+        sizes: bytes by partition. By number, smaller copies are moved first.
+        fixed: copies that stay where they are; no other copy of their partition goes to their node.
+    """
+    board = _Board(copies, nodes, sizes or {}, fixed)
+    before = board.spread()
+    if measure == "number":
+        _even_by_number(board)
+    else:
+        _even_by_bytes(board)
+    return Placement(board.moves(), before, board.spread())
+
+
+class _Board:
+    """Copies on nodes, while they are being moved about."""
+
+    def __init__(
+        self,
+        copies: Sequence[Copy],
+        nodes: Iterable[int],
+        sizes: Mapping[str, int],
+        fixed: Iterable[Copy],
+    ) -> None:
+        self.sizes = sizes
+        self.nodes = sorted(set(nodes))
+        ordered = sorted(copies, key=lambda c: (natural(c.part_name), c.part_name, c.owner))
+        self._origin = [c for c in ordered if c.owner in self.nodes]
+        self._at = [c.owner for c in self._origin]
+        # A copy that cannot move still forbids its node to its siblings.
+        stuck = (*fixed, *(c for c in ordered if c.owner not in self.nodes))
+        self._fixed = {(c.part_name, c.owner) for c in stuck}
+        self._places = {(c.part_name, c.owner) for c in self._origin} | self._fixed
+
+    def on(self, node: int) -> list[int]:
+        """Indexes of the copies on a node."""
+        return [i for i, at in enumerate(self._at) if at == node]
+
+    def bytes_of(self, index: int) -> int:
+        return self.sizes.get(self._origin[index].part_name, 0)
+
+    def load(self, node: int) -> Load:
+        held = self.on(node)
+        return Load(len(held), sum(self.bytes_of(i) for i in held))
+
+    def spread(self) -> Spread:
+        return Spread({node: self.load(node) for node in self.nodes})
+
+    def movable(self, src: int, dest: int) -> list[int]:
+        """Copies on src whose partition has no copy on dest; the smallest first."""
+        free = (i for i in self.on(src) if (self._origin[i].part_name, dest) not in self._places)
+        return sorted(free, key=lambda i: (self.bytes_of(i), i))
+
+    def move(self, index: int, dest: int) -> None:
+        part = self._origin[index].part_name
+        self._places.discard((part, self._at[index]))
+        self._places.add((part, dest))
+        self._at[index] = dest
+
+    def moves(self) -> tuple[Move, ...]:
+        """From where each copy was to where it is now."""
+        return tuple(
+            Move(copy.part_name, copy.owner, at, self.bytes_of(i))
+            for i, (copy, at) in enumerate(zip(self._origin, self._at, strict=True))
+            if copy.owner != at
+        )
+
+
+def _even_by_number(board: _Board) -> None:
+    """Surplus to deficit, the nodes that hold most keep the odd copy: every move is needed."""
+    held = {node: board.load(node).copies for node in board.nodes}
+    share, odd = divmod(sum(held.values()), len(held) or 1)
+    fullest = sorted(board.nodes, key=lambda n: (-held[n], n))
+    want = {node: share + (place < odd) for place, node in enumerate(fullest)}
+    while (found := _step_by_number(board, held, want)) is not None:
+        index, src, dest = found
+        board.move(index, dest)
+        held[src] -= 1
+        held[dest] += 1
+
+
+def _step_by_number(
+    board: _Board, held: Mapping[int, int], want: Mapping[int, int]
+) -> tuple[int, int, int] | None:
+    givers = sorted(board.nodes, key=lambda n: (want[n] - held[n], n))
+    takers = sorted(board.nodes, key=lambda n: (held[n] - want[n], n))
+    for src in (n for n in givers if held[n] > want[n]):
+        for dest in (n for n in takers if held[n] < want[n]):
+            if can := board.movable(src, dest):
+                return can[0], src, dest
+    return None
+
+
+def _even_by_bytes(board: _Board) -> None:
+    """From the fullest to the emptiest, what comes closest to half their difference.
+
+    Every move lowers the sum of the squares of the loads, so this ends.
+    """
+    while (found := _step_by_bytes(board)) is not None:
+        board.move(*found)
+
+
+def _step_by_bytes(board: _Board) -> tuple[int, int] | None:
+    loads = {node: board.load(node).bytes for node in board.nodes}
+    if not loads:
+        return None
+    enough = sum(loads.values()) / len(loads) * TOLERANCE
+    src = min(loads, key=lambda n: (-loads[n], n))
+    for dest in sorted(loads, key=lambda n: (loads[n], n)):
+        gap = loads[src] - loads[dest]
+        if gap <= enough:
+            return None
+        helps = [i for i in board.movable(src, dest) if 0 < board.bytes_of(i) < gap]
+        if helps:
+            return _closest_to_half(board, helps, gap), dest
+    return None
+
+
+def _closest_to_half(board: _Board, indexes: list[int], gap: int) -> int:
+    return min(indexes, key=lambda i: (abs(2 * board.bytes_of(i) - gap), i))
