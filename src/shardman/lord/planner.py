@@ -19,11 +19,16 @@ async def make_plan(command: Command, run: Run) -> Plan:
     Raises:
         UserError: the cluster's state forbids the command.
     """
+    return command.plan(await gather_facts(command, run))
+
+
+async def gather_facts(command: Command, run: Run) -> Facts:
+    """The metadata of one snapshot, and the nodes' answers to the command's questions."""
     cluster = await read_cluster(await run.node(0))
     questions = command.survey(cluster)
     answers = await asyncio.gather(*(_ask(run, q) for q in questions))
     found = {q.key: a for q, a in zip(questions, answers, strict=True)}
-    return command.plan(Facts(cluster, run.cmd_id, found))
+    return Facts(cluster, run.cmd_id, found)
 
 
 async def _ask(run: Run, question: Question) -> Any:

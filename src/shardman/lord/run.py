@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from shardman.commands.base import Command, Facts
+from shardman.lord.planner import gather_facts
 from shardman.steps.base import Connection
 
 if TYPE_CHECKING:
@@ -98,6 +100,9 @@ class CommandRun:
         if whom != self._waits_for:
             self._waits_for = whom
             await self._journal.waits_for(self.cmd_id, whom)
+
+    async def facts(self, command: Command) -> Facts:
+        return await gather_facts(command, self)
 
     async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
         outcome = await self._runner.child(self.cmd_id, cmd_type, opts)

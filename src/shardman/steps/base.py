@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection
 
+from shardman.commands.base import Command, Facts
 from shardman.model.plan import Json, Step
 
 Connection = AsyncConnection[Any]
@@ -55,6 +56,10 @@ class Run(Protocol):
 
     async def waits_for(self, whom: str | None) -> None:
         """Shows whom the running step waits for; None when it waits no more."""
+        ...
+
+    async def facts(self, command: Command) -> Facts:
+        """What a plan of a command would be made of now: the cluster, and the nodes' answers."""
         ...
 
     async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:

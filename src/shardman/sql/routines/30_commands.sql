@@ -127,14 +127,19 @@ $$;
 comment on function shardman.move_part(text, int, int) is
     'moves a copy of a partition from worker src (default: where the primary is) to worker dest while it is read and written';
 
-create or replace function shardman.rebalance(relation text) returns bigint
+create or replace function shardman.rebalance(relation text, by text default 'number') returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin
     perform shardman.need(relation, 'relation');
-    return shardman.submit('rebalance', array[shardman.normal_name(relation)]);
+    if by is distinct from 'number' and by is distinct from 'bytes' then
+        raise exception 'rebalance cannot even out by %', coalesce(by, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'Use number (of partitions) or bytes.';
+    end if;
+    return shardman.submit('rebalance', array[shardman.normal_name(relation), by]);
 end
 $$;
-comment on function shardman.rebalance(text) is 'spreads the partitions of a table evenly over the workers by the fewest moves';
+comment on function shardman.rebalance(text, text) is
+    'spreads the partitions of a table evenly over the workers by the fewest moves; by: number of partitions, or bytes';
 
 create or replace function shardman.create_replica(part_name text, dest int) returns bigint
 language plpgsql set search_path = pg_catalog as $$
