@@ -1,0 +1,9 @@
+"""For tests against real servers: ours, and those of applications that run on shardman.
+
+`pytest_plugins = ["shardman.testing.plugin"]` in a conftest.py gives the fixtures.
+"""
+
+from shardman.testing.cluster import Cluster, CommandResult
+from shardman.testing.proxy import Proxy
+
+__all__ = ["Cluster", "CommandResult", "Proxy"]

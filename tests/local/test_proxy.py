@@ -1,0 +1,114 @@
+"""The wire that can be cut."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from shardman.testing import Cluster, Proxy
+from shardman.testing.plugin import ClusterFactory, ProxyFactory
+
+
+@pytest.fixture(scope="module")
+def server(module_cluster_factory: ClusterFactory) -> Cluster:
+    return module_cluster_factory(workers=0, bare=True)
+
+
+@pytest.fixture
+def proxy(server: Cluster, proxy_factory: ProxyFactory) -> Proxy:
+    return proxy_factory(server.lord_dsn)
+
+
+@pytest.fixture
+def connection(proxy: Proxy) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(proxy.dsn, autocommit=True) as connection:
+        yield connection
+
+
+def seconds_of(connection: psycopg.Connection) -> float:
+    begin = time.monotonic()
+    connection.execute("select 1")
+    return time.monotonic() - begin
+
+
+def test_it_passes_everything_on(connection: psycopg.Connection, proxy: Proxy) -> None:
+    row = connection.execute("select repeat('x', 3000000)").fetchone()
+    assert row is not None
+    assert len(row[0]) == 3_000_000
+    assert connection.info.port == proxy.port
+    assert proxy.connections == 1
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def test_cut_is_silent_and_healing_delivers(
+    connection: psycopg.Connection, proxy: Proxy, server: Cluster, background: ThreadPoolExecutor
+) -> None:
+    server.sql(0, "create table cut_log (n int)")
+    proxy.cut()
+    writing = background.submit(connection.execute, "insert into cut_log values (1)")
+    time.sleep(0.2)
+    assert server.value(0, "select count(*) from cut_log") == 0
+    assert not writing.done()
+    proxy.heal()
+    writing.result(10)
+    assert server.value(0, "select count(*) from cut_log") == 1
+
+
+def test_one_way_the_request_arrives_and_the_answer_does_not(
+    connection: psycopg.Connection, proxy: Proxy, server: Cluster, background: ThreadPoolExecutor
+) -> None:
+    server.sql(0, "create table half_log (n int)")
+    proxy.cut(to_server=False)
+    writing = background.submit(connection.execute, "insert into half_log values (1)")
+    deadline = time.monotonic() + 5
+    while server.value(0, "select count(*) from half_log") == 0:
+        assert time.monotonic() < deadline
+    time.sleep(0.1)
+    assert not writing.done()
+    proxy.heal()
+    writing.result(10)
+
+
+def test_delay(connection: psycopg.Connection, proxy: Proxy) -> None:
+    assert seconds_of(connection) < 0.1
+    proxy.delay(0.1)
+    assert seconds_of(connection) >= 0.2
+    proxy.heal()
+    assert seconds_of(connection) < 0.1
+
+
+def test_drop_resets_and_new_connections_are_welcome(
+    connection: psycopg.Connection, proxy: Proxy
+) -> None:
+    assert proxy.drop() == 1
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("select 1")
+    with psycopg.connect(proxy.dsn) as another:
+        another.execute("select 1")
+
+
+def test_refuse_resets_until_healed(connection: psycopg.Connection, proxy: Proxy) -> None:
+    proxy.refuse()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(proxy.dsn)
+    proxy.heal()
+    with psycopg.connect(proxy.dsn) as another:
+        another.execute("select 1")
+
+
+def test_a_server_that_is_down_looks_down(proxy: Proxy, server: Cluster) -> None:
+    server.stop_node(0)
+    try:
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(proxy.dsn)
+    finally:
+        server.start_node(0)
+    with psycopg.connect(proxy.dsn) as another:
+        another.execute("select 1")
