@@ -19,6 +19,8 @@ from shardman.local.programs import Programs
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
+# For what passes by itself: the remains of a killed server, somebody's short use of our port.
+_PATIENCE_SECONDS = 5.0
 _CONFIG = "shardman-local.conf"
 
 
@@ -135,7 +137,7 @@ class Server:
             return
         self._require_version()
         fixed = self.port is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             self.port = self.port if fixed else ports.choose()
             problem = self._try_start()
