@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ APPLICATION = "shardman cli"
 CONNECT_SECONDS = 5
 # More threads than this gain nothing and could use up the connections of a small server.
 _AT_ONCE = 16
+# libpq: connection to server at "h" (1.2.3.4), port 5432 failed: FATAL:  role "x" does not exist
+_REASON = re.compile(r"connection to server .*? failed: (?:FATAL:\s+)?(.+)")
 _SECRETS = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 )
@@ -57,9 +60,16 @@ def connect(dsn: str, **overrides: Any) -> Connection:
             "the connection string cannot be read",
             "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
         ) from None
-    params = {"application_name": APPLICATION, "connect_timeout": CONNECT_SECONDS, **given}
+    params: dict[str, Any] = {
+        "application_name": APPLICATION,
+        "connect_timeout": CONNECT_SECONDS,
+        "autocommit": True,
+        "row_factory": dict_row,
+        **given,
+        **overrides,
+    }
     try:
-        return psycopg.connect("", autocommit=True, row_factory=dict_row, **{**params, **overrides})
+        return psycopg.connect("", **params)
     except psycopg.OperationalError as error:
         raise unreachable(given, error) from None
 
@@ -87,16 +97,11 @@ def plain(error: BaseException, params: Mapping[str, Any] | None = None) -> str:
     """What an error says, on one line and without secrets."""
     diag = getattr(error, "diag", None)
     text = (diag.message_primary if diag else None) or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = (
-        lines[-1]
-        if len(lines) > 1 and lines[0].endswith(":")
-        else (lines or ["no reason given"])[0]
-    )
+    reasons = _REASON.findall(text)
+    line = reasons[-1] if reasons else next((li for li in text.splitlines() if li.strip()), "")
     for prefix in ("connection failed: ", "connection is bad: ", "FATAL: "):
-        line = line.removeprefix(prefix).strip()
-    if " failed: " in line and line.startswith("connection to server"):
-        line = line.split(" failed: ", 1)[1].removeprefix("FATAL:").strip()
+        line = line.strip().removeprefix(prefix)
+    line = line.strip() or "no reason given"
     for name in _SECRETS:
         secret = (params or {}).get(name)
         if secret:

@@ -1,0 +1,67 @@
+"""A command as the view `shardman.commands` shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from shardman.errors import UserError
+
+_OPEN = ("waiting", "in progress")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command stands, or ended. The fields are the columns of `shardman.commands`."""
+
+    id: int
+    cmd_type: str
+    opts: str | None
+    status: str
+    error: str | None = None
+    result: str | None = None
+    parent: int | None = None
+    submitted_by: str | None = None
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    duration: timedelta | None = None
+    step_no: int | None = None
+    steps_total: int | None = None
+    step_name: str | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    rows_done: int | None = None
+    waits_for: str | None = None
+    attempt: int = 0
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        """Reads a row of `shardman.commands`."""
+        return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, well or not."""
+        return self.status not in _OPEN
+
+    @property
+    def ok(self) -> bool:
+        """Whether it happened: ``success``, or ``done`` for a command of several parts."""
+        return self.status in ("success", "done")
+
+    @property
+    def title(self) -> str:
+        """The command with its arguments, for a person."""
+        return f"{self.cmd_type} {self.opts or ''}".strip()
+
+    def check(self) -> Self:
+        """Returns itself.
+
+        Raises:
+            UserError: the command failed or was cancelled.
+        """
+        if self.ended and not self.ok:
+            raise UserError(f"command {self.id} ({self.title}) {self.status}: {self.error or ''}")
+        return self
