@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from shardman.commands.base import Claim, Facts, Question
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
-from shardman.model.plan import Plan, Step
+from shardman.model.plan import Json, Plan, Step
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class MovePart:
             self.part_name,
             facts.cmd_id,
         )
-        both = {"part": part, "src": src, "dest": dest}
+        both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
         identity = facts.answers["identity"]
         if identity is None:
             raise UserError(
@@ -130,10 +130,12 @@ class MovePart:
                     {"relation": facts.cluster.primary(part).relation},
                 ),
             ),
-            warnings=(
-                f"{part} has no primary key: its rows are found by their whole content, which is "
-                "slow; give the table one.",
-            )
-            if keyless or identity == "full"
-            else (),
+            warnings=(_keyless(part),) if keyless or identity == "full" else (),
         )
+
+
+def _keyless(part: str) -> str:
+    return (
+        f"{part} has no primary key: its rows are found by their whole content, which is slow; "
+        "give the table one."
+    )

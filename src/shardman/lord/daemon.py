@@ -28,7 +28,7 @@ from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
 from shardman.lord.runner import Runner
 from shardman.lord.scheduler import startable
-from shardman.lord.sessions import Sessions
+from shardman.lord.sessions import Sessions, open_session
 from shardman.steps.base import Connection
 
 log = structlog.get_logger()
@@ -134,7 +134,7 @@ class Tenure:
                 continue
             try:
                 commands[cmd_id] = read(row["cmd_type"], row["opts"])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (one step must not stop the others)
                 await self.journal.end(cmd_id, "failed", sentence(error), None)
                 continue
             waiting.append((cmd_id, commands[cmd_id].claims(cluster)))
@@ -245,8 +245,6 @@ def _reason(error: BaseException) -> str:
 
 async def _check(dsn: str) -> None:
     """Raises UserError when this database cannot be a lord's."""
-    from shardman.lord.sessions import open_session
-
     try:
         conn = await open_session(dsn, "shardman")
     except psycopg.OperationalError:
@@ -254,7 +252,8 @@ async def _check(dsn: str) -> None:
     try:
         row = await (
             await conn.execute(
-                "select to_regclass('shardman.local') is not null and to_regclass('shardman.lease') is not null"
+                "select count(*) = 2 from unnest(array['shardman.local', 'shardman.lease']) as t"
+                " where to_regclass(t) is not null"
             )
         ).fetchone()
         if row and row[0]:

@@ -92,8 +92,8 @@ async def _raise_epoch(conn: Connection) -> int:
     row = await (await conn.execute(queries("lease")["take"], {"holder": holder})).fetchone()
     assert row is not None
     epoch = int(row[0])
-    await conn.execute("select set_config('application_name', %s, false)", (names.application(epoch),))
     await conn.execute(
-        "select shardman.admit((select cluster from shardman.local), %s)", (epoch,)
+        "select set_config('application_name', %s, false)", (names.application(epoch),)
     )
+    await conn.execute("select shardman.admit((select cluster from shardman.local), %s)", (epoch,))
     return epoch

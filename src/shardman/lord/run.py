@@ -73,9 +73,7 @@ class CommandRun:
 
     async def conninfo(self, node_id: int) -> str:
         async with self._opening:
-            return (
-                await self._sessions.address(node_id, await self._lord(), self.cmd_id)
-            ).conninfo
+            return (await self._sessions.address(node_id, await self._lord(), self.cmd_id)).conninfo
 
     async def peer(self, node_id: int) -> str:
         async with self._opening:

@@ -62,9 +62,7 @@ class Runner:
         cmd_id = await self.journal.begin_child(parent, cmd_type, opts)
         return await self.execute(cmd_id, read(cmd_type, opts), parent)
 
-    async def execute(
-        self, cmd_id: int, command: Command, parent: int | None = None
-    ) -> Outcome:
+    async def execute(self, cmd_id: int, command: Command, parent: int | None = None) -> Outcome:
         """Runs a command from planning to its end in the journal.
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
@@ -148,7 +146,7 @@ class Runner:
                 await bind_args(step.kind, step.args).do(run)
             except TENURE_OVER:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (one step must not stop the others)
                 reason = sentence(error)
                 log.warning("finish later", cmd=run.cmd_id, step=step.title, error=reason)
                 await self.journal.end_step(run.cmd_id, run.attempt, step.n, "started", reason)
@@ -183,7 +181,7 @@ class Runner:
                 await bind_args(step.kind, step.args).undo(run)
             except TENURE_OVER:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (one step must not stop the others)
                 clean = False
                 reason = sentence(error)
                 log.warning("undo later", cmd=cmd_id, step=step.title, error=reason)

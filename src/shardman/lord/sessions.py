@@ -112,9 +112,7 @@ class Sessions:
             return await open_session(address.conninfo, names.application(self.epoch))
         return await self._admitted(address.conninfo)
 
-    async def address(
-        self, node_id: int, lord: Connection, cmd_id: int | None = None
-    ) -> Address:
+    async def address(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Address:
         """How to reach a node.
 
         Raises:
@@ -148,7 +146,7 @@ class Sessions:
                 raise Refused(str(error)) from error
             if error.sqlstate == "SHM02" or isinstance(error, psycopg.errors.UndefinedFunction):
                 raise UserError(
-                    f"the server that should be a node is not one of this cluster: {error.diag.message_primary}",
+                    f"a node does not know this cluster any more: {error.diag.message_primary}",
                     "Remove the node with rm_node and add it again",
                 ) from error
             raise

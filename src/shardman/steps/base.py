@@ -82,7 +82,7 @@ class StepType(Protocol):
 
 
 _registry: dict[str, Callable[..., StepType]] = {}
-S = TypeVar("S")
+S = TypeVar("S", bound=StepType)
 
 
 def step(kind: str) -> Callable[[type[S]], type[S]]:

@@ -107,5 +107,3 @@ class Converge:
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""
-
-

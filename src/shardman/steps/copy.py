@@ -88,9 +88,7 @@ class CopyRows:
             bytes_done=0, bytes_total=await value(source, "select shardman.table_bytes(%s)", name)
         )
         await source.execute("begin isolation level repeatable read, read only")
-        await source.execute(
-            sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot))
-        )
+        await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
         # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
         await dest.execute("begin")
         await dest.execute(sql.SQL("truncate {}").format(into))
@@ -124,6 +122,4 @@ class CopyRows:
             await conn.close()
 
     async def undo(self, run: Run) -> None:
-        await drop_slot(
-            await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id)
-        )
+        await drop_slot(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))

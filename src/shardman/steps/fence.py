@@ -181,7 +181,9 @@ class FenceMove:
         source, dest = await run.node(self.src), await run.node(self.dest)
         emitter = await run.extra(self.src)
         stream = names.move_stream(run.cluster_id, run.cmd_id)
-        for tries, (timeout_ms, pause) in enumerate(patience(), start=1):
+        tries = 0
+        for timeout_ms, pause in patience():
+            tries += 1
             await catch_up(run, emitter, stream)
             try:
                 async with run.fence:
@@ -203,9 +205,7 @@ class FenceMove:
         aside = names.set_aside(self.part, run.cmd_id)
         async with rolled_back(source), rolled_back(dest):
             await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
-            await begin_locked(
-                source, [self.part, data], "access exclusive", timeout_ms, self.src
-            )
+            await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
             await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
             if whom := await value(dest, "select shardman.old_snapshots()"):
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
@@ -215,9 +215,7 @@ class FenceMove:
             )
             for conn, node in ((source, self.src), (dest, self.dest)):
                 gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
-                await conn.execute(
-                    sql.SQL("prepare transaction {}").format(sql.Literal(gid))
-                )
+                await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
 
     async def undo(self, run: Run) -> None:
         # Each node for itself: one that is down must not keep the other's locks up.

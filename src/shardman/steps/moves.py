@@ -35,7 +35,9 @@ class RunMoves:
         failed = [e for e in ended if e.status != "success"]
         run.say(f"Moved {len(ended) - len(failed)} of {len(todo)} partitions.")
         for each in failed:
-            run.say(f"{each.move.part_name} stays on node {each.move.src}: {each.error or each.status}")
+            run.say(
+                f"{each.move.part_name} stays on node {each.move.src}: {each.error or each.status}"
+            )
 
     async def undo(self, run: Run) -> None:
         """Each move is a command that takes itself back."""

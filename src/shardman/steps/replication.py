@@ -48,7 +48,8 @@ class CheckMove:
             )
         orphan = await value(
             source,
-            "select string_agg(gid, ', ') from pg_prepared_xacts where prepared < now() - interval '1 minute'",
+            "select string_agg(gid, ', ') from pg_prepared_xacts"
+            " where prepared < now() - interval '1 minute'",
         )
         if orphan:
             raise UserError(
@@ -96,7 +97,7 @@ class Subscription:
         name = names.move_stream(run.cluster_id, run.cmd_id)
         source, dest = await run.node(self.src), await run.node(self.dest)
         await subscriptions.create(dest, name, await run.peer(self.src), name)
-        await wait_streaming(run, source, name, self.dest)
+        await wait_streaming(source, name, self.dest)
         await catch_up(run, source, name)
 
     async def undo(self, run: Run) -> None:
@@ -105,7 +106,7 @@ class Subscription:
         )
 
 
-async def wait_streaming(run: Run, source: Connection, slot: str, dest: int) -> None:
+async def wait_streaming(source: Connection, slot: str, dest: int) -> None:
     """Waits until a subscriber streams.
 
     Raises:
@@ -129,7 +130,8 @@ async def lag(source: Connection, slot: str) -> int:
     return int(
         await value(
             source,
-            "select pg_current_wal_insert_lsn() - confirmed_flush_lsn from pg_replication_slots where slot_name = %s",
+            "select pg_current_wal_insert_lsn() - confirmed_flush_lsn"
+            " from pg_replication_slots where slot_name = %s",
             slot,
         )
         or 0

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import psycopg
 
@@ -122,7 +123,7 @@ class Load:
             threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(workers)
         ]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -1,0 +1,33 @@
+-- name: info
+select split_part(current_setting('server_version'), ' ', 1) as version, l.epoch,
+       (select count(*) from shardman.drift) as drift
+  from shardman.local l
+
+-- name: slots
+select * from shardman.status_slots order by slot_name
+
+-- name: subscriptions
+select subscription, enabled, running, received_lsn::text, latest_end_lsn::text, last_msg_receipt_time, errors
+  from shardman.status_subscriptions order by subscription
+
+-- name: partitions
+select * from shardman.status_partitions order by relation, length(part_name), part_name
+
+-- name: problems
+select subject, problem, hint from shardman.status_problems
+
+-- name: nodes
+select * from shardman.status_nodes order by id
+
+-- name: tables
+select t.*, array(select p.part_name from shardman.partitions p
+                   where p.relation = t.relation and p.prv is null) as parts
+  from shardman.status_tables t order by relation
+
+-- name: commands
+select * from shardman.commands where status in ('waiting', 'in progress') order by id
+
+-- name: shardlord
+select holder, epoch, clock_timestamp() - renewed_at as age,
+       epoch > 0 and clock_timestamp() - renewed_at < interval '5 seconds' as acting
+  from shardman.lease

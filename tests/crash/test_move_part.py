@@ -1,0 +1,110 @@
+"""kill -9 of the shardlord before and after every step of a move; of the servers at every step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from crash.stops import Point, armed, points, wait_until_stopped
+from shardman.pg.invariants import check
+from shardman.testing.cluster import Cluster
+
+ROWS = 300
+
+
+@pytest.fixture(scope="module")
+def ready(cluster: Cluster) -> Cluster:
+    cluster.sql(1, "create table t (id int primary key, v text)")
+    cluster.sql(1, "insert into t select i, 'v' || i from generate_series(1, %s) i", (ROWS,))
+    assert (
+        cluster.cmd("select shardman.create_hash_partitions(1, 't', 'id', 3)").status == "success"
+    )
+    return cluster
+
+
+def owner(cluster: Cluster) -> int:
+    return int(cluster.value(0, "select owner from shardman.partitions where part_name = 't_0'"))
+
+
+def journal(cluster: Cluster) -> list[Point]:
+    """The instants of a move, taken from one that was not disturbed."""
+    src = owner(cluster)
+    cmd = cluster.submit("select shardman.move_part('t_0', %s)", (src % 3 + 1,))
+    assert cluster.wait(cmd).status == "success"
+    with cluster.connect(0) as lord:
+        return points(lord, cmd)
+
+
+def settled(cluster: Cluster, cmd: int, src: int, dest: int) -> None:
+    """The move happened or it did not; every row is there; nothing is left behind."""
+    done = cluster.wait(cmd, 60)
+    assert done.status in ("success", "failed"), done
+    assert owner(cluster) == (dest if done.status == "success" else src)
+    for node in (1, 2, 3):
+        assert cluster.value(node, "select count(*) from t") == ROWS
+    assert check(cluster.lord_dsn, data=True, patience=20) == []
+
+
+def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
+    for point in journal(ready):
+        src = owner(ready)
+        dest = src % 3 + 1
+        with armed(ready.lord_dsn, "move_part", point) as holder:
+            cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
+            wait_until_stopped(holder, cmd)
+            ready.stop_lord(kill=True)
+        ready.start_lord()
+        settled(ready, cmd, src, dest)
+        # A shardlord's death delays a command and does not fail it.
+        assert owner(ready) == dest, point
+
+
+@pytest.mark.parametrize("victim", ["source", "destination", "lord"])
+def test_a_server_is_killed_at_every_step(ready: Cluster, victim: str) -> None:
+    for point in journal(ready)[:: 1 if os.environ.get("SHARDMAN_LONG") else 3]:
+        src = owner(ready)
+        dest = src % 3 + 1
+        node = {"source": src, "destination": dest, "lord": 0}[victim]
+        with armed(ready.lord_dsn, "move_part", point) as holder:
+            cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
+            wait_until_stopped(holder, cmd)
+            ready.kill_node(node)
+        time.sleep(0.2)
+        ready.start_node(node)
+        settled(ready, cmd, src, dest)
+
+
+def test_sigterm_leaves_the_command_to_the_next_shardlord(ready: Cluster) -> None:
+    src = owner(ready)
+    dest = src % 3 + 1
+    with ready.connect(src) as holder:
+        holder.execute("begin")
+        holder.execute("lock table t_0 in row exclusive mode")
+        cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
+        time.sleep(1.5)
+        ready.stop_lord()
+        assert ready.value(
+            0, "select status::text from shardman.cmd_log where id = %s", (cmd,)
+        ) == ("waiting")
+        holder.execute("commit")
+    ready.start_lord()
+    settled(ready, cmd, src, dest)
+    assert owner(ready) == dest
+
+
+def test_sigusr1_cancels_what_runs(ready: Cluster) -> None:
+    src = owner(ready)
+    with ready.connect(src) as holder:
+        holder.execute("begin")
+        holder.execute("lock table t_0 in row exclusive mode")
+        cmd = ready.submit("select shardman.move_part('t_0', %s)", (src % 3 + 1,))
+        time.sleep(1.5)
+        pid = ready.lord_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGUSR1)
+        assert ready.wait(cmd, 10).status == "canceled"
+        holder.execute("commit")
+    assert check(ready.lord_dsn, data=True) == []
