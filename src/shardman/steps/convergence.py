@@ -12,7 +12,7 @@ from psycopg import sql
 from shardman import names
 from shardman.errors import UserError
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.tables import value
+from shardman.steps.catalog import value
 
 #: How long a command waits for nodes to follow. What is left then is the reconciler's business.
 CONVERGE_S = 2.0

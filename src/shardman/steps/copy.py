@@ -10,8 +10,8 @@ from psycopg import AsyncConnection, sql
 from shardman import names
 from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
+from shardman.steps.catalog import data_table, relation, value
 from shardman.steps.replication import drop_slot
-from shardman.steps.tables import data_table, relation, value
 
 PROGRESS_S = 0.3
 

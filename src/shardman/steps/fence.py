@@ -13,72 +13,21 @@ every crash, so nothing can slip in before the metadata has decided (guarantee 3
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import sql
 
 from shardman import names
 from shardman.errors import UserError
 from shardman.steps.base import Connection, Run, step
+from shardman.steps.catalog import data_table, value
 from shardman.steps.convergence import end_prepared
+from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 from shardman.steps.replication import catch_up
-from shardman.steps.tables import data_table, relation, value
 
-#: lock_timeout of one try after the other, in ms. Short first: most transactions are.
-LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
 #: The stream must be empty within this, or the fence gives way.
 CONFIRM_TIMEOUT_MS = 400
-
-
-class Busy(Exception):
-    """A lock could not be had in time, or the stream did not empty; whom we wait for."""
-
-
-def patience() -> Iterator[tuple[int, float]]:
-    """lock_timeout in ms and pause in s of one try after the other."""
-    pauses = itertools.chain((0.05, 0.1, 0.2, 0.5, 1.0), itertools.repeat(2.0))
-    timeouts = itertools.chain(LOCK_TIMEOUTS_MS, itertools.repeat(LOCK_TIMEOUTS_MS[-1]))
-    return zip(timeouts, pauses, strict=False)
-
-
-@asynccontextmanager
-async def rolled_back(conn: Connection) -> AsyncIterator[None]:
-    """Ends whatever transaction is open on a connection when the block fails."""
-    try:
-        yield
-    except BaseException:
-        if not conn.closed and not conn.broken:
-            await asyncio.shield(conn.rollback())
-        raise
-
-
-async def begin_locked(
-    conn: Connection, tables: list[str], mode: str, timeout_ms: int, node: int
-) -> None:
-    """Opens a transaction that holds locks on tables, taken in this order.
-
-    Raises:
-        Busy: with whom we waited for; the transaction is rolled back.
-    """
-    await conn.execute("begin")
-    await conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(timeout_ms)))
-    try:
-        for table in tables:
-            found = await relation(conn, table)
-            if found is None:
-                raise UserError(f"{table} is not on node {node}", 'See what "shardman check" says')
-            await conn.execute(
-                sql.SQL("lock table only {} in {} mode").format(found, sql.SQL(mode))
-            )
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-        await conn.execute("rollback")
-        whom = await value(conn, "select shardman.holders(%s)", tables)
-        raise Busy(f"{whom} on node {node}" if whom else f"a lock on node {node}") from None
 
 
 async def drain(emitter: Connection, slot: str) -> None:

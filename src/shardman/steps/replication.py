@@ -13,7 +13,7 @@ from shardman import names
 from shardman.errors import Temporary, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.tables import data_table, relation, value
+from shardman.steps.catalog import data_table, relation, value
 
 #: How long a new subscription may take to start streaming. Servers start apply workers one per
 #: wal_retrieve_retry_interval, five seconds by default, over all subscriptions.

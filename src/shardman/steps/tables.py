@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import sql
 
 from shardman import names
 from shardman.errors import UserError
-from shardman.steps.base import Connection, Run, step
-
-
-async def value(conn: Connection, query: str, *params: Any) -> Any:
-    """The single value of a query; None when it gives no row."""
-    row = await (await conn.execute(query.encode(), params)).fetchone()
-    return row[0] if row else None
-
-
-async def relation(conn: Connection, name: str) -> sql.Identifier | None:
-    """A relation of the node, quoted; None when there is none."""
-    parts = await value(
-        conn,
-        "select array[n.nspname, c.relname] from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-        " where c.oid = shardman.find_relation(%s)",
-        name,
-    )
-    return sql.Identifier(*parts) if parts else None
-
-
-async def is_attached(conn: Connection, name: str) -> bool:
-    """Whether a relation is a partition of another one."""
-    return bool(
-        await value(
-            conn, "select relispartition from pg_class where oid = shardman.find_relation(%s)", name
-        )
-    )
-
-
-async def data_table(conn: Connection, part: str) -> str:
-    """Name of a partition's data table."""
-    return str(await value(conn, "select shardman.data_table(%s)", part))
+from shardman.steps.base import Run, step
+from shardman.steps.catalog import data_table, is_attached, relation, value
+from shardman.steps.locks import execute_patiently
 
 
 @step("data_table")
@@ -110,10 +80,12 @@ class ReplicaIdentity:
 
     async def _set(self, run: Run, identity: str) -> None:
         conn = await run.node(self.node)
-        table = await relation(conn, await data_table(conn, self.part))
+        name = await data_table(conn, self.part)
+        table = await relation(conn, name)
         if table is not None:
-            await conn.execute(
-                sql.SQL("alter table {} replica identity {}").format(table, sql.SQL(identity))
+            change = sql.SQL("alter table {} replica identity {}")
+            await execute_patiently(
+                run, conn, self.node, name, change.format(table, sql.SQL(identity))
             )
 
 

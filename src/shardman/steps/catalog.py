@@ -1,0 +1,40 @@
+"""Small questions to the catalog of one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+
+from shardman.steps.base import Connection
+
+
+async def value(conn: Connection, query: str, *params: Any) -> Any:
+    """The single value of a query; None when it gives no row."""
+    row = await (await conn.execute(query.encode(), params)).fetchone()
+    return row[0] if row else None
+
+
+async def relation(conn: Connection, name: str) -> sql.Identifier | None:
+    """A relation of the node, quoted; None when there is none."""
+    parts = await value(
+        conn,
+        "select array[n.nspname, c.relname] from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where c.oid = shardman.find_relation(%s)",
+        name,
+    )
+    return sql.Identifier(*parts) if parts else None
+
+
+async def is_attached(conn: Connection, name: str) -> bool:
+    """Whether a relation is a partition of another one."""
+    return bool(
+        await value(
+            conn, "select relispartition from pg_class where oid = shardman.find_relation(%s)", name
+        )
+    )
+
+
+async def data_table(conn: Connection, part: str) -> str:
+    """Name of a partition's data table."""
+    return str(await value(conn, "select shardman.data_table(%s)", part))
