@@ -70,7 +70,7 @@ async def begin_locked(
 
 
 async def execute_patiently(
-    run: Run, conn: Connection, node: int, table: str, statement: sql.Composable
+    run: Run, conn: Connection, node: int, table: str, statement: sql.SQL | sql.Composed
 ) -> None:
     """Runs one statement that needs a table for itself, in a transaction of its own.
 
