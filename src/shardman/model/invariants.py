@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from shardman.model.cluster import Cluster, Table
-from shardman.names import node_server, unquote
 
 LORD_NODE = 0
 _PART = re.compile(r'"(?:[^"]|"")*"|[^".]+')
@@ -43,13 +42,15 @@ class Placed:
     Args:
         slot: whether the slot is there.
         attached: the slot's children by name, ``data`` for our data table, ``route`` for our route.
-        server: the foreign server of the attached route.
+        server: the foreign server of the route.
+        leads_to: the node whose server that is; None for one that a command has made.
         data: whether a data table of the partition's name is there, attached or not.
     """
 
     slot: bool
     attached: tuple[str, ...]
     server: str | None
+    leads_to: int | None
     data: bool
 
 
@@ -105,7 +106,8 @@ def judge(
 def partition_names(table: Table) -> Iterator[str]:
     """The names of a table's partitions, as the metadata writes them."""
     schema, dot, _ = table.relation.rpartition(_last(table.relation))[0].rpartition(".")
-    name = unquote(table.relation)[1]
+    last = _last(table.relation)
+    name = last[1:-1].replace('""', '"') if last.startswith('"') else last
     for k in range(table.partitions_count):
         part = f"{name}_{k}"
         yield schema + dot + (part if _PLAIN.match(part) else '"' + part.replace('"', '""') + '"')
@@ -197,7 +199,7 @@ def _route_here(here: str, placed: Placed, owner: int) -> Iterator[Finding]:
         yield Finding(
             here, f"the slot must have its route attached, it has {_list(placed.attached)}"
         )
-    elif placed.server != node_server(owner):
+    elif placed.leads_to != owner:
         yield Finding(
             here,
             f"the route leads to {placed.server}, the primary is on node {owner}",

@@ -83,7 +83,9 @@ def _picture(node: int, session: Connection, cluster: Cluster) -> Picture:
         node=node,
         digests={r["name"]: r["digest"] for r in session.execute(named["digests"])},
         placed={
-            r["part_name"]: Placed(r["slot"], tuple(r["attached"]), r["server"], r["data"])
+            r["part_name"]: Placed(
+                r["slot"], tuple(r["attached"]), r["server"], r["leads_to"], r["data"]
+            )
             for r in session.execute(named["placed"])
         },
         ranges=tuple(

@@ -30,13 +30,15 @@ select p.part_name, slot.oid is not null as slot, data.oid is not null as data,
                    join pg_catalog.pg_class c on c.oid = i.inhrelid
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where i.inhparent = slot.oid), '{}') as attached,
-       (select s.srvname::text
-          from pg_catalog.pg_foreign_table f join pg_catalog.pg_foreign_server s on s.oid = f.ftserver
-         where f.ftrelid = route.oid) as server
+       server.name as server, (regexp_match(server.name, '^shardman_node_([0-9]+)$'))[1]::int as leads_to
   from (select distinct part_name from shardman.partitions) as p,
        lateral (select shardman.find_relation(p.part_name) as oid) as slot,
        lateral (select shardman.find_relation(shardman.data_table(p.part_name)) as oid) as data,
        lateral (select shardman.find_relation(shardman.route_table(p.part_name)) as oid) as route
+  left join lateral (
+       select s.srvname::text as name
+         from pg_catalog.pg_foreign_table f join pg_catalog.pg_foreign_server s on s.oid = f.ftserver
+        where f.ftrelid = route.oid) as server on true
 
 -- name: ranges
 select q.name, s.seqmin, s.seqmax

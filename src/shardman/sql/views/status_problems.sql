@@ -33,8 +33,8 @@ create or replace view shardman.status_problems as
     union all
     select p.part_name, format('lies on node %s, which is no active worker: its rows cannot be reached', p.owner),
            'Bring its rows back from a backup or from that server'
-      from shardman.partitions p join shardman.nodes n on n.id = p.owner
-     where p.prv is null and n.worker_status is distinct from 'active'
+      from shardman.partitions p join shardman.nodes n on n.id = p.owner, shardman.local h
+     where h.lord and p.prv is null and n.worker_status is distinct from 'active'
     union all
     select format('command %s (%s)', c.id, c.cmd_type), format('waits for %s', c.waits_for),
            'See whether that can end by itself; shardman cancel takes the command back'
