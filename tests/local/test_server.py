@@ -14,6 +14,7 @@ import pytest
 from shardman.errors import UserError
 from shardman.local import Programs, Server, ports, process
 from shardman.local.account import account_for
+from shardman.local.programs import make_usable
 from shardman.local.server import StopMode
 
 
@@ -37,8 +38,14 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def made(pg_programs: Programs, place: Path) -> Iterator[Server]:
-    server = make(pg_programs, place, "one")
+def programs(pg_programs: Programs, place: Path) -> Programs:
+    """As a cluster does it: root's own may be out of the account's reach."""
+    return make_usable(pg_programs, account_for(place / "not there yet"), place)
+
+
+@pytest.fixture(scope="module")
+def made(programs: Programs, place: Path) -> Iterator[Server]:
+    server = make(programs, place, "one")
     server.create()
     yield server
     server.kill()
@@ -135,10 +142,10 @@ def test_a_stale_pid_file_with_the_number_of_a_stranger(server: Server) -> None:
 
 
 def test_a_port_taken_before_the_first_start_is_no_error(
-    pg_programs: Programs, place: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody is quicker: between our look at the port and the server's."""
-    server = make(pg_programs, place, "two")
+    server = make(programs, place, "two")
     server.create()
     with socket.create_server((ports.HOST, 0)) as quicker:
         taken = quicker.getsockname()[1]
@@ -180,8 +187,8 @@ def test_the_files_of_another_major_version_are_refused(server: Server) -> None:
     server.programs = ours
 
 
-def test_an_initdb_that_was_killed_is_begun_anew(pg_programs: Programs, place: Path) -> None:
-    server = make(pg_programs, place, "three")
+def test_an_initdb_that_was_killed_is_begun_anew(programs: Programs, place: Path) -> None:
+    server = make(programs, place, "three")
     half = place / "three.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("15\n")

@@ -1,0 +1,111 @@
+"""`shardman local up` and `down`: a whole cluster, from the command line."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from shardman.local import LocalCluster, process
+
+
+def shardman(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-P", "-m", "shardman", "local", *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+
+
+def done(*arguments: str | Path) -> str:
+    ran = shardman(*arguments)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="shardman-test-") as name:
+        Path(name).chmod(0o755)
+        place = Path(name) / "cluster"
+        try:
+            yield place
+        finally:
+            if LocalCluster.exists(place):
+                LocalCluster.open(place).down(wipe=True)
+
+
+def nodes(directory: Path) -> dict[int, str]:
+    described = json.loads((directory / "cluster.json").read_text())
+    return {0: described["lord"]["dsn"]} | {
+        each["id"]: each["dsn"] for each in described["workers"]
+    }
+
+
+def my_id(dsn: str) -> int:
+    with psycopg.connect(dsn) as node:
+        row = node.execute("select shardman.my_id()").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_up_is_ready_when_it_returns(directory: Path) -> None:
+    begin = time.monotonic()
+    done("up", "--dir", directory, "--no-fsync")
+    assert time.monotonic() - begin < 30  # under 10 s on an idle machine
+    assert len(nodes(directory)) == 4
+    assert {node_id: my_id(dsn) for node_id, dsn in nodes(directory).items()} == {
+        node_id: node_id for node_id in nodes(directory)
+    }
+
+
+def test_up_again_changes_nothing(directory: Path) -> None:
+    before, pid = nodes(directory), LocalCluster.open(directory).lord_pid
+    done("up", "--dir", directory)
+    assert nodes(directory) == before
+    assert LocalCluster.open(directory).lord_pid == pid
+
+
+def test_the_shardlord_stops_and_starts(directory: Path) -> None:
+    first = LocalCluster.open(directory).lord_pid
+    assert first is not None
+    done("stop-lord", "--dir", directory)
+    assert not process.alive(first)
+    done("start-lord", "--dir", directory)
+    second = LocalCluster.open(directory).lord_pid
+    assert second not in (None, first)
+    done("stop-lord", "--dir", directory, "--kill")
+    done("start-lord", "--dir", directory)
+    assert LocalCluster.open(directory).lord_pid not in (None, first, second)
+
+
+def test_down_and_up_is_the_same_cluster(directory: Path) -> None:
+    before = nodes(directory)
+    done("down", "--dir", directory)
+    cluster = LocalCluster.open(directory)
+    assert cluster.lord_pid is None
+    assert all(server.gone() for server in cluster.servers)
+    done("up", "--dir", directory)
+    assert nodes(directory) == before
+    assert {my_id(dsn) for dsn in before.values()} == set(before)
+
+
+def test_one_worker_more(directory: Path) -> None:
+    before = nodes(directory)
+    done("up", "--dir", directory, "--workers", "4")
+    assert len(nodes(directory)) == len(before) + 1
+    fewer = shardman("up", "--dir", directory, "--workers", "1")
+    assert fewer.returncode == 1
+    assert "has 4 workers, not 1" in fewer.stderr
+
+
+def test_wipe_leaves_nothing(directory: Path) -> None:
+    cluster = LocalCluster.open(directory)
+    pid = cluster.lord_pid
+    assert pid is not None
+    done("down", "--dir", directory, "--wipe")
+    assert not directory.exists()
+    assert not process.alive(pid)
+    assert all(server.gone() for server in cluster.servers)
