@@ -1,0 +1,112 @@
+"""One shardlord acts; another takes over; an old one that wakes up is refused everywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from shardman.testing.cluster import Cluster
+
+
+@contextmanager
+def another_shardlord(dsn: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shardman", "lord", dsn], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def epoch(cluster: Cluster) -> int:
+    return int(cluster.value(0, "select epoch from shardman.lease"))
+
+
+def wait_for(condition: object, seconds: float) -> float:
+    assert callable(condition)
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, "it took too long"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def standing_by(cluster: Cluster) -> int:
+    return int(
+        cluster.value(
+            0, "select count(*) from pg_stat_activity where application_name = 'shardman standby'"
+        )
+    )
+
+
+def test_a_second_shardlord_stands_by_and_takes_over_within_two_seconds(cluster: Cluster) -> None:
+    before = epoch(cluster)
+    with another_shardlord(cluster.lord_dsn) as second:
+        wait_for(lambda: standing_by(cluster) == 1, 10)
+        assert epoch(cluster) == before
+        cluster.stop_lord(kill=True)
+        assert wait_for(lambda: epoch(cluster) > before, 5) < 2.0
+        assert cluster.cmd("select shardman.rm_node(99)").status == "failed"
+        second.terminate()
+        assert second.wait(15) == 0
+    cluster.start_lord()
+    assert cluster.cmd("select shardman.rm_node(99)").status == "failed"
+
+
+def test_a_shardlord_that_hangs_is_replaced_and_refused_when_it_wakes(cluster: Cluster) -> None:
+    wait_for(lambda: cluster.cmd("select shardman.rm_node(99)").status == "failed", 20)
+    before = epoch(cluster)
+    pid = cluster.lord_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with another_shardlord(cluster.lord_dsn):
+            wait_for(lambda: epoch(cluster) > before, 15)
+            wait_for(
+                lambda: all(
+                    cluster.value(n, "select epoch from shardman.local") > before for n in (1, 2, 3)
+                ),
+                10,
+            )
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(1.5)
+            assert epoch(cluster) == before + 1
+            for node in (0, 1, 2, 3):
+                left = cluster.value(
+                    node,
+                    "select count(*) from pg_stat_activity where application_name = %s",
+                    (f"shardman lord {before}",),
+                )
+                assert left == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_node_refuses_an_old_epoch(cluster: Cluster) -> None:
+    with cluster.connect(1) as node:
+        row = node.execute("select cluster, epoch from shardman.local").fetchone()
+        assert row is not None
+        with pytest.raises(psycopg.Error) as refused:
+            node.execute("select shardman.admit(%s, %s)", (row[0], row[1] - 1))
+        assert refused.value.sqlstate == "SHM01"
+        with pytest.raises(psycopg.Error) as stranger:
+            node.execute("select shardman.admit('zzzzzz', %s)", (row[1],))
+        assert stranger.value.sqlstate == "SHM02"
+
+
+def test_the_lord_s_database_may_restart(cluster: Cluster) -> None:
+    cluster.stop_node(0, "immediate")
+    cluster.start_node(0)
+    cmd = cluster.submit("select shardman.rm_node(99)")
+    assert cluster.wait(cmd, 20).status == "failed"
