@@ -1,35 +1,45 @@
-"""The program `shardman`: puts the commands together and turns errors into words."""
+"""The program `shardman`: runs one command and turns errors into words."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-import typer
+import psycopg
 
-from shardman.cli import local
+from shardman.cli.app import app
+from shardman.cli.exits import Exit
 from shardman.errors import UserError
-
-app = typer.Typer(
-    name="shardman",
-    help="One sharded database out of stock PostgreSQL servers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(local.app, name="local")
-
-
-@app.callback()
-def _root() -> None:
-    """One sharded database out of stock PostgreSQL servers."""
+from shardman.pg.reach import plain, scrub
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; what the user can mend is said in words, with exit code 1."""
+    """Runs one command. What the user can put right is said in words, with exit code 1; a
+    traceback means a mistake of ours."""
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        app(args=None if arguments is None else list(arguments), prog_name="shardman")
     except UserError as error:
-        print(f"error: {error.what}", file=sys.stderr)
-        if error.hint:
-            print(error.hint, file=sys.stderr)
-        sys.exit(1)
+        _fail(error)
+    except psycopg.Error as error:
+        _fail(_in_words(error))
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+
+
+def _fail(error: UserError) -> None:
+    print(f"error: {scrub(error.what)}.", file=sys.stderr)
+    if error.hint:
+        print(scrub(error.hint), file=sys.stderr)
+    sys.exit(Exit.FAILED)
+
+
+def _in_words(error: psycopg.Error) -> UserError:
+    """What the server said: its message, and its hint or else the detail."""
+    said = error.diag
+    if said.message_primary is None and isinstance(error, psycopg.OperationalError):
+        return UserError(f"the connection broke: {plain(error)}", "Check the server and try again")
+    if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.UndefinedTable):
+        return UserError(
+            plain(error), "Upgrade the schema of this database: shardman init LORD_DSN"
+        )
+    return UserError(plain(error), said.message_hint or said.message_detail or "")

@@ -185,6 +185,21 @@ class Client:
         """The commands, the newest first."""
         return self._results("select * from shardman.commands order by id desc limit %s", (limit,))
 
+    def running_parts(self, cmd_id: int) -> list[Result]:
+        """The commands that this one has begun as parts of itself and that are running."""
+        return self._results(
+            "select * from shardman.commands where parent = %s and status = 'in progress'"
+            " order by id",
+            (cmd_id,),
+        )
+
+    def since(self, cmd_id: int, also: Sequence[int] = ()) -> list[Result]:
+        """The commands submitted after this one, and those named, the oldest first."""
+        return self._results(
+            "select * from shardman.commands where id > %s or id = any (%s) order by id",
+            (cmd_id, list(also)),
+        )
+
     def submit(self, function_call: LiteralString, arguments: Sequence[Any] = ()) -> int:
         """Submits a command by a select of its SQL function; returns its id at once."""
         return int(self._execute(function_call, arguments)[0][0])

@@ -25,6 +25,10 @@ CONNECT_SECONDS = 5
 _AT_ONCE = 16
 # libpq: connection to server at "h" (1.2.3.4), port 5432 failed: FATAL:  role "x" does not exist
 _REASON = re.compile(r"connection to server .*? failed: (?:FATAL:\s+)?(.+)")
+_PASSWORD = re.compile(
+    r"((?:password|secret|_key)\s*=\s*)('(?:[^'\\\\]|\\\\.)*'|[^\s&]+)", re.IGNORECASE
+)
+_LOGIN = re.compile(r"(postgres(?:ql)?://[^:/@\s]*:)[^@\s]*(@)")
 _SECRETS = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 )
@@ -106,7 +110,13 @@ def plain(error: BaseException, params: Mapping[str, Any] | None = None) -> str:
         secret = (params or {}).get(name)
         if secret:
             line = line.replace(str(secret), "***")
-    return line.rstrip(".")
+    return scrub(line).rstrip(".")
+
+
+def scrub(text: str) -> str:
+    """A text without the passwords of the connection strings in it."""
+    text = _PASSWORD.sub(r"\1***", text)
+    return _LOGIN.sub(r"\1***\2", text)
 
 
 def _advice(reason: str) -> str:

@@ -1,0 +1,196 @@
+"""One command for each SQL command: submits it as any user would, and follows it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from shardman.cli import output, plan, wait
+from shardman.cli.options import DryRun, Dsn, Json, NodeId, NoWait, PartName, Relation, Timeout
+from shardman.client import Client, Result, connect
+
+app = typer.Typer()
+_PANEL = "Commands (the shardlord carries them out)"
+
+
+@app.command(rich_help_panel=_PANEL)
+def add_node(
+    connstring: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONNSTRING",
+            help="A libpq connection string that reaches the server from every node; - reads it "
+            "from standard input, so that a password is not seen in the list of processes.",
+            show_default=False,
+        ),
+    ],
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Add a server to the cluster as a worker."""
+    if connstring == "-":
+        connstring = sys.stdin.readline().strip()
+    _run("add_node", (connstring,), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def rm_node(
+    node_id: NodeId,
+    dsn: Dsn,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Even if it holds partitions or is dead. Its rows become unreachable."
+        ),
+    ] = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Remove a worker from the cluster; its data stay on it."""
+    _run("rm_node", (node_id, force), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def create_hash_partitions(
+    node_id: NodeId,
+    relation: Annotated[
+        str,
+        typer.Argument(
+            metavar="RELATION",
+            help="The plain table on that worker, with its rows.",
+            show_default=False,
+        ),
+    ],
+    expr: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPR",
+            help="What to shard by: a column, several (a, b), or an immutable expression.",
+            show_default=False,
+        ),
+    ],
+    partitions_count: Annotated[
+        int,
+        typer.Argument(
+            metavar="PARTITIONS_COUNT", min=1, max=4096, help="Into how many.", show_default=False
+        ),
+    ],
+    dsn: Dsn,
+    rebalance: Annotated[
+        bool, typer.Option(help="Spread the partitions over all workers at once.")
+    ] = True,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Shard a table that lies on one worker, while it is read and written."""
+    arguments = (node_id, relation, expr, partitions_count, rebalance)
+    _run("create_hash_partitions", arguments, dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def move_part(
+    part_name: PartName,
+    dest: NodeId,
+    dsn: Dsn,
+    src: Annotated[
+        int | None,
+        typer.Option(
+            help="Move the copy on this node; the primary's if not given.", show_default=False
+        ),
+    ] = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Move a partition to another worker, while it is read and written."""
+    _run("move_part", (part_name, dest, src), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def rebalance(
+    relation: Relation,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Spread the partitions of a table evenly, by the fewest moves."""
+    _run("rebalance", (relation,), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def create_replica(
+    part_name: PartName,
+    dest: NodeId,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a further copy of a partition on a worker."""
+    _run("create_replica", (part_name, dest), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def set_replevel(
+    relation: Relation,
+    replevel: Annotated[
+        int,
+        typer.Argument(
+            min=0, metavar="REPLEVEL", help="Replicas beside the primary.", show_default=False
+        ),
+    ],
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Bring every partition of a table to a number of replicas."""
+    _run("set_replevel", (relation, replevel), dsn, no_wait, timeout, dry_run, json)
+
+
+def _run(
+    name: str,
+    arguments: Sequence[Any],
+    dsn: str,
+    no_wait: bool,
+    timeout: float | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    if dry_run:
+        plan.show(dsn, name, arguments, json=json)
+        return
+    with connect(dsn) as client:
+        submitted = _METHODS[name](client, *arguments, wait=False)
+    if not no_wait:
+        wait.follow(dsn, submitted.id, timeout, json=json)
+    elif json:
+        output.print_json(submitted)
+    else:
+        typer.echo(submitted.id)
+
+
+_METHODS: dict[str, Callable[..., Result]] = {
+    "add_node": Client.add_node,
+    "rm_node": Client.rm_node,
+    "create_hash_partitions": Client.create_hash_partitions,
+    "move_part": Client.move_part,
+    "rebalance": Client.rebalance,
+    "create_replica": Client.create_replica,
+    "set_replevel": Client.set_replevel,
+}

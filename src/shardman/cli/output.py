@@ -1,0 +1,137 @@
+"""How results are printed: tables for people, JSON for programs. Results go to stdout, all else to
+stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Into a file or a pipe a table is as wide as it needs to be, rather than folded at 80.
+_PIPE_WIDTH = 400
+
+
+def stdout() -> Console:
+    """For results. Made anew each time: tests replace sys.stdout."""
+    return Console(
+        width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=False
+    )
+
+
+def stderr() -> Console:
+    """For progress, questions and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, default=_encode) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on one line, for streams."""
+    sys.stdout.write(json.dumps(_plain(value), default=_encode) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes | memoryview):
+        return "\\x" + bytes(value).hex()
+    return str(value)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+    """A table; numbers to the right, None as nothing. Columns named in upper case are free text."""
+    made = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, title_style="bold"
+    )
+    listed = [list(row) for row in rows]
+    for n, name in enumerate(columns):
+        values = [row[n] for row in listed if row[n] is not None]
+        right = bool(values) and all(isinstance(v, int | float | Decimal) for v in values)
+        made.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in listed:
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
+    if value is None:
+        return Text("")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    return Text(str(value))
+
+
+def size(count: int | None) -> str | None:
+    """A number of bytes, as PostgreSQL would round it."""
+    if count is None:
+        return None
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(amount) < 1024:
+            return (
+                f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+            )
+        amount /= 1024
+    return f"{amount:.1f} TB"
+
+
+def span(time: timedelta | None) -> str | None:
+    """A length of time, as precise as it is short."""
+    if time is None:
+        return None
+    seconds = time.total_seconds()
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def moment(when: datetime | None) -> str | None:
+    """A point in time, in this machine's time zone."""
+    return None if when is None else f"{when.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+_COLOURS = {
+    "success": "green",
+    "done": "green",
+    "failed": "red",
+    "canceled": "yellow",
+    "in progress": "cyan",
+}
+
+
+def status_text(status: str) -> Text:
+    """A command's status in its colour."""
+    return Text(status, style=_COLOURS.get(status, ""))

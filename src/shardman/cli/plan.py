@@ -1,0 +1,171 @@
+"""Dry runs: the plan of a command for the cluster as it is now, made and printed, and nothing done.
+
+The same code plans here and in the shardlord: the command's own `survey` and `plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from shardman.cli import output
+from shardman.commands.base import Command, Facts, Question
+from shardman.commands.rebalance import Rebalance
+from shardman.errors import UserError
+from shardman.model.placement import Placement, Spread
+from shardman.model.plan import Plan
+from shardman.pg.metadata import read_cluster
+from shardman.pg.reach import Connection, Reach, plain
+from shardman.sql.loader import queries
+
+app = typer.Typer()
+
+
+@app.command(
+    "plan",
+    rich_help_panel="Look",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def plan(
+    context: typer.Context,
+    command: Annotated[str, typer.Argument(help="A command, e.g. move-part.", show_default=False)],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGS...", help="Its arguments and options.", show_default=False),
+    ] = None,
+) -> None:
+    """Print what a command would do, step by step, and do nothing.
+
+    The same as COMMAND ARGS... --plan.
+    """
+    above = context.parent
+    found = None
+    if above is not None and isinstance(above.command, TyperGroup):
+        found = above.command.get_command(above, command)
+    if found is None or not any("--plan" in p.opts for p in found.params):
+        raise typer.BadParameter(f"there is no plan for {command!r}", context)
+    with found.make_context(command, [*(arguments or ()), "--plan"], parent=above) as inner:
+        found.invoke(inner)
+
+
+def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -> None:
+    """Prints what a command would do.
+
+    Raises:
+        UserError: the cluster's state forbids the command, as the shardlord would say.
+    """
+    with Reach(dsn) as reach, reach.open(reach.lord) as lord:
+        opts = _opts(lord, name, arguments)
+        command: Command = import_module("shardman.commands.registry").read(name, opts)
+        facts = _facts(reach, lord, command)
+    made = command.plan(facts)
+    placement = command.placement(facts) if isinstance(command, Rebalance) else None
+    if json:
+        output.print_json(_document(name, opts, made, placement))
+    elif placement is not None:
+        _print_placement(placement, made)
+    else:
+        _print_plan(made)
+
+
+def _opts(lord: Connection, name: str, arguments: Sequence[Any]) -> list[str | None]:
+    row = lord.execute(queries("plan")[name], arguments).fetchone()
+    return list(row["opts"]) if row else []
+
+
+def _facts(reach: Reach, lord: Connection, command: Command) -> Facts:
+    cluster = read_cluster(lord)
+    answers = {q.key: _ask(reach, q) for q in command.survey(cluster)}
+    return Facts(cluster, 0, answers)
+
+
+def _ask(reach: Reach, question: Question) -> Any:
+    """The node's answer; None when it cannot be reached, as for the shardlord."""
+    try:
+        with reach.open(question.node) as node:
+            row = node.execute(question.sql.encode(), question.params).fetchone()
+    except (UserError, psycopg.OperationalError):
+        return None
+    except psycopg.Error as error:
+        raise UserError(f"node {question.node}: {plain(error)}") from None
+    return next(iter(row.values())) if row else None
+
+
+def _document(
+    name: str, opts: Sequence[str | None], made: Plan, placement: Placement | None
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "command": name,
+        "opts": list(opts),
+        "steps": [
+            {"n": n, "phase": phase, "kind": s.kind, "title": s.title, "args": dict(s.args)}
+            for n, phase, s in made.steps()
+        ],
+        "warnings": list(made.warnings),
+    }
+    if placement is not None:
+        document |= {
+            "moves": list(placement.moves),
+            "before": placement.before.nodes,
+            "after": placement.after.nodes,
+        }
+    return document
+
+
+_PHASES = {
+    "prepare": "prepare (undone if anything fails)",
+    "switch": "switch (one transaction decides)",
+    "finish": "finish (repeated until it is done)",
+}
+
+
+def _print_plan(made: Plan) -> None:
+    console = output.stdout()
+    rows = []
+    last = ""
+    for n, phase, step in made.steps():
+        rows.append((n, _PHASES[phase] if phase != last else None, step.title))
+        last = phase
+    console.print(output.table(("step", "phase", "what"), rows))
+    _print_warnings(made)
+
+
+def _print_placement(placement: Placement, made: Plan) -> None:
+    console = output.stdout()
+    if placement.moves:
+        moves = [
+            (m.part_name, m.src, m.dest, output.size(m.bytes) if m.bytes else None)
+            for m in placement.moves
+        ]
+        console.print(output.table(("partition", "from node", "to node", "size"), moves))
+    else:
+        console.print("The partitions are spread evenly: nothing to move.")
+    console.print(output.table(_SPREAD, _spread_rows(placement.before, placement.after)))
+    _print_warnings(made)
+
+
+_SPREAD = ("node", "partitions", "then", "size", "then")
+
+
+def _spread_rows(before: Spread, after: Spread) -> list[tuple[Any, ...]]:
+    return [
+        (
+            node,
+            load.copies,
+            after.nodes[node].copies,
+            output.size(load.bytes),
+            output.size(after.nodes[node].bytes),
+        )
+        for node, load in sorted(before.nodes.items())
+    ]
+
+
+def _print_warnings(made: Plan) -> None:
+    for warning in made.warnings:
+        output.stdout().print(Text(f"warning: {warning}", style="yellow"))
