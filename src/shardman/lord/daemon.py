@@ -121,7 +121,8 @@ class Tenure:
                 self.running[cmd_id][0].cancel()
 
     async def _begin_next(self) -> None:
-        rows = await self.journal.waiting()
+        # One that was chosen a moment ago may not have marked itself as in progress yet.
+        rows = [r for r in await self.journal.waiting() if r["id"] not in self.running]
         if not rows:
             return
         cluster = await read_cluster(self.lord)
