@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from psycopg import AsyncConnection, sql
 
 from shardman import names
+from shardman.pg import slots
 from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, relation, value
-from shardman.steps.replication import drop_slot
 
 PROGRESS_S = 0.3
 
@@ -122,4 +122,4 @@ class CopyRows:
             await conn.close()
 
     async def undo(self, run: Run) -> None:
-        await drop_slot(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))
+        await slots.drop(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))

@@ -6,7 +6,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import sql
 
 from shardman import names
@@ -173,29 +172,8 @@ class EndPublication:
     async def do(self, run: Run) -> None:
         name = names.move_stream(run.cluster_id, run.cmd_id)
         conn = await run.node(self.node)
-        await drop_slot(conn, name)
+        await slots.drop(conn, name)
         await publications.drop(conn, name)
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""
-
-
-async def drop_slot(conn: Connection, name: str) -> None:
-    """Drops a slot, ending the walsender that still holds it.
-
-    Raises:
-        psycopg.errors.ObjectInUse: somebody takes it again and again.
-    """
-    for _ in range(100):
-        await conn.execute(
-            "select pg_terminate_backend(active_pid) from pg_replication_slots"
-            " where slot_name = %s and active_pid is not null",
-            (name,),
-        )
-        try:
-            await slots.drop(conn, name)
-        except psycopg.errors.ObjectInUse:
-            await asyncio.sleep(0.02)
-        else:
-            return
-    await slots.drop(conn, name)

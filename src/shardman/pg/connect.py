@@ -1,0 +1,64 @@
+"""Connection strings in Python: what others may know of one, and nothing secret in an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+#: Parameters that are never shown or stored beside the others.
+SECRETS = frozenset(
+    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+)
+#: What says how to reach a server, as opposed to how one session wants to be treated.
+_NOT_AN_ADDRESS = frozenset(
+    {
+        "application_name",
+        "fallback_application_name",
+        "client_encoding",
+        "options",
+        "replication",
+        "service",
+        "servicefile",
+        "passfile",
+        "connect_timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+    }
+)
+_KEYWORD = re.compile(
+    r"((?:" + "|".join(sorted(SECRETS)) + r")\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE
+)
+_URI_PASSWORD = re.compile(r"(postgres(?:ql)?://[^\s:@/]*:)[^\s@/]*(@)")
+
+
+def scrub(text: str) -> str:
+    """The text with every password in it made unreadable."""
+    return _URI_PASSWORD.sub(r"\1***\2", _KEYWORD.sub(r"\1***", text))
+
+
+def without_secrets(conninfo: str) -> str:
+    """The connection string as it may be shown."""
+    params = conninfo_to_dict(conninfo)
+    return make_conninfo(**{k: v for k, v in params.items() if k not in SECRETS})
+
+
+def resolved(conn: AsyncConnection[Any]) -> dict[str, str]:
+    """How a live connection was made: parameters that reach the same server from elsewhere, with
+    services and defaults filled in, without secrets."""
+    params = dict(conn.info.get_parameters())
+    params["host"] = params.get("host") or conn.info.host
+    params["port"] = str(params.get("port") or conn.info.port)
+    params["dbname"] = conn.info.dbname
+    params["user"] = conn.info.user
+    return {k: str(v) for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
+
+
+def password_of(conn: AsyncConnection[Any]) -> str | None:
+    """The password that a live connection was given, if any."""
+    return conn.info.password or None

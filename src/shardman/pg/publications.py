@@ -1,0 +1,37 @@
+"""Publications on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+
+async def ls(conn: AsyncConnection[Any], prefix: str) -> list[str]:
+    """Names of the publications of this database that begin with prefix."""
+    cur = await conn.execute(
+        "select pubname from pg_publication where starts_with(pubname, %s) order by 1", (prefix,)
+    )
+    return [row[0] for row in await cur.fetchall()]
+
+
+async def ensure(conn: AsyncConnection[Any], name: str, tables: Sequence[sql.Identifier]) -> bool:
+    """Makes the publication of these tables unless there is one of that name."""
+    if name in await ls(conn, name):
+        return False
+    await conn.execute(
+        sql.SQL("create publication {} for table {}").format(
+            sql.Identifier(name),
+            sql.SQL(", ").join(sql.SQL("only {}").format(t) for t in tables),
+        )
+    )
+    return True
+
+
+async def drop(conn: AsyncConnection[Any], name: str) -> bool:
+    """Drops the publication if there is one."""
+    if name not in await ls(conn, name):
+        return False
+    await conn.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
+    return True

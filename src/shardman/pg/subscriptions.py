@@ -1,0 +1,54 @@
+"""Subscriptions on one server. Their slots are made and dropped apart (`slots`): so a subscription can
+be dropped whose publisher is dead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+
+async def ls(conn: AsyncConnection[Any], prefix: str) -> list[str]:
+    """Names of the subscriptions of this database that begin with prefix."""
+    cur = await conn.execute(
+        "select s.subname from pg_subscription s join pg_database d on d.oid = s.subdbid"
+        " where d.datname = current_database() and starts_with(s.subname, %s) order by 1",
+        (prefix,),
+    )
+    return [row[0] for row in await cur.fetchall()]
+
+
+async def create(conn: AsyncConnection[Any], name: str, conninfo: str, publication: str) -> bool:
+    """Subscribes to a publication through the slot of the subscription's own name, which exists
+    already, from the slot's position on.
+
+    Args:
+        conninfo: how this server reaches the publisher, password included.
+    """
+    if name in await ls(conn, name):
+        return False
+    # Confirmed positions follow within milliseconds with "local", and only then; see the manual on
+    # the subscription parameter synchronous_commit.
+    await conn.execute(
+        sql.SQL(
+            "create subscription {} connection {} publication {} with (create_slot = false,"
+            " slot_name = {}, copy_data = false, synchronous_commit = 'local')"
+        ).format(
+            sql.Identifier(name),
+            sql.Literal(conninfo),
+            sql.Identifier(publication),
+            sql.Literal(name),
+        )
+    )
+    return True
+
+
+async def drop(conn: AsyncConnection[Any], name: str) -> bool:
+    """Drops the subscription if there is one; its slot stays on the publisher."""
+    if name not in await ls(conn, name):
+        return False
+    subscription = sql.Identifier(name)
+    await conn.execute(sql.SQL("alter subscription {} disable").format(subscription))
+    await conn.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(subscription))
+    await conn.execute(sql.SQL("drop subscription {}").format(subscription))
+    return True
