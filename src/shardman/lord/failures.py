@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from shardman.errors import Temporary, UserError
-from shardman.pg.connect import scrub
+from shardman.pg.reach import scrub
 
 
 def sentence(error: BaseException) -> str:

@@ -1,8 +1,7 @@
-"""Connection strings in Python: what others may know of one, and nothing secret in an error."""
+"""Connection strings in Python: what others may know of one."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -31,21 +30,12 @@ _NOT_AN_ADDRESS = frozenset(
         "tcp_user_timeout",
     }
 )
-_KEYWORD = re.compile(
-    r"((?:" + "|".join(sorted(SECRETS)) + r")\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE
-)
-_URI_PASSWORD = re.compile(r"(postgres(?:ql)?://[^\s:@/]*:)[^\s@/]*(@)")
-
-
-def scrub(text: str) -> str:
-    """The text with every password in it made unreadable."""
-    return _URI_PASSWORD.sub(r"\1***\2", _KEYWORD.sub(r"\1***", text))
 
 
 def without_secrets(conninfo: str) -> str:
     """The connection string as it may be shown."""
     params = conninfo_to_dict(conninfo)
-    return make_conninfo(**{k: v for k, v in params.items() if k not in SECRETS})
+    return make_conninfo(**{k: str(v) for k, v in params.items() if k not in SECRETS})
 
 
 def resolved(conn: AsyncConnection[Any]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from psycopg import AsyncConnection, sql
 from shardman import names
 from shardman.errors import UserError
 from shardman.pg import publications
-from shardman.pg.connect import password_of, resolved, scrub, without_secrets
+from shardman.pg.connect import password_of, resolved, without_secrets
+from shardman.pg.reach import scrub
 from shardman.pg.schema import install
 from shardman.pg.server import LORD, requirements
 
@@ -82,7 +83,7 @@ async def _describe(conn: AsyncConnection[Any], dsn: str, advertise: str | None)
     if advertise is not None:
         params = psycopg.conninfo.conninfo_to_dict(advertise)
         password = str(params.pop("password", None) or password or "") or None
-        options = {**{"user": options["user"], "dbname": options["dbname"]}}
+        options = {"user": options["user"], "dbname": options["dbname"]}
         options |= {k: str(v) for k, v in params.items() if v is not None}
     await conn.execute(
         "insert into shardman.nodes (id, connstring, lord, options, system_id)"

@@ -7,17 +7,17 @@ laid anew every time. All in one transaction behind an advisory lock, so two ins
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any
 
 from psycopg import AsyncConnection
 
 LOCK = "shardman schema"
 
 
-def _scripts(folder: str) -> list[tuple[str, LiteralString]]:
+def _scripts(folder: str) -> list[tuple[str, bytes]]:
     """Names and texts of the scripts of one folder, in the order of their names."""
     found = [
-        (entry.name, cast(LiteralString, entry.read_text("utf-8")))
+        (entry.name, entry.read_bytes())
         for entry in files("shardman.sql").joinpath(folder).iterdir()
         if entry.name.endswith(".sql")
     ]
