@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,15 @@ from shardman.cli.options import DryRun, Dsn, Json, NodeId, NoWait, PartName, Re
 from shardman.client import Client, Result, connect
 
 app = typer.Typer()
+
+
+class Measure(StrEnum):
+    """What rebalance evens out."""
+
+    NUMBER = "number"
+    BYTES = "bytes"
+
+
 _PANEL = "Commands (the shardlord carries them out)"
 
 
@@ -121,13 +131,14 @@ def move_part(
 def rebalance(
     relation: Relation,
     dsn: Dsn,
+    by: Annotated[Measure, typer.Option(help="What is to be even.")] = Measure.NUMBER,
     no_wait: NoWait = False,
     timeout: Timeout = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Spread the partitions of a table evenly, by the fewest moves."""
-    _run("rebalance", (relation,), dsn, no_wait, timeout, dry_run, json)
+    _run("rebalance", (relation, by.value), dsn, no_wait, timeout, dry_run, json)
 
 
 @app.command(rich_help_panel=_PANEL)

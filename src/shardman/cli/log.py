@@ -53,7 +53,7 @@ def _table(shown: list[Result]) -> object:
             output.moment(r.submitted_at),
             r.submitted_by,
             output.span(r.duration),
-            r.error or r.result or (wait.describe(r) if not r.ended else None),
+            r.error or r.result or (wait.whereabouts(r) if not r.ended else None),
         )
         for r in shown
     ]

@@ -29,7 +29,7 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """For progress, questions and errors."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -177,12 +178,19 @@ def describe(now: Result, reason: str | None = None) -> str:
     """A command's state in one line."""
     if now.status == "waiting":
         return f"command {now.id} ({now.title}) waits for {reason or 'its turn'}"
-    words = [f"command {now.id} ({now.title})"]
+    return ", ".join((f"command {now.id} ({now.title})", *_whereabouts(now)))
+
+
+def whereabouts(now: Result) -> str:
+    """Which step of a command runs, and what it waits for."""
+    return ", ".join(_whereabouts(now))
+
+
+def _whereabouts(now: Result) -> Iterator[str]:
     if now.step_no is not None:
-        words.append(f"step {now.step_no} of {now.steps_total}: {now.step_name}")
+        yield f"step {now.step_no} of {now.steps_total}: {now.step_name}"
     if now.waits_for:
-        words.append(f"waits for {now.waits_for}")
-    return ", ".join(words)
+        yield f"waits for {now.waits_for}"
 
 
 def amount(now: Result) -> str:
@@ -215,7 +223,9 @@ def _line(now: Result, spinner: Spinner, reason: str | None) -> Group:
         Text(f"{now.step_no or 0}/{now.steps_total or '?'}"),
         Text(output.span(now.duration) or "", style="dim"),
     )
-    below = describe(now, reason) if now.status == "waiting" else now.step_name or ""
+    below = now.step_name or ""
+    if now.status == "waiting":
+        below = f"waits for {reason or 'its turn'}"
     rows: list[Table | Text] = [grid, Text(f"  {below} {amount(now)}".rstrip(), style="dim")]
     if now.waits_for:
         rows.append(Text(f"  waits for {now.waits_for}", style="yellow"))

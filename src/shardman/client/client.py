@@ -113,10 +113,15 @@ class Client:
         )
 
     def rebalance(
-        self, relation: str, *, wait: bool = True, timeout: float | None = None
+        self,
+        relation: str,
+        by: str = "number",
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
     ) -> Result:
-        """Spreads the partitions of a table evenly over the workers."""
-        return self._run("select shardman.rebalance(%s)", (relation,), wait, timeout)
+        """Spreads the partitions of a table evenly over the workers, by ``number`` or ``bytes``."""
+        return self._run("select shardman.rebalance(%s, %s)", (relation, by), wait, timeout)
 
     def create_replica(
         self, part_name: str, dest: int, *, wait: bool = True, timeout: float | None = None

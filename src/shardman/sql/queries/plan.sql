@@ -13,7 +13,7 @@ select array[%s::int::text, shardman.normal_name(%s), %s, %s::int::text, %s::boo
 select array[shardman.normal_name(%s), %s::int::text, %s::int::text] as opts
 
 -- name: rebalance
-select array[shardman.normal_name(%s)] as opts
+select array[shardman.normal_name(%s), %s] as opts
 
 -- name: create_replica
 select array[shardman.normal_name(%s), %s::int::text] as opts
