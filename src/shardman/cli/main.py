@@ -10,7 +10,7 @@ import psycopg
 from shardman.cli.app import app
 from shardman.cli.exits import Exit
 from shardman.errors import UserError
-from shardman.pg.reach import plain, scrub
+from shardman.pg.reach import plain, scrub, unreadable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +36,8 @@ def _fail(error: UserError) -> None:
 def _in_words(error: psycopg.Error) -> UserError:
     """What the server said: its message, and its hint or else the detail."""
     said = error.diag
+    if said.message_primary is None and type(error) is psycopg.ProgrammingError:
+        return unreadable()
     if said.message_primary is None and isinstance(error, psycopg.OperationalError):
         return UserError(f"the connection broke: {plain(error)}", "Check the server and try again")
     if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.UndefinedTable):

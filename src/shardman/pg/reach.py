@@ -14,6 +14,7 @@ from psycopg import conninfo
 from psycopg.rows import dict_row
 
 from shardman.errors import UserError
+from shardman.pg.connect import SECRETS
 from shardman.sql.loader import queries
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -29,9 +30,6 @@ _PASSWORD = re.compile(
     r"((?:password|secret|_key)\s*=\s*)('(?:[^'\\\\]|\\\\.)*'|[^\s&]+)", re.IGNORECASE
 )
 _LOGIN = re.compile(r"(postgres(?:ql)?://[^:/@\s]*:)[^@\s]*(@)")
-_SECRETS = frozenset(
-    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
-)
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,7 @@ def connect(dsn: str, **overrides: Any) -> Connection:
     try:
         given = conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
-        # libpq quotes the part it stumbled over, which may be a password.
-        raise UserError(
-            "the connection string cannot be read",
-            "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
-        ) from None
+        raise unreadable() from None
     params: dict[str, Any] = {
         "application_name": APPLICATION,
         "connect_timeout": CONNECT_SECONDS,
@@ -76,6 +70,15 @@ def connect(dsn: str, **overrides: Any) -> Connection:
         return psycopg.connect("", **params)
     except psycopg.OperationalError as error:
         raise unreachable(given, error) from None
+
+
+def unreadable() -> UserError:
+    """The sentence for a malformed connection string. libpq quotes the part it stumbled over, which
+    may be a password; we do not."""
+    return UserError(
+        "the connection string cannot be read",
+        "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
+    )
 
 
 def address(params: Mapping[str, Any]) -> str:
@@ -106,7 +109,7 @@ def plain(error: BaseException, params: Mapping[str, Any] | None = None) -> str:
     for prefix in ("connection failed: ", "connection is bad: ", "FATAL: "):
         line = line.strip().removeprefix(prefix)
     line = line.strip() or "no reason given"
-    for name in _SECRETS:
+    for name in SECRETS:
         secret = (params or {}).get(name)
         if secret:
             line = line.replace(str(secret), "***")
