@@ -58,3 +58,9 @@ async def _migrate(conn: AsyncConnection[Any]) -> int:
         await conn.execute(script)
         await conn.execute("insert into shardman.migrations (name) values (%s)", (name,))
     return len(new)
+
+
+async def remove(conn: AsyncConnection[Any]) -> None:
+    """Drops the schema with all that is in it; tables of users are not."""
+    await conn.execute("set client_min_messages = warning")
+    await conn.execute("drop schema if exists shardman cascade")

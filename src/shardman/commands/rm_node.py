@@ -1,0 +1,70 @@
+"""rm_node(node_id, force): a worker leaves the cluster. Its data and foreign tables stay on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from shardman.commands.base import Claim, Facts, Question
+from shardman.errors import UserError
+from shardman.model.cluster import Cluster, Node
+from shardman.model.plan import Json, Plan, Step
+
+#: So many partitions are named in an error or a result.
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class RmNode:
+    """Removes the worker ``node_id``; with ``force`` even while it holds partitions or is dead."""
+
+    name: ClassVar[str] = "rm_node"
+
+    node_id: int
+    force: bool = False
+
+    @classmethod
+    def from_opts(cls, opts: Sequence[str | None]) -> Self:
+        node_id, force = opts
+        assert node_id is not None
+        return cls(int(node_id), force == "true")
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return frozenset({Claim("membership")})
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        return ()
+
+    def plan(self, facts: Facts) -> Plan:
+        self._node(facts.cluster)
+        held = sorted(c.part_name for c in facts.cluster.copies_on(self.node_id))
+        if held and not self.force:
+            raise UserError(
+                f"node {self.node_id} holds {_counted(held)}",
+                "Move them away first, or use force, which makes them unreachable",
+            )
+        node: dict[str, Json] = {"node": self.node_id}
+        return Plan(
+            switch=(Step("remove_node", f"record node {self.node_id} as removed", node),),
+            finish=(
+                Step("clean_node", f"take our objects off node {self.node_id}", node),
+                Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
+                Step("converge", "tell all nodes", {}),
+            ),
+            warnings=(f"No longer part of the cluster: {_counted(held)}.",) if held else (),
+        )
+
+    def _node(self, cluster: Cluster) -> Node:
+        node = cluster.nodes.get(self.node_id)
+        if node is None or node.status is None:
+            known = ", ".join(str(n.id) for n in cluster.workers) or "none"
+            raise UserError(f"there is no worker {self.node_id}", f"The workers are: {known}")
+        if node.status == "removed":
+            raise UserError(f"node {self.node_id} is removed already", "See shardman.nodes")
+        return node
+
+
+def _counted(parts: list[str]) -> str:
+    named = ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
+    return f"{len(parts)} partition{'s' if len(parts) > 1 else ''} ({named})"
