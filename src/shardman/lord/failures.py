@@ -17,7 +17,7 @@ def sentence(error: BaseException) -> str:
         return scrub(
             f"a node could not be reached: {reason.rstrip('.')}. Start it or wait, then try again."
         )
-    if isinstance(error, psycopg.Error):
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         where = f" {error.diag.message_detail}" if error.diag.message_detail else ""
         hint = error.diag.message_hint or "See the server's log"
         message = (error.diag.message_primary or str(error)).rstrip(".")

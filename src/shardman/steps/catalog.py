@@ -11,7 +11,7 @@ from shardman.steps.base import Connection
 
 async def value(conn: Connection, query: str, *params: Any) -> Any:
     """The single value of a query; None when it gives no row."""
-    row = await (await conn.execute(query.encode(), params)).fetchone()
+    row = await (await conn.execute(query.encode(), params or None)).fetchone()
     return row[0] if row else None
 
 
