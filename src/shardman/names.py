@@ -75,3 +75,15 @@ def set_aside(part_name: str, cmd_id: int) -> str:
     suffix = f"_aside_c{cmd_id}"
     raw = unquote(part_name)[1].encode()[: MAX_IDENTIFIER_BYTES - len(suffix)]
     return raw.decode(errors="ignore") + suffix
+
+
+def shadow(relation: str, cmd_id: int) -> str:
+    """The sharded table that a conversion builds beside the plain one, as a name in SQL."""
+    schema, raw = unquote(relation)
+    name = f"shardman_c{cmd_id}_{raw}".encode()[:MAX_IDENTIFIER_BYTES].decode(errors="ignore")
+    return quoted(schema, name)
+
+
+def quoted(schema: str, name: str) -> str:
+    """A relation as a name in SQL."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))

@@ -1,0 +1,368 @@
+-- How a plain table becomes a sharded one while it is used. The sequence is in
+-- docs/commands/create_hash_partitions.md; names with _c<n> belong to command n alone.
+--
+-- The table's writes are logged by key (make_conversion_log). Its rows are copied under one snapshot into
+-- the shadow, a sharded table under another name (copy_chunk). Then, again and again, the keys in the log
+-- are brought up to date in the shadow (replay_c<n>), at last under a lock on the table, and the names
+-- are exchanged (conversion_swap).
+
+create or replace function shardman.base_type(type oid) returns oid
+language sql stable set search_path = pg_catalog as $$
+    with recursive t (oid, typtype, typbasetype) as (
+        select oid, typtype, typbasetype from pg_type where oid = type
+        union all
+        select b.oid, b.typtype, b.typbasetype from t join pg_type b on b.oid = t.typbasetype where t.typtype = 'd'
+    )
+    select oid from t where typtype <> 'd'
+$$;
+comment on function shardman.base_type(oid) is 'what is left of a type without domains';
+
+create or replace function shardman.conversion_key(relation text, out name text, out type text, out equals text)
+returns setof record language sql stable set search_path = pg_catalog as $$
+    select a.attname::text, format_type(shardman.base_type(a.atttypid), null), format('operator(%I.%s)', n.nspname, o.oprname)
+      from pg_index i
+     cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, n)
+      join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+      join pg_opclass c on c.oid = k.opclass
+      join pg_amop m on m.amopfamily = c.opcfamily and m.amopstrategy = 3
+       and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+      join pg_operator o on o.oid = m.amopopr
+      join pg_namespace n on n.oid = o.oprnamespace
+     where i.indexrelid = shardman.identity_index(shardman.find_relation(relation)) and k.n <= i.indnkeyatts
+     order by k.n
+$$;
+comment on function shardman.conversion_key(text) is
+    'the columns that tell the rows of a table apart, with the operator by which they are equal; none when there is no such key';
+
+create or replace function shardman.names_taken(relation text, partitions_count int) returns jsonb
+language sql stable set search_path = pg_catalog as $$
+    select coalesce(jsonb_agg(name), '[]')
+      from (select relation as name
+            union all
+            select n from generate_series(0, partitions_count - 1) as k,
+                   lateral (select shardman.suffixed(relation, '_' || k) as part) as p,
+                   lateral (values (part), (shardman.data_table(part)), (shardman.route_table(part))) as v (n)) as wanted
+     where octet_length((shardman.relation_parts(name))[2]) <= 63 and shardman.find_relation(name) is not null
+$$;
+comment on function shardman.names_taken(text, int) is
+    'on another node: which names of a table that is to be sharded, and of its partitions, are in use; [] when all are free';
+
+-- The log ---------------------------------------------------------------------------------------
+
+create or replace function shardman.make_conversion_log(relation text, cmd_id bigint) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    tab  constant text := shardman.sql_name(relation);
+    log  constant text := format('shardman.log_c%s', cmd_id);
+    cols text;
+    olds text;
+    news text;
+begin
+    -- Base types: a domain may forbid the nulls of a truncation's row, or have a default.
+    select string_agg(format('%I::%s as %I', name, type, name), ', '),
+           string_agg(format('old.%I', name), ', '), string_agg(format('new.%I', name), ', ')
+      into cols, olds, news from shardman.conversion_key(relation);
+    execute format('create table %s as select %s from %s with no data', log, cols, tab);
+    execute format('comment on table %s is %L', log,
+        format('keys of %s written while command %s shards it; a row of nulls: the table was truncated', relation, cmd_id));
+    -- As its owner: the application may not write here. The first key column is never null in a row.
+    execute format($f$
+        create function %1$s() returns trigger language plpgsql security definer set search_path = pg_catalog as $b$
+        begin
+            if tg_op = 'TRUNCATE' then
+                insert into %1$s default values;
+            end if;
+            if tg_op in ('DELETE', 'UPDATE') then
+                insert into %1$s values (%2$s);
+            end if;
+            if tg_op = 'INSERT' or tg_op = 'UPDATE' and row(%2$s) is distinct from row(%3$s) then
+                insert into %1$s values (%3$s);
+            end if;
+            return null;
+        end
+        $b$ $f$, log, olds, news);
+end
+$$;
+comment on function shardman.make_conversion_log(text, bigint) is
+    'makes the log of a conversion, shardman.log_c<cmd_id>, and the trigger function of the same name';
+
+create or replace function shardman.start_conversion_log(relation text, cmd_id bigint) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    tab  constant text := shardman.sql_name(relation);
+    log  constant text := format('log_c%s', cmd_id);
+begin
+    -- Last in the order of names: what other triggers change is written by then.
+    execute format('create trigger "~shardman_%s_row" after insert or update or delete on %s for each row execute function shardman.%s()', log, tab, log);
+    execute format('create trigger "~shardman_%s_all" after truncate on %s for each statement execute function shardman.%s()', log, tab, log);
+    -- Also for sessions with session_replication_role = replica.
+    execute format('alter table %s enable always trigger "~shardman_%s_row", enable always trigger "~shardman_%s_all"', tab, log, log);
+end
+$$;
+comment on function shardman.start_conversion_log(text, bigint) is
+    'from the commit of this on every write to the table is in the log; needs a SHARE ROW EXCLUSIVE lock on the table';
+
+create or replace function shardman.stop_conversion_log(relation text, cmd_id bigint) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    log  constant text := format('log_c%s', cmd_id);
+begin
+    if shardman.find_relation(relation) is not null then
+        execute format('drop trigger if exists "~shardman_%s_row" on %s', log, shardman.sql_name(relation));
+        execute format('drop trigger if exists "~shardman_%s_all" on %s', log, shardman.sql_name(relation));
+    end if;
+    execute format('drop function if exists shardman.%s()', log);
+    execute format('drop function if exists shardman.replay_c%s()', cmd_id);
+    execute format('drop table if exists shardman.%s', log);
+end
+$$;
+comment on function shardman.stop_conversion_log(text, bigint) is
+    'drops the log of a conversion with all that belongs to it; needs an ACCESS EXCLUSIVE lock on the table';
+
+-- The copy --------------------------------------------------------------------------------------
+
+create or replace function shardman.plain_columns(relation text, alias text) returns text
+language sql stable set search_path = pg_catalog as $$
+    select string_agg(format('%s%I', coalesce(alias || '.', ''), attname), ', ' order by attnum)
+      from pg_attribute
+     where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped and attgenerated = ''
+$$;
+comment on function shardman.plain_columns(text, text) is 'the columns of a table that are not generated, as a list for SQL';
+
+create or replace function shardman.check_filenode(relation text, filenode oid) returns void
+language plpgsql set search_path = pg_catalog as $$
+begin
+    -- Nobody truncates or rewrites the table under this lock.
+    execute format('lock table only %s in access share mode', shardman.sql_name(relation));
+    if pg_relation_filenode(shardman.find_relation(relation)::regclass) <> filenode then
+        raise exception '% was truncated or rewritten', relation using errcode = 'SHM03';
+    end if;
+end
+$$;
+comment on function shardman.check_filenode(text, oid) is
+    'raises SHM03 when the table was truncated or rewritten since filenode was read; its blocks then mean something else';
+
+create or replace function shardman.block_range(alias text, first_block bigint, blocks bigint) returns text
+language sql immutable set search_path = pg_catalog as $$
+    select format('%1$s.ctid >= ''(%2$s,0)'' and %1$s.ctid < ''(%3$s,0)''', alias, first_block, first_block + blocks)
+$$;
+
+create or replace function shardman.copy_chunk(relation text, shadow text, filenode oid, first_block bigint, blocks bigint) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+declare
+    n bigint;
+begin
+    perform shardman.check_filenode(relation, filenode);
+    execute format('insert into %s (%s) select %s from only %s as t where %s',
+                   shardman.sql_name(shadow), shardman.plain_columns(relation, null), shardman.plain_columns(relation, 't'),
+                   shardman.sql_name(relation), shardman.block_range('t', first_block, blocks));
+    get diagnostics n = row_count;
+    return n;
+end
+$$;
+comment on function shardman.copy_chunk(text, text, oid, bigint, bigint) is
+    'copies the rows in some blocks of the table to the shadow; for a transaction with the snapshot of the copy. Returns how many';
+
+-- Catching up -----------------------------------------------------------------------------------
+
+create or replace function shardman.make_conversion_replay(relation text, shadow text, key jsonb, cmd_id bigint) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    log    constant text := format('shardman.log_c%s', cmd_id);
+    first  text;
+    keys   text;  -- of the log, under names that the shadow has not
+    at_log text;  -- log row l and shadow row
+    at_tab text;  -- log row l and table row
+begin
+    select min(format('%I', name)) filter (where n = 1),
+           string_agg(format('%I as shardman_key_%s', name, n), ', ' order by n),
+           string_agg(format('s.%I %s l.shardman_key_%s', name, equals, n), ' and ' order by n),
+           string_agg(format('t.%I %s l.shardman_key_%s', name, equals, n), ' and ' order by n)
+      into first, keys, at_log, at_tab
+      from shardman.conversion_key(relation) with ordinality as k (name, type, equals, n);
+    -- A unique key contains the columns of the partition key. Where that is an expression only its value says
+    -- which partition to look into.
+    select keys || coalesce(string_agg(format(', (%s) as shardman_expr_%s', k ->> 'sql', n), '' order by n), ''),
+           at_log || coalesce(string_agg(format(' and (%s) operator(pg_catalog.=) l.shardman_expr_%s', k ->> 'sql', n), '' order by n), '')
+      into keys, at_log
+      from jsonb_array_elements(key) with ordinality as e (k, n) where k ->> 'column' is null;
+    -- Static SQL: its plans are made when it runs for the first time, not under the lock of the fence.
+    execute format($f$
+        create function shardman.replay_c%1$s() returns bigint language plpgsql
+        set search_path = pg_catalog set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
+        declare
+            n bigint;
+        begin
+            if not exists (select from %2$s) then
+                return 0;
+            end if;
+            -- All rows there are now were written after that, so their keys are in the log.
+            if exists (select from %2$s where %3$s is null) then
+                truncate %4$s;
+            end if;
+            delete from %4$s as s
+             using (select distinct %5$s from %2$s where %3$s is not null) as l where %6$s;
+            insert into %4$s (%7$s)
+            select %8$s from only %9$s as t
+              join (select distinct %5$s from %2$s where %3$s is not null) as l on %10$s;
+            delete from %2$s;
+            get diagnostics n = row_count;
+            return n;
+        end
+        $b$ $f$, cmd_id, log, first, shardman.sql_name(shadow), keys, at_log, shardman.plain_columns(relation, null),
+        shardman.plain_columns(relation, 't'), shardman.sql_name(relation), at_tab);
+    execute format('comment on function shardman.replay_c%s() is %L', cmd_id,
+        'brings the rows whose keys are in the log up to date in the shadow and returns how many entries there were; '
+        'in a repeatable-read transaction, or while nobody can write to the table');
+end
+$$;
+comment on function shardman.make_conversion_replay(text, text, jsonb, bigint) is
+    'makes shardman.replay_c<cmd_id>(); key: of the definition';
+
+-- Proof -----------------------------------------------------------------------------------------
+
+create or replace function shardman.row_hash(relation text, alias text) returns text
+language sql stable set search_path = pg_catalog as $$
+    -- Column by column: the old table may have dropped ones in between.
+    select format(case when shardman.hashable(relation) then 'hash_record_extended(row(%s), 0)'
+                       else 'hashtextextended(row(%s)::text, 0)' end,
+                  string_agg(format('%s.%I', alias, attname), ', ' order by attnum))
+      from pg_attribute
+     where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped
+$$;
+
+create or replace function shardman.unlogged_content(from_sql text, relation text, cmd_id bigint, out rows bigint, out hash numeric)
+language plpgsql stable set search_path = pg_catalog as $$
+declare
+    differs text;
+begin
+    if to_regclass(format('shardman.log_c%s', cmd_id)) is not null then
+        select format('not exists (select from shardman.log_c%s as l where %s)', cmd_id,
+                      string_agg(format('t.%I %s l.%I', name, equals, name), ' and '))
+          into differs from shardman.conversion_key(relation);
+    end if;
+    execute format('select count(*), coalesce(sum(%s), 0) from %s and %s',
+                   shardman.row_hash(relation, 't'), from_sql, coalesce(differs, 'true'))
+       into rows, hash;
+end
+$$;
+comment on function shardman.unlogged_content(text, text, bigint) is
+    'number and order-independent hash of those rows t whose keys are not in the log';
+
+create or replace function shardman.chunk_content(
+    relation text, cmd_id bigint, filenode oid, first_block bigint, blocks bigint, out rows bigint, out hash numeric)
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.check_filenode(relation, filenode);
+    select c.rows, c.hash into rows, hash
+      from shardman.unlogged_content(
+               format('only %s as t where %s', shardman.sql_name(relation), shardman.block_range('t', first_block, blocks)),
+               relation, cmd_id) as c;
+end
+$$;
+comment on function shardman.chunk_content(text, bigint, oid, bigint, bigint) is
+    'content of some blocks of the table, but for what is in the log';
+
+create or replace function shardman.shadow_content(
+    data regclass, relation text, cmd_id bigint, out rows bigint, out hash numeric)
+language sql stable set search_path = pg_catalog as $$
+    select c.rows, c.hash from shardman.unlogged_content(format('only %s as t where true', data), relation, cmd_id) as c
+$$;
+comment on function shardman.shadow_content(regclass, text, bigint) is
+    'content of a data table of the shadow, but for what is in the log';
+
+create or replace function shardman.shadow_tables(shadow text) returns table (slot regclass, data regclass)
+language sql stable set search_path = pg_catalog as $$
+    select s.inhrelid::regclass, d.inhrelid::regclass
+      from pg_inherits s left join pg_inherits d on d.inhparent = s.inhrelid
+     where s.inhparent = shardman.find_relation(shadow)
+     order by s.inhrelid
+$$;
+comment on function shardman.shadow_tables(text) is 'slots and data tables of a sharded table on this node, in the order they were made';
+
+create or replace function shardman.changed_definition(relation text, definition jsonb) returns text
+language plpgsql stable set search_path = pg_catalog as $$
+declare
+    now_ jsonb := shardman.define_table(shardman.find_relation(relation),
+                      jsonb_build_object('key', definition -> 'key', 'slot_key', definition -> 'slot_key'),
+                      definition ->> 'expr', (definition ->> 'partitions_count')::int);
+begin
+    -- What is left in sequences may change: where they stand.
+    return (select string_agg(coalesce(o.key, n.key), ', ')
+              from jsonb_each(definition - 'sequences') as o full join jsonb_each(now_ - 'sequences') as n using (key)
+             where o.value is distinct from n.value);
+end
+$$;
+comment on function shardman.changed_definition(text, jsonb) is
+    'what of a table is no longer as it was described; null when all is';
+
+create or replace function shardman.copy_at_once(relation text, shadow text) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+declare
+    here  record;
+    there record;
+begin
+    execute format('insert into %s (%s) select %s from only %s', shardman.sql_name(shadow),
+                   shardman.plain_columns(relation, null), shardman.plain_columns(relation, null), shardman.sql_name(relation));
+    select * into here from shardman.unlogged_content(format('only %s as t where true', shardman.sql_name(relation)), relation, null);
+    select * into there from shardman.unlogged_content(format('%s as t where true', shardman.sql_name(shadow)), relation, null);
+    if here is distinct from there then
+        raise exception '% has % rows and its partitions %, or their contents differ', relation, here.rows, there.rows
+            using hint = 'Nothing was changed; report this with the server''s log.';
+    end if;
+    return here.rows;
+end
+$$;
+comment on function shardman.copy_at_once(text, text) is
+    'copies a table to its shadow and compares both, while nobody can write to the table; returns the number of rows';
+
+-- The fence -------------------------------------------------------------------------------------
+
+create or replace function shardman.snapshots_before(since timestamptz, since_xid xid) returns text
+language sql volatile set search_path = pg_catalog as $$
+    select string_agg(format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
+               coalesce(nullif(a.application_name, ''), 'no application name'),
+               date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
+      from pg_stat_activity a
+     where a.datname = current_database()
+       and a.backend_type = 'client backend'
+       and a.state <> 'idle in transaction'
+       and a.xact_start < since
+       and age(a.backend_xmin) > age(since_xid)
+       and a.pid <> pg_backend_pid()
+       and a.application_name <> 'postgres_fdw'
+       and a.application_name not like 'shardman%'
+$$;
+comment on function shardman.snapshots_before(timestamptz, xid) is
+    'transactions at work whose snapshot may be older than a copy that was ready then: they would not see its rows; '
+    'null when there are none. Those that are idle: shardman.old_snapshots()';
+
+create or replace function shardman.overrun_sequences(definition jsonb) returns text
+language plpgsql volatile set search_path = pg_catalog as $$
+declare
+    spec  jsonb;
+    at    bigint;
+    names text[];
+begin
+    for spec in select s from jsonb_array_elements(definition -> 'sequences') as s loop
+        execute format('select last_value from %s', shardman.sql_name(spec ->> 'name')) into at;
+        if at > (spec ->> 'base')::bigint then
+            names := names || (spec ->> 'name');
+        end if;
+    end loop;
+    return array_to_string(names, ', ');
+end
+$$;
+comment on function shardman.overrun_sequences(jsonb) is
+    'sequences of the plain table that have given numbers which now are other nodes''; null when there are none';
+
+create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb) returns void
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.name_sequences(definition, shadow);
+    execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
+    execute format('alter table %s rename to %I', shardman.sql_name(shadow), (shardman.relation_parts(relation))[2]);
+end
+$$;
+comment on function shardman.conversion_swap(text, text, name, jsonb) is
+    'inside the fence: the shadow and its sequences take the names of the table and its sequences, which are set aside';
