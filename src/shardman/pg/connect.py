@@ -38,15 +38,25 @@ def without_secrets(conninfo: str) -> str:
     return make_conninfo(**{k: str(v) for k, v in params.items() if k not in SECRETS})
 
 
-def resolved(conn: AsyncConnection[Any]) -> dict[str, str]:
-    """How a live connection was made: parameters that reach the same server from elsewhere, with
-    services and defaults filled in, without secrets."""
-    params = dict(conn.info.get_parameters())
-    params["host"] = params.get("host") or conn.info.host
-    params["port"] = str(params.get("port") or conn.info.port)
-    params["dbname"] = conn.info.dbname
-    params["user"] = conn.info.user
-    return {k: str(v) for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
+def resolved(conn: AsyncConnection[Any], conninfo: str) -> dict[str, str]:
+    """Parameters that reach the server of a live connection from elsewhere, without secrets.
+
+    Args:
+        conn: the connection.
+        conninfo: the string it was made of. Its hosts are kept, all of them; a service, which other
+            machines may not have, is replaced by what it stood for.
+    """
+    given = {k: str(v) for k, v in conninfo_to_dict(conninfo).items() if v is not None}
+    live = {k: str(v) for k, v in conn.info.get_parameters().items()}
+    params = {
+        "host": conn.info.host,
+        "port": str(conn.info.port),
+        "dbname": conn.info.dbname,
+        "user": conn.info.user,
+        **({k: v for k, v in live.items() if k != "hostaddr"} if "service" in given else {}),
+        **given,
+    }
+    return {k: v for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
 
 
 def password_of(conn: AsyncConnection[Any]) -> str | None:

@@ -78,7 +78,7 @@ async def _become_lord(conn: AsyncConnection[Any], dsn: str, advertise: str | No
 
 async def _describe(conn: AsyncConnection[Any], dsn: str, advertise: str | None) -> None:
     """Writes down how other nodes reach the lord."""
-    options = resolved(conn)
+    options = resolved(conn, dsn)
     password = password_of(conn)
     if advertise is not None:
         params = psycopg.conninfo.conninfo_to_dict(advertise)

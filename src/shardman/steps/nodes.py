@@ -37,7 +37,7 @@ class CheckNode:
         await self._not_a_member(run, conn)
         await self._same_encoding(run, conn)
         await self._no_file_copy(run, conn)
-        run.memory["options"] = resolved(conn)
+        run.memory["options"] = resolved(conn, await run.conninfo(self.node))
         run.memory["password"] = password_of(conn)
         run.memory["system_id"] = await value(
             conn, "select system_identifier::text from pg_control_system()"
