@@ -197,7 +197,11 @@ comment on function shardman.cancel_cmd(bigint) is
     'cancels a waiting or running command, undoing what it has begun; false when it has ended or is past its point of no return';
 
 create or replace function shardman.cmd_wait(cmd_id bigint, timeout interval default null) returns shardman.cmd_status
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql
+set search_path = pg_catalog
+-- Whoever waits for a command must not be what the command waits for: its transaction is older than
+-- what the command changes, but sees nothing but the log.
+set application_name = 'shardman wait' as $$
 declare
     begun  constant timestamptz := clock_timestamp();
     now_   shardman.cmd_status;
