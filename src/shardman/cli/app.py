@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from importlib.util import find_spec
 from typing import Annotated
@@ -23,7 +24,11 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"shardman {installed('pg-shardman')}")
+        try:
+            number = installed("pg-shardman")
+        except PackageNotFoundError:
+            number = "of a source tree that is not installed"
+        typer.echo(f"shardman {number}")
         raise typer.Exit
 
 
@@ -42,15 +47,20 @@ def _root(
     """
 
 
+def _mount(name: str) -> None:
+    """A command of a part that may not be installed."""
+    if find_spec(f"shardman.cli.{name}"):
+        command = getattr(import_module(f"shardman.cli.{name}"), name)
+        app.command(rich_help_panel="Cluster")(command)
+
+
+_mount("demo")
+_mount("init")
+app.add_typer(lord.app)
+app.add_typer(local.app, name="local", rich_help_panel="Cluster")
 app.add_typer(status.app)
 app.add_typer(check.app)
 app.add_typer(execute.app)
 app.add_typer(commands.app)
 app.add_typer(plan.app)
 app.add_typer(log.app)
-if find_spec("shardman.cli.init"):
-    app.command(rich_help_panel="Cluster")(import_module("shardman.cli.init").init)
-app.add_typer(lord.app)
-app.add_typer(local.app, name="local", rich_help_panel="Cluster")
-if find_spec("shardman.cli.demo"):
-    app.add_typer(import_module("shardman.cli.demo").app, rich_help_panel="Cluster")

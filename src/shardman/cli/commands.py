@@ -23,7 +23,7 @@ class Measure(StrEnum):
     BYTES = "bytes"
 
 
-_PANEL = "Commands (the shardlord carries them out)"
+_PANEL = "Change the cluster (the shardlord does the work)"
 
 
 @app.command(rich_help_panel=_PANEL)

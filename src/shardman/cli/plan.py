@@ -6,7 +6,6 @@ The same code plans here and in the shardlord: the command's own `survey` and `p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated, Any
 
 import psycopg
@@ -15,6 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from shardman.cli import output
+from shardman.commands import registry
 from shardman.commands.base import Command, Facts, Question
 from shardman.commands.rebalance import Rebalance
 from shardman.errors import UserError
@@ -62,7 +62,7 @@ def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -
     """
     with Reach(dsn) as reach, reach.open(reach.lord) as lord:
         opts = _opts(lord, name, arguments)
-        command: Command = import_module("shardman.commands.registry").read(name, opts)
+        command = registry.read(name, opts)
         facts = _facts(reach, lord, command)
     made = command.plan(facts)
     placement = command.placement(facts) if isinstance(command, Rebalance) else None

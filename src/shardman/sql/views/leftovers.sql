@@ -56,7 +56,7 @@ create or replace view shardman.leftovers as
        and not case
            when o.cluster is distinct from here.cluster then false
            -- What add_node found and put aside is the user's.
-           when o.cmd_id is not null then o.running or (o.kind = 'table' and o.cmd_type = 'add_node')
+           when o.cmd_id is not null then o.running or (o.kind = 'table' and coalesce(o.cmd_type = 'add_node', false))
            when o.channel_from is not null then exists (
                select from shardman.partitions p join shardman.partitions r using (part_name)
                 where p.prv is null and r.prv is not null and p.owner = o.channel_from and r.owner = o.channel_to)

@@ -1,0 +1,222 @@
+"""What the program shows of a command on its way, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardman.testing.cluster import Cluster
+
+Run = Callable[..., Any]
+Acting = Callable[..., Any]
+
+
+def test_a_command_that_succeeds(shardman: Run, acting: Acting) -> None:
+    acting("success", pause=0.4, result="The fence took 13 ms.")
+    said = shardman("move-part", "Acc_3", "2")
+    assert said.code == 0
+    assert "(move_part acc_3, 2): success" in said.out
+    assert "The fence took 13 ms." in said.out
+    assert "step 2 of 2: thing 2, waits for pid 7" in said.err
+
+
+def test_a_command_that_fails(shardman: Run, acting: Acting) -> None:
+    acting("failed", error="acc is not a sharded table. See shardman.tables.")
+    said = shardman("rebalance", "acc", "--json")
+    assert said.code == 1
+    assert json.loads(said.out)["status"] == "failed"
+    assert "error: acc is not a sharded table" in shardman("rebalance", "acc").err
+
+
+def test_no_wait_prints_the_id_for_wait(shardman: Run, acting: Acting) -> None:
+    cmd_id = shardman("rebalance", "acc", "--by", "bytes", "--no-wait").out.strip()
+    assert shardman("wait", cmd_id, "--timeout", "0.2").code == 4
+    acting("done")
+    said = shardman("wait", cmd_id)
+    assert said.code == 0
+    assert f"command {cmd_id} (rebalance acc, bytes): done" in said.out
+
+
+def test_timeout_leaves_the_command_alone(shardman: Run) -> None:
+    said = shardman("rebalance", "acc", "--timeout", "0.3")
+    assert said.code == 4
+    assert "It goes on: shardman wait" in said.err
+
+
+def test_cancel(shardman: Run, acting: Acting) -> None:
+    cmd_id = shardman("rebalance", "acc", "--no-wait").out.strip()
+    acting(pause=0.3)
+    said = shardman("cancel", cmd_id)
+    assert said.code == 0
+    assert "canceled" in said.out
+    again = shardman("cancel", cmd_id)
+    assert again.code == 1
+    assert "too late" in again.err
+
+
+def test_log_shows_all_of_it(shardman: Run, acting: Acting) -> None:
+    acting("failed", error="no")
+    shardman("rm-node", "9", "--force")
+    assert "rm_node 9, true" in shardman("log").out
+    newest = json.loads(shardman("log", "--limit", "1", "--json").out)
+    assert [(c["cmd_type"], c["error"]) for c in newest] == [("rm_node", "no")]
+
+
+def test_there_is_no_such_command(shardman: Run) -> None:
+    said = shardman("cancel", "999999")
+    assert said.code == 1
+    assert "there is no command 999999" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create-hash-partitions", "1", "t", " ", "4"),
+        ("add-node", "host"),
+        ("move-part", "a.b.c", "1"),
+    ],
+)
+def test_cheap_mistakes_are_the_servers_words(shardman: Run, arguments: tuple[str, ...]) -> None:
+    said = shardman(*arguments, "--no-wait")
+    assert said.code == 1
+    assert said.err.startswith("error: ")
+
+
+def test_passwords_stay_out_of_sight(shardman: Run) -> None:
+    secret = "host=nowhere dbname=x password=geheim"
+    said = shardman("add-node", "-", "--timeout", "0.3", stdin=secret + "\n")
+    assert said.code == 4
+    shown = said.out + said.err + shardman("log").out + shardman("log", "--json").out
+    assert "geheim" not in shown
+    assert "host=nowhere" in shown
+
+
+def test_exec_and_its_exit_codes(shardman: Run) -> None:
+    said = shardman("exec", "select 1 as one, 'x' as two")
+    assert said.code == 0
+    assert "two" in said.out
+    assert json.loads(shardman("exec", "select 1 as one", "--json").out) == [
+        {"node": 0, "ok": True, "message": "SELECT 1", "rows": [{"one": 1}]}
+    ]
+    assert shardman("exec", "-", stdin="create temp table t (); drop table t").code == 0
+    bad = shardman("exec", "select nonsense")
+    assert bad.code == 1
+    assert 'column "nonsense" does not exist' in bad.out
+    assert shardman("exec", "select 1", "--nodes", "7").code == 1
+    assert shardman("exec", "select 1", "--nodes", "x").code == 2
+
+
+def test_status_says_what_is_wrong_and_what_to_do(
+    lord: Cluster, shardman: Run, acting: Acting
+) -> None:
+    actor = acting()
+    time.sleep(0.5)
+    said = shardman("status")
+    assert (said.code, "Nothing is wrong." in said.out) == (0, True), said.out
+    actor.over.set()
+    actor.join()
+    lord.sql(0, "update shardman.lease set renewed_at = clock_timestamp() - interval '6 s'")
+    said = shardman("status")
+    assert said.code == 3
+    assert "gave no sign of life" in said.out
+    assert "Start one: shardman lord" in said.out
+    assert json.loads(shardman("status", "--json").out)["healthy"] is False
+
+
+def test_leftovers_are_found(lord: Cluster, shardman: Run) -> None:
+    cluster = lord.value(0, "select cluster from shardman.local")
+    lord.sql(
+        0, f"select pg_create_logical_replication_slot('shardman_{cluster}_c98765', 'pgoutput')"
+    )
+    lord.sql(0, "create table odd_aside_c98765 (a int)")
+    try:
+        found = json.loads(shardman("check", "--patience", "0", "--json").out)
+        subjects = " ".join(f["subject"] for f in found)
+        assert f"replication slot shardman_{cluster}_c98765 on node 0" in subjects
+        assert "table odd_aside_c98765 on node 0" in subjects
+    finally:
+        lord.sql(0, f"select pg_drop_replication_slot('shardman_{cluster}_c98765')")
+        lord.sql(0, "drop table odd_aside_c98765")
+    assert shardman("check", "--patience", "0").code == 0
+
+
+class Terminal:
+    """The program on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        outer, inner = pty.openpty()
+        self.fd = outer
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "shardman", *arguments],
+            stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        )  # fmt: skip
+        os.close(inner)
+        self.shown = ""
+
+    def until(self, words: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while words not in self.shown:
+            assert time.monotonic() < end, self.shown
+            self._read()
+
+    def _read(self) -> bool:
+        if select.select([self.fd], [], [], 0.1)[0]:
+            try:
+                some = os.read(self.fd, 65536)
+            except OSError:
+                return False
+            self.shown += some.decode(errors="replace")
+            return bool(some)
+        return True
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        while self.process.poll() is None:
+            self._read()
+        os.close(self.fd)
+        return self.process.returncode
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [("c", 1, "canceled"), ("w", 0, "success"), ("l", 130, "It goes on")],
+)
+def test_ctrl_c_asks(lord: Cluster, acting: Acting, answer: str, code: int, words: str) -> None:
+    acting(pause=1.5)
+    terminal = Terminal("rebalance", "acc", "--dsn", lord.lord_dsn)
+    terminal.until("thing 1")
+    terminal.interrupt()
+    terminal.until("c/w/l")
+    terminal.type(answer + "\n")
+    assert terminal.end() == code
+    assert words in terminal.shown
+
+
+def test_without_a_terminal_ctrl_c_leaves_it_running(lord: Cluster, acting: Acting) -> None:
+    acting(pause=1.0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shardman", "rebalance", "acc", "--dsn", lord.lord_dsn],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "thing 1" in process.stderr.readline() + process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "It goes on" in err
