@@ -42,11 +42,13 @@ async def _fence(run: Run, target: Conversion, before: _Work, under_lock: _Work)
     """
     conn = await run.node(target.node)
     for tries, (timeout_ms, pause) in enumerate(patience(), start=1):
+        state = await _state(conn, target)
+        await _still_the_same(conn, target)
         await before(conn)
         try:
             async with run.fence:
                 run.memory |= {"fence_begun": time.monotonic(), "tries": tries}
-                await _prepare(run, conn, target, timeout_ms, under_lock)
+                await _prepare(run, conn, target, timeout_ms, state, under_lock)
             break
         except Busy as busy:
             await run.waits_for(str(busy))
@@ -55,7 +57,7 @@ async def _fence(run: Run, target: Conversion, before: _Work, under_lock: _Work)
 
 
 async def _prepare(
-    run: Run, conn: Connection, target: Conversion, timeout_ms: int, under_lock: _Work
+    run: Run, conn: Connection, target: Conversion, timeout_ms: int, state: str, under_lock: _Work
 ) -> None:
     """Raises Busy when the lock could not be had in time or somebody's snapshot is too old."""
     gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, target.node)
@@ -64,8 +66,9 @@ async def _prepare(
         if whom := await _old_snapshots(run, conn):
             raise Busy(f"{whom} on node {target.node}, whose snapshot is older than the partitions")
         try:
+            if await _state(conn, target) != state:
+                raise Busy("somebody who is changing the table")
             await under_lock(conn)
-            await _still_the_same(conn, target)
             await conn.execute(
                 "select shardman.conversion_swap(%s, %s, %s, %s)",
                 (
@@ -90,6 +93,11 @@ async def _old_snapshots(run: Run, conn: Connection) -> str | None:
         run.memory.get("copied_xid"),
     )
     return whom
+
+
+async def _state(conn: Connection, target: Conversion) -> str:
+    """Changes whenever the table's definition does; `_still_the_same` says in what."""
+    return str(await value(conn, "select shardman.catalog_state(%s)", target.relation))
 
 
 async def _still_the_same(conn: Connection, target: Conversion) -> None:

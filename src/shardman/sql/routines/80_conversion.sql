@@ -189,7 +189,7 @@ begin
     -- Static SQL: its plans are made when it runs for the first time, not under the lock of the fence.
     execute format($f$
         create function shardman.replay_c%1$s() returns bigint language plpgsql
-        set search_path = pg_catalog set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
+        set search_path = pg_catalog set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
         declare
             n bigint;
         begin
@@ -279,6 +279,25 @@ language sql stable set search_path = pg_catalog as $$
      order by s.inhrelid
 $$;
 comment on function shardman.shadow_tables(text) is 'slots and data tables of a sharded table on this node, in the order they were made';
+
+create or replace function shardman.catalog_state(relation text) returns text
+language sql volatile set search_path = pg_catalog as $$
+    with rel as (select shardman.find_relation(relation) as oid),
+    types as (select t.oid from rel join pg_type t on t.typrelid = rel.oid
+              union all select t.typarray from rel join pg_type t on t.typrelid = rel.oid)
+    select md5(string_agg(v.version, ',' order by v.version)) from (
+        select 'c' || c.xmin from rel join pg_class c on c.oid = rel.oid
+        union all select 'a' || a.xmin from rel join pg_attribute a on a.attrelid = rel.oid
+        union all select 'f' || f.xmin from rel join pg_attrdef f on f.adrelid = rel.oid
+        union all select 'o' || o.xmin from rel join pg_constraint o on o.conrelid = rel.oid
+        union all select 'i' || i.xmin || ' ' || c.xmin from rel join pg_index i on i.indrelid = rel.oid join pg_class c on c.oid = i.indexrelid
+        union all select 's' || s.xmin from rel join pg_statistic_ext s on s.stxrelid = rel.oid
+        union all select 't' || t.xmin from rel join pg_trigger t on t.tgrelid = rel.oid
+        union all select 'd' || d.xmin from rel join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = rel.oid
+        union all select 'y' || d.xmin from types y join pg_depend d on d.refclassid = 'pg_type'::regclass and d.refobjid = y.oid) as v (version)
+$$;
+comment on function shardman.catalog_state(text) is
+    'differs when anything about the table, or what depends on it, was changed in between; cheap enough for the fence';
 
 create or replace function shardman.changed_definition(relation text, definition jsonb) returns text
 language plpgsql stable set search_path = pg_catalog as $$
