@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from shardman.errors import UserError
@@ -189,10 +189,14 @@ class LocalCluster:
 
     def start_servers(self) -> None:
         """Make and start every server that is not there; knows nothing of shardman."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # Waits for all of them before the first error is raised: then no thread of ours goes
-            # on starting what the caller is about to stop.
-            running = [pool.submit(self._start, server) for server in self.servers]
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        running = [pool.submit(self._start, server) for server in self.servers]
+        try:
+            wait(running)
+        finally:
+            # Before the first error is raised, and after Ctrl-C: no thread of ours goes on starting
+            # what the caller is about to stop.
+            pool.shutdown(wait=True, cancel_futures=True)
         self._save()
         for each in running:
             each.result()
