@@ -1,0 +1,360 @@
+-- A node follows its metadata. shardman.partition_state and shardman.table_state (views/drift.sql) say what differs
+-- and what to do about it; here it is done, one object at a time, each in a subtransaction of its own.
+--
+-- What this never does: move rows, drop a table that has rows, or exchange a data table for a route or the other way
+-- round. That is the fence's business alone, because only the fence knows which copy has every row.
+
+create or replace function shardman.older_transactions(moment timestamptz) returns text
+language sql volatile set search_path = pg_catalog as $$
+    select string_agg(format('pid %s (%s, %s)', a.pid, pg_get_userbyid(a.usesysid), coalesce(nullif(a.application_name, ''), 'no application name')),
+                      ', ' order by a.xact_start)
+      from pg_stat_get_activity(null) a
+     where a.backend_type = 'client backend'
+       and a.datid = (select oid from pg_database where datname = current_database())
+       and a.pid <> pg_backend_pid()
+       and a.application_name not like 'shardman lord%'
+       and a.xact_start < moment
+$$;
+comment on function shardman.older_transactions(timestamptz) is
+    'client transactions that began before. Such a one may hold a snapshot on the new owner of a partition that is older than '
+    'the partition there: over the old route it is forwarded and sees every row, over the new one it would miss some';
+
+create or replace function shardman.take_turn() returns bool
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('shardman reconcile', 0));
+    return true;
+exception when lock_not_available then
+    return false;
+end
+$$;
+comment on function shardman.take_turn() is 'one reconciliation at a time; false when another one did not end within lock_timeout';
+
+create or replace function shardman.may_lock() returns bool
+language plpgsql set search_path = pg_catalog as $$
+declare
+    begun text := current_setting('shardman.first_lock', true);
+begin
+    -- What we lock stays locked until the transaction ends. Whoever waits behind the first lock must not wait for
+    -- all the others too.
+    if begun is null or begun = '' then
+        perform set_config('shardman.first_lock', clock_timestamp()::text, true);
+        return true;
+    end if;
+    perform set_config('lock_timeout', '50ms', true);
+    return clock_timestamp() < begun::timestamptz + interval '150 milliseconds';
+end
+$$;
+comment on function shardman.may_lock() is
+    'whether one more partition in use may be locked in this transaction; asked outside of the subtransaction that locks it';
+
+create or replace function shardman.partitions_at_once() returns int
+language sql stable set search_path = pg_catalog as $$
+    select greatest(32, current_setting('max_locks_per_transaction')::int
+                        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 16)
+$$;
+comment on function shardman.partitions_at_once() is
+    'how many partitions one transaction may make: each takes two entries of the lock table, of which an eighth is ours';
+
+create or replace function shardman.make_attached_route(part_name text, server text) returns void
+language plpgsql set search_path = pg_catalog as $$
+begin
+    execute format('create foreign table %s partition of %s default server %I %s',
+                   shardman.sql_name(shardman.route_table(part_name)), shardman.sql_name(part_name), server,
+                   shardman.route_options(part_name));
+    if (select relowner <> current_user::regrole from pg_class where oid = shardman.find_relation(part_name)) then
+        execute format('alter foreign table %s owner to %I', shardman.sql_name(shardman.route_table(part_name)),
+                       (select pg_get_userbyid(relowner) from pg_class where oid = shardman.find_relation(part_name)));
+    end if;
+end
+$$;
+comment on function shardman.make_attached_route(text, text) is 'a route, made in its slot at once';
+
+create or replace function shardman.drop_route(part_name text) returns void
+language plpgsql set search_path = pg_catalog as $$
+begin
+    execute format('drop foreign table if exists %s', shardman.sql_name(shardman.route_table(part_name)));
+end
+$$;
+
+create or replace function shardman.mend_partition(part text, action_ text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    state shardman.partition_state;
+begin
+    if action_ = 'make slot' then
+        perform shardman.make_slot(t.definition, t.relation, part, t.partitions_count, shardman.part_number(part))
+           from shardman.tables t join shardman.partitions p using (relation) where p.part_name = part and p.prv is null;
+    else
+        execute format('lock table only %s in access exclusive mode', shardman.sql_name(part));
+    end if;
+    -- Under the lock, look again: it may have been another's work meanwhile.
+    select * into state from shardman.partition_state s where s.part_name = part;
+    if state.action = 'attach data' then
+        perform shardman.attach_data(part);
+    elsif state.action in ('make route', 'exchange route') then
+        perform shardman.drop_route(part);
+        perform shardman.make_attached_route(part, shardman.node_server(state.owner));
+    end if;
+end
+$$;
+comment on function shardman.mend_partition(text, text) is 'does for one partition what shardman.partition_state says';
+
+create or replace function shardman.mend_partitions(relation_ text, parts text[]) returns text[]
+language plpgsql set search_path = pg_catalog as $$
+declare
+    state  shardman.partition_state;
+    failed text[] := '{}';
+    made   int := 0;
+    failure text;
+begin
+    for state in
+        select s.* from shardman.partition_state s
+         where (relation_ is null or s.relation = relation_) and (parts is null or s.part_name = any (parts))
+           and s.action is not null
+         order by s.relation, s.k
+    loop
+        made := made + 1;
+        continue when made > shardman.partitions_at_once()
+                   or state.action = 'exchange route' and shardman.older_transactions(state.changed_at) is not null
+                   or state.action <> 'make slot' and not shardman.may_lock();
+        begin
+            perform shardman.mend_partition(state.part_name, state.action);
+        exception
+            when lock_not_available or deadlock_detected then
+                -- Somebody uses it: no problem, only a difference that is left for the next time.
+                null;
+            when others then
+                get stacked diagnostics failure = message_text;
+                perform shardman.note_problem(state.part_name, failure);
+                failed := failed || state.part_name;
+        end;
+    end loop;
+    return failed;
+end
+$$;
+comment on function shardman.mend_partitions(text, text[]) is
+    'mends what differs of the partitions of a table (null: of all) or of those named; returns those that failed, whose '
+    'failures are recorded';
+
+create or replace function shardman.mend_table(relation_ text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    t    shardman.tables;
+    spec jsonb;
+    col  jsonb;
+begin
+    select * into t from shardman.tables where relation = relation_;
+    perform shardman.make_parent(t.definition, t.relation);
+    for spec in select x from jsonb_array_elements(t.definition -> 'sequences') x loop
+        if shardman.find_relation(spec ->> 'name') is null then
+            perform shardman.make_sequence(spec, spec ->> 'name');
+            execute format('alter sequence %s owned by %s.%I', shardman.sql_name(spec ->> 'name'), shardman.sql_name(t.relation), spec ->> 'column');
+            for col in
+                select c from jsonb_array_elements(t.definition -> 'columns') c
+                 where strpos(c ->> 'default', format('nextval(%L::regclass)', shardman.sql_name(spec ->> 'name'))) > 0
+            loop
+                execute format('alter table %s alter column %I set default %s', shardman.sql_name(t.relation), col ->> 'name', col ->> 'default');
+            end loop;
+        else
+            perform shardman.make_sequence(spec, spec ->> 'name');
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.mend_table(text) is 'makes the parent and the sequences of a table what the metadata says';
+
+create or replace function shardman.mend_tables(relation_ text) returns text[]
+language plpgsql set search_path = pg_catalog as $$
+declare
+    state   record;
+    failed  text[] := '{}';
+    failure text;
+begin
+    for state in
+        select * from shardman.table_state s
+         where (relation_ is null or s.relation = relation_) and s.problem is not null order by s.relation
+    loop
+        begin
+            perform shardman.mend_table(state.relation);
+        exception when others then
+            get stacked diagnostics failure = message_text;
+            perform shardman.note_problem(state.relation, failure);
+            failed := failed || state.relation;
+        end;
+    end loop;
+    return failed;
+end
+$$;
+comment on function shardman.mend_tables(text) is
+    'mends what differs of parents and sequences; returns the tables that failed, whose failures are recorded';
+
+create or replace function shardman.mend_privileges(relation_ text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    t    shardman.tables;
+    part text;
+begin
+    for t in
+        select x.* from shardman.tables x join shardman.problems p on p.subject = 'privileges of ' || x.relation
+         where (relation_ is null or x.relation = relation_) and p.message like '%role%'
+           and not exists (
+               select from (select x.definition ->> 'owner' union select a ->> 'grantee' from jsonb_array_elements(x.definition -> 'acl') a) as r (name)
+                where r.name is not null and not exists (select from pg_roles where rolname = r.name))
+    loop
+        -- The role that was missing is there now.
+        perform shardman.apply_extras(t.definition, t.relation);
+        for part in select p.part_name from shardman.partitions p where p.relation = t.relation and p.prv is null loop
+            perform shardman.try_sql(x) from shardman.privilege_sql(t.definition, part, 'table') as x;
+        end loop;
+    end loop;
+end
+$$;
+comment on function shardman.mend_privileges(text) is 'gives privileges again that could not be given because a role was missing';
+
+create or replace function shardman.drop_former_table(relation text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    parent constant oid := shardman.find_relation(relation);
+    slot   oid;
+    kept   text;
+begin
+    select string_agg(shardman.metadata_name(l.leaf), ', ' order by l.leaf) into kept
+      from shardman.leaves(parent) l where l.kind <> 'route' and l.leaf is not null;
+    if kept is not null then
+        raise exception '% is not sharded any more, and these tables of it are still here: %', relation, kept
+            using hint = 'Drop them when nobody needs their rows.';
+    end if;
+    if exists (select from pg_class where oid = parent and relkind = 'p') and exists (select from shardman.leaves(parent)) then
+        for slot in select l.slot from shardman.leaves(parent) l loop
+            execute format('drop table %s', slot::regclass);
+        end loop;
+        execute format('drop table %s', parent::regclass);
+    end if;
+end
+$$;
+comment on function shardman.drop_former_table(text) is
+    'drops parent, slots and routes of a table that was sharded; raises where a data table is among them';
+
+create or replace function shardman.drop_former_tables() returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    former  text;
+    failure text;
+begin
+    for former in select substr(p.subject, length('former table ') + 1) from shardman.problems p where p.subject like 'former table %' loop
+        begin
+            if not exists (select from shardman.tables t where t.relation = former) then
+                perform shardman.drop_former_table(former);
+            end if;
+            delete from shardman.problems where subject = 'former table ' || former;
+        exception when others then
+            get stacked diagnostics failure = message_text;
+            perform shardman.note_problem('former table ' || former, failure);
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.drop_former_tables() is
+    'drops what is left of tables that left the metadata; shardman.forget_table wrote down which';
+
+create or replace function shardman.drop_spare_servers() returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    spare record;
+begin
+    for spare in
+        select s.oid, s.srvname
+          from pg_foreign_server s
+          join shardman.cmd_log l on l.id = (regexp_match(s.srvname, '^shardman_node_[0-9]+_c([0-9]+)$'))[1]::bigint
+         -- A running command has yet to make its route.
+         where l.ended_at is not null
+           and not exists (select from pg_foreign_table f where f.ftserver = s.oid)
+    loop
+        begin
+            perform shardman.try_sql(format('drop user mapping if exists for %s server %I',
+                        case when u.umuser = 0 then 'public' else quote_ident(pg_get_userbyid(u.umuser)) end, spare.srvname))
+               from pg_user_mapping u where u.umserver = spare.oid;
+            execute format('drop server if exists %I', spare.srvname);
+        exception when others then
+            perform shardman.note_problem('server ' || spare.srvname, sqlerrm);
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.drop_spare_servers() is 'drops the foreign servers of moves whose routes have been exchanged';
+
+create or replace function shardman.clear_problems(relation_ text, failed text[]) returns void
+language sql volatile set search_path = pg_catalog as $$
+    delete from shardman.problems p
+     where p.subject <> all (failed)
+       and case when relation_ is null
+                then p.subject not like 'former table %' and p.subject not like 'schema %'
+                     and not exists (select from shardman.tables t where p.subject = 'privileges of ' || t.relation)
+                else p.subject = relation_
+                     or exists (select from shardman.partitions x where x.part_name = p.subject and x.relation = relation_) end
+$$;
+comment on function shardman.clear_problems(text, text[]) is 'takes the recorded problems away that no longer are any';
+
+create or replace function shardman.differences(relation_ text) returns int
+language sql volatile set search_path = pg_catalog as $$
+    select (select count(*) from shardman.table_state s where s.problem is not null and (relation_ is null or s.relation = relation_))::int
+         + (select count(*) from shardman.partition_state s where s.problem is not null and (relation_ is null or s.relation = relation_))::int
+$$;
+comment on function shardman.differences(text) is 'how many objects of this node differ from the metadata, of one table or of all';
+
+create or replace function shardman.mend_servers() returns text[]
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.reconcile_servers();
+    perform shardman.drop_spare_servers();
+    return '{}';
+exception when others then
+    perform shardman.note_problem('servers', sqlerrm);
+    return array['servers'];
+end
+$$;
+comment on function shardman.mend_servers() is 'foreign servers and user mappings; what fails is recorded and named in the answer';
+
+create or replace function shardman.reconcile(relation text default null) returns int
+language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' as $$
+declare
+    failed text[] := '{}';
+    left_  int;
+begin
+    if shardman.my_id() is null then
+        return 0;
+    elsif not shardman.take_turn() then
+        return greatest(1, shardman.differences(relation));
+    end if;
+    if relation is null then
+        failed := shardman.mend_servers();
+        perform shardman.drop_former_tables();
+    end if;
+    left_ := shardman.differences(relation);
+    if left_ > 0 then
+        failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null);
+        left_ := shardman.differences(relation);
+    end if;
+    perform shardman.mend_privileges(relation);
+    perform shardman.clear_problems(relation, failed);
+    return left_ + case when relation is null and 'servers' = any (failed) then 1 else 0 end;
+end
+$$;
+comment on function shardman.reconcile(text) is
+    'makes this node match its metadata: servers, parents, sequences, slots, routes (of one table, or of all). Returns how many '
+    'differences are left; shardman.drift lists them. Waits for no lock longer than 0.3 s, raises nothing that one object caused, '
+    'does nothing where nothing is to be done';
+
+create or replace function shardman.reconcile_parts(parts text[]) returns void
+language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' as $$
+declare
+    failed text[];
+begin
+    if shardman.my_id() is not null and shardman.take_turn() then
+        failed := shardman.mend_partitions(null, parts);
+        delete from shardman.problems p where p.subject = any (parts) and p.subject <> all (failed);
+    end if;
+end
+$$;
+comment on function shardman.reconcile_parts(text[]) is 'as shardman.reconcile, for a few partitions';

@@ -1,0 +1,77 @@
+-- What happens on a node when metadata arrives. These triggers fire in the apply worker only. They are deferred to the
+-- end of its transaction: the locks that they take are held for an instant, and all rows of the transaction are there.
+
+create or replace function shardman.on_metadata() returns trigger
+language plpgsql set search_path = pg_catalog as $$
+declare
+    once constant text := format('%s %s', tg_table_name, pg_current_xact_id());
+begin
+    if tg_table_name <> 'tables' then
+        -- The first row of a transaction stands for all.
+        if current_setting('shardman.done_for_' || tg_table_name, true) = once then
+            return null;
+        end if;
+        perform set_config('shardman.done_for_' || tg_table_name, once, true);
+    end if;
+    -- An error here would end the stream of metadata, for good.
+    begin
+        if tg_table_name = 'partitions' then
+            perform shardman.reconcile_parts(array(select p.part_name from shardman.partitions p where p.changed_at >= now() and p.prv is null));
+        elsif tg_table_name = 'tables' then
+            if tg_op <> 'DELETE' then
+                perform shardman.reconcile(new.relation);
+            end if;
+        else
+            perform shardman.mend_servers();
+        end if;
+    exception when others or query_canceled then
+        begin
+            perform shardman.note_problem('metadata', sqlerrm);
+        exception when others then
+            raise warning 'shardman: %', sqlerrm;
+        end;
+    end;
+    return null;
+end
+$$;
+comment on function shardman.on_metadata() is 'brings the node in line with metadata that has arrived; whatever happens, it raises nothing';
+
+create or replace function shardman.stamp_partition() returns trigger
+language plpgsql set search_path = pg_catalog as $$
+begin
+    new.changed_at := clock_timestamp();
+    return new;
+end
+$$;
+comment on function shardman.stamp_partition() is 'writes down when this node heard of it, by its own clock';
+
+create or replace function shardman.forget_table() returns trigger
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.note_problem('former table ' || old.relation, 'is not sharded any more, its objects are still here');
+    return null;
+end
+$$;
+comment on function shardman.forget_table() is 'remembers a table that left the metadata, for shardman.drop_former_tables';
+
+do $$
+declare
+    tab text;
+begin
+    foreach tab in array array['nodes', 'node_secrets', 'tables', 'partitions', 'settings'] loop
+        if not exists (select from pg_catalog.pg_trigger where tgrelid = ('shardman.' || tab)::regclass and tgname = 'on_metadata') then
+            execute format('create constraint trigger on_metadata after insert or update or delete on shardman.%I '
+                           'deferrable initially deferred for each row execute function shardman.on_metadata()', tab);
+            execute format('alter table shardman.%I enable replica trigger on_metadata', tab);
+        end if;
+    end loop;
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'shardman.partitions'::regclass and tgname = 'stamp') then
+        create trigger stamp before insert or update on shardman.partitions for each row execute function shardman.stamp_partition();
+        alter table shardman.partitions enable always trigger stamp;
+    end if;
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'shardman.tables'::regclass and tgname = 'forget') then
+        create trigger forget after delete on shardman.tables for each row execute function shardman.forget_table();
+        alter table shardman.tables enable always trigger forget;
+    end if;
+end
+$$;
