@@ -15,7 +15,7 @@ from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
 from shardman.errors import UserError
-from shardman.pg.reach import Connection, Reach, plain
+from shardman.pg.reach import Connection, NodeError, Reach, in_words
 
 app = typer.Typer()
 
@@ -57,7 +57,9 @@ def exec_(
     with Reach(dsn) as reach:
         wanted = _wanted(reach, nodes, workers=workers)
         answers = [
-            Answer(node, ok=False, message=str(answer)) if isinstance(answer, UserError) else answer
+            Answer(node, ok=False, message=answer.problem)
+            if isinstance(answer, NodeError)
+            else answer
             for node, answer in reach.everywhere(
                 lambda node, session: _execute(node, session, text), wanted
             ).items()
@@ -90,7 +92,7 @@ def _execute(node: int, session: Connection, text: str) -> Answer:
         try:
             cursor.execute(text.encode())
         except psycopg.Error as error:
-            return Answer(node, ok=False, message=plain(error))
+            return Answer(node, ok=False, message=in_words(error).what)
         while cursor.nextset():
             pass
         message = cursor.statusmessage or ""

@@ -10,7 +10,7 @@ import psycopg
 from shardman.cli.app import app
 from shardman.cli.exits import Exit
 from shardman.errors import UserError
-from shardman.pg.reach import plain, scrub, unreadable
+from shardman.pg.reach import in_words, plain, scrub
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,14 +34,9 @@ def _fail(error: UserError) -> None:
 
 
 def _in_words(error: psycopg.Error) -> UserError:
-    """What the server said: its message, and its hint or else the detail."""
-    said = error.diag
-    if said.message_primary is None and type(error) is psycopg.ProgrammingError:
-        return unreadable()
-    if said.message_primary is None and isinstance(error, psycopg.OperationalError):
-        return UserError(f"the connection broke: {plain(error)}", "Check the server and try again")
     if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.UndefinedTable):
         return UserError(
-            plain(error), "Upgrade the schema of this database: shardman init LORD_DSN"
+            plain(error),
+            "Name a node of a cluster; an older schema is upgraded by: shardman init LORD_DSN",
         )
-    return UserError(plain(error), said.message_hint or said.message_detail or "")
+    return in_words(error)

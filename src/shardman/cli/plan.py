@@ -21,7 +21,7 @@ from shardman.errors import UserError
 from shardman.model.placement import Placement, Spread
 from shardman.model.plan import Plan
 from shardman.pg.metadata import read_cluster
-from shardman.pg.reach import Connection, Reach, plain
+from shardman.pg.reach import Connection, Reach, in_words
 from shardman.sql.loader import queries
 
 app = typer.Typer()
@@ -93,7 +93,8 @@ def _ask(reach: Reach, question: Question) -> Any:
     except (UserError, psycopg.OperationalError):
         return None
     except psycopg.Error as error:
-        raise UserError(f"node {question.node}: {plain(error)}") from None
+        said = in_words(error)
+        raise UserError(f"node {question.node}: {said.what}", said.hint) from None
     return next(iter(row.values())) if row else None
 
 

@@ -17,7 +17,7 @@ from shardman.model.cluster import Cluster
 from shardman.model.invariants import Finding, Picture, Placed, Range, judge
 from shardman.names import unquote
 from shardman.pg.metadata import read_cluster
-from shardman.pg.reach import Connection, Reach
+from shardman.pg.reach import Connection, NodeError, Reach
 from shardman.sql.loader import queries
 
 __all__ = ["Finding", "check"]
@@ -50,9 +50,9 @@ def _look(reach: Reach) -> list[Finding]:
     cluster, busy = _truth(reach)
     answers = reach.everywhere(lambda node, session: _picture(node, session, cluster))
     down = [
-        Finding(f"node {node}", answer.what, answer.hint)
+        Finding(f"node {node}", answer.problem, answer.hint)
         for node, answer in answers.items()
-        if isinstance(answer, UserError)
+        if isinstance(answer, NodeError)
     ]
     pictures = [p for p in answers.values() if isinstance(p, Picture)]
     return down + list(judge(cluster, pictures, busy))
@@ -122,13 +122,13 @@ def check_data(reach: Reach) -> list[Finding]:
     cluster, _ = _truth(reach)
     counted = reach.everywhere(lambda node, session: _rows_here(node, session, cluster))
     found = [
-        Finding(f"node {node}", answer.what, answer.hint)
+        Finding(f"node {node}", answer.problem, answer.hint)
         for node, answer in counted.items()
-        if isinstance(answer, UserError)
+        if isinstance(answer, NodeError)
     ]
     rows: dict[str, int] = {}
     for answer in counted.values():
-        if not isinstance(answer, UserError):
+        if not isinstance(answer, NodeError):
             found += answer[1]
             rows.update(answer[0])
     if not found:
@@ -184,8 +184,8 @@ def _counts_through_nodes(
             return int(row["rows"]) if row else 0
 
         for node, answer in reach.everywhere(count).items():
-            if isinstance(answer, UserError):
-                yield Finding(f"{relation} on node {node}", answer.what, answer.hint)
+            if isinstance(answer, NodeError):
+                yield Finding(f"{relation} on node {node}", answer.problem, answer.hint)
             elif answer != there:
                 yield Finding(
                     f"{relation} on node {node}",
@@ -208,7 +208,7 @@ def _copies_differ(reach: Reach, cluster: Cluster) -> Iterator[Finding]:
             if c.part_name in replicated
         }
 
-    by_node = {n: a for n, a in reach.everywhere(contents).items() if not isinstance(a, UserError)}
+    by_node = {n: a for n, a in reach.everywhere(contents).items() if not isinstance(a, NodeError)}
     for part in sorted(replicated):
         owner = cluster.primary(part).owner
         truth = by_node.get(owner, {}).get(part)

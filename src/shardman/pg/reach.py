@@ -24,6 +24,7 @@ APPLICATION = "shardman cli"
 CONNECT_SECONDS = 5
 # More threads than this gain nothing and could use up the connections of a small server.
 _AT_ONCE = 16
+_OTHER_NODE = re.compile(r'could not connect to server "shardman_node_([0-9]+)')
 # libpq: connection to server at "h" (1.2.3.4), port 5432 failed: FATAL:  role "x" does not exist
 _REASON = re.compile(r"connection to server .*? failed: (?:FATAL:\s+)?(.+)")
 _PASSWORD = re.compile(
@@ -116,6 +117,22 @@ def plain(error: BaseException, params: Mapping[str, Any] | None = None) -> str:
     return scrub(line).rstrip(".")
 
 
+def in_words(error: psycopg.Error) -> UserError:
+    """What a server or libpq said, and what to do about it."""
+    said = error.diag
+    if said.message_primary is None and type(error) is psycopg.ProgrammingError:
+        return unreadable()
+    if said.message_primary is None and isinstance(error, psycopg.OperationalError):
+        return UserError(f"the connection broke: {plain(error)}", "Check the server and try again")
+    other = _OTHER_NODE.search(said.message_primary or "")
+    if other and isinstance(error, psycopg.errors.SqlclientUnableToEstablishSqlconnection):
+        reason = plain(psycopg.OperationalError(said.message_detail or "no reason given"))
+        return UserError(
+            f"it cannot reach node {other[1]}: {reason}", "See shardman status for that node"
+        )
+    return UserError(plain(error), said.message_hint or said.message_detail or "")
+
+
 def scrub(text: str) -> str:
     """A text without the passwords of the connection strings in it."""
     text = _PASSWORD.sub(r"\1***", text)
@@ -135,6 +152,21 @@ def _advice(reason: str) -> str:
     if "translate host name" in low or "name or service" in low:
         return "Check the name of the host"
     return "Check that the server runs and that host and port are right"
+
+
+class NodeError(UserError):
+    """What is wrong with one node.
+
+    Args:
+        node: its id.
+        problem: what, without saying which node.
+        hint: what to do.
+    """
+
+    def __init__(self, node: int, problem: str, hint: str = "") -> None:
+        super().__init__(f"node {node}: {problem}", hint)
+        self.node = node
+        self.problem = problem.rstrip(".")
 
 
 class Reach:
@@ -238,11 +270,11 @@ class Reach:
         try:
             return connect(conninfo.make_conninfo("", **self.params(node_id)))
         except UserError as error:
-            raise UserError(f"node {node_id}: {error.what}", error.hint) from None
+            raise NodeError(node_id, error.what, error.hint) from None
 
     def everywhere(
         self, work: Callable[[int, Connection], T], nodes: Iterable[int] | None = None
-    ) -> dict[int, T | UserError]:
+    ) -> dict[int, T | NodeError]:
         """Does the same on several nodes at once, all members unless said otherwise.
 
         Returns:
@@ -252,11 +284,12 @@ class Reach:
         with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(wanted)))) as pool:
             return dict(zip(wanted, pool.map(lambda i: self._one(i, work), wanted), strict=True))
 
-    def _one(self, node_id: int, work: Callable[[int, Connection], T]) -> T | UserError:
+    def _one(self, node_id: int, work: Callable[[int, Connection], T]) -> T | NodeError:
         try:
             with self.open(node_id) as session:
                 return work(node_id, session)
-        except UserError as error:
+        except NodeError as error:
             return error
         except psycopg.Error as error:
-            return UserError(f"node {node_id}: {plain(error, self.params(node_id))}")
+            said = in_words(error)
+            return NodeError(node_id, said.what, said.hint)

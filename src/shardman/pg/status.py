@@ -11,7 +11,7 @@ import psycopg
 
 from shardman.errors import UserError
 from shardman.model.invariants import Finding
-from shardman.pg.reach import Connection, NodeRow, Reach, address, plain
+from shardman.pg.reach import Connection, NodeError, NodeRow, Reach, address, plain
 from shardman.sql.loader import queries
 
 Row = dict[str, Any]
@@ -122,7 +122,7 @@ _WHOLE = ("nodes", "tables", "commands")
 
 
 def _put_together(
-    reach: Reach, answers: Mapping[int, _Answer | UserError], told: Mapping[str, list[Row]]
+    reach: Reach, answers: Mapping[int, _Answer | NodeError], told: Mapping[str, list[Row]]
 ) -> Status:
     counts = {row["id"]: row for row in told["nodes"]}
     lord = answers.get(reach.lord)
@@ -150,7 +150,7 @@ def _shardlord(rows: list[Row]) -> Shardlord | None:
     return Shardlord(**rows[0]) if rows else None
 
 
-def _node(node: NodeRow, answer: _Answer | UserError, counts: Row, lag: int | None) -> NodeStatus:
+def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | None) -> NodeStatus:
     role = "lord" if node.lord else "worker"
     if node.lord and node.status is not None:
         role = "lord, worker"
@@ -164,8 +164,8 @@ def _node(node: NodeRow, answer: _Answer | UserError, counts: Row, lag: int | No
         "replicas": counts.get("replicas", 0),
         "lag_bytes": lag,
     }
-    if isinstance(answer, UserError):
-        return NodeStatus(**known, why=answer.what)
+    if isinstance(answer, NodeError):
+        return NodeStatus(**known, why=answer.problem)
     return NodeStatus(
         **known,
         version=answer.info["version"],
@@ -178,7 +178,7 @@ def _node(node: NodeRow, answer: _Answer | UserError, counts: Row, lag: int | No
     )
 
 
-def _sizes(answers: Mapping[int, _Answer | UserError]) -> dict[str, tuple[int, int | None]]:
+def _sizes(answers: Mapping[int, _Answer | NodeError]) -> dict[str, tuple[int, int | None]]:
     """Bytes and estimated rows of each partition's primary, as its node says."""
     return {
         p["part_name"]: (p["bytes"], p["rows"])
@@ -190,7 +190,7 @@ def _sizes(answers: Mapping[int, _Answer | UserError]) -> dict[str, tuple[int, i
 
 
 def _partitions(
-    answers: Mapping[int, _Answer | UserError], sizes: Mapping[str, tuple[int, int | None]]
+    answers: Mapping[int, _Answer | NodeError], sizes: Mapping[str, tuple[int, int | None]]
 ) -> tuple[Row, ...]:
     first = next((a for a in answers.values() if isinstance(a, _Answer)), None)
     if first is None:
@@ -213,12 +213,13 @@ def _with_size(table: Row, sizes: Mapping[str, tuple[int, int | None]]) -> Row:
     }
 
 
-def _problems(answers: Mapping[int, _Answer | UserError]) -> Iterable[Finding]:
+def _problems(answers: Mapping[int, _Answer | NodeError]) -> Iterable[Finding]:
+    # What is down first: most of the rest may follow from it.
     for node, answer in answers.items():
-        if isinstance(answer, UserError):
-            yield Finding(f"node {node}", answer.what.removeprefix(f"node {node}: "), answer.hint)
-            continue
-        for row in answer.problems:
+        if isinstance(answer, NodeError):
+            yield Finding(f"node {node}", answer.problem, answer.hint)
+    for node, answer in answers.items():
+        for row in () if isinstance(answer, NodeError) else answer.problems:
             yield Finding(f"{row['subject']} on node {node}", row["problem"], row["hint"])
 
 

@@ -7,7 +7,7 @@ create or replace view shardman.status_problems as
     union all
     select 'subscription ' || s.subscription,
            case when not s.enabled then 'is disabled'
-                else 'is not running' || case when s.errors > 0 then format(', it failed %s times', s.errors) else '' end end,
+                else 'is not running' || case when s.errors > 0 then format('; errors so far: %s', s.errors) else '' end end,
            'Until it runs this node does not hear of changes; the server''s log says why it stopped'
       from shardman.status_subscriptions s
      where s.cmd_id is null and not (s.enabled and s.running)
