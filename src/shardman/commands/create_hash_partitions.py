@@ -99,8 +99,8 @@ class CreateHashPartitions:
             shadow,
             Step("conversion_copy", f"copy {name} into its partitions", make),
             Step("conversion_index", "build indexes", make),
-            Step("conversion_catch_up", f"catch up with writes to {name}", here),
-            Step("conversion_verify", "compare partitions and table", here),
+            Step("conversion_catch_up", f"catch up with writes to {name}", make),
+            Step("conversion_verify", "compare partitions and table", make),
             Step("conversion_fence", f"switch {name} to its partitions", make),
         )
 
@@ -162,6 +162,6 @@ class CreateHashPartitions:
 
     def _locked_warning(self, described: Mapping[str, Any]) -> str:
         return (
-            f"{self.relation} has no key by which its rows could be told apart: it was locked while"
-            f" about {described['rows']} rows were copied."
+            f"{self.relation} has no key by which its rows could be told apart: it is locked while"
+            f" its rows, about {described['rows']}, are copied."
         )

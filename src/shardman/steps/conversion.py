@@ -104,6 +104,28 @@ async def sessions(run: Run, node: int) -> AsyncIterator[list[Connection]]:
             await conn.close()
 
 
+async def check_unchanged(conn: Connection, table: str, definition: dict[str, Json]) -> None:
+    """Raises UserError when somebody has changed the table since it was described."""
+    if await find(conn, table) is None:
+        raise UserError(f"{table} was dropped or renamed while it was being sharded", "Try again")
+    if changed := await value(
+        conn, "select shardman.changed_definition(%s, %s)", table, Jsonb(definition)
+    ):
+        raise UserError(f"{table} was changed while it was being sharded ({changed})", "Try again")
+
+
+@asynccontextmanager
+async def explained(
+    conn: Connection, table: str, definition: dict[str, Json]
+) -> AsyncIterator[None]:
+    """A statement that fails because somebody changes the table meanwhile says so."""
+    try:
+        yield
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError):
+        await check_unchanged(conn, table, definition)
+        raise
+
+
 # -- the log ----------------------------------------------------------------------------------------
 
 
@@ -320,7 +342,8 @@ class ConversionCopy:
         shadow = names.shadow(self.relation, run.cmd_id)
         for _ in range(MAX_COPIES):
             try:
-                await self._copy(run, conn, shadow)
+                async with explained(conn, self.relation, self.definition):
+                    await self._copy(run, conn, shadow)
             except Rewritten:
                 # What is in the log stays: bringing a key up to date twice does no harm.
                 await conn.execute(
@@ -443,9 +466,12 @@ class ConversionCatchUp:
 
     node: int
     relation: str
+    definition: dict[str, Json]
 
     async def do(self, run: Run) -> None:
-        await catch_up(run, await run.node(self.node), self.relation)
+        conn = await run.node(self.node)
+        async with explained(conn, self.relation, self.definition):
+            await catch_up(run, conn, self.relation)
 
     async def undo(self, run: Run) -> None:
         """Nothing was made."""
@@ -474,15 +500,18 @@ class ConversionVerify:
 
     node: int
     relation: str
+    definition: dict[str, Json]
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         for _ in range(MAX_COPIES):
-            await catch_up(run, conn, self.relation)
             try:
-                table, shadow = await self._contents(run, conn)
+                async with explained(conn, self.relation, self.definition):
+                    await catch_up(run, conn, self.relation)
+                    table, shadow = await self._contents(run, conn)
             except Rewritten:
                 continue
+            await check_unchanged(conn, self.relation, self.definition)
             if table != shadow:
                 raise UserError(
                     f"{self.relation} has {table.rows} rows and its partitions {shadow.rows},"

@@ -27,7 +27,14 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import relation as find
 from shardman.steps.catalog import value
 from shardman.steps.convergence import end_prepared
-from shardman.steps.conversion import UNDO_TRIES, catch_up, lock_patiently, parts_of
+from shardman.steps.conversion import (
+    UNDO_TRIES,
+    catch_up,
+    check_unchanged,
+    explained,
+    lock_patiently,
+    parts_of,
+)
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 
 _Work = Callable[[Connection], Awaitable[None]]
@@ -101,15 +108,12 @@ async def _state(conn: Connection, target: Conversion) -> str:
 
 
 async def _still_the_same(conn: Connection, target: Conversion) -> None:
-    """Raises UserError when somebody has changed the table since it was described."""
-    definition = Jsonb(target.definition)
-    if changed := await value(
-        conn, "select shardman.changed_definition(%s, %s)", target.relation, definition
+    """Raises UserError when somebody has changed the table, or made what depends on it, since it was
+    described."""
+    await check_unchanged(conn, target.relation, target.definition)
+    if ahead := await value(
+        conn, "select shardman.overrun_sequences(%s)", Jsonb(target.definition)
     ):
-        raise UserError(
-            f"{target.relation} was changed while it was being sharded ({changed})", "Try again"
-        )
-    if ahead := await value(conn, "select shardman.overrun_sequences(%s)", definition):
         raise UserError(f"{ahead} went on too far while the table was being sharded", "Try again")
     if obstacle := await value(
         conn,
@@ -138,7 +142,8 @@ class ConversionFence(Conversion):
 
     async def do(self, run: Run) -> None:
         async def before(conn: Connection) -> None:
-            await catch_up(run, conn, self.relation)
+            async with explained(conn, self.relation, self.definition):
+                await catch_up(run, conn, self.relation)
 
         async def under_lock(conn: Connection) -> None:
             await conn.execute(
@@ -214,7 +219,7 @@ class DropAside:
         conn = await run.node(self.node)
         name = self._aside(run)
         if "rows" in run.memory:
-            run.say(f"Sharded {run.memory['rows']} rows.")
+            run.say(f"Copied {run.memory['rows']} rows and found them equal.")
         async with rolled_back(conn):
             if await find(conn, name) is not None:
                 await lock_patiently(run, conn, self.node, name, "access exclusive", UNDO_TRIES)
