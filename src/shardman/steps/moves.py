@@ -30,10 +30,9 @@ class RunMoves:
 
     async def do(self, run: Run) -> None:
         command = Rebalance(self.relation, self.by)
-        todo = list(command.placement(await run.facts(command)).moves)
-        ended = await _run_all(run, todo)
+        ended = await _run_all(run, list(command.placement(await run.facts(command)).moves))
         failed = [e for e in ended if e.status != "success"]
-        run.say(f"Moved {len(ended) - len(failed)} of {len(todo)} partitions.")
+        run.say(f"Moved {len(ended) - len(failed)} of {len(ended)} partitions.")
         for each in failed:
             run.say(
                 f"{each.move.part_name} stays on node {each.move.src}: {each.error or each.status}"

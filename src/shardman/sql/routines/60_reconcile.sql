@@ -12,7 +12,7 @@ language sql volatile set search_path = pg_catalog as $$
      where a.backend_type = 'client backend'
        and a.datid = (select oid from pg_database where datname = current_database())
        and a.pid <> pg_backend_pid()
-       and a.application_name not like 'shardman lord%'
+       and a.application_name not like 'shardman%'
        and a.xact_start < moment
 $$;
 comment on function shardman.older_transactions(timestamptz) is
