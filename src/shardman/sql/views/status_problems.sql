@@ -1,9 +1,14 @@
 -- What is wrong, seen from this node, and what to do about it.
 
 create or replace view shardman.status_problems as
+    -- What has just changed is being brought in line.
     select d.subject, d.problem, coalesce(d.hint, '') as hint from shardman.drift d
+     where d.since is null or d.since < clock_timestamp() - interval '10 seconds'
     union all
+    -- The shardlord cleans up right after a command; it deserves a moment.
     select l.subject, l.problem, l.hint from shardman.leftovers l
+     where not exists (select from shardman.cmd_log c
+                        where c.id = l.cmd_id and c.ended_at > clock_timestamp() - interval '30 seconds')
     union all
     select 'subscription ' || s.subscription,
            case when not s.enabled then 'is disabled'
