@@ -39,4 +39,6 @@ def _in_words(error: psycopg.Error) -> UserError:
             plain(error),
             "Name a node of a cluster; an older schema is upgraded by: shardman init LORD_DSN",
         )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return UserError(plain(error), "Connect as the owner of the schema shardman")
     return in_words(error)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from shardman.model.cluster import Cluster, Table
+from shardman.model.cluster import Cluster, Copy, Table
 
 LORD_NODE = 0
 _PART = re.compile(r'"(?:[^"]|"")*"|[^".]+')
@@ -95,12 +95,23 @@ def judge(
             that command's business.
     """
     pictures = tuple(pictures)
-    yield from metadata_of_its_own(cluster)
+    copies = _by_part(cluster)
+    yield from metadata_of_its_own(cluster, copies)
     yield from metadata_differs(pictures)
     for picture in pictures:
         yield from picture.faults
-        yield from placement(cluster, picture, busy)
+        yield from placement(copies, picture, busy)
     yield from sequences(pictures)
+
+
+Copies = Mapping[str, Sequence[Copy]]
+
+
+def _by_part(cluster: Cluster) -> Copies:
+    copies: dict[str, list[Copy]] = {}
+    for copy in cluster.copies:
+        copies.setdefault(copy.part_name, []).append(copy)
+    return copies
 
 
 def partition_names(table: Table) -> Iterator[str]:
@@ -118,15 +129,14 @@ def _last(relation: str) -> str:
     return str(_PART.findall(relation)[-1])
 
 
-def metadata_of_its_own(cluster: Cluster) -> Iterator[Finding]:
+def metadata_of_its_own(cluster: Cluster, copies: Copies) -> Iterator[Finding]:
     """Each partition has one primary on an active worker, and its copies form one list."""
     for table in cluster.tables.values():
         for part in partition_names(table):
-            yield from _copies(cluster, part)
+            yield from _succession(cluster, part, copies.get(part, ()))
 
 
-def _copies(cluster: Cluster, part: str) -> Iterator[Finding]:
-    copies = cluster.copies_of(part)
+def _succession(cluster: Cluster, part: str, copies: Sequence[Copy]) -> Iterator[Finding]:
     primaries = [c for c in copies if c.prv is None]
     if len(primaries) != 1:
         yield Finding(part, f"has {len(primaries)} primaries in the metadata, one is needed")
@@ -165,10 +175,11 @@ def metadata_differs(pictures: tuple[Picture, ...]) -> Iterator[Finding]:
             )
 
 
-def placement(cluster: Cluster, picture: Picture, busy: frozenset[str]) -> Iterator[Finding]:
+def placement(copies: Copies, picture: Picture, busy: frozenset[str]) -> Iterator[Finding]:
     """The data table is attached on the primary's node only; elsewhere is a route to it."""
-    for part, primary in cluster.primaries.items():
-        if part in busy or primary.relation in busy:
+    for part, all_copies in copies.items():
+        primary = next((c for c in all_copies if c.prv is None), None)
+        if primary is None or part in busy or primary.relation in busy:
             continue
         placed = picture.placed.get(part)
         here = f"{part} on node {picture.node}"
@@ -178,7 +189,7 @@ def placement(cluster: Cluster, picture: Picture, busy: frozenset[str]) -> Itera
             yield from _primary_here(here, placed)
         else:
             yield from _route_here(here, placed, primary.owner)
-            replica = any(c.owner == picture.node for c in cluster.copies_of(part))
+            replica = any(c.owner == picture.node for c in all_copies)
             if placed.data and not replica:
                 yield Finding(here, "there is a data table, and no copy belongs here")
             elif replica and not placed.data:
