@@ -133,20 +133,50 @@ def test_status_says_what_is_wrong_and_what_to_do(
     assert json.loads(shardman("status", "--json").out)["healthy"] is False
 
 
+LEFT = {
+    "replication slot shardman_{}_c98765": (
+        "select pg_create_logical_replication_slot('shardman_{}_c98765', 'pgoutput')",
+        "select pg_drop_replication_slot('shardman_{}_c98765')",
+    ),
+    "publication shardman_{}_c98765": (
+        "create publication shardman_{}_c98765",
+        "drop publication shardman_{}_c98765",
+    ),
+    "foreign server shardman_node_7_c98765": (
+        "create server shardman_node_7_c98765 foreign data wrapper postgres_fdw",
+        "drop server shardman_node_7_c98765",
+    ),
+    "table odd_aside_c98765": (
+        "create table odd_aside_c98765 (a int)",
+        "drop table odd_aside_c98765",
+    ),
+    "table shardman_c98765_odd": (
+        "create table shardman_c98765_odd (a int)",
+        "drop table shardman_c98765_odd",
+    ),
+    "trigger ~shardman_log_c98765_row on odd": (
+        (
+            'create table odd (a int); create trigger "~shardman_log_c98765_row" before insert on odd'
+            " for each row execute function suppress_redundant_updates_trigger()"
+        ),
+        "drop table odd",
+    ),
+}
+
+
 def test_leftovers_are_found(lord: Cluster, shardman: Run) -> None:
     cluster = lord.value(0, "select cluster from shardman.local")
-    lord.sql(
-        0, f"select pg_create_logical_replication_slot('shardman_{cluster}_c98765', 'pgoutput')"
-    )
-    lord.sql(0, "create table odd_aside_c98765 (a int)")
+    for make, _ in LEFT.values():
+        lord.sql(0, make.replace("{}", cluster))
     try:
         found = json.loads(shardman("check", "--patience", "0", "--json").out)
-        subjects = " ".join(f["subject"] for f in found)
-        assert f"replication slot shardman_{cluster}_c98765 on node 0" in subjects
-        assert "table odd_aside_c98765 on node 0" in subjects
+        assert sorted(f["subject"] for f in found) == sorted(
+            left.replace("{}", cluster) + " on node 0" for left in LEFT
+        )
+        assert {f["what"] for f in found} == {"left by command 98765, which is unknown"}
     finally:
-        lord.sql(0, f"select pg_drop_replication_slot('shardman_{cluster}_c98765')")
-        lord.sql(0, "drop table odd_aside_c98765")
+        for _, drop in LEFT.values():
+            lord.sql(0, drop.replace("{}", cluster))
     assert shardman("check", "--patience", "0").code == 0
 
 

@@ -14,23 +14,39 @@ create or replace view shardman.our_objects as
         select 'prepared transaction', gid from pg_catalog.pg_prepared_xacts where database = current_database()
     ), parsed as (
         select kind, name,
-               regexp_match(name, '^shardman_meta_([a-z0-9]{6})(?:_([0-9]+))?$') as meta,
-               regexp_match(name, '^shardman_([a-z0-9]{6})_c([0-9]+)(?:_|$)') as command,
-               regexp_match(name, '^shardman_([a-z0-9]{6})_([0-9]+)_([0-9]+)$') as channel
+               regexp_match(name, '^shardman_meta_([a-z0-9]{6})(?:_([0-9]{1,9}))?$') as meta,
+               regexp_match(name, '^shardman_([a-z0-9]{6})_c([0-9]{1,18})(?:_|$)') as command,
+               regexp_match(name, '^shardman_([a-z0-9]{6})_([0-9]{1,9})_([0-9]{1,9})$') as channel
           from named where name like 'shardman\_%'
     )
     select kind, name, coalesce(meta[1], command[1], channel[1]) as cluster, command[2]::bigint as cmd_id,
            meta[2]::int as meta_node, channel[2]::int as channel_from, channel[3]::int as channel_to
-      from parsed
+      from parsed where coalesce(meta, command, channel) is not null
     union all
     select 'foreign server', srvname::text, (select l.cluster from shardman.local l),
-           (regexp_match(srvname, '_c([0-9]+)$'))[1]::bigint, null, null, null
-      from pg_catalog.pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[0-9]+)?$'
+           (regexp_match(srvname, '_c([0-9]{1,18})$'))[1]::bigint, null, null, null
+      from pg_catalog.pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[0-9]{1,18})?$'
     union all
+    -- Set aside (x_aside_c5), built beside the real one (shardman_c5_x), or a helper (shardman.log_c5).
     select 'table', shardman.relation_text(n.nspname, c.relname), (select l.cluster from shardman.local l),
-           (regexp_match(c.relname, '_aside_c([0-9]+)$'))[1]::bigint, null, null, null
+           coalesce((regexp_match(c.relname, '_aside_c([0-9]{1,18})$'))[1],
+                    (regexp_match(c.relname, '^shardman_c([0-9]{1,18})_'))[1],
+                    (regexp_match(c.relname, '_c([0-9]{1,18})$'))[1])::bigint, null, null, null
       from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where c.relname ~ '_aside_c[0-9]+$' and c.relkind in ('r', 'p', 'f');
+     where c.relkind in ('r', 'p', 'f')
+       and (c.relname ~ '_aside_c[0-9]{1,18}$' or c.relname ~ '^shardman_c[0-9]{1,18}_'
+            or n.nspname = 'shardman' and c.relname ~ '_c[0-9]{1,18}$')
+    union all
+    select 'function', p.oid::regprocedure::text, (select l.cluster from shardman.local l),
+           (regexp_match(p.proname, '_c([0-9]{1,18})$'))[1]::bigint, null, null, null
+      from pg_catalog.pg_proc p
+     where p.pronamespace = (select n.oid from pg_catalog.pg_namespace n where n.nspname = 'shardman')
+       and p.proname ~ '_c[0-9]{1,18}$'
+    union all
+    select 'trigger', t.tgname || ' on ' || t.tgrelid::regclass, (select l.cluster from shardman.local l),
+           (regexp_match(t.tgname, '_c([0-9]{1,18})(_|$)'))[1]::bigint, null, null, null
+      from pg_catalog.pg_trigger t
+     where not t.tgisinternal and t.tgname ~ '^~?shardman_.*_c[0-9]{1,18}(_|$)';
 comment on view shardman.our_objects is
     'this node: what shardman has made under names of its own, and for which command or channel';
 
