@@ -138,19 +138,18 @@ def _farewell(
         return
     for name, dsn in {"lord": cluster.lord_dsn, **_named(cluster)}.items():
         screen.plain(f"{name:<9} {dsn}")
-    dsn = next(iter(cluster.worker_dsns.values()))
+    screen.plain(f'\nexport SHARDMAN_DSN="{cluster.worker_dsns[1]}"')
     screen.end(
         good,
         words,
         [
-            (f'export SHARDMAN_DSN="{dsn}"', "any node will do"),
             ("shardman status --partitions", "nodes, tables, what is wrong"),
-            ("shardman move-part flights_7 1", "with progress; add --plan to see the steps"),
+            ("shardman move-part flights_7 1 --plan", "the steps; without --plan they are done"),
             ("shardman exec 'select count(*) from flights'", "on every node"),
             ('psql "$SHARDMAN_DSN"', "any client, any node"),
             (f"shardman local down --dir {cluster.directory} --wipe", "stop and remove it"),
         ],
-        "The cluster stays up. Try next:",
+        "The cluster stays up. After the export above, try next:",
     )
 
 

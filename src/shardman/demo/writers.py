@@ -20,6 +20,8 @@ from shardman.testing.load import Load
 Connection = psycopg.Connection[tuple[object, ...]]
 
 CLIENTS_PER_NODE = 2
+# Clients that think a little: the wait that a move causes is to be seen, not the one for a processor.
+_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Writers:
     def __init__(self, dsns: Sequence[str], flights: int) -> None:
         self.work = Work(flights)
         self.clients = CLIENTS_PER_NODE * len(dsns)
-        self.load = Load(dsns, [self.work.mixed], workers=self.clients)
+        self.load = Load(dsns, [self.work.mixed], workers=self.clients, pause=_PAUSE_S)
         self.phases: list[Seen] = []
         self._mark = (0.0, 0, 0, 0)
 

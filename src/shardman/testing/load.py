@@ -103,6 +103,7 @@ class Load:
         dsns: of the nodes; worker i uses the i-th, round and round.
         work: worker i does the i-th, round and round.
         reconnect: whether a lost connection is part of the plan (nodes are killed), not an error.
+        pause: how long a client thinks between two transactions, in seconds; on average.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class Load:
         workers: int = 6,
         marks: str | None = None,
         reconnect: bool = False,
+        pause: float = 0.0,
     ) -> None:
         self._dsns = dsns
         self._work = work
         self._marks = marks
         self._reconnect = reconnect
+        self._pause = pause
         self._stop = threading.Event()
         self.tallies = [Tally() for _ in range(workers)]
         self._threads = [
@@ -178,6 +181,8 @@ class Load:
                     time.sleep(0.1)
             except AssertionError as error:
                 tally.errors.append(str(error))
+            if self._pause:
+                self._stop.wait(rng.random() * 2 * self._pause)
         if conn is not None:
             conn.close()
 
