@@ -147,17 +147,19 @@ class ConversionLog:
             await conn.execute("commit")
 
     async def undo(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        if await value(conn, "select to_regclass(format('shardman.log_c%%s', %s))", run.cmd_id):
-            async with rolled_back(conn):
-                if await find(conn, self.relation) is not None:
-                    await lock_patiently(
-                        run, conn, self.node, self.relation, "access exclusive", UNDO_TRIES
-                    )
-                await conn.execute(
-                    "select shardman.stop_conversion_log(%s, %s)", (self.relation, run.cmd_id)
-                )
-                await conn.execute("commit")
+        await stop_log(run, self.node)
+
+
+async def stop_log(run: Run, node: int) -> None:
+    """Drops the log with its triggers and functions, wherever the table is by now."""
+    conn = await run.node(node)
+    if (table := await value(conn, "select shardman.logged_table(%s)", run.cmd_id)) is None:
+        await conn.execute("select shardman.stop_conversion_log(%s)", (run.cmd_id,))
+        return
+    async with rolled_back(conn):
+        await lock_patiently(run, conn, node, table, "access exclusive", UNDO_TRIES)
+        await conn.execute("select shardman.stop_conversion_log(%s)", (run.cmd_id,))
+        await conn.execute("commit")
 
 
 # -- the shadow -------------------------------------------------------------------------------------

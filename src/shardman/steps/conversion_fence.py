@@ -28,12 +28,11 @@ from shardman.steps.catalog import relation as find
 from shardman.steps.catalog import value
 from shardman.steps.convergence import end_prepared
 from shardman.steps.conversion import (
-    UNDO_TRIES,
     catch_up,
     check_unchanged,
     explained,
-    lock_patiently,
     parts_of,
+    stop_log,
 )
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 
@@ -220,11 +219,7 @@ class DropAside:
         name = self._aside(run)
         if "rows" in run.memory:
             run.say(f"Copied {run.memory['rows']} rows and found them equal.")
-        async with rolled_back(conn):
-            if await find(conn, name) is not None:
-                await lock_patiently(run, conn, self.node, name, "access exclusive", UNDO_TRIES)
-            await conn.execute("select shardman.stop_conversion_log(%s, %s)", (name, run.cmd_id))
-            await conn.execute("commit")
+        await stop_log(run, self.node)
         if (found := await find(conn, name)) is not None:
             try:
                 await conn.execute(sql.SQL("drop table {}").format(found))

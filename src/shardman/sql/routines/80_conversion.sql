@@ -102,21 +102,32 @@ $$;
 comment on function shardman.start_conversion_log(text, bigint) is
     'from the commit of this on every write to the table is in the log; needs a SHARE ROW EXCLUSIVE lock on the table';
 
-create or replace function shardman.stop_conversion_log(relation text, cmd_id bigint) returns void
+create or replace function shardman.logged_table(cmd_id bigint) returns text
+language sql stable set search_path = pg_catalog as $$
+    select shardman.metadata_name(t.tgrelid)
+      from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+     where p.proname = 'log_c' || cmd_id and p.pronamespace = 'shardman'::regnamespace
+     limit 1
+$$;
+comment on function shardman.logged_table(bigint) is
+    'the table whose writes a conversion logs, whatever it is called by now; null when there is none';
+
+create or replace function shardman.stop_conversion_log(cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
-    log  constant text := format('log_c%s', cmd_id);
+    log constant text := format('log_c%s', cmd_id);
+    tab constant text := shardman.sql_name(shardman.logged_table(cmd_id));
 begin
-    if shardman.find_relation(relation) is not null then
-        execute format('drop trigger if exists "~shardman_%s_row" on %s', log, shardman.sql_name(relation));
-        execute format('drop trigger if exists "~shardman_%s_all" on %s', log, shardman.sql_name(relation));
+    if tab is not null then
+        execute format('drop trigger if exists "~shardman_%s_row" on %s', log, tab);
+        execute format('drop trigger if exists "~shardman_%s_all" on %s', log, tab);
     end if;
     execute format('drop function if exists shardman.%s()', log);
     execute format('drop function if exists shardman.replay_c%s()', cmd_id);
     execute format('drop table if exists shardman.%s', log);
 end
 $$;
-comment on function shardman.stop_conversion_log(text, bigint) is
+comment on function shardman.stop_conversion_log(bigint) is
     'drops the log of a conversion with all that belongs to it; needs an ACCESS EXCLUSIVE lock on the table';
 
 -- The copy --------------------------------------------------------------------------------------
