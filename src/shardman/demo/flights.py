@@ -43,8 +43,8 @@ class Flights:
     # -- the truth about the questions that the demo asks -----------------------------------------
 
     def carriers(self) -> list[tuple[str, int]]:
-        """The three with most flights."""
-        return Counter(line.split(",")[_CARRIER] for line in self.lines).most_common(3)
+        """The two with most flights."""
+        return Counter(line.split(",")[_CARRIER] for line in self.lines).most_common(2)
 
     def delays(self) -> list[tuple[str, Decimal]]:
         """The mean delay of departures by airport, to one decimal."""

@@ -149,4 +149,4 @@ class Screen:
         return text
 
     def _print(self, what: RenderableType) -> None:
-        self.console.print(Padding(what, _INDENT))
+        self.console.print(Padding(what, _INDENT, expand=False))

@@ -108,6 +108,7 @@ class Writers:
 
     def __init__(self, dsns: Sequence[str], flights: int) -> None:
         self.work = Work(flights)
+        self.nodes = len(dsns)
         self.clients = CLIENTS_PER_NODE * len(dsns)
         self.load = Load(dsns, [self.work.mixed], workers=self.clients, pause=_PAUSE_S)
         self.phases: list[Seen] = []

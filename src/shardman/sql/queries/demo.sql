@@ -41,7 +41,7 @@ to stdout (format csv, null 'NA')
 select count(*) from flights
 
 -- name: carriers
-select carrier, count(*) from flights group by carrier order by 2 desc limit 3
+select carrier, count(*) from flights group by carrier order by 2 desc limit 2
 
 -- name: delays
 select origin, round(avg(dep_delay), 1) from flights group by origin order by origin
