@@ -129,6 +129,7 @@ class MovePart:
                     "tell all nodes",
                     {"relation": facts.cluster.primary(part).relation},
                 ),
+                Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
             warnings=(_keyless(part),) if keyless or identity == "full" else (),
         )

@@ -120,6 +120,25 @@ class FreshRoute:
         await conn.execute(sql.SQL("drop server if exists {} cascade").format(server))
 
 
+@step("end_fresh_route")
+@dataclass(frozen=True)
+class EndFreshRoute:
+    """Drops the foreign server of `FreshRoute`. While a transaction older than the move is open the
+    route stays on it; then the source's own reconciliation drops it later."""
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.src)
+        server = names.fresh_server(self.dest, run.cmd_id)
+        await conn.execute("select shardman.drop_unused_server(%s)", (server,))
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+
 @step("drop_old_copy")
 @dataclass(frozen=True)
 class DropOldCopy:

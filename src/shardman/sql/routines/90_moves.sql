@@ -133,6 +133,26 @@ $$;
 comment on function shardman.make_fresh_server(int, text) is
     'a second foreign server for a node: routes on it use connections of their own, whose snapshots are younger than the move that made it';
 
+create or replace function shardman.drop_unused_server(server text) returns bool
+language plpgsql set search_path = pg_catalog as $$
+declare
+    oid_ constant oid := (select oid from pg_foreign_server where srvname = server);
+    role name;
+begin
+    if oid_ is null or exists (select from pg_foreign_table where ftserver = oid_) then
+        return false;
+    end if;
+    for role in select usename from pg_user_mappings where srvid = oid_ loop
+        execute format('drop user mapping if exists for %s server %I',
+                       case when role = 'public' then 'public' else quote_ident(role) end, server);
+    end loop;
+    execute format('drop server %I', server);
+    return true;
+end
+$$;
+comment on function shardman.drop_unused_server(text) is
+    'drops a foreign server with its user mappings unless a foreign table is on it; whether it did. Never cascades to tables';
+
 create or replace function shardman.fence_out(part_name text, aside name) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
