@@ -46,7 +46,11 @@ class _Ticking:
         self._words = words
 
     def __rich__(self) -> Text:
-        return Text.assemble(f"{self._words} ", (f"{time.monotonic() - self._begun:.0f} s", "dim"))
+        seconds = f"{time.monotonic() - self._begun:.0f} s"
+        # On one line: what has wrapped cannot be wiped off again.
+        return Text.assemble(
+            (f"{seconds:>4} ", "dim"), self._words, no_wrap=True, overflow="ellipsis"
+        )
 
 
 class Screen:
