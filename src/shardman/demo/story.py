@@ -114,7 +114,7 @@ class Demo:
         self.screen.chapter(
             "A partition moves while clients write",
             f"{writers.clients} clients, {writers.nodes} nodes: they book seats, look and then book,"
-            " move passengers between\nflights in transactions over two nodes, and add flights.",
+            " move passengers between flights in transactions over two nodes, and add flights.",
         )
         with self.screen.working("writing") as say:
             self._wait(_WARM_UP_S, writers, say)
@@ -187,8 +187,9 @@ class Demo:
             wrong = self._compare(through)
             self._check(
                 wrong == 0,
-                f"{len(self.data):,} rows through worker {through}: each line of the file once,"
-                f" {wrong} wrong, missing or doubled",
+                f"{len(self.data):,} lines in the file, each there once, through worker {through}"
+                if wrong == 0
+                else f"{wrong} lines of the file are missing, doubled or changed",
             )
             say("adding up on every node")
             self._check_totals(writers)
