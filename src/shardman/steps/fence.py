@@ -64,6 +64,7 @@ class VerifyCopy:
         emitter = await run.node(self.src)
         name = await data_table(emitter, self.part)
         for timeout_ms, pause in patience():
+            await catch_up(run, emitter, names.move_stream(run.cluster_id, run.cmd_id))
             try:
                 async with run.fence:
                     await self._snapshots(run, source, dest, emitter, name, timeout_ms)
@@ -92,8 +93,6 @@ class VerifyCopy:
         name: str,
         timeout_ms: int,
     ) -> None:
-        locker = await run.node(self.dest)  # only to know that the destination is there
-        await locker.execute("select 1")
         holder = await run.extra(self.src)
         try:
             async with rolled_back(holder), rolled_back(source), rolled_back(dest):
@@ -155,16 +154,23 @@ class FenceMove:
         async with rolled_back(source), rolled_back(dest):
             await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
             await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
-            await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
-            if whom := await value(dest, "select shardman.old_snapshots()"):
+            whom, _ = await asyncio.gather(
+                value(dest, "select shardman.old_snapshots()"),
+                drain(emitter, names.move_stream(run.cluster_id, run.cmd_id)),
+            )
+            if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
             await asyncio.gather(
                 source.execute("select shardman.fence_out(%s, %s)", (self.part, aside)),
                 dest.execute("select shardman.fence_in(%s)", (self.part,)),
             )
-            for conn, node in ((source, self.src), (dest, self.dest)):
-                gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
-                await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
+            await asyncio.gather(
+                self._prepare(run, source, self.src), self._prepare(run, dest, self.dest)
+            )
+
+    async def _prepare(self, run: Run, conn: Connection, node: int) -> None:
+        gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
+        await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
 
     async def undo(self, run: Run) -> None:
         # Each node for itself: one that is down must not keep the other's locks up.

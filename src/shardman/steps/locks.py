@@ -15,9 +15,8 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg import sql
 
-from shardman.errors import UserError
 from shardman.steps.base import Connection, Run
-from shardman.steps.catalog import relation, value
+from shardman.steps.catalog import value
 
 #: lock_timeout of one try after the other, in ms. Short first: most transactions are.
 LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
@@ -50,19 +49,15 @@ async def begin_locked(
 ) -> None:
     """Opens a transaction that holds locks on tables, taken in this order.
 
+    Args:
+        timeout_ms: how long each lock may be waited for.
+
     Raises:
         Busy: with whom we waited for; the transaction is rolled back.
     """
     await conn.execute("begin")
-    await conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(timeout_ms)))
     try:
-        for table in tables:
-            found = await relation(conn, table)
-            if found is None:
-                raise UserError(f"{table} is not on node {node}", 'See what "shardman check" says')
-            await conn.execute(
-                sql.SQL("lock table only {} in {} mode").format(found, sql.SQL(mode))
-            )
+        await conn.execute("select shardman.lock_tables(%s, %s, %s)", (tables, mode, timeout_ms))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         await conn.execute("rollback")
         whom = await value(conn, "select shardman.holders(%s)", tables)

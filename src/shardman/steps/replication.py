@@ -18,7 +18,7 @@ from shardman.steps.catalog import data_table, relation, value
 #: wal_retrieve_retry_interval, five seconds by default, over all subscriptions.
 STREAMING_TIMEOUT_S = 60.0
 #: Behind by less than this, the rest fits into a fence.
-SMALL_LAG_BYTES = 256 * 1024
+SMALL_LAG_BYTES = 64 * 1024
 
 
 @step("check_move")
@@ -140,9 +140,10 @@ async def lag(source: Connection, slot: str) -> int:
 async def catch_up(run: Run, source: Connection, slot: str) -> None:
     """Waits until the subscriber is close behind, showing how far it is."""
     while (behind := await lag(source, slot)) > SMALL_LAG_BYTES:
-        await run.waits_for(f"the destination to apply {behind >> 10} kB of WAL")
+        if behind > 16 * SMALL_LAG_BYTES:
+            await run.waits_for(f"the destination to apply {behind >> 20} MB of WAL")
         await source.execute("select shardman.emit()")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 if behind > 16 * SMALL_LAG_BYTES else 0.005)
     await run.waits_for(None)
 
 

@@ -12,11 +12,14 @@ from shardman.steps.base import Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
 from shardman.steps.locks import execute_patiently
 
+#: Sorting in memory makes an index build faster; one build at a time on a node.
+BUILD_MEMORY_KB = 256 * 1024
+
 
 @step("data_table")
 @dataclass(frozen=True)
 class DataTable:
-    """An empty, detached data table with the keys that replication needs."""
+    """An empty, detached data table, still without keys: rows are copied in twice as fast."""
 
     node: int
     part: str
@@ -29,7 +32,7 @@ class DataTable:
                 f"node {self.node} has a table {name} already",
                 "Rename it or drop it, if it is not needed",
             )
-        await conn.execute("select shardman.make_data_table(%s)", (self.part,))
+        await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
 
     async def undo(self, run: Run) -> None:
         conn = await run.node(self.node)
@@ -43,13 +46,18 @@ class DataTable:
 @step("data_indexes")
 @dataclass(frozen=True)
 class DataIndexes:
-    """All indexes that were left out while rows were copied, and statistics for the planner."""
+    """All keys and indexes, which were left out while rows were copied, and statistics for the planner."""
 
     node: int
     part: str
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
+        await conn.execute(
+            "select set_config('maintenance_work_mem', %s, false) from pg_settings"
+            " where name = 'maintenance_work_mem' and setting::bigint < %s",
+            (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
+        )
         await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
         table = await relation(conn, await data_table(conn, self.part))
         if table is not None:

@@ -31,6 +31,26 @@ $$;
 comment on function shardman.await_confirmed(name, pg_lsn, int) is
     'waits until the subscriber of a slot has confirmed this position; false when it has not within timeout_ms';
 
+create or replace function shardman.lock_tables(relations text[], mode text, timeout_ms int) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    relation text;
+    found_   oid;
+begin
+    perform set_config('lock_timeout', timeout_ms::text, true);
+    foreach relation in array relations loop
+        found_ := shardman.find_relation(relation);
+        if found_ is null then
+            raise exception '% is not on this node', relation
+                using errcode = 'undefined_table', hint = 'See what "shardman check" says.';
+        end if;
+        execute format('lock table only %s in %s mode', found_::regclass, mode);
+    end loop;
+end
+$$;
+comment on function shardman.lock_tables(text[], text, int) is
+    'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms for each';
+
 create or replace function shardman.holders(relations text[]) returns text
 language sql stable set search_path = pg_catalog as $$
     select string_agg(distinct format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
