@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_IDENTIFIER_BYTES = 63
+_OURS = re.compile(r"shardman_(meta_)?[a-z0-9]{6}(_[0-9]|_c[0-9]|\Z)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -58,6 +59,12 @@ def fresh_server(node: int, cmd_id: int) -> str:
 def move_stream(cluster: str, cmd_id: int) -> str:
     """Publication and slot on the source, subscription on the destination, of a running copy."""
     return f"shardman_{cluster}_c{cmd_id}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a publication, slot, subscription or prepared transaction bears a name of ours, of
+    whatever cluster."""
+    return _OURS.match(name) is not None
 
 
 def prepared_prefix(cluster: str, cmd_id: int) -> str:

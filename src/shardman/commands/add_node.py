@@ -51,6 +51,7 @@ class AddNode:
                 Step("check_node", "check the server", new),
                 Step("forget_former", "clear what a former cluster left there", new),
                 Step("node_schema", "install the schema", new),
+                Step("node_reaches", "check that it reaches the other nodes", new),
                 Step("node_metadata", "subscribe to the metadata", new),
                 Step("node_tables", "make the routes to all sharded tables", new),
             ),

@@ -34,7 +34,11 @@ class RmNode:
         return frozenset({Claim("membership")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        return ()
+        """Whether the node is there; with force it does not matter."""
+        node = cluster.nodes.get(self.node_id)
+        if self.force or node is None or not node.is_active_worker:
+            return ()
+        return (Question("answers", self.node_id, "select true"),)
 
     def plan(self, facts: Facts) -> Plan:
         self._node(facts.cluster)
@@ -44,15 +48,24 @@ class RmNode:
                 f"node {self.node_id} holds {_counted(held)}",
                 "Move them away first, or use force, which makes them unreachable",
             )
+        if not self.force and facts.answers.get("answers") is None:
+            raise UserError(
+                f"node {self.node_id} cannot be reached",
+                "Start it and try again, or use force, which leaves what is ours on it",
+            )
         node: dict[str, Json] = {"node": self.node_id}
         return Plan(
             switch=(Step("remove_node", f"record node {self.node_id} as removed", node),),
             finish=(
-                Step("clean_node", f"take our objects off node {self.node_id}", node),
+                Step(
+                    "clean_node",
+                    f"take our objects off node {self.node_id}",
+                    {**node, "give_up": self.force},
+                ),
                 Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
                 Step("converge", "tell all nodes", {}),
             ),
-            warnings=(f"No longer part of the cluster: {_counted(held)}.",) if held else (),
+            warnings=(f"Cannot be reached any more: {_counted(held)}.",) if held else (),
         )
 
     def _node(self, cluster: Cluster) -> Node:

@@ -45,6 +45,10 @@ select set_config('log_statement', 'none', false),
 """
 
 
+#: What a call of ours gets where our schema is not, or not all of it.
+_NO_SCHEMA = (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
+
+
 async def open_session(conninfo: str, application_name: str) -> Connection:
     """An autocommit connection with the settings that all our sessions have.
 
@@ -144,10 +148,10 @@ class Sessions:
             await conn.close()
             if error.sqlstate == "SHM01":
                 raise Refused(str(error)) from error
-            if error.sqlstate == "SHM02" or isinstance(error, psycopg.errors.UndefinedFunction):
+            if error.sqlstate == "SHM02" or isinstance(error, _NO_SCHEMA):
                 raise UserError(
                     f"a node does not know this cluster any more: {error.diag.message_primary}",
-                    "Remove the node with rm_node and add it again",
+                    "Remove the node with rm_node and force, and add it again",
                 ) from error
             raise
         return conn

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from shardman.errors import UserError
 
 #: Parameters that are never shown or stored beside the others.
 SECRETS = frozenset(
@@ -32,10 +36,36 @@ _NOT_AN_ADDRESS = frozenset(
 )
 
 
+def parse(conninfo: str) -> dict[str, str]:
+    """The parameters of a connection string.
+
+    Raises:
+        UserError: it cannot be read. libpq quotes the part it stumbled over, which may be a
+            password; we do not.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        raise unreadable() from None
+    return {k: str(v) for k, v in given.items() if v is not None}
+
+
+def unreadable() -> UserError:
+    """The sentence for a malformed connection string."""
+    return UserError(
+        "the connection string cannot be read",
+        "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
+    )
+
+
 def without_secrets(conninfo: str) -> str:
     """The connection string as it may be shown."""
-    params = conninfo_to_dict(conninfo)
-    return make_conninfo(**{k: str(v) for k, v in params.items() if k not in SECRETS})
+    return make_conninfo(**{k: v for k, v in parse(conninfo).items() if k not in SECRETS})
+
+
+def address_only(params: Mapping[str, str]) -> dict[str, str]:
+    """Of some parameters those that say how to reach a server, without secrets."""
+    return {k: v for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
 
 
 def resolved(conn: AsyncConnection[Any], conninfo: str) -> dict[str, str]:
@@ -46,19 +76,20 @@ def resolved(conn: AsyncConnection[Any], conninfo: str) -> dict[str, str]:
         conninfo: the string it was made of. Its hosts are kept, all of them; a service, which other
             machines may not have, is replaced by what it stood for.
     """
-    given = {k: str(v) for k, v in conninfo_to_dict(conninfo).items() if v is not None}
+    given = parse(conninfo)
     live = {k: str(v) for k, v in conn.info.get_parameters().items()}
-    params = {
-        "host": conn.info.host,
-        "port": str(conn.info.port),
-        "dbname": conn.info.dbname,
-        "user": conn.info.user,
-        **({k: v for k, v in live.items() if k != "hostaddr"} if "service" in given else {}),
-        **given,
-    }
-    return {k: v for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
+    return address_only(
+        {
+            "host": conn.info.host,
+            "port": str(conn.info.port),
+            "dbname": conn.info.dbname,
+            "user": conn.info.user,
+            **({k: v for k, v in live.items() if k != "hostaddr"} if "service" in given else {}),
+            **given,
+        }
+    )
 
 
 def password_of(conn: AsyncConnection[Any]) -> str | None:
-    """The password that a live connection was given, if any."""
+    """The password that a live connection was given or found in a password file, if any."""
     return conn.info.password or None

@@ -17,16 +17,23 @@ async def ls(conn: AsyncConnection[Any], prefix: str) -> list[str]:
 
 
 async def ensure(conn: AsyncConnection[Any], name: str, tables: Sequence[sql.Identifier]) -> bool:
-    """Makes the publication of these tables unless there is one of that name."""
-    if name in await ls(conn, name):
+    """Makes the publication of exactly these tables, without row filters."""
+    listed = sql.SQL(", ").join(sql.SQL("only {}").format(t) for t in tables)
+    if name not in await ls(conn, name):
+        verb = sql.SQL("create publication {} for table {}")
+    elif await _tables(conn, name) != {t.as_string(conn) for t in tables}:
+        verb = sql.SQL("alter publication {} set table {}")
+    else:
         return False
-    await conn.execute(
-        sql.SQL("create publication {} for table {}").format(
-            sql.Identifier(name),
-            sql.SQL(", ").join(sql.SQL("only {}").format(t) for t in tables),
-        )
-    )
+    await conn.execute(verb.format(sql.Identifier(name), listed))
     return True
+
+
+async def _tables(conn: AsyncConnection[Any], name: str) -> set[str]:
+    cur = await conn.execute(
+        "select schemaname, tablename from pg_publication_tables where pubname = %s", (name,)
+    )
+    return {sql.Identifier(*row).as_string(conn) for row in await cur.fetchall()}
 
 
 async def drop(conn: AsyncConnection[Any], name: str) -> bool:

@@ -14,7 +14,7 @@ from psycopg import conninfo
 from psycopg.rows import dict_row
 
 from shardman.errors import UserError
-from shardman.pg.connect import SECRETS
+from shardman.pg.connect import SECRETS, unreadable
 from shardman.sql.loader import queries
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -71,15 +71,6 @@ def connect(dsn: str, **overrides: Any) -> Connection:
         return psycopg.connect("", **params)
     except psycopg.OperationalError as error:
         raise unreachable(given, error) from None
-
-
-def unreadable() -> UserError:
-    """The sentence for a malformed connection string. libpq quotes the part it stumbled over, which
-    may be a password; we do not."""
-    return UserError(
-        "the connection string cannot be read",
-        "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
-    )
 
 
 def address(params: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from shardman.errors import UserError
+
 LOCK = "shardman schema"
 
 
@@ -32,11 +34,17 @@ async def install(conn: AsyncConnection[Any]) -> int:
 
     Returns:
         How many migrations were applied; 0 when the tables were up to date.
+
+    Raises:
+        UserError: somebody else's schema has the name.
     """
     async with conn.transaction():
         await conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (LOCK,))
         await conn.execute("set local client_min_messages = warning")
         await conn.execute("set local check_function_bodies = off")
+        await _refuse_strange(conn)
+        cur = await conn.execute("select from pg_extension where extname = 'postgres_fdw'")
+        had_extension = await cur.fetchone() is not None
         await conn.execute("create extension if not exists postgres_fdw")
         await conn.execute("create schema if not exists shardman")
         await conn.execute(
@@ -47,7 +55,20 @@ async def install(conn: AsyncConnection[Any]) -> int:
         for folder in ("routines", "views"):
             for _, script in _scripts(folder):
                 await conn.execute(script)
+        if not had_extension:
+            await conn.execute("select shardman.made('extension postgres_fdw')")
     return applied
+
+
+async def _refuse_strange(conn: AsyncConnection[Any]) -> None:
+    cur = await conn.execute(
+        "select to_regclass('shardman.local') is null and exists"
+        " (select from pg_class where relnamespace = to_regnamespace('shardman'))"
+    )
+    if await cur.fetchone() == (True,):
+        raise UserError(
+            "the database has a schema shardman that is not ours", "Rename it: the name is needed"
+        )
 
 
 async def _migrate(conn: AsyncConnection[Any]) -> int:

@@ -12,71 +12,71 @@ from shardman.errors import UserError
 MIN_VERSION = 150000
 
 #: Least values of settings. Each node may need a slot and a walsender for each other one.
-LORD: Mapping[str, int] = {
+LEAST: Mapping[str, int] = {
     "max_prepared_transactions": 1,
     "max_replication_slots": 2,
     "max_wal_senders": 2,
-}
-WORKER: Mapping[str, int] = {
-    **LORD,
     "max_logical_replication_workers": 2,
     "max_worker_processes": 4,
+    "max_active_replication_origins": 2,  # from 18 on
 }
 
 
-async def requirements(conn: AsyncConnection[Any], least: Mapping[str, int]) -> None:
+async def requirements(conn: AsyncConnection[Any]) -> None:
     """Checks version, settings, rights and extensions.
 
-    Args:
-        least: the least values of settings, `LORD` or `WORKER`.
-
     Raises:
-        UserError: names the setting, the value found and the value needed.
+        UserError: names every setting that does not do, the value found and the value needed.
     """
     if conn.info.server_version < MIN_VERSION:
         raise UserError(
             f"the server is PostgreSQL {conn.info.server_version // 10000}, 15 is needed",
             "Upgrade the server",
         )
-    found = await _settings(conn, ["wal_level", *least])
-    if found["wal_level"] != "logical":
-        raise UserError(
-            f"wal_level is {found['wal_level']}, logical is needed",
-            "Set wal_level = logical and restart the server",
-        )
-    for name, value in least.items():
-        if int(found[name]) < value:
-            raise UserError(
-                f"{name} is {found[name]}, at least {value} is needed",
-                f"Raise {name} and restart the server; docs/operations.md has good values",
-            )
+    await _primary(conn)
+    await _settings(conn)
     await _rights(conn)
 
 
-async def _settings(conn: AsyncConnection[Any], wanted: list[str]) -> dict[str, str]:
+async def _primary(conn: AsyncConnection[Any]) -> None:
+    row = await (await conn.execute("select pg_is_in_recovery()")).fetchone()
+    if row is not None and row[0]:
+        raise UserError("the server is a standby", "Give its primary")
+
+
+async def _settings(conn: AsyncConnection[Any]) -> None:
     cur = await conn.execute(
-        "select name, setting from pg_settings where name = any(%s)", (wanted,)
+        "select name, setting from pg_settings where name = any(%s)", (["wal_level", *LEAST],)
     )
-    return {row[0]: row[1] for row in await cur.fetchall()}
+    found = {row[0]: row[1] for row in await cur.fetchall()}
+    faults = [] if found["wal_level"] == "logical" else [("wal_level", "logical")]
+    faults += [(name, str(n)) for name, n in LEAST.items() if int(found.get(name, n)) < n]
+    if not faults:
+        return
+    said = [
+        f"{name} is {found[name]}, {'' if name == 'wal_level' else 'at least '}{needed} is needed"
+        for name, needed in faults
+    ]
+    raise UserError(
+        "; ".join(said),
+        "Change the server's configuration and restart it; docs/operations.md has good values",
+    )
 
 
 async def _rights(conn: AsyncConnection[Any]) -> None:
     row = await (
         await conn.execute(
             "select (select rolsuper from pg_roles where rolname = current_user),"
-            " exists (select from pg_available_extensions where name = 'postgres_fdw'),"
-            " pg_is_in_recovery()"
+            " exists (select from pg_available_extensions where name = 'postgres_fdw')"
         )
     ).fetchone()
     assert row is not None
-    superuser, available, standby = row
+    superuser, available = row
     if not available:
         raise UserError(
             "the extension postgres_fdw is not installed on the server",
             "Install PostgreSQL's contrib package there",
         )
-    if standby:
-        raise UserError("the server is a standby", "Give its primary")
     if not superuser:
         raise UserError(
             f"the role {conn.info.user} is not a superuser",

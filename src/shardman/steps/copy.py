@@ -44,6 +44,23 @@ async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnecti
     return conn, row[2]
 
 
+async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
+    """As `export_snapshot`. Making a slot waits for every write transaction of the server: says for
+    whom."""
+    making = asyncio.create_task(export_snapshot(run, node, slot))
+    conn = await run.node(node)
+    try:
+        while not (await asyncio.wait({making}, timeout=1.0))[0]:
+            whom = await value(conn, "select shardman.writers()")
+            await run.waits_for(f"{whom} on node {node}" if whom else None)
+    except BaseException:
+        making.cancel()
+        await asyncio.wait({making})
+        raise
+    await run.waits_for(None)
+    return await making
+
+
 @step("copy_rows")
 @dataclass(frozen=True)
 class CopyRows:
@@ -54,26 +71,12 @@ class CopyRows:
     dest: int
 
     async def do(self, run: Run) -> None:
-        keeper, snapshot = await self._slot(run)
+        name = names.move_stream(run.cluster_id, run.cmd_id)
+        keeper, snapshot = await export_patiently(run, self.src, name)
         try:
             await self._copy(run, snapshot)
         finally:
             await keeper.close()
-
-    async def _slot(self, run: Run) -> tuple[AsyncConnection[object], str]:
-        """Slot creation waits for every write transaction of the server: say for whom."""
-        name = names.move_stream(run.cluster_id, run.cmd_id)
-        making = asyncio.create_task(export_snapshot(run, self.src, name))
-        conn = await run.node(self.src)
-        try:
-            while not (await asyncio.wait({making}, timeout=1.0))[0]:
-                whom = await value(conn, "select shardman.writers()")
-                await run.waits_for(f"{whom} on node {self.src}" if whom else None)
-        except BaseException:
-            making.cancel()
-            raise
-        await run.waits_for(None)
-        return await making
 
     async def _copy(self, run: Run, snapshot: str) -> None:
         source, dest = await run.extra(self.src), await run.extra(self.dest)

@@ -8,119 +8,42 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from shardman import names
 from shardman.errors import UserError
 from shardman.pg import publications, slots, subscriptions
-from shardman.pg.connect import password_of, resolved
 from shardman.pg.initialize import PUBLISHED
 from shardman.pg.schema import install, remove
-from shardman.pg.server import WORKER, requirements
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
-from shardman.steps.copy import export_snapshot
+from shardman.steps.copy import export_patiently
+from shardman.steps.locks import patience
+from shardman.steps.node_check import at_all_nodes
 
 #: Locks held by the application can delay the routes on a new node; so often is it tried again.
 RECONCILE_TRIES = 40
+#: A node that hangs must not keep the command that removes it.
+CLEAN_S = 15.0
 
 
-@step("check_node")
-@dataclass(frozen=True)
-class CheckNode:
-    """Whether the server can take part; finds out how others reach it."""
+async def drop_streams(conn: Connection) -> None:
+    """Drops every subscription, slot and publication of ours in a database, of whatever cluster."""
+    for name in filter(names.is_ours, await subscriptions.ls(conn, "shardman_")):
+        await subscriptions.drop(conn, name)
+    for name in filter(names.is_ours, await slots.ls(conn, "shardman_")):
+        await slots.drop(conn, name)
+    for name in filter(names.is_ours, await publications.ls(conn, "shardman_")):
+        await publications.drop(conn, name)
 
-    node: int
 
-    async def do(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        await requirements(conn, WORKER)
-        await self._not_a_member(run, conn)
-        await self._same_encoding(run, conn)
-        await self._no_file_copy(run, conn)
-        run.memory["options"] = resolved(conn, await run.conninfo(self.node))
-        run.memory["password"] = password_of(conn)
-        run.memory["system_id"] = await value(
-            conn, "select system_identifier::text from pg_control_system()"
-        )
-        await self._reachable(run)
-
-    async def _not_a_member(self, run: Run, conn: Connection) -> None:
-        if not await value(conn, "select to_regclass('shardman.local') is not null"):
-            return
-        row = await (
-            await conn.execute("select cluster, node_id, lord from shardman.local")
-        ).fetchone()
-        assert row is not None
-        cluster, node_id, lord = row
-        if lord:
-            raise UserError(
-                f"this database is the lord's of cluster {cluster}", "Give another database"
-            )
-        if cluster == run.cluster_id and await value(
-            await run.node(0),
-            "select exists (select from shardman.nodes where id = %s and worker_status <> 'removed')",
-            node_id,
-        ):
-            raise UserError(f"this database is node {node_id} already", "See shardman.nodes")
-
-    async def _same_encoding(self, run: Run, conn: Connection) -> None:
-        lord = await run.node(0)
-        query = "select current_setting('server_encoding')"
-        mine, other = await value(lord, query), await value(conn, query)
-        if mine != other:
-            raise UserError(
-                f"the server's encoding is {other}, the lord's is {mine}",
-                "Text would hash differently: make its database with the lord's encoding",
-            )
-
-    async def _no_file_copy(self, run: Run, conn: Connection) -> None:
-        query = (
-            "select system_identifier::text || '', pg_postmaster_start_time()::text"
-            " from pg_control_system()"
-        )
-        mine = await (await conn.execute(query)).fetchone()
-        assert mine is not None
-        lord = await run.node(0)
-        cur = await lord.execute(
-            "select id from shardman.nodes where system_id = %s"
-            " and (lord or worker_status <> 'removed') order by id",
-            (mine[0],),
-        )
-        for (twin,) in await cur.fetchall():
-            other = await (await (await run.node(twin)).execute(query)).fetchone()
-            # Two databases of one server have one identifier by right.
-            if other is not None and other[1] != mine[1]:
-                raise UserError(
-                    f"the server's data folder is a copy of node {twin}'s (same system identifier)",
-                    "Make it with an initdb of its own",
-                )
-
-    async def _reachable(self, run: Run) -> None:
-        """Every worker that is up must reach the new one."""
-        lord = await run.node(0)
-        cur = await lord.execute(
-            "select id from shardman.nodes where lord or worker_status = 'active'"
-        )
-        await asyncio.gather(*(self._from(run, row[0]) for row in await cur.fetchall()))
-
-    async def _from(self, run: Run, other: int) -> None:
-        try:
-            conn = await run.node(other)
-        except (psycopg.OperationalError, UserError):
-            return
-        try:
-            await conn.execute(
-                "select shardman.try_reach(%s, %s)",
-                (json.dumps(run.memory["options"]), run.memory["password"]),
-            )
-        except psycopg.Error as error:
-            raise UserError(
-                f"node {other} cannot reach the new one: {error.diag.message_primary}",
-                "Give a connection string that works from every node",
-            ) from error
-
-    async def undo(self, run: Run) -> None:
-        """Nothing was made."""
+async def roll_back_prepared(conn: Connection) -> None:
+    """Rolls back what an abandoned fence has prepared: its locks would never end."""
+    cur = await conn.execute(
+        "select gid from pg_prepared_xacts where database = current_database()"
+    )
+    for gid in [row[0] for row in await cur.fetchall() if names.is_ours(row[0])]:
+        await conn.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
 
 
 @step("forget_former")
@@ -132,34 +55,52 @@ class ForgetFormer:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        former = await value(conn, "select to_regnamespace('shardman') is not null")
-        routes = await value(
-            conn,
-            "select exists (select from pg_foreign_server where srvname like 'shardman\\_node\\_%')",
-        )
-        if not former and not routes:
+        if not await self._was_node(conn):
             return
+        # What streams into or out of the old tables goes first: it would hold them.
+        await roll_back_prepared(conn)
         await drop_streams(conn)
         await install(conn)
-        aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id) or []
-        await conn.execute("select shardman.drop_routes()")
-        await remove(conn)
+        aside = await _forget(run, conn, self.node)
         run.say("The database was part of a cluster before; that state was removed.")
         if aside:
             run.say("Tables with data were set aside there: " + ", ".join(aside) + ".")
+
+    async def _was_node(self, conn: Connection) -> bool:
+        return bool(
+            await value(
+                conn,
+                "select to_regclass('shardman.local') is not null or exists (select"
+                " from pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[0-9]+)?$')",
+            )
+        )
 
     async def undo(self, run: Run) -> None:
         """What a former cluster left is not missed."""
 
 
-async def drop_streams(conn: Connection) -> None:
-    """Drops every subscription, slot and publication of ours in a database."""
-    for name in await subscriptions.ls(conn, "shardman_"):
-        await subscriptions.drop(conn, name)
-    for name in await slots.ls(conn, "shardman_"):
-        await slots.drop(conn, name)
-    for name in await publications.ls(conn, "shardman_"):
-        await publications.drop(conn, name)
+async def _forget(run: Run, conn: Connection, node: int) -> list[str]:
+    """Takes tables, routes, servers and the schema away, all at once: a crash leaves all or nothing.
+
+    Returns:
+        The tables with rows, which have other names now.
+    """
+    for timeout_ms, pause in patience():
+        try:
+            async with conn.transaction():
+                await conn.execute(
+                    sql.SQL("set local lock_timeout = {}").format(sql.Literal(timeout_ms))
+                )
+                aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id)
+                await conn.execute("select shardman.drop_routes()")
+                await conn.execute("select shardman.take_back()")
+                await remove(conn)
+            break
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            await run.waits_for(f"clients that use sharded tables on node {node}")
+            await asyncio.sleep(pause)
+    await run.waits_for(None)
+    return list(aside or [])
 
 
 @step("node_schema")
@@ -171,12 +112,14 @@ class NodeSchema:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        await install(conn)
+        async with conn.transaction():
+            await install(conn)
+            await conn.execute(
+                "update shardman.local set cluster = %s, node_id = %s, lord = false, epoch = %s",
+                (run.cluster_id, self.node, run.epoch),
+            )
+            await conn.execute("select shardman.set_database()")
         await self._same_hashes(run, conn)
-        await conn.execute(
-            "update shardman.local set cluster = %s, node_id = %s, lord = false, epoch = %s",
-            (run.cluster_id, self.node, run.epoch),
-        )
 
     async def _same_hashes(self, run: Run, conn: Connection) -> None:
         query = "select shardman.hash_samples()"
@@ -191,11 +134,57 @@ class NodeSchema:
         conn = await run.node(self.node)
         if not await value(conn, "select to_regclass('shardman.local') is not null"):
             return
-        if await value(conn, "select cluster from shardman.local") not in (None, run.cluster_id):
-            return
-        await conn.execute("select shardman.forget_tables(%s)", (run.cmd_id,))
-        await conn.execute("select shardman.drop_routes()")
-        await remove(conn)
+        cur = await conn.execute("select cluster, node_id from shardman.local")
+        if await cur.fetchone() == (run.cluster_id, self.node):
+            await _forget(run, conn, self.node)
+
+
+@step("node_reaches")
+@dataclass(frozen=True)
+class NodeReaches:
+    """Whether the new node reaches all the others that are up, by the addresses they have."""
+
+    node: int
+
+    async def do(self, run: Run) -> None:
+        conn, lord = await run.node(self.node), await run.node(0)
+        # One after the other: they share the new node's session.
+        turn = asyncio.Lock()
+
+        async def look(other: int, _: Connection) -> None:
+            async with turn:
+                options, password = await _address(lord, other)
+                reason = await value(
+                    conn,
+                    "select shardman.try_node(%s, %s, %s, %s)",
+                    *(json.dumps(options), password, run.cluster_id, other),
+                )
+            if reason is not None:
+                where = "the lord's database" if other == 0 else f"node {other}"
+                raise UserError(
+                    f"the new node cannot reach {where} ({make_conninfo(**options)}): {reason}",
+                    "Other nodes use that address: let the new one in there, or give the lord"
+                    " another one by shardman init --advertise"
+                    if other == 0
+                    else "Other nodes use that address: let the new one in there",
+                )
+
+        await at_all_nodes(run, look)
+
+    async def undo(self, run: Run) -> None:
+        """Nothing was made."""
+
+
+async def _address(lord: Connection, node: int) -> tuple[dict[str, str], str | None]:
+    row = await (
+        await lord.execute(
+            "select n.options, s.password from shardman.nodes n"
+            " left join shardman.node_secrets s on s.node_id = n.id where n.id = %s",
+            (node,),
+        )
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 @step("node_metadata")
@@ -208,7 +197,7 @@ class NodeMetadata:
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         name = names.meta_slot(run.cluster_id, self.node)
-        keeper, snapshot = await export_snapshot(run, 0, name)
+        keeper, snapshot = await export_patiently(run, 0, name)
         try:
             await self._copy(run, conn, snapshot)
         finally:
@@ -222,10 +211,9 @@ class NodeMetadata:
         await source.execute("begin isolation level repeatable read, read only")
         await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
         async with conn.transaction():
-            # The order of foreign keys does not matter to a copy; as with the apply worker.
-            await conn.execute("set local session_replication_role = replica")
             for table in PUBLISHED:
                 await _copy_table(source, conn, sql.Identifier("shardman", table))
+            await conn.execute("select shardman.note_missing_schemas()")
         await source.close()
 
     async def undo(self, run: Run) -> None:
@@ -264,15 +252,20 @@ class NodeTables:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
+        left = None
         for _ in range(RECONCILE_TRIES):
-            if not await value(conn, "select shardman.reconcile()"):
+            before, left = left, await value(conn, "select shardman.reconcile()")
+            if not left:
                 return
-            await asyncio.sleep(0.05)
+            if left == before:
+                await asyncio.sleep(0.05)
         row = await (
             await conn.execute("select subject, problem, hint from shardman.drift limit 1")
         ).fetchone()
         what, why, hint = row or ("the node", "does not match the metadata", None)
-        raise UserError(f"{what}: {why}", hint or "Put it right on the new node and try again")
+        raise UserError(
+            f"on the new node, {what}: {why}", hint or "Put it right there and try again"
+        )
 
     async def undo(self, run: Run) -> None:
         """What it made goes with the schema."""
@@ -329,22 +322,42 @@ class RemoveNode:
 @step("clean_node")
 @dataclass(frozen=True)
 class CleanNode:
-    """Takes our objects off a removed node, if it can be reached; its tables stay."""
+    """Takes our objects off a removed node, if it can be reached; its tables stay.
+
+    Args:
+        node: which one.
+        give_up: when it cannot be reached it is not tried again.
+    """
 
     node: int
+    give_up: bool = False
 
     async def do(self, run: Run) -> None:
         try:
-            conn = await run.node(self.node)
-            await drop_streams(conn)
-            await remove(conn)
+            async with asyncio.timeout(CLEAN_S):
+                await self._clean(await run.node(self.node))
         except UserError:
-            return  # It does not know this cluster any more: done before.
-        except psycopg.OperationalError:
+            pass  # It does not know this cluster any more: done before.
+        except (psycopg.OperationalError, TimeoutError):
+            if not self.give_up:
+                raise
             run.say(
                 f"Node {self.node} could not be reached: what is ours there stays. "
-                "Adding it to a cluster again clears it."
+                "Keep its server from being used; adding it to a cluster again clears it."
             )
+        # Its address is not needed any more.
+        lord = await run.node(0)
+        await lord.execute("delete from shardman.node_secrets where node_id = %s", (self.node,))
+
+    async def _clean(self, conn: Connection) -> None:
+        # The database may have been added again meanwhile, under another id.
+        if await value(conn, "select node_id from shardman.local") != self.node:
+            return
+        await roll_back_prepared(conn)
+        await drop_streams(conn)
+        async with conn.transaction():
+            await conn.execute("select shardman.reset_database()")
+            await remove(conn)
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

@@ -305,10 +305,16 @@ comment on function shardman.differences(text) is 'how many objects of this node
 
 create or replace function shardman.mend_servers() returns text[]
 language plpgsql set search_path = pg_catalog as $$
+declare
+    failures text[];
 begin
-    perform shardman.reconcile_servers();
+    failures := shardman.mend_nodes();
     perform shardman.drop_spare_servers();
-    return '{}';
+    if failures = '{}' then
+        return '{}';
+    end if;
+    perform shardman.note_problem('servers', array_to_string(failures, '; '));
+    return array['servers'];
 exception when others then
     perform shardman.note_problem('servers', sqlerrm);
     return array['servers'];

@@ -1,0 +1,191 @@
+"""Whether a server can be a node: everything that is known before anything is made there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from shardman.errors import UserError
+from shardman.pg.connect import parse, password_of, resolved, unreadable
+from shardman.pg.reach import unreachable
+from shardman.pg.server import requirements
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.catalog import value
+
+
+@step("check_node")
+@dataclass(frozen=True)
+class CheckNode:
+    """Whether the server can take part; finds out how others reach it."""
+
+    node: int
+
+    async def do(self, run: Run) -> None:
+        conn = await self._connect(run)
+        await requirements(conn)
+        await _not_a_member(run, conn)
+        await _same_text(run, conn)
+        await _no_file_copy(run, conn)
+        await _room_on_the_lord(run)
+        run.memory["options"] = resolved(conn, await run.conninfo(self.node))
+        run.memory["password"] = password_of(conn)
+        run.memory["system_id"] = await _system_id(conn)
+        await _reached_by_all(run, conn)
+
+    async def _connect(self, run: Run) -> Connection:
+        try:
+            return await run.node(self.node)
+        except psycopg.OperationalError as error:
+            raise unreachable(parse(await run.conninfo(self.node)), error) from None
+        except psycopg.ProgrammingError:
+            raise unreadable() from None
+
+    async def undo(self, run: Run) -> None:
+        """Nothing was made."""
+
+
+async def _system_id(conn: Connection) -> str:
+    return str(await value(conn, "select system_identifier::text from pg_control_system()"))
+
+
+async def _not_a_member(run: Run, conn: Connection) -> None:
+    if not await value(conn, "select to_regclass('shardman.local') is not null"):
+        return
+    row = await (await conn.execute("select cluster, node_id, lord from shardman.local")).fetchone()
+    if row is None:
+        return
+    cluster, node_id, lord = row
+    if lord:
+        raise UserError(
+            f"this database is the lord's of cluster {cluster}", "Give another database"
+        )
+    if cluster == run.cluster_id and await value(
+        await run.node(0),
+        "select exists (select from shardman.nodes where id = %s and worker_status <> 'removed')",
+        node_id,
+    ):
+        raise UserError(f"this database is node {node_id} already", "See shardman.nodes")
+
+
+# The column's name changed with 17.
+_TEXT_RULES = """
+select jsonb_build_object('encoding', pg_encoding_to_char(encoding),
+                          'collation', lower(replace(datcollate, '-', '')),
+                          'character classification', lower(replace(datctype, '-', '')),
+                          'locale provider', datlocprovider,
+                          'locale', coalesce(to_jsonb(d) -> 'datlocale', to_jsonb(d) -> 'daticulocale')),
+       pg_database_collation_actual_version(oid)
+  from pg_database d where datname = current_database()
+"""
+
+
+async def _same_text(run: Run, conn: Connection) -> None:
+    """Text must hash alike everywhere, and sort alike: nodes merge what others have sorted."""
+    mine = await (await (await run.node(0)).execute(_TEXT_RULES)).fetchone()
+    its = await (await conn.execute(_TEXT_RULES)).fetchone()
+    assert mine is not None
+    assert its is not None
+    for what, ours in mine[0].items():
+        if its[0][what] != ours:
+            raise UserError(
+                f"the database's {what} is {its[0][what]}, the lord's is {ours}",
+                "Text would hash or sort differently: make the database like the lord's",
+            )
+    if mine[1] != its[1]:
+        run.say(
+            f"The libraries that sort text differ (lord {mine[1]}, new node {its[1]}): "
+            "order by text may differ between the nodes."
+        )
+
+
+async def _no_file_copy(run: Run, conn: Connection) -> None:
+    lord = await run.node(0)
+    cur = await lord.execute(
+        "select id from shardman.nodes where system_id = %s"
+        " and (lord or worker_status <> 'removed') order by id",
+        (await _system_id(conn),),
+    )
+    started = "select pg_postmaster_start_time()::text"
+    mine = await value(conn, started)
+    for (twin,) in await cur.fetchall():
+        try:
+            other = await value(await run.node(twin), started)
+        except psycopg.OperationalError:
+            raise UserError(
+                f"the server has the system identifier of node {twin}, which is down:"
+                " it may be a file copy of it",
+                f"Start node {twin} and try again, or make the server with an initdb of its own",
+            ) from None
+        # Two databases of one server have one identifier by right.
+        if other != mine:
+            raise UserError(
+                f"the server's data folder is a copy of node {twin}'s (same system identifier)",
+                "Make it with an initdb of its own",
+            )
+
+
+async def _room_on_the_lord(run: Run) -> None:
+    row = await (
+        await (await run.node(0)).execute(
+            "select (select count(*) from pg_replication_slots),"
+            " current_setting('max_replication_slots')::int,"
+            " (select count(*) from pg_stat_replication), current_setting('max_wal_senders')::int"
+        )
+    ).fetchone()
+    assert row is not None
+    for used, most, name in ((*row[:2], "max_replication_slots"), (*row[2:], "max_wal_senders")):
+        if used >= most:
+            raise UserError(
+                f"on the lord's server all of {name} = {most} are in use",
+                f"Raise {name} there and restart it",
+            )
+
+
+async def _reached_by_all(run: Run, conn: Connection) -> None:
+    """Every node that is up must reach the new server, and the server must be the one meant."""
+    witness = await (
+        await conn.execute(
+            "select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()"
+        )
+    ).fetchone()
+    assert witness is not None
+    options = json.dumps(run.memory["options"])
+
+    async def look(other: int, there: Connection) -> None:
+        reason = await value(
+            there,
+            "select shardman.try_session(%s, %s, %s, %s)",
+            *(options, run.memory["password"], *witness),
+        )
+        if reason is not None:
+            raise UserError(
+                f"node {other} cannot reach the new one: {reason}",
+                "Give a connection string that works from every node",
+            )
+
+    await at_all_nodes(run, look)
+
+
+async def at_all_nodes(run: Run, look: Callable[[int, Connection], Awaitable[None]]) -> None:
+    """Does the same on every node that is up, the lord's included, all at once.
+
+    Args:
+        look: called with a node's id and a session there.
+    """
+    lord = await run.node(0)
+    cur = await lord.execute(
+        "select id from shardman.nodes where lord or worker_status = 'active' order by id"
+    )
+
+    async def one(other: int) -> None:
+        try:
+            there = await run.node(other)
+        except (psycopg.OperationalError, UserError):
+            return  # It is away; it will find the new node when it is back.
+        await look(other, there)
+
+    await asyncio.gather(*(one(int(row[0])) for row in await cur.fetchall()))
