@@ -11,7 +11,8 @@ import asyncio
 import psycopg
 import structlog
 
-from shardman.errors import Refused, UserError
+from shardman.errors import UserError
+from shardman.lord.orphans import end_orphans
 from shardman.lord.sessions import Sessions
 from shardman.steps.base import Connection
 
@@ -28,6 +29,7 @@ class Reconciler:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._lord: Connection
         self._visitors: dict[int, asyncio.Task[None]] = {}
         #: Nodes that could not be reached at the last visit.
         self.away: set[int] = set()
@@ -36,10 +38,10 @@ class Reconciler:
 
     async def run(self) -> None:
         """Keeps a visitor for every node until cancelled."""
-        lord = await self._sessions.lord()
+        self._lord = await self._sessions.lord()
         try:
             while True:
-                cur = await lord.execute(
+                cur = await self._lord.execute(
                     "select id from shardman.nodes where lord or worker_status = 'active'"
                 )
                 self._keep({int(r[0]) for r in await cur.fetchall()})
@@ -50,7 +52,7 @@ class Reconciler:
         finally:
             for visitor in self._visitors.values():
                 visitor.cancel()
-            await lord.close()
+            await self._lord.close()
 
     def _keep(self, nodes: set[int]) -> None:
         for gone in self._visitors.keys() - nodes:
@@ -66,6 +68,7 @@ class Reconciler:
                     if conn is None:
                         conn = await self._connect(node_id)
                     left = await reconcile(conn)
+                    await end_orphans(conn, self._lord, self._sessions.cluster_id)
                     pause = BUSY_S if left else CALM_S
                 except (psycopg.Error, UserError) as error:
                     if node_id not in self.away:
@@ -85,17 +88,10 @@ class Reconciler:
                 await conn.close()
 
     async def _connect(self, node_id: int) -> Connection:
-        lord = await self._sessions.lord()
-        try:
-            return await self._sessions.open(node_id, lord)
-        finally:
-            await lord.close()
+        return await self._sessions.open(node_id, self._lord)
 
 
 async def reconcile(conn: Connection, relation: str | None = None) -> int:
     """Makes a node match its metadata; returns the number of differences left."""
     row = await (await conn.execute("select shardman.reconcile(%s)", (relation,))).fetchone()
     return int(row[0]) if row else 0
-
-
-__all__ = ["Reconciler", "Refused", "reconcile"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -164,9 +165,13 @@ class FenceMove:
                 source.execute("select shardman.fence_out(%s, %s)", (self.part, aside)),
                 dest.execute("select shardman.fence_in(%s)", (self.part,)),
             )
-            await asyncio.gather(
-                self._prepare(run, source, self.src), self._prepare(run, dest, self.dest)
+            # Both answers are awaited: undoing must find what either has prepared.
+            ends = await asyncio.gather(
+                self._prepare(run, source, self.src),
+                self._prepare(run, dest, self.dest),
+                return_exceptions=True,
             )
+            raise_first(ends)
 
     async def _prepare(self, run: Run, conn: Connection, node: int) -> None:
         gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
@@ -179,6 +184,11 @@ class FenceMove:
             end_prepared(run, self.dest, "rollback"),
             return_exceptions=True,
         )
-        for end in ends:
-            if end is not None:
-                raise end
+        raise_first(ends)
+
+
+def raise_first(ends: Sequence[BaseException | None]) -> None:
+    """Raises the first failure of a gathering, if there is one."""
+    for end in ends:
+        if end is not None:
+            raise end
