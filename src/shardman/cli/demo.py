@@ -136,9 +136,6 @@ def _farewell(
             "The cluster is stopped and removed. Try next:",
         )
         return
-    for name, dsn in {"lord": cluster.lord_dsn, **_named(cluster)}.items():
-        screen.plain(f"{name:<9} {dsn}")
-    screen.plain(f'\nexport SHARDMAN_DSN="{cluster.worker_dsns[1]}"')
     screen.end(
         good,
         words,
@@ -147,9 +144,16 @@ def _farewell(
             ("shardman move-part flights_7 1 --plan", "the steps; without --plan they are done"),
             ("shardman exec 'select count(*) from flights'", "on every node"),
             ('psql "$SHARDMAN_DSN"', "any client, any node"),
-            (f"shardman local down --dir {cluster.directory} --wipe", "stop and remove it"),
         ],
-        "The cluster stays up. After the export above, try next:",
+        "The cluster stays up. Try next, after the export below:",
+    )
+    screen.console.print()
+    for name, dsn in {"lord": cluster.lord_dsn, **_named(cluster)}.items():
+        screen.copyable(f"{name:<9} {dsn}")
+    screen.console.print()
+    screen.copyable(f'export SHARDMAN_DSN="{cluster.worker_dsns[1]}"')
+    screen.copyable(
+        f"shardman local down --dir {cluster.directory} --wipe   # stops and removes it"
     )
 
 

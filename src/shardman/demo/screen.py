@@ -98,6 +98,10 @@ class Screen:
         """Just words."""
         self._print(Text(words))
 
+    def copyable(self, words: str) -> None:
+        """A line to be copied from the terminal: never folded by us."""
+        self.console.print(Text(f"   {words}"), soft_wrap=True)
+
     @contextmanager
     def working(self, words: str) -> Iterator[Say]:
         """Something takes a while: a spinner with the time, on a terminal; silence elsewhere."""
