@@ -48,6 +48,7 @@ def settled(cluster: Cluster, cmd: int, src: int, dest: int) -> None:
     assert check(cluster.lord_dsn, data=True, patience=20) == []
 
 
+@pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
     for point in journal(ready):
         src = owner(ready)
@@ -62,9 +63,10 @@ def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
         assert owner(ready) == dest, point
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", ["source", "destination", "lord"])
 def test_a_server_is_killed_at_every_step(ready: Cluster, victim: str) -> None:
-    for point in journal(ready)[:: 1 if os.environ.get("SHARDMAN_LONG") else 3]:
+    for point in journal(ready)[:: 1 if os.environ.get("SHARDMAN_LONG") else 5]:
         src = owner(ready)
         dest = src % 3 + 1
         node = {"source": src, "destination": dest, "lord": 0}[victim]
