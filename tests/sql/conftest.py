@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
-from databases import LORD, Node, Nodes, numbers
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from shardman.pg.schema import install
 from shardman.testing.cluster import Cluster
+from sql.databases import LORD, Node, Nodes, numbers
 
 TEMPLATE = "shardman_template"
 
@@ -37,52 +38,57 @@ async def _install(dsn: str) -> None:
 @pytest.fixture
 def nodes(server: str) -> Iterator[Nodes]:
     """A lord and two workers that know each other."""
-    with ExitStack() as stack:
-        yield stack.enter_context(closing(_make_nodes(server, stack)))
+    with closing(make_nodes(server, range(3))) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def worker(server: str) -> Iterator[Node]:
+    with closing(make_nodes(server, [1])) as made:
+        yield made.all[0]
 
 
 @pytest.fixture
-def node(nodes: Nodes) -> Node:
-    """A worker."""
-    return nodes[1]
+def node(worker: Node) -> Iterator[Node]:
+    """A worker, alone, inside a transaction that is rolled back."""
+    with worker.conn.transaction(force_rollback=True):
+        yield worker
 
 
-def _make_nodes(dsn: str, stack: ExitStack) -> Nodes:
+def make_nodes(dsn: str, ids: Iterable[int]) -> Nodes:
+    """Databases that go with their server, when all tests are done."""
     made = []
-    admin = stack.enter_context(psycopg.connect(dsn, autocommit=True))
-    for node_id in range(3):
-        dbname = f"n{next(numbers)}"
-        admin.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(dbname), sql.Identifier(TEMPLATE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        for node_id in ids:
+            dbname = f"n{next(numbers)}"
+            admin.execute(
+                sql.SQL("create database {} template {}").format(
+                    sql.Identifier(dbname), sql.Identifier(TEMPLATE)
+                )
             )
-        )
-        stack.callback(
-            admin.execute, sql.SQL("drop database {} with (force)").format(sql.Identifier(dbname))
-        )
-        made.append(Node(node_id, dsn, dbname))
-    nodes = Nodes(made)
+            made.append(Node(node_id, dsn, dbname))
     for each in made:
         each.rows(
             "update shardman.local set cluster = 'abcdef', node_id = %s, lord = %s",
             each.id,
             each.id == LORD,
         )
+    nodes = Nodes(made)
     nodes.receive(*(_node_row(each) for each in made))
     return nodes
+
+
+INSERT_NODE = """
+insert into shardman.nodes (id, connstring, worker_status, lord, options)
+values (%s, %s, %s::shardman.worker_node_status, %s, %s)
+"""
 
 
 def _node_row(node: Node) -> tuple[str, tuple[Any, ...]]:
     params = psycopg.conninfo.conninfo_to_dict(node.dsn)
     options = {k: str(v) for k, v in params.items() if k in ("host", "port", "dbname", "user")}
+    is_lord = node.id == LORD
     return (
-        "insert into shardman.nodes (id, connstring, worker_status, lord, options)"
-        " values (%s, %s, %s::shardman.worker_node_status, %s, %s)",
-        (
-            node.id,
-            node.dsn,
-            None if node.id == LORD else "active",
-            node.id == LORD,
-            Jsonb(options),
-        ),
+        INSERT_NODE,
+        (node.id, node.dsn, None if is_lord else "active", is_lord, Jsonb(options)),
     )

@@ -162,26 +162,11 @@ def table_rows(
     found: dict[str, Any], count: int, home: int, parts: list[str]
 ) -> list[tuple[str, tuple[Any, ...]]]:
     """The metadata of a new table, all of it on one node."""
-    definition = found["definition"]
-    rows: list[tuple[str, tuple[Any, ...]]] = [
-        (
-            "insert into shardman.tables (relation, expr, partitions_count, create_sql, initial_node,"
-            " definition) values (%s, %s, %s, %s, %s, %s)",
-            (
-                found["relation"],
-                definition["expr"],
-                count,
-                found["create_sql"],
-                home,
-                Jsonb(definition),
-            ),
-        )
+    definition = Jsonb(found["definition"])
+    relation, expr = found["relation"], found["definition"]["expr"]
+    table = (relation, expr, count, found["create_sql"], home, definition)
+    partition = "insert into shardman.partitions (part_name, owner, relation) values (%s, %s, %s)"
+    return [
+        ("insert into shardman.tables values (%s, %s, %s, %s, %s, %s)", table),
+        *((partition, (part, home, relation)) for part in parts),
     ]
-    rows += [
-        (
-            "insert into shardman.partitions (part_name, owner, relation) values (%s, %s, %s)",
-            (part, home, found["relation"]),
-        )
-        for part in parts
-    ]
-    return rows

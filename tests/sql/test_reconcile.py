@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from databases import Nodes
+from sql.databases import Nodes
 
 
 def test_a_new_table_appears_on_every_node(nodes: Nodes) -> None:

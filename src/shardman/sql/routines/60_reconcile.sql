@@ -15,8 +15,19 @@ language sql volatile set search_path = pg_catalog as $$
        and a.application_name not like 'shardman%'
        and a.xact_start < moment
 $$;
-comment on function shardman.older_transactions(timestamptz) is
-    'client transactions that began before. Such a one may hold a snapshot on the new owner of a partition that is older than '
+comment on function shardman.older_transactions(timestamptz) is 'client transactions that began before, for a person to read';
+
+create or replace function shardman.oldest_transaction() returns timestamptz
+language sql volatile set search_path = pg_catalog as $$
+    select min(a.xact_start)
+      from pg_stat_get_activity(null) a
+     where a.backend_type = 'client backend'
+       and a.datid = (select oid from pg_database where datname = current_database())
+       and a.pid <> pg_backend_pid()
+       and a.application_name not like 'shardman lord%'
+$$;
+comment on function shardman.oldest_transaction() is
+    'when the oldest transaction of a client began. It may hold a snapshot on the new owner of a partition that is older than '
     'the partition there: over the old route it is forwarded and sees every row, over the new one it would miss some';
 
 create or replace function shardman.take_turn() returns bool
@@ -29,24 +40,6 @@ exception when lock_not_available then
 end
 $$;
 comment on function shardman.take_turn() is 'one reconciliation at a time; false when another one did not end within lock_timeout';
-
-create or replace function shardman.may_lock() returns bool
-language plpgsql set search_path = pg_catalog as $$
-declare
-    begun text := current_setting('shardman.first_lock', true);
-begin
-    -- What we lock stays locked until the transaction ends. Whoever waits behind the first lock must not wait for
-    -- all the others too.
-    if begun is null or begun = '' then
-        perform set_config('shardman.first_lock', clock_timestamp()::text, true);
-        return true;
-    end if;
-    perform set_config('lock_timeout', '50ms', true);
-    return clock_timestamp() < begun::timestamptz + interval '150 milliseconds';
-end
-$$;
-comment on function shardman.may_lock() is
-    'whether one more partition in use may be locked in this transaction; asked outside of the subtransaction that locks it';
 
 create or replace function shardman.partitions_at_once() returns int
 language sql stable set search_path = pg_catalog as $$
@@ -77,60 +70,118 @@ begin
 end
 $$;
 
-create or replace function shardman.mend_partition(part text, action_ text) returns void
+create or replace function shardman.fill_slot(part text, owner int) returns void
 language plpgsql set search_path = pg_catalog as $$
-declare
-    state shardman.partition_state;
 begin
-    if action_ = 'make slot' then
-        perform shardman.make_slot(t.definition, t.relation, part, t.partitions_count, shardman.part_number(part))
-           from shardman.tables t join shardman.partitions p using (relation) where p.part_name = part and p.prv is null;
-    else
-        execute format('lock table only %s in access exclusive mode', shardman.sql_name(part));
-    end if;
-    -- Under the lock, look again: it may have been another's work meanwhile.
-    select * into state from shardman.partition_state s where s.part_name = part;
-    if state.action = 'attach data' then
-        perform shardman.attach_data(part);
-    elsif state.action in ('make route', 'exchange route') then
+    if owner <> shardman.my_id() then
         perform shardman.drop_route(part);
-        perform shardman.make_attached_route(part, shardman.node_server(state.owner));
+        perform shardman.make_attached_route(part, shardman.node_server(owner));
+    elsif shardman.find_relation(shardman.data_table(part)) is not null then
+        perform shardman.attach_data(part);
     end if;
 end
 $$;
-comment on function shardman.mend_partition(text, text) is 'does for one partition what shardman.partition_state says';
+comment on function shardman.fill_slot(text, int) is 'puts into an empty slot, or into one with a route, what belongs there while owner has the primary';
 
-create or replace function shardman.mend_partitions(relation_ text, parts text[]) returns text[]
+create or replace function shardman.mend_partition(part text, action_ text) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
-    state  shardman.partition_state;
+    owner_ int;
+begin
+    execute format('lock table only %s in access exclusive mode', shardman.sql_name(part));
+    -- Under the lock, look again: it may have been another's work meanwhile.
+    select s.owner into owner_ from shardman.partition_state s where s.part_name = part and s.action = action_;
+    if found then
+        perform shardman.fill_slot(part, owner_);
+    end if;
+end
+$$;
+comment on function shardman.mend_partition(text, text) is 'does for one partition that has a slot what shardman.partition_state says';
+
+create or replace function shardman.make_partitions(relation_ text, parts text[]) returns text[]
+language plpgsql set search_path = pg_catalog set jit = off as $$
+declare
+    t      shardman.tables;
+    state  record;
     failed text[] := '{}';
-    made   int := 0;
-    failure text;
+begin
+    select * into t from shardman.tables where relation = relation_;
+    for state in
+        select s.part_name, s.k, s.owner from shardman.partition_state s
+         where s.relation = relation_ and (parts is null or s.part_name = any (parts)) and s.action = 'make slot'
+         order by s.k limit shardman.partitions_at_once()
+    loop
+        begin
+            perform shardman.make_slot(t.definition, t.relation, state.part_name, t.partitions_count, state.k);
+            perform shardman.fill_slot(state.part_name, state.owner);
+        exception
+            when lock_not_available or deadlock_detected then
+                null;
+            when others then
+                perform shardman.note_problem(state.part_name, sqlerrm);
+                failed := failed || state.part_name;
+        end;
+    end loop;
+    return failed;
+end
+$$;
+comment on function shardman.make_partitions(text, text[]) is
+    'makes the slots of a table that are missing, with what belongs into them; returns those that failed';
+
+create or replace function shardman.mend_slots(relation_ text, parts text[]) returns text[]
+language plpgsql set search_path = pg_catalog set jit = off as $$
+declare
+    begun  constant timestamptz := clock_timestamp();
+    oldest constant timestamptz := shardman.oldest_transaction();
+    state  record;
+    failed text[] := '{}';
+    held   timestamptz;
 begin
     for state in
-        select s.* from shardman.partition_state s
+        select s.part_name, s.action from shardman.partition_state s
          where (relation_ is null or s.relation = relation_) and (parts is null or s.part_name = any (parts))
-           and s.action is not null
-         order by s.relation, s.k
+           and s.action <> 'make slot' and (s.action <> 'exchange route' or coalesce(oldest >= s.changed_at, true))
+         -- Where some cannot be had, the others get their turn.
+         order by random()
     loop
-        made := made + 1;
-        continue when made > shardman.partitions_at_once()
-                   or state.action = 'exchange route' and shardman.older_transactions(state.changed_at) is not null
-                   or state.action <> 'make slot' and not shardman.may_lock();
+        -- What we lock stays locked until the transaction ends: who waits behind the first lock must not wait for all
+        -- the others too. And nobody waits for us for long while we wait for others.
+        exit when clock_timestamp() > held + interval '150 milliseconds' or clock_timestamp() > begun + interval '1 second';
         begin
             perform shardman.mend_partition(state.part_name, state.action);
+            if held is null then
+                held := clock_timestamp();
+                perform set_config('lock_timeout', '50ms', true);
+            end if;
         exception
             when lock_not_available or deadlock_detected then
                 -- Somebody uses it: no problem, only a difference that is left for the next time.
                 null;
             when others then
-                get stacked diagnostics failure = message_text;
-                perform shardman.note_problem(state.part_name, failure);
+                perform shardman.note_problem(state.part_name, sqlerrm);
                 failed := failed || state.part_name;
         end;
     end loop;
     return failed;
+end
+$$;
+comment on function shardman.mend_slots(text, text[]) is
+    'puts data tables and routes into slots, and exchanges routes that lead elsewhere; returns the partitions that failed';
+
+create or replace function shardman.mend_partitions(relation_ text, parts text[]) returns text[]
+language plpgsql set search_path = pg_catalog set jit = off as $$
+declare
+    failed text[] := '{}';
+    table_ text;
+begin
+    for table_ in
+        select s.relation from shardman.partition_state s
+         where (relation_ is null or s.relation = relation_) and (parts is null or s.part_name = any (parts))
+           and s.action = 'make slot' group by s.relation order by s.relation
+    loop
+        failed := failed || shardman.make_partitions(table_, parts);
+    end loop;
+    return failed || shardman.mend_slots(relation_, parts);
 end
 $$;
 comment on function shardman.mend_partitions(text, text[]) is
@@ -323,7 +374,7 @@ $$;
 comment on function shardman.mend_servers() is 'foreign servers and user mappings; what fails is recorded and named in the answer';
 
 create or replace function shardman.reconcile(relation text default null) returns int
-language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' as $$
+language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' set jit = off as $$
 declare
     failed text[] := '{}';
     left_  int;
@@ -353,7 +404,7 @@ comment on function shardman.reconcile(text) is
     'does nothing where nothing is to be done';
 
 create or replace function shardman.reconcile_parts(parts text[]) returns void
-language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' as $$
+language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' set jit = off as $$
 declare
     failed text[];
 begin

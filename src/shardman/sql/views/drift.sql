@@ -84,7 +84,10 @@ create or replace view shardman.partition_state as
 comment on view shardman.partition_state is
     'this node: every partition and what is in its slot; problem is null where all is well, action is what shardman.reconcile does about it';
 
-create or replace view shardman.drift as
+-- As a function, so that nobody pays for JIT: the planner thinks it dearer than it is, and compiling takes seconds.
+create or replace function shardman.differences_here()
+returns table (subject text, problem text, since timestamptz, hint text)
+language sql volatile set search_path = pg_catalog set jit = off rows 10 as $$
     with found as (
         select s.relation as subject, s.problem, null::timestamptz as since,
                'shardman.reconcile() makes what is missing; see what it says' as hint
@@ -96,9 +99,11 @@ create or replace view shardman.drift as
                         s.hint)
           from shardman.partition_state s where s.problem is not null
     )
-    select coalesce(f.subject, p.subject) as subject,
-           concat_ws(': ', f.problem, p.message) as problem,
-           coalesce(least(p.since, f.since), p.since, f.since) as since,
-           coalesce(f.hint, 'shardman.reconcile() tries again') as hint
-      from found f full join shardman.problems p on p.subject = f.subject;
+    select coalesce(f.subject, p.subject), concat_ws(': ', f.problem, p.message), least(p.since, f.since),
+           coalesce(f.hint, 'shardman.reconcile() tries again')
+      from found f full join shardman.problems p on p.subject = f.subject
+$$;
+
+create or replace view shardman.drift as
+    select d.subject, d.problem, d.since, d.hint from shardman.differences_here() d;
 comment on view shardman.drift is 'this node: where it differs from the metadata, why, since when, and what to do';
