@@ -42,7 +42,13 @@ class RmNode:
 
     def plan(self, facts: Facts) -> Plan:
         self._node(facts.cluster)
-        held = sorted(c.part_name for c in facts.cluster.copies_on(self.node_id))
+        held = [
+            c.part_name
+            for c in sorted(
+                facts.cluster.copies_on(self.node_id),
+                key=lambda c: (c.relation, len(c.part_name), c.part_name),
+            )
+        ]
         if held and not self.force:
             raise UserError(
                 f"node {self.node_id} holds {_counted(held)}",

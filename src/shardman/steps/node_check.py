@@ -74,8 +74,8 @@ async def _not_a_member(run: Run, conn: Connection) -> None:
 # The column's name changed with 17.
 _TEXT_RULES = """
 select jsonb_build_object('encoding', pg_encoding_to_char(encoding),
-                          'collation', lower(replace(datcollate, '-', '')),
-                          'character classification', lower(replace(datctype, '-', '')),
+                          'collation', datcollate,
+                          'character classification', datctype,
                           'locale provider', datlocprovider,
                           'locale', coalesce(to_jsonb(d) -> 'datlocale', to_jsonb(d) -> 'daticulocale')),
        pg_database_collation_actual_version(oid)
@@ -90,7 +90,7 @@ async def _same_text(run: Run, conn: Connection) -> None:
     assert mine is not None
     assert its is not None
     for what, ours in mine[0].items():
-        if its[0][what] != ours:
+        if _spelled_alike(its[0][what]) != _spelled_alike(ours):
             raise UserError(
                 f"the database's {what} is {its[0][what]}, the lord's is {ours}",
                 "Text would hash or sort differently: make the database like the lord's",
@@ -100,6 +100,11 @@ async def _same_text(run: Run, conn: Connection) -> None:
             f"The libraries that sort text differ (lord {mine[1]}, new node {its[1]}): "
             "order by text may differ between the nodes."
         )
+
+
+def _spelled_alike(locale: str | None) -> str | None:
+    """en_US.UTF-8 and en_US.utf8 are one."""
+    return locale and locale.lower().replace("-", "")
 
 
 async def _no_file_copy(run: Run, conn: Connection) -> None:

@@ -78,7 +78,10 @@ create or replace view shardman.leftovers as
                 where p.prv is null and r.prv is not null and p.owner = o.channel_from and r.owner = o.channel_to)
            when o.kind = 'foreign server' then exists (
                select from shardman.nodes n
-                where shardman.node_server(n.id) = o.name and n.worker_status is distinct from 'removed')
+                where shardman.node_server(n.id) = o.name
+                  -- What a removed node held is kept from being looked for elsewhere.
+                  and (n.worker_status is distinct from 'removed'
+                       or exists (select from shardman.partitions p where p.owner = n.id)))
            when o.kind = 'publication' then here.lord
            when here.lord then exists (
                select from shardman.nodes n
