@@ -260,7 +260,6 @@ def test_a_unique_index_of_the_expression_itself_is_enough(node: Node) -> None:
     assert node.describe("acc", "lower(name)")["obstacles"] == []
 
 
-@pytest.mark.pg(16)
 def test_an_exclusion_constraint_with_the_key_is_kept(node: Node) -> None:
     node.run("create table acc (id int, exclude using btree (id with =))")
     assert node.describe("acc", "id")["obstacles"] == []

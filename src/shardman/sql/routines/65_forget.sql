@@ -33,10 +33,12 @@ comment on function shardman.sharded_by_structure() is 'the tables of this datab
 
 create or replace function shardman.aside_name(part_name text, cmd_id bigint) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog as $$
-    select shardman.cut_bytes(p[2], 63 - octet_length('_aside_c' || cmd_id)) || '_aside_c' || cmd_id
-      from (select shardman.relation_parts(part_name) as p) as r
+    select case when octet_length(p[2] || s) <= 63 then p[2] || s
+                else shardman.cut_bytes(p[2], 63 - 9 - octet_length(s)) || '_' || left(md5(p[2]), 8) || s end
+      from (select shardman.relation_parts(part_name) as p, '_aside_c' || cmd_id as s) as r
 $$;
-comment on function shardman.aside_name(text, bigint) is 'as names.set_aside';
+comment on function shardman.aside_name(text, bigint) is
+    'what a data table is called once it is out of the way; different for different partitions';
 
 create or replace function shardman.set_data_aside(data oid, part_name text, cmd_id bigint) returns text
 language plpgsql set search_path = pg_catalog as $$
