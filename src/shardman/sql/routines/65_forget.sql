@@ -71,17 +71,7 @@ declare
     parent oid;
     l      record;
 begin
-    for parent in select * from shardman.sharded_by_structure() loop
-        for l in select * from shardman.leaves(parent) loop
-            if l.kind = 'data' then
-                execute format('alter table %s detach partition %s', l.slot::regclass, l.leaf::regclass);
-                aside := aside || shardman.set_data_aside(l.leaf, shardman.metadata_name(l.slot), cmd_id);
-            end if;
-            execute format('drop table %s', l.slot::regclass);
-        end loop;
-        execute format('drop table %s', parent::regclass);
-    end loop;
-    -- Replicas, and what a command had not put in its place yet.
+    -- Replicas, and what a command had not put in its place yet: first, because their defaults use the parents' sequences.
     for l in
         select c.oid, shardman.metadata_name(c.oid) as name
           from pg_class c join pg_constraint o on o.conrelid = c.oid and o.conname = 'shardman_partition' and o.contype = 'c'
@@ -93,6 +83,16 @@ begin
             execute format('alter table %s drop constraint shardman_partition', l.oid::regclass);
             aside := aside || l.name;
         end if;
+    end loop;
+    for parent in select * from shardman.sharded_by_structure() loop
+        for l in select * from shardman.leaves(parent) loop
+            if l.kind = 'data' then
+                execute format('alter table %s detach partition %s', l.slot::regclass, l.leaf::regclass);
+                aside := aside || shardman.set_data_aside(l.leaf, shardman.metadata_name(l.slot), cmd_id);
+            end if;
+            execute format('drop table %s', l.slot::regclass);
+        end loop;
+        execute format('drop table %s', parent::regclass);
     end loop;
     for l in
         select c.oid from pg_foreign_table f join pg_class c on c.oid = f.ftrelid join pg_foreign_server s on s.oid = f.ftserver
