@@ -19,6 +19,7 @@ from shardman import steps  # noqa: F401  (registers every kind of step)
 from shardman.commands.base import Claim, Command
 from shardman.commands.registry import read
 from shardman.errors import Refused, UserError
+from shardman.log import configure
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.failures import sentence
 from shardman.lord.janitor import sweep
@@ -119,6 +120,8 @@ class Tenure:
         for cmd_id in await self.journal.cancel_requests():
             if cmd_id in self.running:
                 self.running[cmd_id][0].cancel()
+            elif cmd_id in self.runner.children:
+                self.runner.children[cmd_id].cancel()
 
     async def _begin_next(self) -> None:
         # One that was chosen a moment ago may not have marked itself as in progress yet.
@@ -284,5 +287,6 @@ def main(dsn: str) -> int:
     Raises:
         UserError: the database is not a lord's.
     """
+    configure()
     asyncio.run(_main(dsn))
     return 0

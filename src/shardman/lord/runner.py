@@ -49,6 +49,8 @@ class Runner:
         self.sessions = sessions
         self.journal = journal
         self.fence = asyncio.Lock()
+        #: Commands that run as parts of others, by id: each can be cancelled by itself.
+        self.children: dict[int, asyncio.Task[Outcome]] = {}
         #: Set when the shardlord is told to stop: what is interrupted then is begun anew by the next.
         self.stopping = False
         #: Set when the tenure is over: nothing may be touched any more, the next one recovers.
@@ -60,7 +62,12 @@ class Runner:
     async def child(self, parent: int, cmd_type: str, opts: list[str | None]) -> Outcome:
         """Runs a command as a part of another one."""
         cmd_id = await self.journal.begin_child(parent, cmd_type, opts)
-        return await self.execute(cmd_id, read(cmd_type, opts), parent)
+        task = asyncio.create_task(self.execute(cmd_id, read(cmd_type, opts), parent))
+        self.children[cmd_id] = task
+        try:
+            return await task
+        finally:
+            del self.children[cmd_id]
 
     async def execute(self, cmd_id: int, command: Command, parent: int | None = None) -> Outcome:
         """Runs a command from planning to its end in the journal.

@@ -1,0 +1,29 @@
+"""Structured logs of the shardlord, to stderr: one event a line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import structlog
+
+
+def configure() -> None:
+    """Sets structlog up. SHARDMAN_LOG_FORMAT=json gives one JSON object a line; otherwise the lines
+    are for people, in colour on a terminal."""
+    machine = os.environ.get("SHARDMAN_LOG_FORMAT") == "json"
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if machine
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *((structlog.processors.format_exc_info,) if machine else ()),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
