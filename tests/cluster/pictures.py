@@ -28,7 +28,11 @@ union all select 'secret ' || node_id from shardman.node_secrets
 
 
 def picture(dsn: str) -> set[str]:
-    """Two that are equal show that nothing was left behind."""
+    """Two that are equal show that nothing was left behind.
+
+    Raises:
+        psycopg.errors.UndefinedTable: the schema went while it was looked at.
+    """
     with psycopg.connect(dsn, autocommit=True) as conn:
         found = {str(row[0]) for row in conn.execute(_PICTURE).fetchall()}
         if "r shardman.nodes" in found:
