@@ -53,8 +53,14 @@ def demo(
     )
     data = flights.read()
     with _cluster(directory, pg_bin, workers, keep=keep, screen=screen) as cluster:
-        good = Demo(cluster, data, screen).tell()
-        _farewell(screen, cluster, good=good, keep=keep, seconds=time.monotonic() - begun)
+        story = Demo(cluster, data, screen)
+        good = story.tell()
+        seconds = time.monotonic() - begun
+        words = f"{'Every check held' if good else 'NOT every check held'}. {seconds:.0f} s in all."
+        if keep:
+            _stay(screen, cluster, good, words, story.example_move())
+        else:
+            _leave(screen, good, words)
     raise typer.Exit(Exit.OK if good else Exit.FAILED)
 
 
@@ -120,28 +126,26 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _farewell(
-    screen: Screen, cluster: LocalCluster, *, good: bool, keep: bool, seconds: float
-) -> None:
-    words = f"{'Every check held' if good else 'NOT every check held'}. {seconds:.0f} s in all."
-    if not keep:
-        screen.end(
-            good,
-            words,
-            [
-                ("shardman demo --keep", "the same, and the cluster stays up for you"),
-                ("shardman local up --dir DIR", "an empty cluster of your own"),
-                ("docs/tour.md", "how it works, on one page"),
-            ],
-            "The cluster is stopped and removed. Try next:",
-        )
-        return
+def _leave(screen: Screen, good: bool, words: str) -> None:
+    screen.end(
+        good,
+        words,
+        [
+            ("shardman demo --keep", "the same, and the cluster stays up for you"),
+            ("shardman local up --dir DIR", "an empty cluster of your own"),
+            ("docs/tour.md", "how it works, on one page"),
+        ],
+        "The cluster is stopped and removed. Try next:",
+    )
+
+
+def _stay(screen: Screen, cluster: LocalCluster, good: bool, words: str, move: str) -> None:
     screen.end(
         good,
         words,
         [
             ("shardman status --partitions", "nodes, tables, what is wrong"),
-            ("shardman move-part flights_7 1 --plan", "the steps; without --plan they are done"),
+            (f"shardman move-part {move} --plan", "the steps; without --plan they are done"),
             ("shardman exec 'select count(*) from flights'", "on every node"),
             ('psql "$SHARDMAN_DSN"', "any client, any node"),
         ],

@@ -217,6 +217,11 @@ class Demo:
             }
         )
 
+    def example_move(self) -> str:
+        """A move that can be made now, as arguments of `shardman move-part`."""
+        part, owner = max(self._owners().items(), key=lambda item: len(item[0]))
+        return f"{part} {next(n for n in self.workers if n != owner)}"
+
     # -- nodes ----------------------------------------------------------------------------------
 
     @property
