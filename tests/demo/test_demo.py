@@ -42,7 +42,7 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_whole_story(place: Path) -> None:
     demo = (*_SHARDMAN, "demo", "--dir", str(place))
     done = subprocess.run((*demo, "--keep"), capture_output=True, text=True, check=False)
