@@ -1,0 +1,41 @@
+"""What it costs on this machine: ``make bench``.
+
+Every table compares within one run, alternating, because machines are shared and noisy: read the ratios,
+not the milliseconds. ``--quick`` takes a minute or two, the whole a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from measure_metadata import metadata
+from measure_moves import moves
+from measure_queries import load_speed, queries
+
+SECTIONS: dict[str, Callable[[bool], Table]] = {
+    "queries": queries,
+    "load": load_speed,
+    "moves": moves,
+    "metadata": metadata,
+}
+
+
+def main() -> None:
+    """Prints the tables asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer")
+    args = parser.parse_args()
+    if unknown := set(args.sections) - SECTIONS.keys():
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    console = Console()
+    for name in args.sections or SECTIONS:
+        console.print(SECTIONS[name](args.quick))
+
+
+if __name__ == "__main__":
+    main()
