@@ -76,7 +76,7 @@ def test_everything_made_before_the_switch_can_be_taken_back() -> None:
         "commit_prepared",
         "drop_aside",
         "converge",
-        "run_moves",
+        "spread_new_table",
     ]
     assert plan.atomic
 
@@ -93,7 +93,7 @@ def test_without_a_key_it_is_locked_and_says_so() -> None:
 
 def test_without_rebalance_nothing_moves() -> None:
     plan = CreateHashPartitions(1, "acc", "id", 4, rebalance=False).plan(facts())
-    assert "run_moves" not in [s.kind for s in plan.finish]
+    assert "spread_new_table" not in [s.kind for s in plan.finish]
 
 
 def test_the_first_obstacle_is_named_and_the_others_are_counted() -> None:

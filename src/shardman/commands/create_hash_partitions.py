@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.rebalance import run_moves
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -129,7 +128,14 @@ class CreateHashPartitions:
                 {"node": self.node, "relation": self.relation},
             ),
             Step("converge", "tell all nodes", {"relation": self.relation}),
-            *((run_moves(self.relation),) if self.rebalance else ()),
+            *((self._spread(),) if self.rebalance else ()),
+        )
+
+    def _spread(self) -> Step:
+        return Step(
+            "spread_new_table",
+            f"spread {self.relation}",
+            {"node": self.node, "relation": self.relation},
         )
 
     def _described(self, facts: Facts) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ from shardman.steps.conversion import (
     stop_log,
 )
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.moves import RunMoves
 
 _Work = Callable[[Connection], Awaitable[None]]
 
@@ -229,6 +230,25 @@ class DropAside:
     def _aside(self, run: Run) -> str:
         schema, _ = names.unquote(self.relation)
         return names.quoted(schema, names.set_aside(self.relation, run.cmd_id))
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+
+@step("spread_new_table")
+@dataclass(frozen=True)
+class SpreadNewTable:
+    """Moves partitions off the table's node.
+
+    It names that node, so that it waits for whatever is left to do there: a move cannot begin on a
+    server on which the switch is prepared and not committed.
+    """
+
+    node: int
+    relation: str
+
+    async def do(self, run: Run) -> None:
+        await RunMoves(self.relation).do(run)
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""
