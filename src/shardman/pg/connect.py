@@ -34,6 +34,27 @@ _NOT_AN_ADDRESS = frozenset(
         "tcp_user_timeout",
     }
 )
+#: What a service may stand for. The libpq that we run with may know, and report, more parameters
+#: than the servers' own, which would not take them.
+_OF_A_SERVICE = frozenset(
+    {
+        "host",
+        "port",
+        "dbname",
+        "user",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslcrldir",
+        "channel_binding",
+        "gssencmode",
+        "krbsrvname",
+        "requirepeer",
+        "target_session_attrs",
+    }
+)
 
 
 def parse(conninfo: str) -> dict[str, str]:
@@ -77,14 +98,14 @@ def resolved(conn: AsyncConnection[Any], conninfo: str) -> dict[str, str]:
             machines may not have, is replaced by what it stood for.
     """
     given = parse(conninfo)
-    live = {k: str(v) for k, v in conn.info.get_parameters().items()}
+    live = {k: str(v) for k, v in conn.info.get_parameters().items() if k in _OF_A_SERVICE}
     return address_only(
         {
             "host": conn.info.host,
             "port": str(conn.info.port),
             "dbname": conn.info.dbname,
             "user": conn.info.user,
-            **({k: v for k, v in live.items() if k != "hostaddr"} if "service" in given else {}),
+            **(live if "service" in given else {}),
             **given,
         }
     )
