@@ -2,6 +2,7 @@
 #   make demo     a local cluster, a sharded table, a partition that moves under load
 #   make test     lint, then the whole test suite; SHARDMAN_PG_BIN=DIR chooses other servers
 #   make soak     ten minutes of chaos; SOAK_ARGS
+#   make crash    kill -9 before and after every step of every command, all of them
 #   make bench    what it costs on this machine; BENCH_ARGS
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test pytest lint format soak bench clean
+.PHONY: help venv demo test pytest lint format soak crash bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +47,9 @@ format: venv
 
 soak: venv
 	@$(BIN)/python -m shardman.testing.soak $(SOAK_ARGS)
+
+crash: venv
+	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash $(PYTEST_ARGS)
 
 bench: venv
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
