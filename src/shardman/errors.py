@@ -20,6 +20,11 @@ class UserError(Exception):
         return f"{self.what}. {self.hint}." if self.hint else f"{self.what}."
 
 
+class NodeGone(UserError):
+    """A node that was removed from the cluster cannot be reached: what was left to be done there
+    never will be, and nobody waits for it any more."""
+
+
 class Temporary(Exception):
     """Failed now and may succeed later, unchanged: a node that is down, a lock that is held."""
 

@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 
 from cluster.pictures import picture
+from crash.stops import Point, armed, wait_until_stopped
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster, CommandResult
 
@@ -101,7 +102,15 @@ def test_removed_and_added_again_it_gets_another_id(ready: Cluster) -> None:
 
 def test_a_dead_node_needs_force_and_then_goes_quickly(ready: Cluster) -> None:
     node = ready.add_worker()
-    ready.stop_node(node, "immediate")
+    # It dies in the middle of a move, so that something is left to be undone on it.
+    point = Point(6, "", "started")
+    with armed(ready.lord_dsn, "move_part", point) as holder:
+        cmd = ready.submit("select shardman.move_part('accounts_0', %s)", (node,))
+        wait_until_stopped(holder, cmd)
+        ready.stop_node(node, "immediate")
+    assert ready.wait(cmd).status == "failed"
+    left = "select count(*) from shardman.cmd_steps where state = 'started'"
+    assert ready.value(0, left) > 0
     done = rm(ready, node)
     assert done.status == "failed"
     assert f"node {node} cannot be reached" in (done.error or "")
@@ -112,7 +121,9 @@ def test_a_dead_node_needs_force_and_then_goes_quickly(ready: Cluster) -> None:
     assert f"Node {node} could not be reached: what is ours there stays" in (done.result or "")
     for other in (0, 1, 2, 3):
         assert traces_of(ready, node, other) == set()
-    left = "select count(*) from shardman.cmd_steps where state = 'started'"
+    until = time.monotonic() + 20
+    while ready.value(0, left) and time.monotonic() < until:
+        time.sleep(0.2)
     assert ready.value(0, left) == 0
     assert check(ready.lord_dsn, data=True) == []
     # It comes back, and believes that it is a member still, until it is added again.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from shardman.commands.base import Command
 from shardman.commands.registry import read
-from shardman.errors import Refused
+from shardman.errors import NodeGone, Refused
 from shardman.lord.failures import sentence
 from shardman.lord.journal import Journal, LordLost, Recorded
 from shardman.lord.planner import make_plan
@@ -102,8 +103,19 @@ class Runner:
         except (Exception, asyncio.CancelledError) as error:
             if self.abandoned:
                 raise
-            return await asyncio.shield(self._take_back(run, error))
-        return await asyncio.shield(self._finish(plan, run))
+            return await self._to_its_end(self._take_back(run, error))
+        return await self._to_its_end(self._finish(plan, run))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Does what must not be left half done: a cancellation is not heard, unless the tenure is over."""
+        task = asyncio.create_task(work)
+        while True:
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if self.abandoned or task.done():
+                    task.cancel()
+                    raise
 
     async def _prepare(self, plan: Plan, run: CommandRun) -> None:
         for n, step in _numbered(plan, "prepare"):
@@ -153,6 +165,8 @@ class Runner:
                 await bind_args(step.kind, step.args).do(run)
             except TENURE_OVER:
                 raise
+            except NodeGone as gone:
+                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done", str(gone))
             except Exception as error:  # noqa: BLE001  (one step must not stop the others)
                 reason = sentence(error)
                 log.warning("finish later", cmd=run.cmd_id, step=step.title, error=reason)
@@ -188,6 +202,8 @@ class Runner:
                 await bind_args(step.kind, step.args).undo(run)
             except TENURE_OVER:
                 raise
+            except NodeGone as gone:
+                await self.journal.end_step(cmd_id, step.attempt, step.n, "undone", str(gone))
             except Exception as error:  # noqa: BLE001  (one step must not stop the others)
                 clean = False
                 reason = sentence(error)

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from shardman import names
-from shardman.errors import Refused, UserError
+from shardman.errors import NodeGone, Refused, UserError
 from shardman.steps.base import Connection
 
 CONNECT_TIMEOUT_S = 5
@@ -72,11 +72,13 @@ class Address:
         conninfo: from the lord, password included.
         peer: from other nodes (resolved parameters, password included).
         member: false for a node that is being added: it does not know our epoch yet.
+        removed: it was a member.
     """
 
     conninfo: str
     peer: str
     member: bool
+    removed: bool = False
 
 
 class Sessions:
@@ -107,6 +109,7 @@ class Sessions:
 
         Raises:
             psycopg.OperationalError: the node cannot be reached.
+            NodeGone: nor will it ever be, for it was removed.
             Refused: another shardlord acts.
         """
         if node_id == 0:
@@ -114,7 +117,12 @@ class Sessions:
         address = await self.address(node_id, lord, cmd_id)
         if not address.member:
             return await open_session(address.conninfo, names.application(self.epoch))
-        return await self._admitted(address.conninfo)
+        try:
+            return await self._admitted(address.conninfo)
+        except (psycopg.OperationalError, UserError) as error:
+            if address.removed:
+                raise NodeGone(f"node {node_id} was removed and cannot be reached") from error
+            raise
 
     async def address(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Address:
         """How to reach a node.
@@ -123,7 +131,8 @@ class Sessions:
             UserError: there is no such node.
         """
         cur = await lord.execute(
-            "select n.connstring, n.options, s.password from shardman.nodes n"
+            "select n.connstring, n.options, s.password, n.worker_status = 'removed'"
+            " from shardman.nodes n"
             " left join shardman.node_secrets s on s.node_id = n.id where n.id = %s",
             (node_id,),
         )
@@ -131,7 +140,9 @@ class Sessions:
         if row is not None:
             secret = {"password": row[2]} if row[2] is not None else {}
             own = self.dsn if node_id == 0 else make_conninfo(row[0] or "", **secret)
-            return Address(own, make_conninfo(**row[1], **secret), member=True)
+            return Address(
+                own, make_conninfo(**row[1], **secret), member=True, removed=bool(row[3])
+            )
         cur = await lord.execute(
             "select connstring from shardman.cmd_secrets where cmd_id = %s", (cmd_id,)
         )

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from shardman import names
-from shardman.errors import UserError
+from shardman.errors import NodeGone, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.pg.initialize import PUBLISHED
 from shardman.pg.schema import install, remove
@@ -252,12 +252,14 @@ class NodeTables:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        left = None
-        for _ in range(RECONCILE_TRIES):
+        left, tries = None, 0
+        while tries < RECONCILE_TRIES:
             before, left = left, await value(conn, "select shardman.reconcile()")
             if not left:
                 return
+            # Many partitions are made in several transactions: that is no failed try.
             if left == before:
+                tries += 1
                 await asyncio.sleep(0.05)
         row = await (
             await conn.execute("select subject, problem, hint from shardman.drift limit 1")
@@ -336,18 +338,23 @@ class CleanNode:
         try:
             async with asyncio.timeout(CLEAN_S):
                 await self._clean(await run.node(self.node))
-        except UserError:
-            pass  # It does not know this cluster any more: done before.
-        except (psycopg.OperationalError, TimeoutError):
-            if not self.give_up:
-                raise
-            run.say(
-                f"Node {self.node} could not be reached: what is ours there stays. "
-                "Keep its server from being used; adding it to a cluster again clears it."
-            )
+        except (NodeGone, psycopg.OperationalError, TimeoutError) as error:
+            self._unreachable(run, error)
         # Its address is not needed any more.
         lord = await run.node(0)
         await lord.execute("delete from shardman.node_secrets where node_id = %s", (self.node,))
+
+    def _unreachable(self, run: Run, error: BaseException) -> None:
+        """Raises when the cleaning is to be tried again."""
+        reason = (error.__cause__ or error) if isinstance(error, NodeGone) else error
+        if isinstance(reason, UserError):
+            return  # It does not know this cluster any more: done before.
+        if not self.give_up:
+            raise reason
+        run.say(
+            f"Node {self.node} could not be reached: what is ours there stays. "
+            "Keep its server from being used; adding it to a cluster again clears it."
+        )
 
     async def _clean(self, conn: Connection) -> None:
         # The database may have been added again meanwhile, under another id.
