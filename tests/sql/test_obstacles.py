@@ -130,26 +130,26 @@ REFUSED = [
     ),
     (
         "create table acc (id int); create view v as select * from acc",
-        *("acc", "id", "view v", "make them again"),
+        *("acc", "id", "view v", "make it again"),
     ),
     (
         "create table acc (id int); create view v as select null::acc as a",
-        *("acc", "id", "view v", "make them again"),
+        *("acc", "id", "view v", "make it again"),
     ),
     (
         "create table acc (id int); create function f(acc) returns int language sql as 'select 1'",
-        *("acc", "id", "function public.f(public.acc)", "make them again"),
+        *("acc", "id", "function public.f(public.acc)", "make it again"),
     ),
     (
         (
             "create table acc (id int); create function f() returns bigint begin atomic"
             " select count(*) from acc; end"
         ),
-        *("acc", "id", "function public.f()", "make them again"),
+        *("acc", "id", "function public.f()", "make it again"),
     ),
     (
         "create table acc (id int); create table o (a acc[])",
-        *("acc", "id", "column a of o", "make them again"),
+        *("acc", "id", "column a of o", "make it again"),
     ),
     (
         "create table acc (id int); alter table acc add constraint c check (id > 0) not valid",

@@ -115,10 +115,9 @@ language sql stable set search_path = pg_catalog as $$
                    end as name
           from uses u
     )
-    select shardman.obstacle(format('%s depend on %s and would go on using the plain table: %s',
-                                    case when count(*) = 1 then 'Something depends' else 'Others' end, shardman.metadata_name(rel),
+    select shardman.obstacle(format('what depends on %s would go on using the plain table: %s', shardman.metadata_name(rel),
                                     string_agg(name, ', ' order by name)),
-                             'Drop them, and make them again once the table is sharded')
+                             'Drop that, and make it again once the table is sharded')
       from found_ where name is not null having count(*) > 0
 $$;
 comment on function shardman.dependent_obstacles(oid) is

@@ -24,7 +24,7 @@ language sql volatile set search_path = pg_catalog as $$
      where a.backend_type = 'client backend'
        and a.datid = (select oid from pg_database where datname = current_database())
        and a.pid <> pg_backend_pid()
-       and a.application_name not like 'shardman lord%'
+       and a.application_name not like 'shardman%'
 $$;
 comment on function shardman.oldest_transaction() is
     'when the oldest transaction of a client began. It may hold a snapshot on the new owner of a partition that is older than '
