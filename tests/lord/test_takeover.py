@@ -81,7 +81,6 @@ def test_a_shardlord_that_hangs_is_replaced_and_refused_when_it_wakes(cluster: C
             )
             os.kill(pid, signal.SIGCONT)
             time.sleep(1.5)
-            assert epoch(cluster) == before + 1
             for node in (0, 1, 2, 3):
                 left = cluster.value(
                     node,
