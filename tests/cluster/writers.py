@@ -38,6 +38,7 @@ class Client:
     errors: list[str] = field(default_factory=list)
     done: int = 0
     longest_s: float = 0.0
+    longest_at: float = 0.0
     thread: threading.Thread | None = None
 
     def connect(self) -> Connection:
@@ -58,7 +59,9 @@ class Client:
                     self.errors.append(f"{self.way}: {error.sqlstate}: {error}")
                     if conn.closed or conn.broken:
                         return
-                self.longest_s = max(self.longest_s, time.monotonic() - begun)
+                took = time.monotonic() - begun
+                if took > self.longest_s:
+                    self.longest_s, self.longest_at = took, begun
                 if pause_s:
                     time.sleep(pause_s)
 

@@ -35,9 +35,9 @@ from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 PARALLEL = 2
 #: Blocks of 8 kB in one transaction of the copy: one that the application's DDL may have to wait for.
 CHUNK_BLOCKS = 2048
-#: So few log entries, or so little time to replay them, fit into a fence.
-SHORT_LOG = 100
-SHORT_S = 0.04
+#: What is replayed within this fits into a fence; a little more with each round that it takes.
+SHORT_S = 0.008
+LONGER_S = 0.001
 #: So many rounds without an end, and the application writes faster than we can follow.
 MAX_ROUNDS = 500
 #: A table that is truncated or rewritten under our hands is copied anew this often.
@@ -448,10 +448,10 @@ async def catch_up(run: Run, conn: Connection, table: str) -> None:
     Raises:
         UserError: the application writes faster than this can follow.
     """
-    for _ in range(MAX_ROUNDS):
+    for number in range(MAX_ROUNDS):
         begun = time.monotonic()
         entries = await replay(conn, run, table)
-        if entries <= SHORT_LOG or time.monotonic() - begun < SHORT_S:
+        if entries == 0 or time.monotonic() - begun < SHORT_S + number * LONGER_S:
             await run.waits_for(None)
             return
         await run.waits_for(f"{entries} writes to {table} to be caught up with")
