@@ -39,7 +39,7 @@ def test_moves_and_spread() -> None:
         },
     )
     placement = Rebalance("acc").placement(facts)
-    assert placement.moves == (Move("acc_1", 1, 2, 10), Move("acc_2", 1, 3, 20))
+    assert placement.moves == (Move("acc_0", 1, 2, 30), Move("acc_1", 1, 3, 10))
     assert placement.before.gap("number") == 3
     assert placement.after.gap("number") == 0
     plan = Rebalance("acc").plan(facts)

@@ -105,7 +105,8 @@ def even(
         copies: those that may be moved and are to be spread, say the primaries of a table.
         nodes: over which they are spread. A copy elsewhere neither moves nor counts.
         measure: what is to be even, the number of copies or their bytes.
-        sizes: bytes by partition. By number, smaller copies are moved first.
+        sizes: bytes by partition. By number they do not matter: tables of equally many partitions that
+            begin on one node are spread alike, so joins on the key stay on one node.
         fixed: copies that stay where they are; no other copy of their partition goes to their node.
     """
     board = _Board(copies, nodes, sizes or {}, fixed)
@@ -152,9 +153,8 @@ class _Board:
         return Spread({node: self.load(node) for node in self.nodes})
 
     def movable(self, src: int, dest: int) -> list[int]:
-        """Copies on src whose partition has no copy on dest; the smallest first."""
-        free = (i for i in self.on(src) if (self._origin[i].part_name, dest) not in self._places)
-        return sorted(free, key=lambda i: (self.bytes_of(i), i))
+        """Copies on src whose partition has no copy on dest, in the order of their numbers."""
+        return [i for i in self.on(src) if (self._origin[i].part_name, dest) not in self._places]
 
     def move(self, index: int, dest: int) -> None:
         part = self._origin[index].part_name

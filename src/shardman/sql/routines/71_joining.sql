@@ -88,7 +88,10 @@ declare
 begin
     for wanted in
         select w.name, w.value
-          from (values ('enable_partitionwise_join', 'on'), ('enable_partitionwise_aggregate', 'on')) as w (name, value)
+          from (values ('enable_partitionwise_join', 'on'), ('enable_partitionwise_aggregate', 'on'),
+                       -- A correlated sub-select over a sharded table inside a scan of another makes PostgreSQL ask
+                       -- one connection asynchronously twice: "epoll_ctl() failed: File exists".
+                       ('enable_async_append', 'off')) as w (name, value)
          -- What the user has set for the database stays.
          where not exists (
                select from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) as c
