@@ -77,7 +77,8 @@ begin
     end if;
     foreach host in array string_to_array(found_[2], ',') loop
         login := regexp_match(host, '^(\[[^]]*\]|[^:]*)(?::([0-9]*))?$');
-        if login is null then
+        -- An @ here is the tail of a password that was not encoded: it must not be taken for a host and shown.
+        if login is null or strpos(host, '@') > 0 then
             raise exception 'malformed connection string: bad host or port in the URI'
                 using errcode = 'invalid_parameter_value', hint = 'Write it as postgresql://user@host:port/dbname.';
         end if;
