@@ -452,6 +452,42 @@ def test_keys(cluster: Cluster, expr: str, unique: str) -> None:
     drop(cluster, "keyed")
 
 
+@pytest.mark.parametrize(
+    ("columns", "key", "values", "change"),
+    [
+        ("id char(10), n numeric, primary key (id, n)", "n", "'k' || i, i * 1.10",
+         "update typed_key set n = n + 0.5, id = 'zz' || id where n < 100"),
+        ("found int[] primary key, entries jsonb", "found", "array[i, -i], to_jsonb(i)",
+         "update typed_key set found = found || 7 where entries < '100'"),
+        ("id small_int primary key, other int", "id", "i, i",
+         "update typed_key set id = id + 10000 where other < 100"),
+        ("id small_int primary key, other int", "id", "i, i",
+         "truncate typed_key; insert into typed_key values (3, 3)"),
+        ('"select" text collate "C" primary key, old int, new int', '"select"', "'x' || i, i, -i",
+         """update typed_key set "select" = "select" || 'ä' where old < 100"""),
+        ("id float8 primary key, other int", "id", "i / 4.0, i",
+         "update typed_key set id = 'NaN' where other = 7; update typed_key set id = -id"),
+    ],
+)  # fmt: skip
+def test_key_types(cluster: Cluster, columns: str, key: str, values: str, change: str) -> None:
+    for node in (0, 1, 2, 3):
+        if not cluster.value(node, "select to_regtype('small_int') is not null"):
+            cluster.sql(node, "create domain small_int as int not null default 7 check (value > 0)")
+    cluster.sql(1, f"create table typed_key ({columns})")  # type: ignore[arg-type]
+    cluster.sql(
+        1,
+        f"insert into typed_key select {values} from generate_series(1, 500) i",  # type: ignore[arg-type]
+    )
+    with stopped_before(cluster, "conversion_index", "typed_key", key) as cmd_id:
+        cluster.sql(1, change)  # type: ignore[arg-type]
+        expected = sorted(map(repr, cluster.sql(1, "select * from typed_key")))
+    done = cluster.wait(cmd_id)
+    assert done.status == "success", done
+    assert sorted(map(repr, cluster.sql(3, "select * from typed_key"))) == expected
+    assert is_clean(cluster)
+    drop(cluster, "typed_key")
+
+
 def drop(cluster: Cluster, name: str) -> None:
     """Takes a sharded table away by hand, so that its name is free again."""
     with cluster.connect(0) as lord:

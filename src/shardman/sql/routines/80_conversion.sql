@@ -19,7 +19,7 @@ comment on function shardman.base_type(oid) is 'what is left of a type without d
 
 create or replace function shardman.conversion_key(relation text, out name text, out type text, out equals text)
 returns setof record language sql stable set search_path = pg_catalog as $$
-    select a.attname::text, format_type(shardman.base_type(a.atttypid), null), format('operator(%I.%s)', n.nspname, o.oprname)
+    select a.attname::text, format_type(shardman.base_type(a.atttypid), -1), format('operator(%I.%s)', n.nspname, o.oprname)
       from pg_index i
      cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, n)
       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -201,8 +201,9 @@ begin
     execute format($f$
         create function shardman.replay_c%1$s() returns bigint language plpgsql
         set search_path = pg_catalog set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
+        #variable_conflict use_column
         declare
-            n bigint;
+            entries bigint;
         begin
             if not exists (select from %2$s) then
                 return 0;
@@ -217,8 +218,8 @@ begin
             select %8$s from only %9$s as t
               join (select distinct %5$s from %2$s where %3$s is not null) as l on %10$s;
             delete from %2$s;
-            get diagnostics n = row_count;
-            return n;
+            get diagnostics entries = row_count;
+            return entries;
         end
         $b$ $f$, cmd_id, log, first, shardman.sql_name(shadow), keys, at_log, shardman.plain_columns(relation, null),
         shardman.plain_columns(relation, 't'), shardman.sql_name(relation), at_tab);
