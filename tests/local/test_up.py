@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +51,7 @@ def my_id(dsn: str) -> int:
 
 
 def test_up_is_ready_when_it_returns(directory: Path) -> None:
-    begin = time.monotonic()
     done("up", "--dir", directory, "--no-fsync")
-    assert time.monotonic() - begin < 30  # under 10 s on an idle machine
     assert len(nodes(directory)) == 4
     assert {node_id: my_id(dsn) for node_id, dsn in nodes(directory).items()} == {
         node_id: node_id for node_id in nodes(directory)
