@@ -41,14 +41,6 @@ end
 $$;
 comment on function shardman.take_turn() is 'one reconciliation at a time; false when another one did not end within lock_timeout';
 
-create or replace function shardman.partitions_at_once() returns int
-language sql stable set search_path = pg_catalog as $$
-    select greatest(32, current_setting('max_locks_per_transaction')::int
-                        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 16)
-$$;
-comment on function shardman.partitions_at_once() is
-    'how many partitions one transaction may make: each takes two entries of the lock table, of which an eighth is ours';
-
 create or replace function shardman.make_attached_route(part_name text, server text) returns void
 language plpgsql set search_path = pg_catalog as $$
 begin
@@ -109,7 +101,7 @@ begin
     for state in
         select s.part_name, s.k, s.owner from shardman.partition_state s
          where s.relation = relation_ and (parts is null or s.part_name = any (parts)) and s.action = 'make slot'
-         order by s.k limit shardman.partitions_at_once()
+         order by s.k
     loop
         begin
             perform shardman.make_slot(t.definition, t.relation, state.part_name, t.partitions_count, state.k);
@@ -126,7 +118,7 @@ begin
 end
 $$;
 comment on function shardman.make_partitions(text, text[]) is
-    'makes the slots of a table that are missing, with what belongs into them; returns those that failed';
+    'makes the slots that a table here has lost, with what belongs into them; returns those that failed';
 
 create or replace function shardman.mend_slots(relation_ text, parts text[]) returns text[]
 language plpgsql set search_path = pg_catalog set jit = off as $$
@@ -188,15 +180,31 @@ comment on function shardman.mend_partitions(text, text[]) is
     'mends what differs of the partitions of a table (null: of all) or of those named; returns those that failed, whose '
     'failures are recorded';
 
-create or replace function shardman.mend_table(relation_ text) returns void
+create or replace function shardman.make_table(t shardman.tables) returns void
+language plpgsql set search_path = pg_catalog set jit = off as $$
+declare
+    p record;
+begin
+    perform shardman.make_parent(t.definition, t.relation);
+    for p in
+        select x.part_name, x.owner, shardman.part_number(x.part_name) as k
+          from shardman.partitions x where x.relation = t.relation and x.prv is null order by k
+    loop
+        perform shardman.make_slot(t.definition, t.relation, p.part_name, t.partitions_count, p.k);
+        perform shardman.fill_slot(p.part_name, p.owner);
+    end loop;
+end
+$$;
+comment on function shardman.make_table(shardman.tables) is
+    'parent, slots and routes of a table that this node has not: all or, when anything fails, nothing. A table without some of '
+    'its slots would give answers that lack rows, without a word';
+
+create or replace function shardman.mend_sequences(t shardman.tables) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
-    t    shardman.tables;
     spec jsonb;
     col  jsonb;
 begin
-    select * into t from shardman.tables where relation = relation_;
-    perform shardman.make_parent(t.definition, t.relation);
     for spec in select x from jsonb_array_elements(t.definition -> 'sequences') x loop
         if shardman.find_relation(spec ->> 'name') is null then
             perform shardman.make_sequence(spec, spec ->> 'name');
@@ -213,7 +221,23 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.mend_table(text) is 'makes the parent and the sequences of a table what the metadata says';
+comment on function shardman.mend_sequences(shardman.tables) is 'sequences of a table that this node has: there, with this node''s range';
+
+create or replace function shardman.mend_table(relation_ text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    t shardman.tables;
+begin
+    select * into t from shardman.tables where relation = relation_;
+    if shardman.is_parent_of(t.definition, shardman.find_relation(relation_)) then
+        perform shardman.mend_sequences(t);
+    elsif t.partitions_count = (select count(*) from shardman.partitions p where p.relation = relation_ and p.prv is null) then
+        perform shardman.make_table(t);
+    end if;
+    -- Else the rest of its metadata is on the way.
+end
+$$;
+comment on function shardman.mend_table(text) is 'makes a table and its sequences what the metadata says';
 
 create or replace function shardman.mend_tables(relation_ text) returns text[]
 language plpgsql set search_path = pg_catalog as $$
@@ -408,10 +432,13 @@ language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' set jit
 declare
     failed text[];
 begin
-    if shardman.my_id() is not null and shardman.take_turn() then
-        failed := shardman.mend_partitions(null, parts);
-        delete from shardman.problems p where p.subject = any (parts) and p.subject <> all (failed);
+    if shardman.my_id() is null or not shardman.take_turn() then
+        return;
     end if;
+    perform shardman.mend_tables(t.relation)
+       from (select distinct p.relation from shardman.partitions p where p.part_name = any (parts)) as t;
+    failed := shardman.mend_partitions(null, parts);
+    delete from shardman.problems p where p.subject = any (parts) and p.subject <> all (failed);
 end
 $$;
 comment on function shardman.reconcile_parts(text[]) is 'as shardman.reconcile, for a few partitions';

@@ -2,10 +2,13 @@
 
 create or replace view shardman.table_state as
     with wanted as (
-        select t.relation, t.definition, shardman.find_relation(t.relation) as parent from shardman.tables t offset 0
+        select t.relation, t.definition, t.partitions_count as count, shardman.find_relation(t.relation) as parent
+          from shardman.tables t offset 0
     )
     select w.relation, w.parent,
-           case when w.parent is null then 'the table is missing'
+           case when w.parent is null and w.count > (select count(*) from shardman.partitions p where p.relation = w.relation and p.prv is null)
+                    then 'the table is missing, as are some of its partitions in the metadata'
+                when w.parent is null then 'the table is missing'
                 when not shardman.is_parent_of(w.definition, w.parent) then 'another relation has the name of the table'
                 else (select 'its sequences are missing or have another node''s range: ' || string_agg(s.name, ', ' order by s.name)
                         from (select q ->> 'name' as name,
@@ -58,10 +61,10 @@ create or replace view shardman.partition_state as
           from placed p, shardman.local l
          where l.node_id is not null
     )
+    -- What concerns the whole table is said in table_state.
     select j.relation, j.part_name, j.k, j.owner, j.changed_at, j.slot, j.child, j.server,
            case when j.state in ('make slot', 'attach data', 'make route', 'exchange route') then j.state end as action,
            case j.state
-               when 'no parent' then 'its table is missing'
                when 'make slot' then 'the slot is missing'
                when 'taken' then 'another relation has its name'
                when 'stranger' then 'the slot has neither its data table nor its route'
@@ -73,7 +76,6 @@ create or replace view shardman.partition_state as
                                       else 'the route is in the slot, and the primary belongs here' end
            end as problem,
            case j.state
-               when 'no parent' then 'See the drift of the table'
                when 'taken' then 'Rename that relation or drop it; the partition appears by itself then'
                when 'stranger' then 'Detach what is there'
                when 'no data' then 'Bring it back from a backup, or from a copy that was set aside'
