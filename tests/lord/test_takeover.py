@@ -53,31 +53,31 @@ def standing_by(cluster: Cluster) -> int:
 def test_a_second_shardlord_stands_by_and_takes_over(cluster: Cluster) -> None:
     before = epoch(cluster)
     with another_shardlord(cluster.lord_dsn) as second:
-        wait_for(lambda: standing_by(cluster) == 1, 10)
+        wait_for(lambda: standing_by(cluster) == 1, 60)
         assert epoch(cluster) == before
         cluster.stop_lord(kill=True)
-        wait_for(lambda: epoch(cluster) > before, 5)  # 0.3 s on an idle machine
+        wait_for(lambda: epoch(cluster) > before, 30)  # 0.3 s on an idle machine
         assert cluster.cmd("select shardman.rm_node(99)").status == "failed"
         second.terminate()
-        assert second.wait(15) == 0
+        assert second.wait(60) == 0
     cluster.start_lord()
     assert cluster.cmd("select shardman.rm_node(99)").status == "failed"
 
 
 def test_a_shardlord_that_hangs_is_replaced_and_refused_when_it_wakes(cluster: Cluster) -> None:
-    wait_for(lambda: cluster.cmd("select shardman.rm_node(99)").status == "failed", 20)
+    wait_for(lambda: cluster.cmd("select shardman.rm_node(99)").status == "failed", 60)
     before = epoch(cluster)
     pid = cluster.lord_pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         with another_shardlord(cluster.lord_dsn):
-            wait_for(lambda: epoch(cluster) > before, 15)
+            wait_for(lambda: epoch(cluster) > before, 60)
             wait_for(
                 lambda: all(
                     cluster.value(n, "select epoch from shardman.local") > before for n in (1, 2, 3)
                 ),
-                10,
+                60,
             )
             os.kill(pid, signal.SIGCONT)
             time.sleep(1.5)
