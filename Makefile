@@ -49,7 +49,7 @@ soak: venv
 	@$(BIN)/python -m shardman.testing.soak $(SOAK_ARGS)
 
 crash: venv
-	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash $(PYTEST_ARGS)
+	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash tests/chaos $(PYTEST_ARGS)
 
 bench: venv
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
