@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from answers.twin import Twin
 
 #: Hours of it: SHARDMAN_LONG=1, with other statements each time.
 LONG = bool(os.environ.get("SHARDMAN_LONG"))
+pytestmark = pytest.mark.timeout(1200)
+
 COMMON = settings(
     deadline=None,
     derandomize=not LONG,
@@ -23,14 +26,14 @@ COMMON = settings(
 NODES = st.sampled_from((0, 1, 2, 3))
 
 
-@settings(COMMON, max_examples=5000 if LONG else 500)
+@settings(COMMON, max_examples=5000 if LONG else 150)
 @given(node=NODES, query=queries())
 def test_queries(twin: Twin, node: int, query: Query) -> None:
     answer = twin.same(node, mend(query.sql), ordered=query.ordered)
     assert answer.error is None, answer.message
 
 
-@settings(COMMON, max_examples=2000 if LONG else 120)
+@settings(COMMON, max_examples=2000 if LONG else 40)
 @given(
     node=NODES,
     statements=st.lists(st.one_of(writes(), queries()), min_size=1, max_size=6),
