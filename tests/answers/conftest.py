@@ -22,8 +22,8 @@ PARTITIONS = {
 @pytest.fixture(scope="module")
 def twin(cluster: Cluster) -> Iterator[Twin]:
     """Accounts and items, events and persons: see model.sql."""
-    made = Twin(
-        cluster, (HERE / "model.sql").read_text(), PARTITIONS, (HERE / "rows.sql").read_text()
-    )
+    rows = (HERE / "rows.sql").read_text()
+    schema = (HERE / "model.sql").read_text()
+    made = Twin(cluster, schema, PARTITIONS, lambda session: session.execute(rows))
     yield made
     made.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,22 +66,27 @@ class Twin:
         cluster: its workers are nodes 1 and up.
         schema: makes the tables, on both.
         shard: table → (expr, partitions_count).
-        rows: fills them, on both; runs again in `reset`.
+        fill: puts the rows into them, on both; runs again in `reset`.
     """
 
     def __init__(
-        self, cluster: Cluster, schema: str, shard: dict[str, tuple[str, int]], rows: str
+        self,
+        cluster: Cluster,
+        schema: str,
+        shard: dict[str, tuple[str, int]],
+        fill: Callable[[Session], object],
     ) -> None:
         self.cluster = cluster
-        self._rows = rows
+        self._fill = fill
         self.tables = list(shard)
         cluster.sql(0, f"create database {PLAIN}")
         plain = conninfo.make_conninfo(cluster.dsn(0), dbname=PLAIN)
         self.plain: Session = psycopg.connect(plain, autocommit=True)
-        self.plain.execute(schema)
-        self.plain.execute(rows)
-        cluster.sql(1, schema)
-        cluster.sql(1, rows)
+        with cluster.connect(1) as first:
+            for session in (self.plain, first):
+                session.execute(schema)
+                fill(session)
+                session.execute("analyze")
         for table, (expr, count) in shard.items():
             done = cluster.cmd(
                 "select shardman.create_hash_partitions(1, %s, %s, %s)", (table, expr, count)
@@ -106,7 +111,7 @@ class Twin:
         for session in (self.plain, self.nodes[1]):
             with session.transaction():
                 session.execute(f"truncate {names}")
-                session.execute(self._rows)
+                self._fill(session)
         self.dirty = False
 
     def same(
