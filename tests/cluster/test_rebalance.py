@@ -67,7 +67,6 @@ def test_by_bytes(cluster: Cluster) -> None:
     assert check(cluster.lord_dsn, data=True) == []
 
 
-@pytest.mark.xfail(reason="a move that finds the name of its data table taken drops that table")
 def test_a_failed_move_does_not_stop_the_rest(cluster: Cluster) -> None:
     plain(cluster, "stuck", 6, "select i, 'x' from generate_series(1, 600) i")
     for node in (2, 3):

@@ -38,6 +38,11 @@ class CheckMove:
                 f"{name} is not on node {self.src}, where the metadata says it is",
                 'See what "shardman check" says',
             )
+        if await relation(dest, name) is not None:
+            raise UserError(
+                f"node {self.dest} has a table {name} already",
+                "Rename it or drop it, if it is not needed",
+            )
         if await relation(dest, self.part) is None:
             await dest.execute("select shardman.reconcile()")
         if await relation(dest, self.part) is None:

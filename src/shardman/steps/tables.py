@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import UserError
 from shardman.steps.base import Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
 from shardman.steps.locks import execute_patiently
@@ -26,20 +25,19 @@ class DataTable:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        name = await data_table(conn, self.part)
-        if await relation(conn, name) is not None:
-            raise UserError(
-                f"node {self.node} has a table {name} already",
-                "Rename it or drop it, if it is not needed",
-            )
         await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
 
     async def undo(self, run: Run) -> None:
         conn = await run.node(self.node)
         name = await data_table(conn, self.part)
         table = await relation(conn, name)
-        # Attached, it is somebody's primary; ours never was, because the fence is undone before.
-        if table is not None and not await is_attached(conn, name):
+        # Attached, it is somebody's primary; ours never was, because the fence is undone before. One
+        # that was there before us is found by `CheckMove`; one that came in between has no such check.
+        if (
+            table is not None
+            and not await is_attached(conn, name)
+            and await value(conn, "select shardman.is_data_table(%s)", name)
+        ):
             await conn.execute(sql.SQL("drop table {}").format(table))
 
 

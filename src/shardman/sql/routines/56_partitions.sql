@@ -88,6 +88,13 @@ comment on function shardman.make_data_table(text, text, jsonb, bool) is
     'makes the data table of a partition, not attached, empty, with the key that replication needs (unless keys is false) and no '
     'other index. parent, definition: while the metadata does not know the partition yet';
 
+create or replace function shardman.is_data_table(relation text) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from pg_constraint
+                    where conrelid = shardman.find_relation(relation) and conname = 'shardman_partition' and contype = 'c')
+$$;
+comment on function shardman.is_data_table(text) is 'whether a table was made by shardman.make_data_table, for it has the check of its partition';
+
 create or replace function shardman.storage_sql(definition jsonb) returns text
 language sql immutable set search_path = pg_catalog as $$
     select ' with (' || string_agg(o, ', ') || ')'
