@@ -1,8 +1,8 @@
 """Chaos for as long as you like: ``python -m shardman.testing.soak --minutes 10``.
 
-Writers through every node, partitions moving at random, shardlord and workers killed at random. At the
-end: the bank's total is what it was, every acknowledged insert is there exactly once, increments were
-neither lost nor doubled, and `shardman check --data` finds nothing.
+Writers through every node, partitions moving at random, the shardlord, workers and the lord's server
+killed at random. At the end: the bank's total is what it was, every acknowledged insert is there exactly
+once, increments were neither lost nor doubled, and `shardman check --data` finds nothing.
 
 Money moves only between accounts of one partition: a transaction over two nodes is not atomic when one
 of them is killed in the middle of its commit (docs/weak-sides.md), one within a partition is.
@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 import psycopg
 
 from shardman.pg.invariants import check
-from shardman.testing.cluster import Cluster
+from shardman.testing.cluster import LORD, Cluster
 from shardman.testing.load import Bank, Load
 
 SIZE = 3000
 PARTITIONS = 12
+# Each round has all of them, in an order of its own.
+VICTIMS = ("shardlord", "worker", "lord's server", "worker")
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Chaos:
         self._rng = random.Random(seed)
         self._report = report
         self._moves: list[int] = []
+        self._victims: list[str] = []
 
     def run(self, seconds: float, every: float) -> None:
         """Runs for so long; a fault after each `every` seconds on the average."""
@@ -127,13 +130,15 @@ class Chaos:
         self._moves.append(self._cluster.submit("select shardman.move_part(%s, %s)", (part, dest)))
 
     def _fault(self) -> None:
-        victim = self._rng.choice(("shardlord", "shardlord killed at rest", "worker", "worker"))
+        if not self._victims:
+            self._victims = self._rng.sample(VICTIMS, len(VICTIMS))
+        victim = self._victims.pop()
         self._report.faults[victim] = self._report.faults.get(victim, 0) + 1
-        if victim.startswith("shardlord"):
+        if victim == "shardlord":
             self._cluster.stop_lord(kill=True)
             self._cluster.start_lord()
             return
-        node = self._rng.choice(sorted(self._cluster.worker_dsns))
+        node = self._rng.choice(sorted(self._cluster.worker_dsns)) if victim == "worker" else LORD
         self._cluster.kill_node(node)
         time.sleep(self._rng.uniform(0, 1))
         self._cluster.start_node(node)
