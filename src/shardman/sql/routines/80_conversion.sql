@@ -233,16 +233,6 @@ comment on function shardman.make_conversion_replay(text, text, jsonb, bigint) i
 
 -- Proof -----------------------------------------------------------------------------------------
 
-create or replace function shardman.row_hash(relation text, alias text) returns text
-language sql stable set search_path = pg_catalog as $$
-    -- Column by column: the old table may have dropped ones in between.
-    select format(case when shardman.hashable(relation) then 'hash_record_extended(row(%s), 0)'
-                       else 'hashtextextended(row(%s)::text, 0)' end,
-                  string_agg(format('%s.%I', alias, attname), ', ' order by attnum))
-      from pg_attribute
-     where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped
-$$;
-
 create or replace function shardman.unlogged_content(from_sql text, relation text, cmd_id bigint, out rows bigint, out hash numeric)
 language plpgsql stable set search_path = pg_catalog as $$
 declare

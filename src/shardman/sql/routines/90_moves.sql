@@ -83,31 +83,6 @@ $$;
 comment on function shardman.old_snapshots() is
     'local repeatable-read transactions in progress: each would miss rows of a partition that arrives now; null when there are none';
 
-create or replace function shardman.hashable(relation text) returns bool
-language sql stable set search_path = pg_catalog as $$
-    select coalesce(bool_and(exists (
-               select from pg_amop o join pg_opfamily f on f.oid = o.amopfamily join pg_am m on m.oid = f.opfmethod
-                where m.amname = 'hash' and o.amoplefttype = o.amoprighttype
-                  and o.amoplefttype = case when t.typbasetype <> 0 then t.typbasetype else t.oid end)), true)
-      from pg_attribute a join pg_type t on t.oid = a.atttypid
-     where a.attrelid = shardman.find_relation(relation) and a.attnum > 0 and not a.attisdropped
-$$;
-comment on function shardman.hashable(text) is 'whether every column''s type hashes as such, without going through text';
-
-create or replace function shardman.content_hash(relation text, out rows bigint, out hash text)
-language plpgsql stable set search_path = pg_catalog as $$
-declare
-    row_hash constant text := case when shardman.hashable(relation) then 'hash_record_extended(t, 0)'
-                                   else 'hashtextextended(t::text, 0)' end;
-begin
-    execute format('select count(*), coalesce(sum(%s), 0)::text from only %s as t', row_hash,
-                   shardman.find_relation(relation)::regclass)
-       into rows, hash;
-end
-$$;
-comment on function shardman.content_hash(text) is
-    'number of rows and an order-independent hash of their content: two copies that are equal agree in both';
-
 create or replace function shardman.copy_columns(relation text) returns text
 language sql stable set search_path = pg_catalog as $$
     select string_agg(quote_ident(attname), ', ' order by attnum)
