@@ -61,6 +61,12 @@ def move_stream(cluster: str, cmd_id: int) -> str:
     return f"shardman_{cluster}_c{cmd_id}"
 
 
+def channel(cluster: str, src: int, dest: int) -> str:
+    """Publication and slot on node src, subscription on node dest: what carries the writes to all
+    partitions that have their primary on src and a replica on dest."""
+    return f"shardman_{cluster}_{src}_{dest}"
+
+
 def is_ours(name: str) -> bool:
     """Whether a publication, slot, subscription or prepared transaction bears a name of ours, of
     whatever cluster."""

@@ -131,15 +131,6 @@ def test_identity_always_becomes_a_default(table: Cluster) -> None:
     assert len(set(numbers)) == 4
 
 
-@pytest.mark.parametrize(
-    "call", ["select shardman.create_replica('t_0', 1)", "select shardman.set_replevel('t', 1)"]
-)
-def test_replicas_are_not_built_yet(table: Cluster, call: str) -> None:
-    done = table.cmd(call)  # type: ignore[arg-type]
-    assert done.status == "failed"
-    assert "does not know the command" in (done.error or "")
-
-
 def test_a_change_of_the_table_stays_on_its_node(table: Cluster) -> None:
     table.sql(1, "create table b (id int primary key)")
     assert table.cmd("select shardman.create_hash_partitions(1, 'b', 'id', 3)").status == "success"

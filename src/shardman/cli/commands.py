@@ -156,6 +156,20 @@ def create_replica(
 
 
 @app.command(rich_help_panel=_PANEL)
+def rm_replica(
+    part_name: PartName,
+    node_id: NodeId,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Drop the replica of a partition on a worker."""
+    _run("rm_replica", (part_name, node_id), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
 def set_replevel(
     relation: Relation,
     replevel: Annotated[
@@ -203,5 +217,6 @@ _METHODS: dict[str, Callable[..., Result]] = {
     "move_part": Client.move_part,
     "rebalance": Client.rebalance,
     "create_replica": Client.create_replica,
+    "rm_replica": Client.rm_replica,
     "set_replevel": Client.set_replevel,
 }

@@ -129,6 +129,12 @@ class Client:
         """Makes a further copy of a partition on worker ``dest``."""
         return self._run("select shardman.create_replica(%s, %s)", (part_name, dest), wait, timeout)
 
+    def rm_replica(
+        self, part_name: str, node: int, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Drops the replica of a partition on a worker."""
+        return self._run("select shardman.rm_replica(%s, %s)", (part_name, node), wait, timeout)
+
     def set_replevel(
         self, relation: str, replevel: int, *, wait: bool = True, timeout: float | None = None
     ) -> Result:

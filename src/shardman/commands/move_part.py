@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.copying import build_copy, identity_question, keyless, need_identity
+from shardman.commands.create_replica import join_steps, link_steps, registration
+from shardman.commands.rm_replica import drop_steps, unlink_steps
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -40,21 +43,12 @@ class MovePart:
                 Claim("membership", shared=True),
                 Claim(f"table {primary.relation}", shared=True),
                 Claim(f"part {self.part_name}"),
+                *({Claim("channels")} if cluster.replicas_of(self.part_name) else ()),
             }
         )
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        primary = cluster.primaries.get(self.part_name)
-        if primary is None:
-            return ()
-        return (
-            Question(
-                "identity",
-                primary.owner,
-                "select shardman.replica_identity(shardman.data_table(%s))",
-                (self.part_name,),
-            ),
-        )
+        return identity_question(cluster, self.part_name)
 
     def source(self, cluster: Cluster) -> int:
         """The node to move from.
@@ -76,45 +70,30 @@ class MovePart:
                 f"node {self.dest} has a copy of {self.part_name} already",
                 "Choose another destination",
             )
-        if src != primary.owner:
-            raise UserError(
-                f"the copy of {self.part_name} on node {src} is a replica",
-                "Moving replicas is not supported yet",
-            )
         return src
 
     def plan(self, facts: Facts) -> Plan:
-        src, dest, part, cmd = (
-            self.source(facts.cluster),
-            self.dest,
-            self.part_name,
-            facts.cmd_id,
-        )
+        src = self.source(facts.cluster)
+        primary = facts.cluster.primary(self.part_name)
+        identity = need_identity(facts, self.part_name, primary.owner)
+        plan = self._primary if src == primary.owner else self._replica
+        return plan(facts, src, identity)
+
+    def _primary(self, facts: Facts, src: int, identity: str) -> Plan:
+        dest, part, cmd = self.dest, self.part_name, facts.cmd_id
+        relation = facts.cluster.primary(part).relation
+        replicas = facts.cluster.replicas_of(part)
         both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
-        identity = facts.answers["identity"]
-        if identity is None:
-            raise UserError(
-                f"node {src}, which holds {part}, cannot be reached or lacks its data table",
-                "Start the node and try again",
-            )
-        keyless = identity in ("default", "nothing")
-        by_whole_rows = Step(
-            "replica_identity",
-            f"identify rows of {part} by all their columns",
-            {"node": src, "part": part, "former": identity},
-        )
         return Plan(
             prepare=(
-                Step("check_move", f"check that {part} can move to node {dest}", both),
-                *((by_whole_rows,) if keyless else ()),
-                Step("publication", f"publish {part} on node {src}", {"node": src, "part": part}),
-                Step("data_table", f"make the table on node {dest}", {"node": dest, "part": part}),
-                Step("copy_rows", f"copy {part} from node {src} to node {dest}", both),
-                Step("data_indexes", f"build indexes on node {dest}", {"node": dest, "part": part}),
-                Step("subscription", f"catch up with writes to {part}", both),
-                Step("verify_copy", "compare both copies", both),
+                *build_copy(part, src, dest, identity),
+                *self._new_links(facts, identity),
                 Step("fresh_route", f"make the route on node {src}", both),
-                Step("fence_move", f"switch {part} to node {dest}", both),
+                Step(
+                    "fence_move",
+                    f"switch {part} to node {dest}",
+                    {**both, "replicas": list(replicas)},
+                ),
             ),
             switch=(Step("set_owner", f"record node {dest} as owner of {part}", both),),
             finish=(
@@ -123,20 +102,60 @@ class MovePart:
                 Step("commit_prepared", f"release node {dest}", {"node": dest, "cmd": cmd}),
                 Step("end_subscription", f"end the stream on node {dest}", {"node": dest}),
                 Step("end_publication", f"end the stream on node {src}", {"node": src}),
+                *(s for r in replicas for s in unlink_steps(part, src, r)),
                 Step("drop_old_copy", f"drop the old copy on node {src}", both),
-                Step(
-                    "converge",
-                    "tell all nodes",
-                    {"relation": facts.cluster.primary(part).relation},
-                ),
+                Step("converge", "tell all nodes", {"relation": relation}),
                 Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
-            warnings=(_keyless(part),) if keyless or identity == "full" else (),
+            warnings=(keyless(part),) if identity in _KEYLESS else (),
+        )
+
+    def _new_links(self, facts: Facts, identity: str) -> tuple[Step, ...]:
+        """The replicas will hang on the new primary: their ways are made ready before the fence."""
+        dest, part = self.dest, self.part_name
+        replicas = facts.cluster.replicas_of(part)
+        if not replicas:
+            return ()
+        by_whole_rows = Step(
+            "replica_identity",
+            f"identify rows of {part} by all their columns on node {dest}",
+            {"node": dest, "part": part, "former": "default"},
+        )
+        sync = facts.cluster.table(facts.cluster.primary(part).relation).sync
+        return (
+            *((by_whole_rows,) if identity in _KEYLESS else ()),
+            *link_steps(dest, replicas, sync),
+            *(registration(part, dest, r) for r in replicas),
+        )
+
+    def _replica(self, facts: Facts, src: int, identity: str) -> Plan:
+        """A new replica first, then the old one goes: there are never fewer than before."""
+        dest, part = self.dest, self.part_name
+        primary = facts.cluster.primary(part)
+        return Plan(
+            prepare=(
+                *build_copy(part, primary.owner, dest, identity),
+                *join_steps(facts.cluster, part, dest),
+            ),
+            switch=(
+                Step(
+                    "set_owner",
+                    f"record node {dest} as owner of the replica",
+                    {"part": part, "src": src, "dest": dest},
+                ),
+            ),
+            finish=(
+                Step("end_subscription", f"end the copy's stream on node {dest}", {"node": dest}),
+                Step(
+                    "end_publication",
+                    f"end the copy's stream on node {primary.owner}",
+                    {"node": primary.owner},
+                ),
+                *drop_steps(part, primary.owner, src),
+                Step("converge", "tell all nodes", {"relation": primary.relation}),
+            ),
+            warnings=(keyless(part),) if identity in _KEYLESS else (),
         )
 
 
-def _keyless(part: str) -> str:
-    return (
-        f"{part} has no primary key: its rows are found by their whole content, which is slow; "
-        "give the table one."
-    )
+_KEYLESS = ("default", "nothing", "full")

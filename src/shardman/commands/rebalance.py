@@ -49,7 +49,14 @@ class Rebalance:
         return cls(relation, "bytes" if by == "bytes" else "number")
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+        replicas = any(c.prv is not None and c.relation == self.relation for c in cluster.copies)
+        return frozenset(
+            {
+                Claim("membership", shared=True),
+                Claim(f"table {self.relation}"),
+                *({Claim("channels")} if replicas else ()),
+            }
+        )
 
     def _primaries(self, cluster: Cluster) -> list[Copy]:
         return [c for c in cluster.primaries.values() if c.relation == self.relation]

@@ -7,13 +7,26 @@ from collections.abc import Sequence
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command
 from shardman.commands.create_hash_partitions import CreateHashPartitions
+from shardman.commands.create_replica import CreateReplica
 from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.rm_node import RmNode
+from shardman.commands.rm_replica import RmReplica
+from shardman.commands.set_replevel import SetReplevel
 from shardman.errors import UserError
 
 COMMANDS: dict[str, type[Command]] = {
-    c.name: c for c in (AddNode, RmNode, CreateHashPartitions, MovePart, Rebalance)
+    c.name: c
+    for c in (
+        AddNode,
+        RmNode,
+        CreateHashPartitions,
+        MovePart,
+        Rebalance,
+        CreateReplica,
+        RmReplica,
+        SetReplevel,
+    )
 }
 
 

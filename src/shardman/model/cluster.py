@@ -26,13 +26,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Table:
-    """A sharded table."""
+    """A sharded table.
+
+    Args:
+        replevel: replicas that each partition is to have.
+        sync: whether a commit waits for all of them.
+    """
 
     relation: str
     expr: str
     partitions_count: int
     initial_node: int
     definition: Mapping[str, Json] = field(default_factory=dict)
+    replevel: int = 0
+    sync: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,18 @@ class Cluster:
 
     def copies_of(self, part_name: str) -> tuple[Copy, ...]:
         return tuple(c for c in self.copies if c.part_name == part_name)
+
+    def succession(self, part_name: str) -> tuple[Copy, ...]:
+        """The copies of a partition in the order of their list, the primary first."""
+        by_owner = {c.owner: c for c in self.copies_of(part_name)}
+        ordered = [self.primary(part_name)]
+        while (nxt := ordered[-1].nxt) is not None and nxt in by_owner:
+            ordered.append(by_owner.pop(nxt))
+        return tuple(ordered)
+
+    def replicas_of(self, part_name: str) -> tuple[int, ...]:
+        """The nodes that hold replicas, in the order of succession."""
+        return tuple(c.owner for c in self.succession(part_name)[1:])
 
     def copies_on(self, node_id: int) -> tuple[Copy, ...]:
         return tuple(c for c in self.copies if c.owner == node_id)

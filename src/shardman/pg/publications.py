@@ -29,6 +29,34 @@ async def ensure(conn: AsyncConnection[Any], name: str, tables: Sequence[sql.Ide
     return True
 
 
+async def ensure_empty(conn: AsyncConnection[Any], name: str) -> None:
+    """Makes the publication without tables if there is none of that name."""
+    if name not in await ls(conn, name):
+        await conn.execute(sql.SQL("create publication {}").format(sql.Identifier(name)))
+
+
+async def add(
+    conn: AsyncConnection[Any], name: str, table: sql.Identifier, *, closed: bool = False
+) -> None:
+    """Adds a table to a publication.
+
+    Args:
+        closed: with a filter that lets no row through.
+    """
+    await conn.execute(
+        sql.SQL("alter publication {} add table only {}{}").format(
+            sql.Identifier(name), table, sql.SQL(" where (false)" if closed else "")
+        )
+    )
+
+
+async def remove(conn: AsyncConnection[Any], name: str, table: sql.Identifier) -> None:
+    """Takes a table out of a publication that has it."""
+    await conn.execute(
+        sql.SQL("alter publication {} drop table only {}").format(sql.Identifier(name), table)
+    )
+
+
 async def _tables(conn: AsyncConnection[Any], name: str) -> set[str]:
     cur = await conn.execute(
         "select schemaname, tablename from pg_publication_tables where pubname = %s", (name,)

@@ -18,6 +18,18 @@ async def ls(conn: AsyncConnection[Any], prefix: str) -> list[str]:
     return [row[0] for row in await cur.fetchall()]
 
 
+async def tables(conn: AsyncConnection[Any], name: str) -> list[str]:
+    """The tables of this server that a subscription writes to, as the metadata writes names."""
+    cur = await conn.execute(
+        "select shardman.relation_text(n.nspname, c.relname) from pg_subscription s"
+        " join pg_database d on d.oid = s.subdbid and d.datname = current_database()"
+        " join pg_subscription_rel r on r.srsubid = s.oid join pg_class c on c.oid = r.srrelid"
+        " join pg_namespace n on n.oid = c.relnamespace where s.subname = %s",
+        (name,),
+    )
+    return [row[0] for row in await cur.fetchall()]
+
+
 async def create(conn: AsyncConnection[Any], name: str, conninfo: str, publication: str) -> bool:
     """Subscribes to a publication through the slot of the subscription's own name, which exists
     already, from the slot's position on.

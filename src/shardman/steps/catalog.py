@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import sql
 
+from shardman.errors import UserError
 from shardman.steps.base import Connection
 
 
@@ -24,6 +25,18 @@ async def relation(conn: Connection, name: str) -> sql.Identifier | None:
         name,
     )
     return sql.Identifier(*parts) if parts else None
+
+
+async def need_relation(conn: Connection, name: str) -> sql.Identifier:
+    """As `relation`, where there must be one.
+
+    Raises:
+        UserError: it is not there.
+    """
+    found = await relation(conn, name)
+    if found is None:
+        raise UserError(f"{name} is missing on a node", 'See what "shardman check" says')
+    return found
 
 
 async def is_attached(conn: Connection, name: str) -> bool:

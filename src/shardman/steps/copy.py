@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, sql
 
@@ -14,6 +16,7 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, relation, value
 
 PROGRESS_S = 0.3
+T = TypeVar("T")
 
 
 async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
@@ -44,10 +47,10 @@ async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnecti
     return conn, row[2]
 
 
-async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
-    """As `export_snapshot`. Making a slot waits for every write transaction of the server: says for
+async def behind_writers(run: Run, node: int, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work that makes a slot: that waits for every write transaction of the server. Says for
     whom."""
-    making = asyncio.create_task(export_snapshot(run, node, slot))
+    making = asyncio.create_task(work)
     conn = await run.node(node)
     try:
         while not (await asyncio.wait({making}, timeout=1.0))[0]:
@@ -59,6 +62,11 @@ async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnect
         raise
     await run.waits_for(None)
     return await making
+
+
+async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
+    """As `export_snapshot`, saying for whom it waits."""
+    return await behind_writers(run, node, export_snapshot(run, node, slot))
 
 
 @step("copy_rows")

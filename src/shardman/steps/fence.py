@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg import sql
 
 from shardman import names
 from shardman.errors import UserError
+from shardman.pg import publications
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.catalog import data_table, value
+from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.convergence import end_prepared
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 from shardman.steps.replication import catch_up
@@ -120,11 +121,17 @@ async def _content(conn: Connection, name: str) -> tuple[int, str]:
 @step("fence_move")
 @dataclass(frozen=True)
 class FenceMove:
-    """Exchanges data table and route on both nodes, in prepared transactions."""
+    """Exchanges data table and route on both nodes, in prepared transactions.
+
+    Args:
+        replicas: nodes whose replicas hang on the source and will hang on the destination. They need
+            no rows: under the locks every copy is the same, and the channels are switched with the rest.
+    """
 
     part: str
     src: int
     dest: int
+    replicas: list[int] = field(default_factory=list)
 
     async def do(self, run: Run) -> None:
         source, dest = await run.node(self.src), await run.node(self.dest)
@@ -156,15 +163,11 @@ class FenceMove:
             await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
             await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
             whom, _ = await asyncio.gather(
-                value(dest, "select shardman.old_snapshots()"),
-                drain(emitter, names.move_stream(run.cluster_id, run.cmd_id)),
+                value(dest, "select shardman.old_snapshots()"), self._drain(run, emitter)
             )
             if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
-            await asyncio.gather(
-                source.execute("select shardman.fence_out(%s, %s)", (self.part, aside)),
-                dest.execute("select shardman.fence_in(%s)", (self.part,)),
-            )
+            await asyncio.gather(self._out(run, source, data, aside), self._in(run, dest, data))
             # Both answers are awaited: undoing must find what either has prepared.
             ends = await asyncio.gather(
                 self._prepare(run, source, self.src),
@@ -172,6 +175,26 @@ class FenceMove:
                 return_exceptions=True,
             )
             raise_first(ends)
+
+    async def _drain(self, run: Run, emitter: Connection) -> None:
+        await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
+        for replica in self.replicas:
+            await drain(emitter, names.channel(run.cluster_id, self.src, replica))
+
+    async def _out(self, run: Run, source: Connection, data: str, aside: str) -> None:
+        for replica in self.replicas:
+            channel = names.channel(run.cluster_id, self.src, replica)
+            await publications.remove(source, channel, await need_relation(source, data))
+        await source.execute("select shardman.fence_out(%s, %s)", (self.part, aside))
+
+    async def _in(self, run: Run, dest: Connection, data: str) -> None:
+        for replica in self.replicas:
+            channel = names.channel(run.cluster_id, self.dest, replica)
+            table = await need_relation(dest, data)
+            # It is there already, with a filter that lets nothing through.
+            await publications.remove(dest, channel, table)
+            await publications.add(dest, channel, table)
+        await dest.execute("select shardman.fence_in(%s)", (self.part,))
 
     async def _prepare(self, run: Run, conn: Connection, node: int) -> None:
         gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)

@@ -28,6 +28,93 @@ class SetOwner:
                 f"{self.part} is no longer on node {self.src}",
                 "Look at shardman.partitions and try again",
             )
+        # Its neighbours in the list of copies name it by its node.
+        await conn.execute(
+            "update shardman.partitions set prv = case when prv = %(src)s then %(dest)s else prv end,"
+            " nxt = case when nxt = %(src)s then %(dest)s else nxt end"
+            " where part_name = %(part)s and %(src)s in (prv, nxt)",
+            {"part": self.part, "src": self.src, "dest": self.dest},
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("add_copy")
+@dataclass(frozen=True)
+class AddCopy:
+    """A replica joins the end of a partition's list of copies."""
+
+    part: str
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        cur = await conn.execute(
+            "update shardman.partitions set nxt = %s where part_name = %s and nxt is null"
+            " returning owner, relation",
+            (self.dest, self.part),
+        )
+        row = await cur.fetchone()
+        if row is None:
+            raise UserError(f"there is no partition {self.part}", "See shardman.partitions")
+        await conn.execute(
+            "insert into shardman.partitions (part_name, owner, prv, relation)"
+            " values (%s, %s, %s, %s)",
+            (self.part, self.dest, *row),
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("remove_copy")
+@dataclass(frozen=True)
+class RemoveCopy:
+    """A replica leaves the list of copies; those before and behind it become neighbours."""
+
+    part: str
+    owner: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        cur = await conn.execute(
+            "delete from shardman.partitions where part_name = %s and owner = %s"
+            " and prv is not null returning prv, nxt",
+            (self.part, self.owner),
+        )
+        row = await cur.fetchone()
+        if row is None:
+            raise UserError(
+                f"node {self.owner} has no replica of {self.part}", "See shardman.partitions"
+            )
+        prv, nxt = row
+        await conn.execute(
+            "update shardman.partitions"
+            " set nxt = case when owner = %(prv)s then %(nxt)s else nxt end,"
+            " prv = case when owner = %(nxt)s then %(prv)s else prv end"
+            " where part_name = %(part)s and owner in (%(prv)s, %(nxt)s)",
+            {"part": self.part, "prv": prv, "nxt": nxt},
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("set_level")
+@dataclass(frozen=True)
+class SetLevel:
+    """Remembers how many replicas a table is to have."""
+
+    relation: str
+    replevel: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "update shardman.tables set replevel = %s where relation = %s",
+            (self.replevel, self.relation),
+        )
 
     async def undo(self, run: Run) -> None:
         """The switch is the point of no return."""

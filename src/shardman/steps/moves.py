@@ -1,4 +1,4 @@
-"""The step that moves many partitions, each by a command of its own."""
+"""The steps that move many partitions, or make many replicas, each by a command of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from shardman.commands.rebalance import Rebalance
+from shardman.commands.set_replevel import SetReplevel
 from shardman.model.placement import Measure, Move, ready
 from shardman.steps.base import Run, step
 
@@ -68,3 +69,32 @@ async def _one(run: Run, move: Move) -> Ended:
     opts: list[str | None] = [move.part_name, str(move.dest), str(move.src)]
     status, error = await run.child("move_part", opts)
     return Ended(move, status, error)
+
+
+@step("run_replicas")
+@dataclass(frozen=True)
+class RunReplicas:
+    """Makes and drops replicas until every partition of a table has as many as it is to have. They
+    share channels, so one follows the other. One that fails does not stop the rest."""
+
+    relation: str
+    replevel: int
+
+    async def do(self, run: Run) -> None:
+        command = SetReplevel(self.relation, self.replevel)
+        todo = command.changes(await run.facts(command))
+        failed = []
+        for n, change in enumerate(todo):
+            await run.waits_for(f"replicas: {n} of {len(todo)} done")
+            name = "create_replica" if change.add else "rm_replica"
+            status, error = await run.child(name, [change.part_name, str(change.node)])
+            if status != "success":
+                failed.append(f"{change.part_name} on node {change.node}: {error or status}")
+        await run.waits_for(None)
+        made = sum(c.add for c in todo)
+        run.say(f"Replicas to make: {made}, to drop: {len(todo) - made}, failed: {len(failed)}.")
+        for each in failed:
+            run.say(each)
+
+    async def undo(self, run: Run) -> None:
+        """Each change is a command that takes itself back."""

@@ -20,6 +20,9 @@ import psycopg
 #: What a client must be ready to repeat: the transaction did not happen.
 RETRY = ("40001", "40P01")
 
+#: Nothing was done: a server could not be connected to (57P03: it is starting up or going down).
+NOT_BEGUN = ("08001", "57P03")
+
 Work = Callable[[psycopg.Connection[tuple[object, ...]], random.Random], int]
 
 
@@ -31,6 +34,7 @@ class Tally:
     retried: int = 0
     errors: list[str] = field(default_factory=list)
     unknown: int = 0
+    refused: int = 0
     longest_s: float = 0.0
     longest_at: float = 0.0
     inserted: list[int] = field(default_factory=list)
@@ -175,10 +179,9 @@ class Load:
                 serial += 1
                 self._once(conn, tally, rng, work, number * 10_000_000 + serial)
             except psycopg.Error as error:
-                self._failed(tally, error)
+                self._failed(tally, error, connected=conn is not None)
                 if conn is not None and (conn.closed or conn.broken):
                     conn = None
-                    time.sleep(0.1)
             except AssertionError as error:
                 tally.errors.append(str(error))
             if self._pause:
@@ -186,11 +189,15 @@ class Load:
         if conn is not None:
             conn.close()
 
-    def _failed(self, tally: Tally, error: psycopg.Error) -> None:
+    def _failed(self, tally: Tally, error: psycopg.Error, connected: bool) -> None:
         if error.sqlstate in RETRY:
             tally.retried += 1
         elif self._reconnect:
-            tally.unknown += 1
+            if connected and error.sqlstate not in NOT_BEGUN:
+                tally.unknown += 1
+            else:
+                tally.refused += 1
+            self._stop.wait(0.1)
         else:
             tally.errors.append(f"{error.sqlstate}: {error}")
 

@@ -38,6 +38,7 @@ class Report:
     acknowledged: int = 0
     retried: int = 0
     unknown: int = 0
+    refused: int = 0
     longest_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
@@ -48,6 +49,7 @@ class Report:
         yield f"acknowledged        {self.acknowledged}"
         yield f"serialization retry {self.retried}"
         yield f"outcome unknown     {self.unknown} (connections lost to kills)"
+        yield f"not begun           {self.refused} (a server was down)"
         yield f"longest outage      {self.longest_s:.2f} s"
         yield "lost 0, doubled 0" if not self.wrong else "WRONG:"
         yield from self.wrong
@@ -156,6 +158,7 @@ def judge(cluster: Cluster, load: Load, report: Report) -> None:
     """Compares what the clients were told with what is there, through every node."""
     report.acknowledged, report.retried = load.acknowledged, load.retried
     report.unknown = sum(t.unknown for t in load.tallies)
+    report.refused = sum(t.refused for t in load.tallies)
     report.longest_s = load.longest_s
     report.wrong += load.errors
     told = {m for t in load.tallies for m in t.inserted}

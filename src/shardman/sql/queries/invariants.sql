@@ -5,7 +5,7 @@ select 'nodes' as name, coalesce(sum(hashtextextended(
   from shardman.nodes
 union all
 select 'tables', coalesce(sum(hashtextextended(
-           row(relation, expr, partitions_count, create_sql, initial_node, definition)::text, 0)), 0)::text
+           row(relation, expr, partitions_count, create_sql, initial_node, definition, replevel, sync)::text, 0)), 0)::text
   from shardman.tables
 union all
 select 'partitions', coalesce(sum(hashtextextended(

@@ -18,5 +18,8 @@ select array[shardman.normal_name(%s), %s] as opts
 -- name: create_replica
 select array[shardman.normal_name(%s), %s::int::text] as opts
 
+-- name: rm_replica
+select array[shardman.normal_name(%s), %s::int::text] as opts
+
 -- name: set_replevel
 select array[shardman.normal_name(%s), %s::int::text] as opts

@@ -151,6 +151,16 @@ end
 $$;
 comment on function shardman.create_replica(text, int) is 'makes a further copy of a partition on worker dest';
 
+create or replace function shardman.rm_replica(part_name text, node int) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(part_name, 'part_name');
+    perform shardman.need(node::text, 'node');
+    return shardman.submit('rm_replica', array[shardman.normal_name(part_name), node::text]);
+end
+$$;
+comment on function shardman.rm_replica(text, int) is 'drops the replica of a partition on a worker';
+
 create or replace function shardman.set_replevel(relation text, replevel int) returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin

@@ -1,0 +1,125 @@
+"""create_replica(part, dest): a further copy of a partition, at the end of its list of copies.
+
+What it guarantees is in docs/commands/create_replica.md; the instant that matters is
+`steps.channels.JoinChannel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.copying import build_copy, identity_question, keyless, need_identity
+from shardman.errors import UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Plan, Step
+
+
+def replica_claims(cluster: Cluster, part_name: str) -> frozenset[Claim]:
+    """What a command on a replica needs for itself. Channels are shared by partitions, so such
+    commands run one after the other."""
+    primary = cluster.primaries.get(part_name)
+    claims = {Claim("membership", shared=True), Claim("channels")}
+    if primary is not None:
+        claims |= {Claim(f"table {primary.relation}", shared=True), Claim(f"part {part_name}")}
+    return frozenset(claims)
+
+
+def link_steps(src: int, dests: Sequence[int], sync: bool) -> tuple[Step, ...]:
+    """Makes ready the ways from a primary's node to those of replicas."""
+    nodes = ", ".join(map(str, dests))
+    wait = Step(
+        "standbys",
+        f"let commits on node {src} wait for node {nodes}",
+        {"node": src, "also": list(dests)},
+    )
+    return (
+        *(
+            Step(
+                "channel",
+                f"open the channel from node {src} to node {dest}",
+                {"src": src, "dest": dest},
+            )
+            for dest in dests
+        ),
+        *((wait,) if sync else ()),
+    )
+
+
+def registration(part: str, src: int, dest: int) -> Step:
+    """Makes a partition known to a channel, which lets nothing of it through yet."""
+    return Step(
+        "register",
+        f"register {part} in the channel to node {dest}",
+        {"part": part, "src": src, "dest": dest},
+    )
+
+
+def join_steps(cluster: Cluster, part: str, dest: int) -> tuple[Step, ...]:
+    """Makes a replica of a copy that `build_copy` has made."""
+    primary = cluster.primary(part)
+    src = primary.owner
+    return (
+        Step("read_only", "let nobody else write to it", {"node": dest, "part": part}),
+        *link_steps(src, [dest], cluster.table(primary.relation).sync),
+        registration(part, src, dest),
+        Step(
+            "join_channel",
+            f"hand {part} over to the channel",
+            {"part": part, "src": src, "dest": dest},
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class CreateReplica:
+    """Makes a replica of ``part_name`` on the worker ``dest``."""
+
+    name: ClassVar[str] = "create_replica"
+
+    part_name: str
+    dest: int
+
+    @classmethod
+    def from_opts(cls, opts: Sequence[str | None]) -> Self:
+        part_name, dest = opts
+        assert part_name is not None and dest is not None
+        return cls(part_name, int(dest))
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return replica_claims(cluster, self.part_name)
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        return identity_question(cluster, self.part_name)
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster, part, dest = facts.cluster, self.part_name, self.dest
+        primary = cluster.primary(part)
+        cluster.worker(dest)
+        if dest in (c.owner for c in cluster.copies_of(part)):
+            raise UserError(
+                f"node {dest} has a copy of {part} already", "Choose another destination"
+            )
+        src = primary.owner
+        identity = need_identity(facts, part, src)
+        return Plan(
+            prepare=(
+                *build_copy(part, src, dest, identity),
+                *join_steps(cluster, part, dest),
+            ),
+            switch=(
+                Step(
+                    "add_copy",
+                    f"record the replica on node {dest}",
+                    {"part": part, "dest": dest},
+                ),
+            ),
+            finish=(
+                Step("end_subscription", f"end the copy's stream on node {dest}", {"node": dest}),
+                Step("end_publication", f"end the copy's stream on node {src}", {"node": src}),
+                Step("converge", "tell all nodes", {"relation": primary.relation}),
+            ),
+            warnings=(keyless(part),) if identity in ("default", "nothing", "full") else (),
+        )

@@ -1,0 +1,98 @@
+"""rm_replica(part, node): a replica is given up. Its primary has every row of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.create_replica import replica_claims
+from shardman.errors import UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Json, Plan, Step
+
+
+def unlink_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
+    """Ends the way from a node to a replica that does not hang on it any more. Commits stop waiting
+    first, so nobody hangs on a replica that is down."""
+    pair: dict[str, Json] = {"src": src, "dest": dest}
+    return (
+        Step(
+            "standbys",
+            f"let commits on node {src} wait for its replicas only",
+            {"node": src, "also": []},
+        ),
+        Step(
+            "leave_channel",
+            f"take {part} out of the channel to node {dest}",
+            {**pair, "part": part},
+        ),
+        Step(
+            "end_channel", f"close the channel from node {src} to node {dest} if it is empty", pair
+        ),
+    )
+
+
+def drop_steps(part: str, primary: int, node: int) -> tuple[Step, ...]:
+    """Drops a replica that the metadata does not name any more."""
+    *unlink, close = unlink_steps(part, primary, node)
+    return (
+        *unlink,
+        Step(
+            "drop_replica",
+            f"drop the replica on node {node}",
+            {"node": node, "part": part, "primary": primary},
+        ),
+        close,
+    )
+
+
+@dataclass(frozen=True)
+class RmReplica:
+    """Drops the replica of ``part_name`` on ``node``."""
+
+    name: ClassVar[str] = "rm_replica"
+
+    part_name: str
+    node: int
+
+    @classmethod
+    def from_opts(cls, opts: Sequence[str | None]) -> Self:
+        part_name, node = opts
+        assert part_name is not None and node is not None
+        return cls(part_name, int(node))
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return replica_claims(cluster, self.part_name)
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        return ()
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster, part, node = facts.cluster, self.part_name, self.node
+        primary = cluster.primary(part)
+        if node == primary.owner:
+            raise UserError(
+                f"the copy of {part} on node {node} is the primary",
+                "Move it away with move_part if the node is to be without it",
+            )
+        replicas = cluster.replicas_of(part)
+        if node not in replicas:
+            has = ", ".join(map(str, replicas)) or "none"
+            raise UserError(
+                f"node {node} has no replica of {part}", f"The nodes that have one: {has}"
+            )
+        return Plan(
+            switch=(
+                Step(
+                    "remove_copy",
+                    f"record that node {node} has no replica",
+                    {"part": part, "owner": node},
+                ),
+            ),
+            finish=(
+                *drop_steps(part, primary.owner, node),
+                Step("converge", "tell all nodes", {"relation": primary.relation}),
+            ),
+        )

@@ -1,0 +1,88 @@
+"""Where replicas go: evenly spread, never two copies of a partition on one node. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shardman.model.cluster import Cluster
+from shardman.model.placement import natural
+
+
+@dataclass(frozen=True)
+class Change:
+    """A replica to make (``add``) or to drop."""
+
+    part_name: str
+    node: int
+    add: bool
+
+
+def changes(cluster: Cluster, relation: str, level: int, nodes: Iterable[int]) -> list[Change]:
+    """What brings every partition of a table to a number of replicas.
+
+    Args:
+        level: replicas beside the primary.
+        nodes: which may take replicas; others keep those they have.
+
+    Returns:
+        In the order of the partitions. Fewer than needed where the nodes do not allow more.
+    """
+    board = _Board(cluster, relation, nodes)
+    parts = sorted(
+        (c.part_name for c in cluster.primaries.values() if c.relation == relation),
+        key=lambda p: (natural(p), p),
+    )
+    return [change for part in parts for change in board.bring(part, level)]
+
+
+class _Board:
+    """Who holds how much, while replicas are being handed out."""
+
+    def __init__(self, cluster: Cluster, relation: str, nodes: Iterable[int]) -> None:
+        self._cluster = cluster
+        self._nodes = sorted(nodes)
+        mine = [c for c in cluster.copies if c.relation == relation]
+        self._replicas = Counter(c.owner for c in mine if c.prv is not None)
+        self._copies = Counter(c.owner for c in cluster.copies)
+        #: Replicas of one node's primaries on another: spread, they share a dead node's load.
+        self._links = Counter(
+            (cluster.primaries[c.part_name].owner, c.owner)
+            for c in mine
+            if c.prv is not None and c.part_name in cluster.primaries
+        )
+
+    def bring(self, part: str, level: int) -> list[Change]:
+        held = list(self._cluster.replicas_of(part))
+        made: list[Change] = []
+        while len(held) > level:
+            made.append(self._drop(part, held.pop()))
+        primary = self._cluster.primary(part).owner
+        while len(held) < level:
+            free = [n for n in self._nodes if n != primary and n not in held]
+            if not free:
+                break
+            node = min(free, key=lambda n: self._weight(primary, n))
+            held.append(node)
+            made.append(self._add(part, primary, node))
+        return made
+
+    def _weight(self, primary: int, node: int) -> tuple[int, int, int, int]:
+        return (
+            self._replicas[node],
+            self._links[primary, node],
+            self._copies[node],
+            node,
+        )
+
+    def _add(self, part: str, primary: int, node: int) -> Change:
+        self._replicas[node] += 1
+        self._copies[node] += 1
+        self._links[primary, node] += 1
+        return Change(part, node, add=True)
+
+    def _drop(self, part: str, node: int) -> Change:
+        self._replicas[node] -= 1
+        self._copies[node] -= 1
+        return Change(part, node, add=False)

@@ -1,0 +1,53 @@
+-- Replicas: tables that nobody writes to but the stream from their primary, and the list of those a commit waits for.
+
+create or replace function shardman.refuse_write() returns trigger
+language plpgsql set search_path = pg_catalog as $$
+begin
+    raise exception '% is a replica', tg_relid::regclass
+        using errcode = 'read_only_sql_transaction', hint = 'Write to the table or to its partition: they lead to the primary.';
+end
+$$;
+comment on function shardman.refuse_write() is 'the trigger of a replica; the stream from the primary is not stopped by it';
+
+create or replace function shardman.make_read_only(relation text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    data constant regclass := shardman.find_relation(relation);
+begin
+    execute format('create or replace trigger shardman_read_only before insert or update or delete on %s '
+                   'for each row execute function shardman.refuse_write()', data);
+    execute format('create or replace trigger shardman_read_only_truncate before truncate on %s '
+                   'for each statement execute function shardman.refuse_write()', data);
+end
+$$;
+comment on function shardman.make_read_only(text) is 'lets nobody write to a replica but the stream from its primary';
+
+create or replace function shardman.make_writable(relation text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    data constant regclass := shardman.find_relation(relation);
+begin
+    execute format('drop trigger if exists shardman_read_only on %s', data);
+    execute format('drop trigger if exists shardman_read_only_truncate on %s', data);
+end
+$$;
+comment on function shardman.make_writable(text) is 'takes back shardman.make_read_only';
+
+create or replace function shardman.synchronous_channels(node_id int) returns text[]
+language sql stable set search_path = pg_catalog as $$
+    select coalesce(array_agg(distinct format('shardman_%s_%s_%s', l.cluster, p.owner, r.owner)), '{}')
+      from shardman.local l, shardman.partitions p
+      join shardman.partitions r on r.part_name = p.part_name and r.prv is not null
+      join shardman.tables t on t.relation = p.relation
+     where p.prv is null and p.owner = node_id and t.sync
+$$;
+comment on function shardman.synchronous_channels(int) is 'the channels for which commits on a node wait, by the metadata';
+
+create or replace function shardman.published(publication text) returns text[]
+language sql stable set search_path = pg_catalog as $$
+    select coalesce(array_agg(shardman.relation_text(n.nspname, c.relname) order by c.oid), '{}')
+      from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+      join pg_class c on c.oid = r.prrelid join pg_namespace n on n.oid = c.relnamespace
+     where p.pubname = publication
+$$;
+comment on function shardman.published(text) is 'the tables of a publication, as the metadata writes names';

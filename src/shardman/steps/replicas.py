@@ -1,0 +1,69 @@
+"""Steps on the tables of replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import UserError
+from shardman.pg import subscriptions
+from shardman.steps.base import Run, step
+from shardman.steps.catalog import data_table, is_attached, relation, value
+from shardman.steps.locks import execute_patiently
+
+
+@step("read_only")
+@dataclass(frozen=True)
+class ReadOnly:
+    """Lets nobody write to a replica but the stream from its primary."""
+
+    node: int
+    part: str
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        await conn.execute(
+            "select shardman.make_read_only(%s)", (await data_table(conn, self.part),)
+        )
+
+    async def undo(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        name = await data_table(conn, self.part)
+        if await relation(conn, name) is not None:
+            await conn.execute("select shardman.make_writable(%s)", (name,))
+
+
+@step("drop_replica")
+@dataclass(frozen=True)
+class DropReplica:
+    """Drops a replica's table: its primary has every row of it. Nothing may come for it any more."""
+
+    node: int
+    part: str
+    primary: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        name = await data_table(conn, self.part)
+        table = await relation(conn, name)
+        if table is None:
+            return
+        if await is_attached(conn, name) or not await value(
+            conn, "select shardman.is_data_table(%s)", name
+        ):
+            raise UserError(
+                f"{name} on node {self.node} is not the replica that it was",
+                "Look at it before you drop it",
+            )
+        channel = names.channel(run.cluster_id, self.primary, self.node)
+        if name in await subscriptions.tables(conn, channel):
+            raise UserError(
+                f"{name} on node {self.node} still belongs to {channel}",
+                'See what "shardman check" says',
+            )
+        await execute_patiently(run, conn, self.node, name, sql.SQL("drop table {}").format(table))
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
