@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -70,8 +71,12 @@ def _factory() -> Iterator[ClusterFactory]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The plugin's own marker."""
+    """The plugin's own marker, and Ctrl-C."""
     config.addinivalue_line("markers", "pg(minimum): needs a server of at least this version")
+    # A shell starts what runs in its background with SIGINT ignored, and programs inherit that: then
+    # no test of Ctrl-C could pass.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
