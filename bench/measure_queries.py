@@ -14,7 +14,7 @@ from timing import seconds, side_by_side
 
 ROWS = 100_000
 COLUMNS = "(id int primary key, n int not null, filler text not null)"
-FILL = "select i, i % 1000, repeat('x', 60) from generate_series(1, %s) i"
+FILL = "select i, i %% 1000, repeat('x', 60) from generate_series(1, %s) i"
 
 
 def prepared_cluster(stack: ExitStack, partitions: int, rows: int) -> Cluster:
