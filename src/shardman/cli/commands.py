@@ -188,6 +188,19 @@ def set_replevel(
     _run("set_replevel", (relation, replevel), dsn, no_wait, timeout, dry_run, json)
 
 
+@app.command(rich_help_panel=_PANEL)
+def failover(
+    node_id: NodeId,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Promote the replicas of a dead worker's partitions now."""
+    _run("failover", (node_id,), dsn, no_wait, timeout, dry_run, json)
+
+
 def _run(
     name: str,
     arguments: Sequence[Any],
@@ -219,4 +232,5 @@ _METHODS: dict[str, Callable[..., Result]] = {
     "create_replica": Client.create_replica,
     "rm_replica": Client.rm_replica,
     "set_replevel": Client.set_replevel,
+    "failover": Client.failover,
 }

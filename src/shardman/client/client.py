@@ -143,6 +143,10 @@ class Client:
             "select shardman.set_replevel(%s, %s)", (relation, replevel), wait, timeout
         )
 
+    def failover(self, node_id: int, *, wait: bool = True, timeout: float | None = None) -> Result:
+        """Promotes the replicas of a dead worker's partitions."""
+        return self._run("select shardman.failover(%s)", (node_id,), wait, timeout)
+
     # -- what became of them --------------------------------------------------------------------
 
     def wait(

@@ -8,6 +8,7 @@ from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
+from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.rm_node import RmNode
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
         CreateReplica,
         RmReplica,
         SetReplevel,
+        Failover,
     )
 }
 

@@ -17,6 +17,7 @@ import structlog
 
 from shardman import steps  # noqa: F401  (registers every kind of step)
 from shardman.commands.base import Claim, Command
+from shardman.commands.failover import Failover
 from shardman.commands.registry import read
 from shardman.errors import Refused, UserError
 from shardman.log import configure
@@ -28,8 +29,9 @@ from shardman.lord.leader import Lease, acquire
 from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
 from shardman.lord.runner import Runner
-from shardman.lord.scheduler import startable
+from shardman.lord.scheduler import disturb, startable
 from shardman.lord.sessions import Sessions, open_session
+from shardman.lord.watch import Watch
 from shardman.steps.base import Connection
 
 log = structlog.get_logger()
@@ -51,6 +53,7 @@ class Tenure:
         self.reconciler = Reconciler(sessions)
         self.running: dict[int, tuple[asyncio.Task[Any], frozenset[Claim]]] = {}
         self.wake = asyncio.Event()
+        self.watch = Watch(sessions, self._fail_over)
         self._sweeping = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -63,6 +66,23 @@ class Tenure:
             group.create_task(self._listen())
             group.create_task(self._clean())
             group.create_task(self._begin_commands())
+            group.create_task(self.watch.run())
+
+    async def _fail_over(self, node: int) -> None:
+        """Submits a failover and waits for its end. What runs in its way is taken back: it could wait
+        for the dead node for long."""
+        conn = await self.sessions.lord()
+        try:
+            claims = Failover(node).claims(await read_cluster(conn))
+            for task, theirs in self.running.values():
+                if disturb(claims, theirs):
+                    task.cancel()
+            cur = await conn.execute("select shardman.failover(%s)", (node,))
+            row = await cur.fetchone()
+            assert row is not None
+            await conn.execute("select shardman.cmd_wait(%s)", (row[0],))
+        finally:
+            await conn.close()
 
     async def _visit_nodes(self) -> None:
         """Raises the epoch on every node that can be reached: older shardlords are refused there
@@ -142,6 +162,8 @@ class Tenure:
                 await self.journal.end(cmd_id, "failed", sentence(error), None)
                 continue
             waiting.append((cmd_id, commands[cmd_id].claims(cluster)))
+        # What waits for a dead node must not keep it from being replaced.
+        waiting.sort(key=lambda each: not isinstance(commands[each[0]], Failover))
         claims = dict(waiting)
         for cmd_id in startable(waiting, [c for _, c in self.running.values()]):
             task = asyncio.create_task(self._execute(cmd_id, commands[cmd_id]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,6 +21,7 @@ from shardman.model.plan import Plan, Step
 from shardman.steps.base import bind, bind_args
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 #: These end the tenure: the journal is gone or is no longer ours. They undo nothing; the next tenure does.
 TENURE_OVER = (LordLost, Refused)
@@ -75,7 +76,8 @@ class Runner:
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
         """
-        attempt = await self.journal.begin(cmd_id)
+        # Cancelled halfway it would be in progress with nobody at work.
+        attempt = await self._to_its_end(self.journal.begin(cmd_id))
         run = self.new_run(cmd_id, attempt, parent)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
         try:
@@ -106,7 +108,7 @@ class Runner:
             return await self._to_its_end(self._take_back(run, error))
         return await self._to_its_end(self._finish(plan, run))
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Does what must not be left half done: a cancellation is not heard, unless the tenure is over."""
         task = asyncio.create_task(work)
         while True:

@@ -3,9 +3,15 @@ be dropped whose publisher is dead."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from psycopg import AsyncConnection, sql
+
+from shardman.errors import Temporary
+
+#: Looks of 20 ms each at a worker that is to end.
+_TRIES = 250
 
 
 async def ls(conn: AsyncConnection[Any], prefix: str) -> list[str]:
@@ -53,6 +59,28 @@ async def create(conn: AsyncConnection[Any], name: str, conninfo: str, publicati
         )
     )
     return True
+
+
+async def disable(conn: AsyncConnection[Any], name: str) -> None:
+    """Disables the subscription if there is one, and waits until none of its workers is left: they
+    are gone within milliseconds, but not at once.
+
+    Raises:
+        Temporary: they are not.
+    """
+    if name not in await ls(conn, name):
+        return
+    await conn.execute(sql.SQL("alter subscription {} disable").format(sql.Identifier(name)))
+    for _ in range(_TRIES):
+        cur = await conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_subscription"
+            " where subname = %s and pid is not null",
+            (name,),
+        )
+        if not await cur.fetchall():
+            return
+        await asyncio.sleep(0.02)
+    raise Temporary(f"the subscription {name} does not end")
 
 
 async def drop(conn: AsyncConnection[Any], name: str) -> bool:

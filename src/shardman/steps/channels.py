@@ -126,17 +126,17 @@ class Standbys:
     also: list[int]
 
     async def do(self, run: Run) -> None:
-        more = [names.channel(run.cluster_id, self.node, dest) for dest in self.also]
-        await self._set(run, more)
+        await set_standbys(run, self.node, self.also)
 
     async def undo(self, run: Run) -> None:
-        await self._set(run, [])
+        await set_standbys(run, self.node, [])
 
-    async def _set(self, run: Run, more: list[str]) -> None:
-        wanted = await value(
-            await run.node(0), "select shardman.synchronous_channels(%s)", self.node
-        )
-        await standbys.set_list(await run.node(self.node), run.cluster_id, sorted({*wanted, *more}))
+
+async def set_standbys(run: Run, node: int, also: list[int]) -> None:
+    """Lets commits on a node wait for the synchronous replicas of the metadata, and for more."""
+    more = [names.channel(run.cluster_id, node, dest) for dest in also]
+    wanted = await value(await run.node(0), "select shardman.synchronous_channels(%s)", node)
+    await standbys.set_list(await run.node(node), run.cluster_id, sorted({*wanted, *more}))
 
 
 @step("register")

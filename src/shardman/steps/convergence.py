@@ -80,8 +80,8 @@ class Converge:
     async def _node(self, run: Run, node: int, target: str) -> None:
         deadline = time.monotonic() + CONVERGE_S
         try:
-            await self._metadata_there(run, node, target, deadline)
             conn = await run.node(node)
+            await self._metadata_there(run, node, target, deadline)
             while await value(conn, "select shardman.reconcile(%s)", self.relation):
                 if time.monotonic() > deadline:
                     return

@@ -23,3 +23,6 @@ select array[shardman.normal_name(%s), %s::int::text] as opts
 
 -- name: set_replevel
 select array[shardman.normal_name(%s), %s::int::text] as opts
+
+-- name: failover
+select array[%s::int::text] as opts

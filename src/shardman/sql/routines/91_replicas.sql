@@ -51,3 +51,25 @@ language sql stable set search_path = pg_catalog as $$
      where p.pubname = publication
 $$;
 comment on function shardman.published(text) is 'the tables of a publication, as the metadata writes names';
+
+create or replace function shardman.end_stranded(relations text[]) returns void
+language sql volatile set search_path = pg_catalog as $$
+    select pg_terminate_backend(a.pid)
+      from pg_locks l join pg_stat_activity a using (pid)
+     where l.locktype = 'relation' and l.granted
+       and l.database = (select oid from pg_database where datname = current_database())
+       and l.relation in (select shardman.find_relation(r) from unnest(relations) as r)
+       and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+       and a.application_name not like 'shardman lord %'
+       and (a.wait_event_type = 'Extension' or a.wait_event = 'SyncRep')
+$$;
+comment on function shardman.end_stranded(text[]) is
+    'ends sessions that hold a lock on these relations while they wait for another server, which is dead';
+
+create or replace function shardman.end_waiting_commits() returns void
+language sql volatile set search_path = pg_catalog as $$
+    select pg_terminate_backend(pid) from pg_stat_activity
+     where wait_event = 'SyncRep' and backend_type = 'client backend' and pid <> pg_backend_pid()
+$$;
+comment on function shardman.end_waiting_commits() is
+    'ends sessions whose commits wait for replicas; a cancelled wait would leave them committed here alone';

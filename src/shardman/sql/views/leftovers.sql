@@ -71,11 +71,15 @@ create or replace view shardman.leftovers as
      where here.cluster is not null
        and not case
            when o.cluster is distinct from here.cluster then false
-           -- What add_node found and put aside is the user's.
-           when o.cmd_id is not null then o.running or (o.kind = 'table' and coalesce(o.cmd_type = 'add_node', false))
+           -- What add_node found, and what a node that was declared dead had, is the user's: see shardman.set_aside.
+           when o.cmd_id is not null
+               then o.running or (o.kind = 'table' and coalesce(o.cmd_type in ('add_node', 'failover'), false))
            when o.channel_from is not null then exists (
                select from shardman.partitions p join shardman.partitions r using (part_name)
                 where p.prv is null and r.prv is not null and p.owner = o.channel_from and r.owner = o.channel_to)
+               or exists (select from shardman.cmd_log l
+                           where l.status = 'in progress'
+                             and l.cmd_type in ('create_replica', 'rm_replica', 'set_replevel', 'move_part', 'failover'))
            when o.kind = 'foreign server' then exists (
                select from shardman.nodes n
                 where shardman.node_server(n.id) = o.name
@@ -93,3 +97,13 @@ create or replace view shardman.leftovers as
        end;
 comment on view shardman.leftovers is
     'this node: objects of ours that no running command and no member of the cluster needs';
+
+create or replace view shardman.set_aside as
+    select n.nspname::text as schema_name, c.relname::text as table_name, l.id as cmd_id, l.cmd_type, l.ended_at as since,
+           pg_catalog.pg_total_relation_size(c.oid) as bytes
+      from pg_catalog.pg_class c
+      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+      join shardman.cmd_log l on l.id = (regexp_match(c.relname, '_aside_c([0-9]{1,18})$'))[1]::bigint
+     where c.relkind = 'r' and l.cmd_type in ('add_node', 'failover');
+comment on view shardman.set_aside is
+    'this node: tables that were put aside because what they hold may be nowhere else; drop them when nobody needs them';

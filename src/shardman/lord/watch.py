@@ -1,0 +1,157 @@
+"""Declares workers dead, and has their partitions taken over.
+
+A node is probed on a session of its own. One that has not answered for `failover_after` seconds is dead
+for the shardlord; unknown is not dead: nodes that stream from it are asked first, and when most nodes
+are silent at once it is the shardlord's own network that is suspected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import psycopg
+import structlog
+
+from shardman import names
+from shardman.errors import Refused, UserError
+from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.sessions import Sessions
+from shardman.model.cluster import Cluster
+from shardman.model.succession import succeed
+from shardman.steps.base import Connection
+
+log = structlog.get_logger()
+
+#: How often a node is probed, and how long it may take to answer.
+PROBE_EVERY_S = 0.5
+ANSWER_S = 2.0
+DEFAULT_FAILOVER_AFTER_S = 5.0
+#: After a failover that failed the next is tried so much later.
+AGAIN_S = 3.0
+#: When this part of the workers is silent at once nothing is done.
+TOO_MANY = 2 / 3
+
+
+class Watch:
+    """Watches the workers of one tenure.
+
+    Args:
+        fail_over: submits a failover of a node and waits for its end.
+    """
+
+    def __init__(self, sessions: Sessions, fail_over: Callable[[int], Awaitable[None]]) -> None:
+        self._sessions = sessions
+        self._fail_over = fail_over
+        self._lord: Connection
+        self._probes: dict[int, asyncio.Task[None]] = {}
+        #: Since when a node has been silent, by the monotonic clock.
+        self._silent: dict[int, float] = {}
+        self._warned = False
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        self._lord = await self._sessions.lord()
+        try:
+            while True:
+                cluster = await read_cluster(self._lord)
+                self._keep({n.id for n in cluster.workers})
+                await self._judge(cluster)
+                await asyncio.sleep(PROBE_EVERY_S)
+        finally:
+            for probe in self._probes.values():
+                probe.cancel()
+            await self._lord.close()
+
+    def _keep(self, nodes: set[int]) -> None:
+        for gone in self._probes.keys() - nodes:
+            self._probes.pop(gone).cancel()
+            self._silent.pop(gone, None)
+        for new in nodes - self._probes.keys():
+            self._probes[new] = asyncio.create_task(self._probe(new))
+
+    async def _probe(self, node: int) -> None:
+        conn: Connection | None = None
+        lord = await self._sessions.lord()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(ANSWER_S):
+                        if conn is None:
+                            conn = await self._sessions.open(node, lord)
+                        await conn.execute("select")
+                    self._silent.pop(node, None)
+                except (psycopg.Error, UserError, TimeoutError):
+                    self._silent.setdefault(node, time.monotonic())
+                    if conn is not None:
+                        with contextlib.suppress(psycopg.Error, TimeoutError):
+                            await asyncio.wait_for(conn.close(), ANSWER_S)
+                    conn = None
+                await asyncio.sleep(PROBE_EVERY_S)
+        except Refused:
+            return  # The tenure is over: whoever writes next learns of it.
+        finally:
+            for each in (conn, lord):
+                if each is not None:
+                    await each.close()
+
+    async def _judge(self, cluster: Cluster) -> None:
+        if not self._silent:
+            self._warned = False
+            return
+        after = await self._failover_after()
+        silent = {n for n, since in self._silent.items() if time.monotonic() - since >= after}
+        workers = {n.id for n in cluster.workers}
+        if len(self._silent) >= max(2, TOO_MANY * len(workers)):
+            if not self._warned:
+                log.warning("most nodes are silent: nothing is done", nodes=sorted(self._silent))
+            self._warned = True
+            return
+        for node in sorted(silent):
+            alive = workers - self._silent.keys()
+            found = succeed(cluster, node, alive)
+            if (found.promoted or found.dropped) and not await self._streams(cluster, node, alive):
+                log.warning("node dead", node=node, silent_for=after)
+                await self._fail_over(node)
+                # Whether it succeeded is seen in the metadata.
+                self._silent[node] = time.monotonic() - after + AGAIN_S
+                return
+
+    async def _failover_after(self) -> float:
+        cur = await self._lord.execute(
+            "select shardman.setting('failover_after', %s)::float", (str(DEFAULT_FAILOVER_AFTER_S),)
+        )
+        row = await cur.fetchone()
+        return float(row[0]) if row else DEFAULT_FAILOVER_AFTER_S
+
+    async def _streams(self, cluster: Cluster, node: int, alive: set[int]) -> bool:
+        """Whether a node that is silent here still speaks to one that is not."""
+        answers = await asyncio.gather(
+            *(self._hears(peer, names.channel(cluster.id, node, peer)) for peer in sorted(alive))
+        )
+        if any(answers):
+            log.warning("node silent to the lord, but others hear it", node=node)
+        return any(answers)
+
+    async def _hears(self, peer: int, channel: str) -> bool:
+        lord = await self._sessions.lord()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                conn = await self._sessions.open(peer, lord)
+                try:
+                    cur = await conn.execute(
+                        "select exists (select from pg_stat_subscription where subname = %s"
+                        " and pid is not null"
+                        " and last_msg_receipt_time > clock_timestamp() - make_interval(secs => %s))",
+                        (channel, ANSWER_S),
+                    )
+                    row = await cur.fetchone()
+                finally:
+                    await conn.close()
+            return bool(row and row[0])
+        except (psycopg.Error, UserError, TimeoutError):
+            return False
+        finally:
+            await lord.close()

@@ -1,0 +1,114 @@
+"""A node dies: its partitions go on elsewhere, and nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from shardman.pg.invariants import check
+from shardman.testing.cluster import Cluster
+from shardman.testing.load import Bank, Load
+
+SIZE = 300
+
+
+class PartitionBank(Bank):
+    """Increments only: a transaction over two nodes is not atomic when one of them dies."""
+
+
+@pytest.fixture(scope="module")
+def bank(cluster: Cluster) -> Bank:
+    cluster.sql(
+        1,
+        "create table accounts (id int primary key, balance bigint not null default 1000,"
+        " touched bigint not null default 0)",
+    )
+    cluster.sql(1, "create table marks (id bigint primary key)")
+    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE,))
+    for table in ("accounts", "marks"):
+        done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 6)", (table,))
+        assert done.status == "success", done
+        done = cluster.cmd("select shardman.set_replevel(%s, 1)", (table,))
+        assert done.status == "done", done
+    return Bank("accounts", SIZE)
+
+
+def failed_over(cluster: Cluster, node: int, seconds: float) -> str:
+    """The result of the failover that the shardlord begins by itself."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        rows = cluster.sql(
+            0,
+            "select status::text, result from shardman.commands where cmd_type = 'failover'"
+            " and opts = %s order by id desc limit 1",
+            (str(node),),
+        )
+        if rows and rows[0][0] == "success":
+            return str(rows[0][1])
+        time.sleep(0.1)
+    raise AssertionError(cluster.sql(0, "select * from shardman.commands order by id desc limit 5"))
+
+
+def settle(cluster: Cluster, seconds: float = 30) -> None:
+    """Until nothing is left to be done for a node that was away."""
+    until = time.monotonic() + seconds
+    while (found := check(cluster.lord_dsn, data=True)) and time.monotonic() < until:
+        time.sleep(0.3)
+    assert found == []
+
+
+def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
+    work = [bank.increment, bank.read_then_write]
+    dsns = [cluster.dsn(n) for n in (1, 3)]
+    before = cluster.value(1, "select sum(touched) from accounts")
+    with Load(dsns, work, workers=6, marks="marks", reconnect=True) as load:
+        time.sleep(2)
+        cluster.kill_node(2)
+        said = failed_over(cluster, 2, 20)
+        assert "Promoted: 4" in said
+        load.reset_waits()
+        acknowledged = load.acknowledged
+        time.sleep(2)
+        assert load.acknowledged > acknowledged + 100
+    assert load.errors == []
+    unknown = sum(t.unknown for t in load.tallies)
+    told = {m for t in load.tallies for m in t.inserted}
+    for node in (1, 3):
+        touched = cluster.value(node, "select sum(touched) from accounts")
+        assert before + load.added <= touched <= before + load.added + unknown
+        assert cluster.value(node, "select count(*) from accounts") == SIZE
+        assert told <= {r[0] for r in cluster.sql(node, "select id from marks")}
+    assert cluster.sql(0, "select 1 from shardman.partitions where owner = 2") == []
+
+
+def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
+    rows = cluster.value(1, "select sum(touched) from accounts")
+    cluster.start_node(2)
+    settle(cluster)
+    # It serves what the others serve, through routes, and keeps what it had aside.
+    assert cluster.value(2, "select sum(touched) from accounts") == rows
+    assert len(cluster.sql(2, "select table_name from shardman.set_aside")) == 4
+    cluster.sql(2, "update accounts set touched = touched + 1")
+    assert cluster.value(3, "select sum(touched) from accounts") == rows + SIZE
+    for table in ("accounts", "marks"):
+        assert cluster.cmd("select shardman.set_replevel(%s, 1)", (table,)).status == "done"
+        assert cluster.cmd("select shardman.rebalance(%s)", (table,)).status == "done"
+    assert cluster.value(0, "select count(*) from shardman.partitions where prv is not null") == 12
+    settle(cluster)
+
+
+def test_a_short_absence_changes_nothing(cluster: Cluster, bank: Bank) -> None:
+    picture = cluster.sql(0, "select part_name, owner, prv from shardman.partitions order by 1, 2")
+    cluster.stop_node(3)
+    cluster.start_node(3)
+    cluster.sql(1, "update accounts set touched = touched + 1")
+    settle(cluster)
+    assert picture == cluster.sql(
+        0, "select part_name, owner, prv from shardman.partitions order by 1, 2"
+    )
+
+
+def test_refused(cluster: Cluster, bank: Bank) -> None:
+    done = cluster.cmd("select shardman.failover(1)")
+    assert done.status == "failed" and "node 1 answers" in (done.error or "")
