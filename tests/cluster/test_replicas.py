@@ -75,6 +75,7 @@ def test_refused(cluster: Cluster, bank: Bank) -> None:
     for query, error in (
         ("select shardman.create_replica('accounts_0', 9)", "there is no worker 9"),
         ("select shardman.create_replica('nowhere_0', 1)", "there is no partition nowhere_0"),
+        ("select shardman.switch_primary('accounts_1', 9)", "node 9 has no replica of accounts_1"),
         ("select shardman.rm_replica('accounts_1', 9)", "node 9 has no replica of accounts_1"),
         ("select shardman.set_replevel('nowhere', 1)", "nowhere is not a sharded table"),
     ):
@@ -108,6 +109,14 @@ def test_levels_go_up_and_down_under_load(cluster: Cluster, bank: Bank) -> None:
             other(cluster, part),
             succession(cluster, part)[1],
         )
+        # A primary and its replica change places, and again.
+        for _ in range(4):
+            ok(
+                cluster,
+                "select shardman.switch_primary(%s, %s)",
+                part,
+                succession(cluster, part)[1],
+            )
     assert load.errors == []
     assert load.acknowledged > 100
     for node in cluster.worker_dsns:

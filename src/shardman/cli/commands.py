@@ -170,6 +170,20 @@ def rm_replica(
 
 
 @app.command(rich_help_panel=_PANEL)
+def switch_primary(
+    part_name: PartName,
+    node_id: NodeId,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a replica the primary, and the primary a replica."""
+    _run("switch_primary", (part_name, node_id), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
 def set_replevel(
     relation: Relation,
     replevel: Annotated[
@@ -231,6 +245,7 @@ _METHODS: dict[str, Callable[..., Result]] = {
     "rebalance": Client.rebalance,
     "create_replica": Client.create_replica,
     "rm_replica": Client.rm_replica,
+    "switch_primary": Client.switch_primary,
     "set_replevel": Client.set_replevel,
     "failover": Client.failover,
 }

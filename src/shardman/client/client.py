@@ -135,6 +135,12 @@ class Client:
         """Drops the replica of a partition on a worker."""
         return self._run("select shardman.rm_replica(%s, %s)", (part_name, node), wait, timeout)
 
+    def switch_primary(
+        self, part_name: str, node: int, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Makes the replica of a partition on a worker the primary, and the primary a replica."""
+        return self._run("select shardman.switch_primary(%s, %s)", (part_name, node), wait, timeout)
+
     def set_replevel(
         self, relation: str, replevel: int, *, wait: bool = True, timeout: float | None = None
     ) -> Result:

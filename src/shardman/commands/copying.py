@@ -7,6 +7,9 @@ from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Step
 
+#: Replica identities by which rows are found by all their columns: no key will do.
+KEYLESS = ("default", "nothing", "full")
+
 
 def identity_question(cluster: Cluster, part: str) -> tuple[Question, ...]:
     """How the rows of a partition are identified in its stream."""

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.copying import build_copy, identity_question, keyless, need_identity
+from shardman.commands.copying import (
+    KEYLESS,
+    build_copy,
+    identity_question,
+    keyless,
+    need_identity,
+)
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
@@ -54,6 +60,30 @@ def registration(part: str, src: int, dest: int) -> Step:
         "register",
         f"register {part} in the channel to node {dest}",
         {"part": part, "src": src, "dest": dest},
+    )
+
+
+def new_links(
+    cluster: Cluster, part: str, primary: int, replicas: Sequence[int], identity: str
+) -> tuple[Step, ...]:
+    """Makes ready the ways from the node that is about to become a partition's primary: its replicas
+    will hang on it.
+
+    Args:
+        identity: how the rows are identified on the primary of now.
+    """
+    if not replicas:
+        return ()
+    by_whole_rows = Step(
+        "replica_identity",
+        f"identify rows of {part} by all their columns on node {primary}",
+        {"node": primary, "part": part, "former": "default"},
+    )
+    sync = cluster.table(cluster.primary(part).relation).sync
+    return (
+        *((by_whole_rows,) if identity in KEYLESS else ()),
+        *link_steps(primary, replicas, sync),
+        *(registration(part, primary, r) for r in replicas),
     )
 
 
@@ -121,5 +151,5 @@ class CreateReplica:
                 Step("end_publication", f"end the copy's stream on node {src}", {"node": src}),
                 Step("converge", "tell all nodes", {"relation": primary.relation}),
             ),
-            warnings=(keyless(part),) if identity in ("default", "nothing", "full") else (),
+            warnings=(keyless(part),) if identity in KEYLESS else (),
         )

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.copying import build_copy, identity_question, keyless, need_identity
-from shardman.commands.create_replica import join_steps, link_steps, registration
+from shardman.commands.copying import (
+    KEYLESS,
+    build_copy,
+    identity_question,
+    keyless,
+    need_identity,
+)
+from shardman.commands.create_replica import join_steps, new_links
 from shardman.commands.rm_replica import drop_steps, unlink_steps
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
@@ -87,12 +93,12 @@ class MovePart:
         return Plan(
             prepare=(
                 *build_copy(part, src, dest, identity),
-                *self._new_links(facts, identity),
+                *new_links(facts.cluster, part, dest, replicas, identity),
                 Step("fresh_route", f"make the route on node {src}", both),
                 Step(
                     "fence_move",
                     f"switch {part} to node {dest}",
-                    {**both, "replicas": list(replicas)},
+                    {**both, "old_links": list(replicas), "new_links": list(replicas)},
                 ),
             ),
             switch=(Step("set_owner", f"record node {dest} as owner of {part}", both),),
@@ -107,25 +113,7 @@ class MovePart:
                 Step("converge", "tell all nodes", {"relation": relation}),
                 Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
-            warnings=(keyless(part),) if identity in _KEYLESS else (),
-        )
-
-    def _new_links(self, facts: Facts, identity: str) -> tuple[Step, ...]:
-        """The replicas will hang on the new primary: their ways are made ready before the fence."""
-        dest, part = self.dest, self.part_name
-        replicas = facts.cluster.replicas_of(part)
-        if not replicas:
-            return ()
-        by_whole_rows = Step(
-            "replica_identity",
-            f"identify rows of {part} by all their columns on node {dest}",
-            {"node": dest, "part": part, "former": "default"},
-        )
-        sync = facts.cluster.table(facts.cluster.primary(part).relation).sync
-        return (
-            *((by_whole_rows,) if identity in _KEYLESS else ()),
-            *link_steps(dest, replicas, sync),
-            *(registration(part, dest, r) for r in replicas),
+            warnings=(keyless(part),) if identity in KEYLESS else (),
         )
 
     def _replica(self, facts: Facts, src: int, identity: str) -> Plan:
@@ -154,8 +142,5 @@ class MovePart:
                 *drop_steps(part, primary.owner, src),
                 Step("converge", "tell all nodes", {"relation": primary.relation}),
             ),
-            warnings=(keyless(part),) if identity in _KEYLESS else (),
+            warnings=(keyless(part),) if identity in KEYLESS else (),
         )
-
-
-_KEYLESS = ("default", "nothing", "full")

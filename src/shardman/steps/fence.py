@@ -124,23 +124,28 @@ class FenceMove:
     """Exchanges data table and route on both nodes, in prepared transactions.
 
     Args:
-        replicas: nodes whose replicas hang on the source and will hang on the destination. They need
-            no rows: under the locks every copy is the same, and the channels are switched with the rest.
+        old_links: nodes whose replicas hang on the source.
+        new_links: nodes whose replicas will hang on the destination. They need no rows: under the
+            locks every copy is the same, and the channels are switched with the rest.
+        keep: the source keeps its table, as a replica; the destination has been one, so there is no
+            stream of the command's own.
     """
 
     part: str
     src: int
     dest: int
-    replicas: list[int] = field(default_factory=list)
+    old_links: list[int] = field(default_factory=list)
+    new_links: list[int] = field(default_factory=list)
+    keep: bool = False
 
     async def do(self, run: Run) -> None:
         source, dest = await run.node(self.src), await run.node(self.dest)
         emitter = await run.extra(self.src)
-        stream = names.move_stream(run.cluster_id, run.cmd_id)
         tries = 0
         for timeout_ms, pause in patience():
             tries += 1
-            await catch_up(run, emitter, stream)
+            for stream in self._streams(run):
+                await catch_up(run, emitter, stream)
             try:
                 async with run.fence:
                     begun = time.monotonic()
@@ -158,7 +163,6 @@ class FenceMove:
         self, run: Run, source: Connection, dest: Connection, emitter: Connection, timeout_ms: int
     ) -> None:
         data = await data_table(source, self.part)
-        aside = names.set_aside(self.part, run.cmd_id)
         async with rolled_back(source), rolled_back(dest):
             await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
             await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
@@ -167,7 +171,7 @@ class FenceMove:
             )
             if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
-            await asyncio.gather(self._out(run, source, data, aside), self._in(run, dest, data))
+            await asyncio.gather(self._out(run, source, data), self._in(run, dest, data))
             # Both answers are awaited: undoing must find what either has prepared.
             ends = await asyncio.gather(
                 self._prepare(run, source, self.src),
@@ -176,24 +180,34 @@ class FenceMove:
             )
             raise_first(ends)
 
-    async def _drain(self, run: Run, emitter: Connection) -> None:
-        await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
-        for replica in self.replicas:
-            await drain(emitter, names.channel(run.cluster_id, self.src, replica))
+    def _streams(self, run: Run) -> list[str]:
+        """What must be empty before the switch."""
+        own = [] if self.keep else [names.move_stream(run.cluster_id, run.cmd_id)]
+        return [*own, *(names.channel(run.cluster_id, self.src, node) for node in self.old_links)]
 
-    async def _out(self, run: Run, source: Connection, data: str, aside: str) -> None:
-        for replica in self.replicas:
-            channel = names.channel(run.cluster_id, self.src, replica)
+    async def _drain(self, run: Run, emitter: Connection) -> None:
+        for stream in self._streams(run):
+            await drain(emitter, stream)
+
+    async def _out(self, run: Run, source: Connection, data: str) -> None:
+        for node in self.old_links:
+            channel = names.channel(run.cluster_id, self.src, node)
             await publications.remove(source, channel, await need_relation(source, data))
-        await source.execute("select shardman.fence_out(%s, %s)", (self.part, aside))
+        if self.keep:
+            await source.execute("select shardman.fence_demote(%s)", (self.part,))
+        else:
+            aside = names.set_aside(self.part, run.cmd_id)
+            await source.execute("select shardman.fence_out(%s, %s)", (self.part, aside))
 
     async def _in(self, run: Run, dest: Connection, data: str) -> None:
-        for replica in self.replicas:
-            channel = names.channel(run.cluster_id, self.dest, replica)
+        for node in self.new_links:
+            channel = names.channel(run.cluster_id, self.dest, node)
             table = await need_relation(dest, data)
             # It is there already, with a filter that lets nothing through.
             await publications.remove(dest, channel, table)
             await publications.add(dest, channel, table)
+        if self.keep:
+            await dest.execute("select shardman.make_writable(%s)", (data,))
         await dest.execute("select shardman.fence_in(%s)", (self.part,))
 
     async def _prepare(self, run: Run, conn: Connection, node: int) -> None:

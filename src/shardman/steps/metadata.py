@@ -118,3 +118,40 @@ class SetLevel:
 
     async def undo(self, run: Run) -> None:
         """The switch is the point of no return."""
+
+
+@step("set_order")
+@dataclass(frozen=True)
+class SetOrder:
+    """The copies of a partition in a new order of succession, the primary first."""
+
+    part: str
+    order: list[int]
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        # None is a primary for an instant, for two may never be.
+        cur = await conn.execute(
+            "update shardman.partitions set prv = owner, nxt = null where part_name = %s",
+            (self.part,),
+        )
+        if cur.rowcount != len(self.order):
+            raise UserError(
+                f"the copies of {self.part} have changed",
+                "Look at shardman.partitions and try again",
+            )
+        cur = await conn.execute(
+            "update shardman.partitions p set prv = o.prv, nxt = o.nxt"
+            " from (select node, lag(node) over w as prv, lead(node) over w as nxt"
+            " from unnest(%s::int[]) with ordinality as u (node, n) window w as (order by n)) as o"
+            " where p.part_name = %s and p.owner = o.node",
+            (self.order, self.part),
+        )
+        if cur.rowcount != len(self.order):
+            raise UserError(
+                f"the copies of {self.part} have changed",
+                "Look at shardman.partitions and try again",
+            )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""

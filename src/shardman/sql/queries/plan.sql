@@ -21,6 +21,9 @@ select array[shardman.normal_name(%s), %s::int::text] as opts
 -- name: rm_replica
 select array[shardman.normal_name(%s), %s::int::text] as opts
 
+-- name: switch_primary
+select array[shardman.normal_name(%s), %s::int::text] as opts
+
 -- name: set_replevel
 select array[shardman.normal_name(%s), %s::int::text] as opts
 

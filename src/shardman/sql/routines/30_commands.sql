@@ -161,6 +161,17 @@ end
 $$;
 comment on function shardman.rm_replica(text, int) is 'drops the replica of a partition on a worker';
 
+create or replace function shardman.switch_primary(part_name text, node int) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(part_name, 'part_name');
+    perform shardman.need(node::text, 'node');
+    return shardman.submit('switch_primary', array[shardman.normal_name(part_name), node::text]);
+end
+$$;
+comment on function shardman.switch_primary(text, int) is
+    'makes the replica of a partition on a worker the primary and the primary a replica; copies nothing';
+
 create or replace function shardman.set_replevel(relation text, replevel int) returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin

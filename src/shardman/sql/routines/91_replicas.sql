@@ -33,6 +33,21 @@ end
 $$;
 comment on function shardman.make_writable(text) is 'takes back shardman.make_read_only';
 
+create or replace function shardman.fence_demote(part_name text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    slot  constant regclass := shardman.find_relation(part_name);
+    data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
+    route constant regclass := shardman.find_relation(shardman.route_table(part_name));
+begin
+    execute format('alter table %s detach partition %s', slot, data);
+    perform shardman.make_read_only(shardman.data_table(part_name));
+    execute format('alter table %s attach partition %s default', slot, route);
+end
+$$;
+comment on function shardman.fence_demote(text) is
+    'inside a fence, on the primary''s node: takes the data table off its slot, as a replica, and puts the route in its place';
+
 create or replace function shardman.synchronous_channels(node_id int) returns text[]
 language sql stable set search_path = pg_catalog as $$
     select coalesce(array_agg(distinct format('shardman_%s_%s_%s', l.cluster, p.owner, r.owner)), '{}')
