@@ -109,6 +109,28 @@ def test_a_short_absence_changes_nothing(cluster: Cluster, bank: Bank) -> None:
     )
 
 
+def test_a_living_worker_is_removed_by_force(cluster: Cluster, bank: Bank) -> None:
+    added = cluster.add_worker()
+    for table in ("accounts", "marks"):
+        assert cluster.cmd("select shardman.rebalance(%s)", (table,)).status == "done"
+    assert cluster.value(0, "select count(*) from shardman.partitions where owner = 3") > 0
+    rows = cluster.value(1, "select sum(touched) from accounts")
+    work = [bank.increment]
+    with Load([cluster.dsn(1), cluster.dsn(added)], work, workers=4, reconnect=True) as load:
+        time.sleep(0.5)
+        done = cluster.cmd("select shardman.rm_node(3, true)")
+        assert done.status == "success", done
+        assert "Promoted replicas of" in (done.result or "")
+        assert "Cannot be reached" not in (done.result or "")
+        time.sleep(0.5)
+    unknown = sum(t.unknown for t in load.tallies)
+    for node in (1, 2, added):
+        touched = cluster.value(node, "select sum(touched) from accounts")
+        assert rows + load.added <= touched <= rows + load.added + unknown
+    assert cluster.value(3, "show synchronous_standby_names") == ""
+    settle(cluster)
+
+
 def test_refused(cluster: Cluster, bank: Bank) -> None:
     done = cluster.cmd("select shardman.failover(1)")
     assert done.status == "failed" and "node 1 answers" in (done.error or "")

@@ -51,6 +51,22 @@ def ok(cluster: Cluster, query: str, *params: object) -> str:
     return done.result or ""
 
 
+def waited_for(cluster: Cluster) -> None:
+    """Commits on every node wait for all replicas of its primaries, and for no other."""
+    for node in cluster.worker_dsns:
+        wanted = cluster.sql(
+            0,
+            "select distinct r.owner from shardman.partitions p"
+            " join shardman.partitions r using (part_name)"
+            " where p.prv is null and r.prv is not null and p.owner = %s",
+            (node,),
+        )
+        found = cluster.sql(
+            node, "select application_name from pg_stat_replication where sync_state = 'sync'"
+        )
+        assert {int(r[0].rpartition("_")[2]) for r in found} == {r[0] for r in wanted}
+
+
 def test_a_replica_follows_its_primary(cluster: Cluster, bank: Bank) -> None:
     dest = other(cluster, "accounts_0")
     ok(cluster, "select shardman.create_replica('accounts_0', %s)", dest)
@@ -99,6 +115,7 @@ def test_levels_go_up_and_down_under_load(cluster: Cluster, bank: Bank) -> None:
                     (table,),
                 )
                 assert {n for _, n in wanted} == {level + 1}
+                waited_for(cluster)
         # A primary moves with its replicas, a replica moves.
         part = "accounts_1"
         ok(cluster, "select shardman.move_part(%s, %s)", part, other(cluster, part))
@@ -117,6 +134,7 @@ def test_levels_go_up_and_down_under_load(cluster: Cluster, bank: Bank) -> None:
                 part,
                 succession(cluster, part)[1],
             )
+        waited_for(cluster)
     assert load.errors == []
     assert load.acknowledged > 100
     for node in cluster.worker_dsns:

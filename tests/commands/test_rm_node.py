@@ -48,9 +48,28 @@ def test_force_says_what_is_lost() -> None:
     assert warning == "Cannot be reached any more: 2 partitions (acc_0, acc_1)."
 
 
-def test_force_asks_nobody() -> None:
-    assert RmNode(2, force=True).survey(cluster(0)) == ()
+def test_force_asks_who_can_take_over() -> None:
+    assert [q.node for q in RmNode(2, force=True).survey(cluster(0))] == [1, 2]
     assert [q.node for q in RmNode(2).survey(cluster(0))] == [2]
+
+
+def test_force_promotes_replicas() -> None:
+    before = cluster(2)
+    copies = (
+        Copy("acc_0", 2, None, 1, "acc"),
+        Copy("acc_0", 1, 2, None, "acc"),
+        Copy("acc_1", 2, None, None, "acc"),
+    )
+    facts = Facts(
+        Cluster(before.id, before.nodes, before.tables, copies),
+        answers={"answers 1": True, "answers 2": True},
+    )
+    plan = RmNode(2, force=True).plan(facts)
+    assert plan.warnings == (
+        "Promoted replicas of 1 partition (acc_0).",
+        "Cannot be reached any more: 1 partition (acc_1).",
+    )
+    assert [s.kind for s in plan.prepare] == ["cut_channel"]
 
 
 def test_a_node_that_is_down_needs_force() -> None:

@@ -50,8 +50,7 @@ class Failover:
         )
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """Who is there to take over."""
-        return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
+        return who_answers(cluster)
 
     def plan(self, facts: Facts) -> Plan:
         cluster, dead = facts.cluster, self.node_id
@@ -60,95 +59,120 @@ class Failover:
             raise UserError(
                 f"node {dead} answers", "Move its partitions away with move_part, or stop it first"
             )
-        alive = [n.id for n in cluster.workers if facts.answers.get(f"answers {n.id}")]
-        after = succeed(cluster, dead, alive)
+        after = heirs(facts, dead)
         if not after.promoted and not after.dropped:
             raise UserError(
                 f"no partition of node {dead} has a replica on a node that can be reached",
                 "Bring the node back",
             )
         return Plan(
-            prepare=self._prepare(cluster, after),
-            switch=(
-                Step(
-                    "succeed",
-                    f"record who takes over from node {dead}",
-                    {
-                        "dead": dead,
-                        "promoted": dict(after.promoted),
-                        "dropped": [[part, node] for part, node in after.dropped],
-                    },
-                ),
+            prepare=cut_steps(dead, after),
+            switch=(record_step(dead, after),),
+            finish=(
+                *takeover_steps(dead, after),
+                # Whatever is left to do on the dead node waits until it is back.
+                returned_step(dead, after),
+                Step("converge", "tell all nodes", {}),
             ),
-            finish=(*self._finish(cluster, after), Step("converge", "tell all nodes", {})),
             warnings=_warnings(dead, after),
         )
 
-    def _prepare(self, cluster: Cluster, after: Succession) -> tuple[Step, ...]:
-        """The fence against the dead node, should it still run: without its subscribers it cannot
-        acknowledge a write."""
-        return tuple(
+
+def who_answers(cluster: Cluster) -> tuple[Question, ...]:
+    """Which workers are there to take over."""
+    return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
+
+
+def heirs(facts: Facts, dead: int) -> Succession:
+    """Who takes over from a node, by the answers to `who_answers`."""
+    cluster = facts.cluster
+    alive = [n.id for n in cluster.workers if facts.answers.get(f"answers {n.id}")]
+    return succeed(cluster, dead, [n for n in alive if n != dead])
+
+
+def cut_steps(dead: int, after: Succession) -> tuple[Step, ...]:
+    """The fence against the dead node, should it still run: without its subscribers it cannot
+    acknowledge a write."""
+    return tuple(
+        Step(
+            "cut_channel",
+            f"let node {node} take nothing more from node {dead}",
+            {"node": node, "of": dead},
+        )
+        for node in after.subscribers
+    )
+
+
+def record_step(dead: int, after: Succession) -> Step:
+    """The decision."""
+    return Step(
+        "succeed",
+        f"record who takes over from node {dead}",
+        {
+            "dead": dead,
+            "promoted": dict(after.promoted),
+            "dropped": [[part, node] for part, node in after.dropped],
+        },
+    )
+
+
+def returned_step(dead: int, after: Succession) -> Step:
+    """What the dead node does once it can be reached. Before that its commits must go on waiting:
+    whoever still writes to its old primaries would be told that it was done."""
+    return Step(
+        "returned",
+        f"set aside what node {dead} holds",
+        _at(
+            dead,
+            promoted=list[Json](sorted(after.promoted)),
+            replicas=[part for part, node in after.dropped if node == dead],
+            publishers=list(after.publishers),
+            subscribers=list(after.subscribers),
+        ),
+    )
+
+
+def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
+    """What the other nodes do."""
+    return (
+        *(
             Step(
-                "cut_channel",
-                f"let node {node} take nothing more from node {self.node_id}",
-                {"node": node, "of": self.node_id},
+                "standbys",
+                f"let commits on node {node} wait for its replicas only",
+                {"node": node, "also": []},
+            )
+            for node in after.publishers
+        ),
+        *(
+            Step("promote", f"make {part} on node {node} the primary", _at(node, part=part))
+            for part, node in after.promoted.items()
+        ),
+        *(
+            Step(
+                "drop_cut_channel",
+                f"drop the channel from node {dead} on node {node}",
+                _at(node, of=dead),
             )
             for node in after.subscribers
-        )
-
-    def _finish(self, cluster: Cluster, after: Succession) -> tuple[Step, ...]:
-        dead = self.node_id
-        return (
-            *(
-                Step(
-                    "standbys",
-                    f"let commits on node {node} wait for its replicas only",
-                    {"node": node, "also": []},
-                )
-                for node in after.publishers
-            ),
-            *(
-                Step("promote", f"make {part} on node {node} the primary", _at(node, part=part))
-                for part, node in after.promoted.items()
-            ),
-            *(
-                Step(
-                    "drop_cut_channel",
-                    f"drop the channel from node {dead} on node {node}",
-                    _at(node, of=dead),
-                )
-                for node in after.subscribers
-            ),
-            *(
-                Step(
-                    "drop_replica",
-                    f"drop the replica of {part} on node {node}",
-                    _at(node, part=part, primary=dead),
-                )
-                for part, node in after.dropped
-                if node != dead
-            ),
-            *(
-                Step(
-                    "drop_publisher",
-                    f"drop the channel to node {dead} on node {node}",
-                    _at(node, to=dead),
-                )
-                for node in after.publishers
-            ),
-            # Whatever is left to do on the dead node waits until it is back.
+        ),
+        *(
             Step(
-                "returned",
-                f"set aside what node {dead} holds",
-                _at(
-                    dead,
-                    promoted=list[Json](sorted(after.promoted)),
-                    replicas=[part for part, node in after.dropped if node == dead],
-                    publishers=list(after.publishers),
-                    subscribers=list(after.subscribers),
-                ),
-            ),
-        )
+                "drop_replica",
+                f"drop the replica of {part} on node {node}",
+                _at(node, part=part, primary=dead),
+            )
+            for part, node in after.dropped
+            if node != dead
+        ),
+        *(
+            Step(
+                "drop_publisher",
+                f"drop the channel to node {dead} on node {node}",
+                _at(node, to=dead),
+            )
+            for node in after.publishers
+        ),
+    )
 
 
 def _at(node: int, **args: Json) -> dict[str, Json]:

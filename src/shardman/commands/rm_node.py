@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.failover import (
+    cut_steps,
+    heirs,
+    record_step,
+    returned_step,
+    takeover_steps,
+    who_answers,
+)
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster, Node
 from shardman.model.plan import Json, Plan, Step
+from shardman.model.succession import Succession
 
 #: So many partitions are named in an error or a result.
 NAMED = 10
@@ -31,13 +40,15 @@ class RmNode:
         return cls(int(node_id), force == "true")
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        return frozenset({Claim("membership")})
+        return frozenset({Claim("membership"), Claim("channels")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """Whether the node is there; with force it does not matter."""
+        """Whether the node is there; with force it matters who can take over."""
         node = cluster.nodes.get(self.node_id)
-        if self.force or node is None or not node.is_active_worker:
+        if node is None or not node.is_active_worker:
             return ()
+        if self.force:
+            return who_answers(cluster)
         return (Question("answers", self.node_id, "select true"),)
 
     def plan(self, facts: Facts) -> Plan:
@@ -60,9 +71,16 @@ class RmNode:
                 "Start it and try again, or use force, which leaves what is ours on it",
             )
         node: dict[str, Json] = {"node": self.node_id}
+        after = heirs(facts, self.node_id)
         return Plan(
-            switch=(Step("remove_node", f"record node {self.node_id} as removed", node),),
+            prepare=cut_steps(self.node_id, after),
+            switch=(
+                *((record_step(self.node_id, after),) if held else ()),
+                Step("remove_node", f"record node {self.node_id} as removed", node),
+            ),
             finish=(
+                *takeover_steps(self.node_id, after),
+                *((returned_step(self.node_id, after),) if held else ()),
                 Step(
                     "clean_node",
                     f"take our objects off node {self.node_id}",
@@ -71,7 +89,7 @@ class RmNode:
                 Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
                 Step("converge", "tell all nodes", {}),
             ),
-            warnings=(f"Cannot be reached any more: {_counted(held)}.",) if held else (),
+            warnings=_said(after),
         )
 
     def _node(self, cluster: Cluster) -> Node:
@@ -82,6 +100,15 @@ class RmNode:
         if node.status == "removed":
             raise UserError(f"node {self.node_id} is removed already", "See shardman.nodes")
         return node
+
+
+def _said(after: Succession) -> tuple[str, ...]:
+    said = []
+    if after.promoted:
+        said.append(f"Promoted replicas of {_counted(list(after.promoted))}.")
+    if after.stuck:
+        said.append(f"Cannot be reached any more: {_counted(list(after.stuck))}.")
+    return tuple(said)
 
 
 def _counted(parts: list[str]) -> str:

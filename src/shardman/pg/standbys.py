@@ -56,10 +56,18 @@ async def set_list(conn: Connection, cluster: str, channels: list[str]) -> None:
             f"synchronous_standby_names of the server is {now}",
             "Reset it, or make the table's replicas asynchronous with set_sync",
         )
-    others = [m[0] for m in _NAME.finditer(now) if m[1] != cluster]
-    wanted = as_list([*others, *channels])
+    others = {m[0] for m in _NAME.finditer(now) if m[1] != cluster}
+    wanted = as_list([*sorted(await _with_slots(conn, others)), *channels])
     if wanted != now:
         await _alter(conn, wanted)
+
+
+async def _with_slots(conn: Connection, channels: set[str]) -> set[str]:
+    """Those of other clusters' channels that this server still has."""
+    cur = await conn.execute(
+        "select slot_name from pg_replication_slots where slot_name = any (%s)", (list(channels),)
+    )
+    return {row[0] for row in await cur.fetchall()}
 
 
 async def _alter(conn: Connection, wanted: str) -> None:
@@ -73,4 +81,4 @@ async def _alter(conn: Connection, wanted: str) -> None:
             raise Temporary("the server does not take over synchronous_standby_names")
         await asyncio.sleep(0.005)
     # Commits that waited for a name that is off the list are looked at again when a walsender speaks.
-    await conn.execute("select shardman.emit()")
+    await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from shardman import names
 from shardman.errors import NodeGone, UserError
-from shardman.pg import publications, slots, subscriptions
+from shardman.pg import publications, slots, standbys, subscriptions
 from shardman.pg.initialize import PUBLISHED
 from shardman.pg.schema import install, remove
 from shardman.steps.base import Connection, Run, step
@@ -35,6 +35,8 @@ async def drop_streams(conn: Connection) -> None:
         await slots.drop(conn, name)
     for name in filter(names.is_ours, await publications.ls(conn, "shardman_")):
         await publications.drop(conn, name)
+    # Nobody may wait for channels that are gone.
+    await standbys.set_list(conn, "", [])
 
 
 async def roll_back_prepared(conn: Connection) -> None:
@@ -361,6 +363,7 @@ class CleanNode:
         if await value(conn, "select node_id from shardman.local") != self.node:
             return
         await roll_back_prepared(conn)
+        await conn.execute("select shardman.end_waiting_commits()")
         await drop_streams(conn)
         async with conn.transaction():
             await conn.execute("select shardman.reset_database()")

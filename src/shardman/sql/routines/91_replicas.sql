@@ -48,13 +48,13 @@ $$;
 comment on function shardman.fence_demote(text) is
     'inside a fence, on the primary''s node: takes the data table off its slot, as a replica, and puts the route in its place';
 
-create or replace function shardman.synchronous_channels(node_id int) returns text[]
+create or replace function shardman.synchronous_channels(of_node int) returns text[]
 language sql stable set search_path = pg_catalog as $$
     select coalesce(array_agg(distinct format('shardman_%s_%s_%s', l.cluster, p.owner, r.owner)), '{}')
       from shardman.local l, shardman.partitions p
       join shardman.partitions r on r.part_name = p.part_name and r.prv is not null
       join shardman.tables t on t.relation = p.relation
-     where p.prv is null and p.owner = node_id and t.sync
+     where p.prv is null and p.owner = of_node and t.sync
 $$;
 comment on function shardman.synchronous_channels(int) is 'the channels for which commits on a node wait, by the metadata';
 
