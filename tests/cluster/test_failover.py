@@ -82,6 +82,18 @@ def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
     assert cluster.sql(0, "select 1 from shardman.partitions where owner = 2") == []
 
 
+def test_replicas_are_made_again(cluster: Cluster, bank: Bank) -> None:
+    set_ = "insert into shardman.settings values ('rebuild_after', '1')"
+    cluster.sql(0, set_)  # type: ignore[arg-type]
+    until = time.monotonic() + 60
+    count = "select count(*) from shardman.partitions where prv is not null"
+    while cluster.value(0, count) < 12:  # type: ignore[arg-type]
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    cluster.sql(0, "delete from shardman.settings where name = 'rebuild_after'")
+    assert cluster.sql(0, "select 1 from shardman.partitions where owner = 2") == []
+
+
 def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
     rows = cluster.value(1, "select sum(touched) from accounts")
     cluster.start_node(2)

@@ -26,6 +26,7 @@ from shardman.lord.failures import sentence
 from shardman.lord.janitor import sweep
 from shardman.lord.journal import Journal, LordLost
 from shardman.lord.leader import Lease, acquire
+from shardman.lord.rebuild import Rebuild
 from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
 from shardman.lord.runner import Runner
@@ -54,6 +55,7 @@ class Tenure:
         self.running: dict[int, tuple[asyncio.Task[Any], frozenset[Claim]]] = {}
         self.wake = asyncio.Event()
         self.watch = Watch(sessions, self._fail_over)
+        self.rebuild = Rebuild(sessions, self.watch.silent)
         self._sweeping = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -67,6 +69,7 @@ class Tenure:
             group.create_task(self._clean())
             group.create_task(self._begin_commands())
             group.create_task(self.watch.run())
+            group.create_task(self.rebuild.run())
 
     async def _fail_over(self, node: int) -> None:
         """Submits a failover and waits for its end. What runs in its way is taken back: it could wait

@@ -65,6 +65,10 @@ class Watch:
                 probe.cancel()
             await self._lord.close()
 
+    def silent(self) -> set[int]:
+        """The workers that do not answer now."""
+        return set(self._silent)
+
     def _keep(self, nodes: set[int]) -> None:
         for gone in self._probes.keys() - nodes:
             self._probes.pop(gone).cancel()

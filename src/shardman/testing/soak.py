@@ -27,6 +27,9 @@ SIZE = 3000
 PARTITIONS = 12
 # Each round has all of them, in an order of its own.
 VICTIMS = ("shardlord", "worker", "lord's server", "worker")
+#: With replicas there is also a worker that stays away until its replicas have taken over.
+LONG = "worker for long"
+LONG_S = 8.0
 
 
 @dataclass
@@ -84,8 +87,8 @@ class PartitionBank(Bank):
         return 0
 
 
-def prepare(cluster: Cluster) -> PartitionBank:
-    """Accounts and marks, spread over all workers."""
+def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
+    """Accounts and marks, spread over all workers, each partition with so many replicas."""
     cluster.sql(
         1,
         "create table accounts (id int primary key, balance bigint not null default 1000,"
@@ -98,6 +101,9 @@ def prepare(cluster: Cluster) -> PartitionBank:
             "select shardman.create_hash_partitions(1, %s, 'id', %s)", (table, PARTITIONS)
         )
         assert done.status == "success", done
+        if replevel:
+            done = cluster.cmd("select shardman.set_replevel(%s, %s)", (table, replevel))
+            assert done.status == "done", done
     groups = []
     with cluster.connect(1) as node:
         for k in range(PARTITIONS):
@@ -109,8 +115,9 @@ def prepare(cluster: Cluster) -> PartitionBank:
 class Chaos:
     """Faults and moves at random until the time is over."""
 
-    def __init__(self, cluster: Cluster, seed: int, report: Report) -> None:
+    def __init__(self, cluster: Cluster, seed: int, report: Report, replevel: int) -> None:
         self._cluster = cluster
+        self._replevel = replevel
         self._rng = random.Random(seed)
         self._report = report
         self._moves: list[int] = []
@@ -133,24 +140,40 @@ class Chaos:
 
     def _fault(self) -> None:
         if not self._victims:
-            self._victims = self._rng.sample(VICTIMS, len(VICTIMS))
+            kinds = (*VICTIMS, LONG) if self._replevel else VICTIMS
+            self._victims = self._rng.sample(kinds, len(kinds))
         victim = self._victims.pop()
         self._report.faults[victim] = self._report.faults.get(victim, 0) + 1
         if victim == "shardlord":
             self._cluster.stop_lord(kill=True)
             self._cluster.start_lord()
             return
-        node = self._rng.choice(sorted(self._cluster.worker_dsns)) if victim == "worker" else LORD
+        workers = sorted(self._cluster.worker_dsns)
+        node = LORD if victim == "lord's server" else self._rng.choice(workers)
         self._cluster.kill_node(node)
-        time.sleep(self._rng.uniform(0, 1))
+        time.sleep(LONG_S if victim == LONG else self._rng.uniform(0, 1))
         self._cluster.start_node(node)
+        if victim == LONG:
+            self._make_up()
+
+    def _make_up(self) -> None:
+        """Gives every partition its replicas again, and the node that is back its share."""
+        level = "select shardman.set_replevel(%s, %s)"
+        for table in ("accounts", "marks"):
+            for command, arguments in (
+                (level, (table, self._replevel)),
+                ("select shardman.rebalance(%s)", (table,)),
+            ):
+                done = self._cluster.cmd(command, arguments, seconds=300)
+                if done.status not in ("done", "canceled"):
+                    self._report.wrong.append(f"{command} of {table}: {done}")
 
     def settle(self) -> None:
-        """Waits until every move has ended."""
+        """Waits until every move has ended. A failover cancels those that stand in its way."""
         for cmd in self._moves:
             done = self._cluster.wait(cmd, 120)
             self._report.moves[done.status] = self._report.moves.get(done.status, 0) + 1
-            if done.status not in ("success", "failed"):
+            if done.status not in ("success", "failed", "canceled"):
                 self._report.wrong.append(f"command {cmd} is {done}")
 
 
@@ -181,7 +204,9 @@ def judge(cluster: Cluster, load: Load, report: Report) -> None:
     report.wrong += [str(f) for f in check(cluster.lord_dsn, data=True, patience=30)]
 
 
-def soak(seconds: float, seed: int, workers: int = 3, every: float = 6.0) -> Report:
+def soak(
+    seconds: float, seed: int, workers: int = 3, every: float = 6.0, replevel: int = 0
+) -> Report:
     """Runs the chaos on a cluster of its own.
 
     Args:
@@ -189,14 +214,15 @@ def soak(seconds: float, seed: int, workers: int = 3, every: float = 6.0) -> Rep
         seed: of the dice.
         workers: of the cluster.
         every: seconds between two faults, on the average.
+        replevel: replicas of each partition.
     """
     report = Report()
     cluster = Cluster(workers=workers)
     try:
-        bank = prepare(cluster)
+        bank = prepare(cluster, replevel)
         work = [bank.increment, bank.transfer, bank.read_then_write, bank.look]
         dsns = list(cluster.worker_dsns.values())
-        chaos = Chaos(cluster, seed, report)
+        chaos = Chaos(cluster, seed, report, replevel)
         with Load(dsns, work, workers=8, marks="marks", reconnect=True) as load:
             chaos.run(seconds, every)
             chaos.settle()
@@ -213,9 +239,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--every", type=float, default=6.0, help="seconds between two faults")
+    parser.add_argument("--replevel", type=int, default=0, help="replicas of each partition")
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.minutes} minutes", flush=True)
-    report = soak(args.minutes * 60, args.seed, args.workers, args.every)
+    report = soak(args.minutes * 60, args.seed, args.workers, args.every, args.replevel)
     print("\n".join(report.lines()))
     return 1 if report.wrong else 0
 
