@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import psycopg
 
+from shardman.testing.cluster import Cluster
+
 LOCK = 815
 
 _SETUP = """
@@ -75,6 +77,8 @@ def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[psycopg.Connec
         holder.execute("select pg_advisory_lock(%s)", (LOCK,))
         yield holder
         with suppress(psycopg.OperationalError):  # the lord's server may be what was killed
+            # First the lock: whoever stopped has deleted the point and waits for it.
+            holder.execute("select pg_advisory_unlock(%s)", (LOCK,))
             holder.execute("delete from public.crash_point")
 
 
@@ -98,3 +102,14 @@ def wait_until_stopped(holder: psycopg.Connection, cmd_id: int, seconds: float =
         "select status, step_no, step_name, error from shardman.cmd_log where id = %s", (cmd_id,)
     ).fetchone()
     raise AssertionError(f"command {cmd_id} did not come to the point: {row}")
+
+
+def kill_shardlord(cluster: Cluster, holder: psycopg.Connection) -> None:
+    """SIGKILL to the shardlord that stands at its point. Its server process would not notice before it
+    has written what it waits to write; it is ended too, so that nothing was written."""
+    cluster.stop_lord(kill=True)
+    holder.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_locks"
+        " where locktype = 'advisory' and objid = %s and not granted",
+        (LOCK,),
+    )

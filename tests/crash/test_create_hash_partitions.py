@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from crash.stops import Point, armed, points, sample, wait_until_stopped
+from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
@@ -61,7 +61,7 @@ def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:
             cmd = shard(two, table)
             wait_until_stopped(holder, cmd)
-            two.stop_lord(kill=True)
+            kill_shardlord(two, holder)
         two.start_lord()
         settled(two, table, cmd)
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from crash.stops import Point, armed, points, sample, wait_until_stopped
+from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
@@ -56,7 +56,7 @@ def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
         with armed(ready.lord_dsn, "move_part", point) as holder:
             cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
             wait_until_stopped(holder, cmd)
-            ready.stop_lord(kill=True)
+            kill_shardlord(ready, holder)
         ready.start_lord()
         settled(ready, cmd, src, dest)
         # A shardlord's death delays a command and does not fail it.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from crash.stops import Point, armed, points, sample, wait_until_stopped
+from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
@@ -62,7 +62,7 @@ def crash(cluster: Cluster, cmd_type: str, point: Point, submit: Callable[[], in
     with armed(cluster.lord_dsn, cmd_type, point) as holder:
         cmd = submit()
         wait_until_stopped(holder, cmd)
-        cluster.stop_lord(kill=True)
+        kill_shardlord(cluster, holder)
     cluster.start_lord()
     return cmd
 

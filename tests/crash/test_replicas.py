@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from crash.stops import Point, armed, points, sample, wait_until_stopped
+from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
@@ -68,12 +68,12 @@ def test_the_shardlord_is_killed_at_every_step(ready: Cluster, cmd_type: str, st
         with armed(ready.lord_dsn, cmd_type, point) as holder:
             cmd = ready.submit(command.encode())
             wait_until_stopped(holder, cmd)
-            ready.stop_lord(kill=True)
+            kill_shardlord(ready, holder)
         ready.start_lord()
         done = ready.wait(cmd, 60)
         assert done.status == "success", (point, done)
         ready.sql(2, "update t set v = v || '.'")
-        assert check(ready.lord_dsn, data=True, patience=20) == [], point
+        assert check(ready.lord_dsn, data=True, patience=40) == [], point
 
 
 @pytest.mark.timeout(900)
@@ -89,5 +89,5 @@ def test_a_server_is_killed_at_every_step_of_create_replica(ready: Cluster, vict
         time.sleep(0.2)
         ready.start_node(node)
         assert ready.wait(cmd, 60).status in ("success", "failed")
-        assert check(ready.lord_dsn, data=True, patience=20) == [], point
+        assert check(ready.lord_dsn, data=True, patience=40) == [], point
         ready.sql(2, "update t set v = v || '.'")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -214,6 +216,7 @@ class Shardlord:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self._stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, self._cancel_running)
+        loop.add_signal_handler(signal.SIGUSR2, _say_what_runs)
         while not self._stopping.is_set():
             try:
                 await self._until_stopped(self._one_tenure())
@@ -258,6 +261,25 @@ class Shardlord:
             for conn in (lease.conn, lord, journal_conn):
                 if conn is not None:
                     await conn.close()
+
+
+def _say_what_runs() -> None:
+    """Writes down where every task is: for whoever wonders why nothing moves."""
+    for task in asyncio.all_tasks():
+        where = [
+            f"{Path(f.f_code.co_filename).name}:{f.f_lineno} {f.f_code.co_name}"
+            for f in _frames(task.get_coro())
+        ]
+        log.info("task", name=task.get_name(), where=" < ".join(reversed(where)))
+
+
+def _frames(coro: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine and of those that it awaits, the outermost first."""
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            yield frame
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
 
 
 async def _sessions(dsn: str, lease: Lease) -> Sessions:
