@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine, Iterator
-from pathlib import Path
-from types import FrameType
+from collections.abc import Coroutine
 from typing import Any
 
 import psycopg
@@ -34,6 +32,7 @@ from shardman.lord.recovery import recover
 from shardman.lord.runner import Runner
 from shardman.lord.scheduler import disturb, startable
 from shardman.lord.sessions import Sessions, open_session
+from shardman.lord.together import say_what_runs, together
 from shardman.lord.watch import Watch
 from shardman.steps.base import Connection
 
@@ -65,13 +64,14 @@ class Tenure:
         await self._visit_nodes()
         await recover(self.runner, self.journal)
         log.info("acting", epoch=self.sessions.epoch)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.reconciler.run())
-            group.create_task(self._listen())
-            group.create_task(self._clean())
-            group.create_task(self._begin_commands())
-            group.create_task(self.watch.run())
-            group.create_task(self.rebuild.run())
+        await together(
+            self.reconciler.run(),
+            self._listen(),
+            self._clean(),
+            self._begin_commands(),
+            self.watch.run(),
+            self.rebuild.run(),
+        )
 
     async def _fail_over(self, node: int) -> None:
         """Submits a failover and waits for its end. What runs in its way is taken back: it could wait
@@ -216,7 +216,7 @@ class Shardlord:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self._stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, self._cancel_running)
-        loop.add_signal_handler(signal.SIGUSR2, _say_what_runs)
+        loop.add_signal_handler(signal.SIGUSR2, say_what_runs)
         while not self._stopping.is_set():
             try:
                 await self._until_stopped(self._one_tenure())
@@ -251,9 +251,7 @@ class Shardlord:
             lord = await sessions.lord()
             journal_conn = await sessions.lord()
             self._tenure = Tenure(sessions, Journal(journal_conn, lease.epoch), lord)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(lease.keep())
-                group.create_task(self._tenure.serve())
+            await together(lease.keep(), self._tenure.serve())
         finally:
             if self._tenure is not None:
                 self._tenure.abandon()
@@ -261,25 +259,6 @@ class Shardlord:
             for conn in (lease.conn, lord, journal_conn):
                 if conn is not None:
                     await conn.close()
-
-
-def _say_what_runs() -> None:
-    """Writes down where every task is: for whoever wonders why nothing moves."""
-    for task in asyncio.all_tasks():
-        where = [
-            f"{Path(f.f_code.co_filename).name}:{f.f_lineno} {f.f_code.co_name}"
-            for f in _frames(task.get_coro())
-        ]
-        log.info("task", name=task.get_name(), where=" < ".join(reversed(where)))
-
-
-def _frames(coro: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of those that it awaits, the outermost first."""
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None)
-        if frame is not None:
-            yield frame
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
 
 
 async def _sessions(dsn: str, lease: Lease) -> Sessions:
