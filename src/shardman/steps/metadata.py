@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardman.errors import UserError
-from shardman.steps.base import Run, step
+from shardman.steps.base import Connection, Run, step
 
 
 @step("set_owner")
@@ -68,6 +68,30 @@ class AddCopy:
         """The switch is the point of no return."""
 
 
+async def unlink(conn: Connection, part: str, owner: int) -> bool:
+    """Takes a replica out of its partition's list of copies; its neighbours become each other's.
+
+    Returns:
+        Whether there was one.
+    """
+    cur = await conn.execute(
+        "delete from shardman.partitions where part_name = %s and owner = %s"
+        " and prv is not null returning prv, nxt",
+        (part, owner),
+    )
+    row = await cur.fetchone()
+    if row is None:
+        return False
+    await conn.execute(
+        "update shardman.partitions"
+        " set nxt = case when owner = %(prv)s then %(nxt)s else nxt end,"
+        " prv = case when owner = %(nxt)s then %(prv)s else prv end"
+        " where part_name = %(part)s and owner in (%(prv)s, %(nxt)s)",
+        {"part": part, "prv": row[0], "nxt": row[1]},
+    )
+    return True
+
+
 @step("remove_copy")
 @dataclass(frozen=True)
 class RemoveCopy:
@@ -77,25 +101,10 @@ class RemoveCopy:
     owner: int
 
     async def do(self, run: Run) -> None:
-        conn = await run.node(0)
-        cur = await conn.execute(
-            "delete from shardman.partitions where part_name = %s and owner = %s"
-            " and prv is not null returning prv, nxt",
-            (self.part, self.owner),
-        )
-        row = await cur.fetchone()
-        if row is None:
+        if not await unlink(await run.node(0), self.part, self.owner):
             raise UserError(
                 f"node {self.owner} has no replica of {self.part}", "See shardman.partitions"
             )
-        prv, nxt = row
-        await conn.execute(
-            "update shardman.partitions"
-            " set nxt = case when owner = %(prv)s then %(nxt)s else nxt end,"
-            " prv = case when owner = %(nxt)s then %(prv)s else prv end"
-            " where part_name = %(part)s and owner in (%(prv)s, %(nxt)s)",
-            {"part": self.part, "prv": prv, "nxt": nxt},
-        )
 
     async def undo(self, run: Run) -> None:
         """The switch is the point of no return."""

@@ -15,9 +15,40 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, relation, value
 from shardman.steps.channels import set_standbys
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.metadata import unlink
 
-#: Tries after which whoever stands in the way of a promotion and waits for the dead node is ended.
-POLITE_TRIES = 2
+
+async def lock_against(
+    conn: Connection,
+    other: Connection,
+    tables: list[str],
+    timeout_ms: int,
+    node: int,
+    clear: sql.SQL | sql.Composed,
+) -> None:
+    """As `begin_locked`, while those who hold the locks and wait for a dead node are ended.
+
+    They are ended while we stand in the queue: whoever comes again then stands behind us.
+
+    Args:
+        other: a second session on the node.
+        clear: the statement that ends them.
+
+    Raises:
+        Busy: the locks could not be had.
+    """
+
+    async def clearing() -> None:
+        while True:
+            await asyncio.sleep(0.03)
+            await other.execute(clear)
+
+    task = asyncio.create_task(clearing())
+    try:
+        await begin_locked(conn, tables, "access exclusive", timeout_ms, node)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @step("cut_channel")
@@ -56,15 +87,7 @@ class Succeed:
     async def do(self, run: Run) -> None:
         conn = await run.node(0)
         for part, node in self.dropped:
-            await conn.execute(
-                "with gone as (delete from shardman.partitions where part_name = %(part)s"
-                " and owner = %(node)s and prv is not null returning prv, nxt)"
-                " update shardman.partitions p"
-                " set nxt = case when p.owner = gone.prv then gone.nxt else p.nxt end,"
-                " prv = case when p.owner = gone.nxt then gone.prv else p.prv end"
-                " from gone where p.part_name = %(part)s and p.owner in (gone.prv, gone.nxt)",
-                {"part": part, "node": node},
-            )
+            await unlink(conn, str(part), int(node))
         for part, node in self.promoted.items():
             await conn.execute(
                 "delete from shardman.partitions where part_name = %s and owner = %s",
@@ -98,17 +121,17 @@ class Promote:
         if await is_attached(conn, data):
             return
         await need_relation(conn, data)
-        for tries, (timeout_ms, pause) in enumerate(patience()):
+        other = await run.extra(self.node)
+        clear = sql.SQL("select shardman.end_stranded(array[{}])").format(sql.Literal(self.part))
+        for timeout_ms, pause in patience():
             try:
                 async with rolled_back(conn):
-                    await begin_locked(conn, [self.part], "access exclusive", timeout_ms, self.node)
+                    await lock_against(conn, other, [self.part], timeout_ms, self.node, clear)
                     await conn.execute("select shardman.make_writable(%s)", (data,))
                     await conn.execute("select shardman.fence_in(%s)", (self.part,))
                     await conn.execute("commit")
                 return
             except Busy:
-                if tries >= POLITE_TRIES:
-                    await conn.execute("select shardman.end_stranded(%s)", ([self.part],))
                 await asyncio.sleep(min(pause, 0.2))
 
     async def undo(self, run: Run) -> None:
@@ -228,8 +251,7 @@ class Returned:
                 break
             except Busy as busy:
                 await run.waits_for(str(busy))
-                await conn.execute("select shardman.end_waiting_commits()")
-                await asyncio.sleep(pause)
+                await asyncio.sleep(min(pause, 0.2))
         await run.waits_for(None)
         return aside
 
