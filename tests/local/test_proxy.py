@@ -77,11 +77,11 @@ def test_one_way_the_request_arrives_and_the_answer_does_not(
 
 
 def test_delay(connection: psycopg.Connection, proxy: Proxy) -> None:
-    assert seconds_of(connection) < 0.1
+    assert min(seconds_of(connection) for _ in range(9)) < 0.15
     proxy.delay(0.1)
     assert seconds_of(connection) >= 0.2
     proxy.heal()
-    assert seconds_of(connection) < 0.1
+    assert min(seconds_of(connection) for _ in range(9)) < 0.15
 
 
 def test_drop_resets_and_new_connections_are_welcome(
