@@ -8,30 +8,19 @@ import pytest
 
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
-from shardman.testing.load import Bank, Load
+from shardman.testing.load import Bank, Load, make_bank
 
 SIZE = 300
 
 
-class PartitionBank(Bank):
-    """Increments only: a transaction over two nodes is not atomic when one of them dies."""
-
-
 @pytest.fixture(scope="module")
 def bank(cluster: Cluster) -> Bank:
-    cluster.sql(
-        1,
-        "create table accounts (id int primary key, balance bigint not null default 1000,"
-        " touched bigint not null default 0)",
-    )
-    cluster.sql(1, "create table marks (id bigint primary key)")
-    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE,))
-    for table in ("accounts", "marks"):
-        done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 6)", (table,))
-        assert done.status == "success", done
-        done = cluster.cmd("select shardman.set_replevel(%s, 1)", (table,))
+    """Marks have a copy on every node, accounts on two."""
+    bank = make_bank(cluster, SIZE)
+    for table, level in (("accounts", 1), ("marks", 2)):
+        done = cluster.cmd("select shardman.set_replevel(%s, %s)", (table, level))
         assert done.status == "done", done
-    return Bank("accounts", SIZE)
+    return bank
 
 
 def failed_over(cluster: Cluster, node: int, seconds: float) -> str:
@@ -42,7 +31,7 @@ def failed_over(cluster: Cluster, node: int, seconds: float) -> str:
             0,
             "select status::text, result from shardman.commands where cmd_type = 'failover'"
             " and opts = %s order by id desc limit 1",
-            (str(node),),
+            (f"{node}, false",),
         )
         if rows and rows[0][0] == "success":
             return str(rows[0][1])
@@ -50,9 +39,12 @@ def failed_over(cluster: Cluster, node: int, seconds: float) -> str:
     raise AssertionError(cluster.sql(0, "select * from shardman.commands order by id desc limit 5"))
 
 
-def settle(cluster: Cluster, seconds: float = 30) -> None:
+def settle(cluster: Cluster, seconds: float = 60) -> None:
     """Until nothing is left to be done for a node that was away."""
     until = time.monotonic() + seconds
+    stale = "select count(*) from shardman.partitions where stale_since is not null"
+    while cluster.value(0, stale) and time.monotonic() < until:
+        time.sleep(0.3)
     while (found := check(cluster.lord_dsn, data=True)) and time.monotonic() < until:
         time.sleep(0.3)
     assert found == []
@@ -66,7 +58,7 @@ def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
         time.sleep(2)
         cluster.kill_node(2)
         said = failed_over(cluster, 2, 20)
-        assert "Promoted: 4" in said
+        assert "Promoted replicas of 4 partitions" in said
         load.reset_waits()
         acknowledged = load.acknowledged
         time.sleep(2)
@@ -79,19 +71,43 @@ def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
         assert before + load.added <= touched <= before + load.added + unknown
         assert cluster.value(node, "select count(*) from accounts") == SIZE
         assert told <= {r[0] for r in cluster.sql(node, "select id from marks")}
-    assert cluster.sql(0, "select 1 from shardman.partitions where owner = 2") == []
+    # Its copies are known, and nobody waits for them.
+    assert (
+        cluster.sql(
+            0,
+            "select 1 from shardman.partitions where owner = 2 and (prv is null or stale_since is null)",
+        )
+        == []
+    )
+
+
+def test_the_other_replica_follows_the_new_primary(cluster: Cluster, bank: Bank) -> None:
+    """It lacks nothing that was acknowledged, so it is not copied anew."""
+    until = time.monotonic() + 60
+    query = (
+        "select result from shardman.commands where cmd_type = 'create_replica' and parent is null"
+        " and status = 'success'"
+    )
+    while len(said := cluster.sql(0, query)) < 2:  # type: ignore[arg-type]
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert all("old copy" in result for (result,) in said)
+    stale = "select owner from shardman.partitions where stale_since is not null"
+    assert {r[0] for r in cluster.sql(0, stale)} == {2}  # type: ignore[arg-type]
 
 
 def test_replicas_are_made_again(cluster: Cluster, bank: Bank) -> None:
-    set_ = "insert into shardman.settings values ('rebuild_after', '1')"
-    cluster.sql(0, set_)  # type: ignore[arg-type]
+    """Elsewhere, when the node stays away."""
+    cluster.sql(0, "insert into shardman.settings values ('rebuild_after', '1')")
     until = time.monotonic() + 60
-    count = "select count(*) from shardman.partitions where prv is not null"
-    while cluster.value(0, count) < 12:  # type: ignore[arg-type]
+    count = (
+        "select count(*) from shardman.partitions"
+        " where prv is not null and stale_since is null and relation = 'accounts'"
+    )
+    while cluster.value(0, count) < 6:
         assert time.monotonic() < until
         time.sleep(0.5)
     cluster.sql(0, "delete from shardman.settings where name = 'rebuild_after'")
-    assert cluster.sql(0, "select 1 from shardman.partitions where owner = 2") == []
 
 
 def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
@@ -103,10 +119,13 @@ def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
     assert len(cluster.sql(2, "select table_name from shardman.set_aside")) == 4
     cluster.sql(2, "update accounts set touched = touched + 1")
     assert cluster.value(3, "select sum(touched) from accounts") == rows + SIZE
+    # Its replicas of marks were brought up to date; of its primaries new ones are made.
+    copies = "select count(*) from shardman.partitions where relation = 'marks'"
+    assert cluster.value(0, copies) == 16
+    assert cluster.cmd("select shardman.set_replevel('marks', 2)").status == "done"
+    assert cluster.value(0, copies) == 18
     for table in ("accounts", "marks"):
-        assert cluster.cmd("select shardman.set_replevel(%s, 1)", (table,)).status == "done"
         assert cluster.cmd("select shardman.rebalance(%s)", (table,)).status == "done"
-    assert cluster.value(0, "select count(*) from shardman.partitions where prv is not null") == 12
     settle(cluster)
 
 
@@ -135,6 +154,7 @@ def test_a_living_worker_is_removed_by_force(cluster: Cluster, bank: Bank) -> No
         assert "Promoted replicas of" in (done.result or "")
         assert "Cannot be reached" not in (done.result or "")
         time.sleep(0.5)
+    assert load.errors == []
     unknown = sum(t.unknown for t in load.tallies)
     for node in (1, 2, added):
         touched = cluster.value(node, "select sum(touched) from accounts")

@@ -7,7 +7,7 @@ import pytest
 
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
-from shardman.testing.load import Bank, Load
+from shardman.testing.load import Bank, Load, make_bank
 
 SIZE = 600
 LIST = """
@@ -23,17 +23,7 @@ select owner from list order by n
 @pytest.fixture(scope="module")
 def bank(cluster: Cluster) -> Bank:
     """Accounts and marks, six partitions each, spread over three workers."""
-    cluster.sql(
-        1,
-        "create table accounts (id int primary key, balance bigint not null default 1000,"
-        " touched bigint not null default 0)",
-    )
-    cluster.sql(1, "create table marks (id bigint primary key)")
-    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE,))
-    for table in ("accounts", "marks"):
-        done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 6)", (table,))
-        assert done.status == "success", done
-    return Bank("accounts", SIZE)
+    return make_bank(cluster, SIZE)
 
 
 def succession(cluster: Cluster, part: str) -> list[int]:

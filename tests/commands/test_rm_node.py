@@ -45,7 +45,10 @@ def test_one_partition_is_one() -> None:
 
 def test_force_says_what_is_lost() -> None:
     (warning,) = RmNode(2, force=True).plan(Facts(cluster(2))).warnings
-    assert warning == "Cannot be reached any more: 2 partitions (acc_0, acc_1)."
+    assert warning == (
+        "Cannot be reached without node 2, for they have no replica that may take over:"
+        " 2 partitions (acc_0, acc_1)."
+    )
 
 
 def test_force_asks_who_can_take_over() -> None:
@@ -67,7 +70,10 @@ def test_force_promotes_replicas() -> None:
     plan = RmNode(2, force=True).plan(facts)
     assert plan.warnings == (
         "Promoted replicas of 1 partition (acc_0).",
-        "Cannot be reached any more: 1 partition (acc_1).",
+        (
+            "Cannot be reached without node 2, for they have no replica that may take over:"
+            " 1 partition (acc_1)."
+        ),
     )
     assert [s.kind for s in plan.prepare] == ["cut_channel"]
 

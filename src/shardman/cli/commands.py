@@ -206,13 +206,20 @@ def set_replevel(
 def failover(
     node_id: NodeId,
     dsn: Dsn,
+    accept_data_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-data-loss",
+            help="Also promote replicas that may lack acknowledged writes, where nothing else is there.",
+        ),
+    ] = False,
     no_wait: NoWait = False,
     timeout: Timeout = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Promote the replicas of a dead worker's partitions now."""
-    _run("failover", (node_id,), dsn, no_wait, timeout, dry_run, json)
+    _run("failover", (node_id, accept_data_loss), dsn, no_wait, timeout, dry_run, json)
 
 
 def _run(

@@ -149,9 +149,22 @@ class Client:
             "select shardman.set_replevel(%s, %s)", (relation, replevel), wait, timeout
         )
 
-    def failover(self, node_id: int, *, wait: bool = True, timeout: float | None = None) -> Result:
-        """Promotes the replicas of a dead worker's partitions."""
-        return self._run("select shardman.failover(%s)", (node_id,), wait, timeout)
+    def failover(
+        self,
+        node_id: int,
+        accept_data_loss: bool = False,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Promotes the replicas of a dead worker's partitions.
+
+        Args:
+            accept_data_loss: also those that may lack acknowledged writes, where nothing else is there.
+        """
+        return self._run(
+            "select shardman.failover(%s, %s)", (node_id, accept_data_loss), wait, timeout
+        )
 
     # -- what became of them --------------------------------------------------------------------
 

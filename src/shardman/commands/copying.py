@@ -57,18 +57,45 @@ def build_copy(part: str, src: int, dest: int, identity: str) -> tuple[Step, ...
     """
     both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
     there: dict[str, Json] = {"node": dest, "part": part}
+    return (
+        Step("check_move", f"check that node {dest} can have {part}", both),
+        *_publish(part, src, identity),
+        Step("data_table", f"make the table on node {dest}", there),
+        Step("copy_rows", f"copy {part} from node {src} to node {dest}", both),
+        Step("data_indexes", f"build indexes on node {dest}", there),
+        *_follow(part, both),
+    )
+
+
+def renew_copy(part: str, src: int, dest: int, identity: str) -> tuple[Step, ...]:
+    """As `build_copy`, where the destination has a copy that was left behind."""
+    both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
+    return (
+        Step(
+            "check_resync",
+            f"check that the old copy on node {dest} can be used",
+            {"part": part, "dest": dest},
+        ),
+        *_publish(part, src, identity),
+        Step("sync_rows", f"copy what differs from node {src} to node {dest}", both),
+        *_follow(part, both),
+    )
+
+
+def _publish(part: str, src: int, identity: str) -> tuple[Step, ...]:
     by_whole_rows = Step(
         "replica_identity",
         f"identify rows of {part} by all their columns",
         {"node": src, "part": part, "former": identity},
     )
     return (
-        Step("check_move", f"check that node {dest} can have {part}", both),
         *((by_whole_rows,) if identity in ("default", "nothing") else ()),
         Step("publication", f"publish {part} on node {src}", {"node": src, "part": part}),
-        Step("data_table", f"make the table on node {dest}", there),
-        Step("copy_rows", f"copy {part} from node {src} to node {dest}", both),
-        Step("data_indexes", f"build indexes on node {dest}", there),
+    )
+
+
+def _follow(part: str, both: dict[str, Json]) -> tuple[Step, ...]:
+    return (
         Step("subscription", f"catch up with writes to {part}", both),
         Step("verify_copy", "compare both copies", both),
     )

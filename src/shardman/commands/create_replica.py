@@ -1,6 +1,6 @@
 """create_replica(part, dest): a further copy of a partition, at the end of its list of copies.
 
-What it guarantees is in docs/commands/create_replica.md; the instant that matters is
+What it guarantees is in docs/commands/replicas.md; the instant that matters is
 `steps.channels.JoinChannel`.
 """
 
@@ -17,6 +17,7 @@ from shardman.commands.copying import (
     identity_question,
     keyless,
     need_identity,
+    renew_copy,
 )
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
@@ -87,12 +88,15 @@ def new_links(
     )
 
 
-def join_steps(cluster: Cluster, part: str, dest: int) -> tuple[Step, ...]:
-    """Makes a replica of a copy that `build_copy` has made."""
+def join_steps(
+    cluster: Cluster, part: str, dest: int, *, renewed: bool = False
+) -> tuple[Step, ...]:
+    """Makes a replica of a copy that `build_copy` has made, or `renew_copy`."""
     primary = cluster.primary(part)
     src = primary.owner
+    alone = Step("read_only", "let nobody else write to it", {"node": dest, "part": part})
     return (
-        Step("read_only", "let nobody else write to it", {"node": dest, "part": part}),
+        *(() if renewed else (alone,)),
         *link_steps(src, [dest], cluster.table(primary.relation).sync),
         registration(part, src, dest),
         Step(
@@ -105,7 +109,8 @@ def join_steps(cluster: Cluster, part: str, dest: int) -> tuple[Step, ...]:
 
 @dataclass(frozen=True)
 class CreateReplica:
-    """Makes a replica of ``part_name`` on the worker ``dest``."""
+    """Makes a replica of ``part_name`` on the worker ``dest``, or lets one follow again that was left
+    behind."""
 
     name: ClassVar[str] = "create_replica"
 
@@ -122,30 +127,44 @@ class CreateReplica:
         return replica_claims(cluster, self.part_name)
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        return identity_question(cluster, self.part_name)
+        """Also whether there is an old copy; the answer is None where the node is away."""
+        old = Question(
+            "old copy",
+            self.dest,
+            "select shardman.is_data_table(shardman.data_table(%s))",
+            (self.part_name,),
+        )
+        stale = self.part_name in cluster.primaries and self.dest in cluster.stale_replicas_of(
+            self.part_name
+        )
+        return (*identity_question(cluster, self.part_name), *((old,) if stale else ()))
 
     def plan(self, facts: Facts) -> Plan:
         cluster, part, dest = facts.cluster, self.part_name, self.dest
         primary = cluster.primary(part)
         cluster.worker(dest)
-        if dest in (c.owner for c in cluster.copies_of(part)):
+        stale = dest in cluster.stale_replicas_of(part)
+        if not stale and dest in (c.owner for c in cluster.copies_of(part)):
             raise UserError(
                 f"node {dest} has a copy of {part} already", "Choose another destination"
             )
         src = primary.owner
         identity = need_identity(facts, part, src)
+        renewed = stale and facts.answers.get("old copy") is not False
+        copy = renew_copy if renewed else build_copy
+        record = (
+            Step("set_fresh", f"record that node {dest} follows", {"part": part, "node": dest})
+            if stale
+            else Step(
+                "add_copy", f"record the replica on node {dest}", {"part": part, "dest": dest}
+            )
+        )
         return Plan(
             prepare=(
-                *build_copy(part, src, dest, identity),
-                *join_steps(cluster, part, dest),
+                *copy(part, src, dest, identity),
+                *join_steps(cluster, part, dest, renewed=renewed),
             ),
-            switch=(
-                Step(
-                    "add_copy",
-                    f"record the replica on node {dest}",
-                    {"part": part, "dest": dest},
-                ),
-            ),
+            switch=(record,),
             finish=(
                 Step("end_subscription", f"end the copy's stream on node {dest}", {"node": dest}),
                 Step("end_publication", f"end the copy's stream on node {src}", {"node": src}),

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.failover import (
+from shardman.commands.takeover import (
+    counted,
     cut_steps,
     heirs,
     record_step,
     returned_step,
+    said,
     takeover_steps,
     who_answers,
 )
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster, Node
 from shardman.model.plan import Json, Plan, Step
-from shardman.model.succession import Succession
-
-#: So many partitions are named in an error or a result.
-NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class RmNode:
         ]
         if held and not self.force:
             raise UserError(
-                f"node {self.node_id} holds {_counted(held)}",
+                f"node {self.node_id} holds {counted(held)}",
                 "Move them away first, or use force, which makes them unreachable",
             )
         if not self.force and facts.answers.get("answers") is None:
@@ -73,14 +71,14 @@ class RmNode:
         node: dict[str, Json] = {"node": self.node_id}
         after = heirs(facts, self.node_id)
         return Plan(
-            prepare=cut_steps(self.node_id, after),
+            prepare=cut_steps(facts, self.node_id, after),
             switch=(
-                *((record_step(self.node_id, after),) if held else ()),
+                *((record_step(self.node_id, after, leaves=True),) if held else ()),
                 Step("remove_node", f"record node {self.node_id} as removed", node),
             ),
             finish=(
                 *takeover_steps(self.node_id, after),
-                *((returned_step(self.node_id, after),) if held else ()),
+                *((returned_step(self.node_id, after, leaves=True),) if held else ()),
                 Step(
                     "clean_node",
                     f"take our objects off node {self.node_id}",
@@ -89,7 +87,7 @@ class RmNode:
                 Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
                 Step("converge", "tell all nodes", {}),
             ),
-            warnings=_said(after),
+            warnings=said(facts, self.node_id, after),
         )
 
     def _node(self, cluster: Cluster) -> Node:
@@ -100,17 +98,3 @@ class RmNode:
         if node.status == "removed":
             raise UserError(f"node {self.node_id} is removed already", "See shardman.nodes")
         return node
-
-
-def _said(after: Succession) -> tuple[str, ...]:
-    said = []
-    if after.promoted:
-        said.append(f"Promoted replicas of {_counted(list(after.promoted))}.")
-    if after.stuck:
-        said.append(f"Cannot be reached any more: {_counted(list(after.stuck))}.")
-    return tuple(said)
-
-
-def _counted(parts: list[str]) -> str:
-    named = ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
-    return f"{len(parts)} partition{'s' if len(parts) > 1 else ''} ({named})"

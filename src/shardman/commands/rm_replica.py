@@ -48,6 +48,14 @@ def drop_steps(part: str, primary: int, node: int) -> tuple[Step, ...]:
     )
 
 
+def need_replica(cluster: Cluster, part: str, node: int) -> None:
+    """Raises UserError when a node has no replica of a partition."""
+    nodes = [c.owner for c in cluster.succession(part)[1:]]
+    if node not in nodes:
+        has = ", ".join(map(str, nodes)) or "none"
+        raise UserError(f"node {node} has no replica of {part}", f"The nodes that have one: {has}")
+
+
 @dataclass(frozen=True)
 class RmReplica:
     """Drops the replica of ``part_name`` on ``node``."""
@@ -77,12 +85,7 @@ class RmReplica:
                 f"the copy of {part} on node {node} is the primary",
                 "Move it away with move_part if the node is to be without it",
             )
-        replicas = cluster.replicas_of(part)
-        if node not in replicas:
-            has = ", ".join(map(str, replicas)) or "none"
-            raise UserError(
-                f"node {node} has no replica of {part}", f"The nodes that have one: {has}"
-            )
+        need_replica(cluster, part, node)
         return Plan(
             switch=(
                 Step(

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 from shardman.commands.base import Claim, Facts, Question
 from shardman.commands.copying import KEYLESS, identity_question, keyless, need_identity
 from shardman.commands.create_replica import new_links, replica_claims
-from shardman.commands.rm_replica import unlink_steps
+from shardman.commands.rm_replica import need_replica, unlink_steps
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -46,11 +46,13 @@ class SwitchPrimary:
         src, replicas = primary.owner, cluster.replicas_of(part)
         if dest == src:
             raise UserError(f"node {dest} has the primary of {part} already", "")
-        if dest not in replicas:
-            has = ", ".join(map(str, replicas)) or "none"
+        stale = cluster.stale_replicas_of(part)
+        if dest in stale:
             raise UserError(
-                f"node {dest} has no replica of {part}", f"The nodes that have one: {has}"
+                f"the replica of {part} on node {dest} does not follow its primary",
+                "Bring it up to date with create_replica first",
             )
+        need_replica(cluster, part, dest)
         identity = need_identity(facts, part, src)
         others = [r for r in replicas if r != dest]
         both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
@@ -73,7 +75,7 @@ class SwitchPrimary:
                 Step(
                     "set_order",
                     f"record node {dest} as owner of {part}",
-                    {"part": part, "order": [dest, src, *others]},
+                    {"part": part, "order": [dest, src, *others, *stale]},
                 ),
             ),
             finish=(

@@ -1,18 +1,20 @@
-"""Gives partitions that lost a replica a new one, when nobody has done it for a while.
+"""Gives partitions that lost a replica one again.
 
-`set_replevel` is remembered: a table whose partitions have had fewer replicas than asked for during
-`rebuild_after` seconds, and could have more, gets the command again. A node that was away only for a
-while has its chance to come back first.
+An old copy that was left behind, for its primary changed or its node was away, is brought up to date
+as soon as its node answers: little has to be copied. Otherwise `set_replevel` is remembered: a table
+whose partitions have had fewer replicas than asked for during `rebuild_after` seconds, and could have
+more, gets the command again. A node that was away only for a while has its chance to come back first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
+from shardman.lord import settings
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
@@ -22,7 +24,16 @@ from shardman.steps.base import Connection
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 2.0
-DEFAULT_REBUILD_AFTER_S = 600.0
+#: An old copy that could not be brought up to date is tried again so much later.
+AGAIN_S = 15.0
+
+_SUBMIT = """
+select shardman.accept(%(cmd_type)s, %(opts)s, null, session_user)
+ where not exists (
+    select from shardman.cmd_log l
+     where l.cmd_type = %(cmd_type)s and l.status in ('waiting', 'in progress')
+       and array(select o.opt from shardman.cmd_opts o where o.cmd_id = l.id order by o.id) = %(opts)s)
+"""
 
 
 class Rebuild:
@@ -37,47 +48,58 @@ class Rebuild:
         self._silent = silent
         #: Since when a table has been below its level, by the monotonic clock.
         self._short: dict[str, float] = {}
+        #: When an old copy was tried last.
+        self._tried: dict[tuple[str, int], float] = {}
 
     async def run(self) -> None:
         """Looks until cancelled."""
         lord = await self._sessions.lord()
         try:
             while True:
-                await self._look(lord, await read_cluster(lord))
+                cluster = await read_cluster(lord)
+                there = {n.id for n in cluster.workers} - self._silent()
+                await self._renew(lord, cluster, there)
+                await self._look(lord, cluster, there)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             await lord.close()
 
-    async def _look(self, lord: Connection, cluster: Cluster) -> None:
-        nodes = {n.id for n in cluster.workers} - self._silent()
+    async def _renew(self, lord: Connection, cluster: Cluster, there: set[int]) -> None:
+        now = time.monotonic()
+        for part, node in _behind(cluster, there):
+            if now - self._tried.get((part, node), -AGAIN_S) >= AGAIN_S:
+                self._tried[part, node] = now
+                await _submit(lord, "create_replica", [part, str(node)])
+
+    async def _look(self, lord: Connection, cluster: Cluster, there: set[int]) -> None:
         short = {
             t.relation
             for t in cluster.tables.values()
-            if t.replevel and any(c.add for c in changes(cluster, t.relation, t.replevel, nodes))
+            if t.replevel and any(c.add for c in changes(cluster, t.relation, t.replevel, there))
         }
         now = time.monotonic()
         self._short = {relation: self._short.get(relation, now) for relation in short}
         if not short:
             return
-        after = await self._after(lord)
+        after = await settings.seconds(lord, "rebuild_after", settings.REBUILD_AFTER_S)
         for relation in sorted(r for r, since in self._short.items() if now - since >= after):
-            await self._submit(lord, relation, cluster.tables[relation].replevel)
+            level = cluster.tables[relation].replevel
+            await _submit(lord, "set_replevel", [relation, str(level)])
             self._short[relation] = now
 
-    async def _after(self, lord: Connection) -> float:
-        cur = await lord.execute(
-            "select shardman.setting('rebuild_after', %s)::float", (str(DEFAULT_REBUILD_AFTER_S),)
-        )
-        row = await cur.fetchone()
-        return float(row[0]) if row else DEFAULT_REBUILD_AFTER_S
 
-    async def _submit(self, lord: Connection, relation: str, replevel: int) -> None:
-        """Unless the same is on its way."""
-        await lord.execute(
-            "select shardman.set_replevel(%(relation)s, %(level)s) where not exists ("
-            " select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id"
-            " where l.cmd_type = 'set_replevel' and l.status in ('waiting', 'in progress')"
-            " and o.opt = %(relation)s)",
-            {"relation": relation, "level": replevel},
-        )
-        log.info("rebuild", relation=relation, replevel=replevel)
+def _behind(cluster: Cluster, there: set[int]) -> Iterator[tuple[str, int]]:
+    """Old copies, and their nodes, that can be brought up to date and are wanted."""
+    for part, primary in sorted(cluster.primaries.items()):
+        wanted = cluster.tables[primary.relation].replevel or 1
+        missing = wanted - len(cluster.replicas_of(part))
+        stale = [n for n in cluster.stale_replicas_of(part) if n in there]
+        if primary.owner in there:
+            yield from ((part, node) for node in stale[: max(missing, 0)])
+
+
+async def _submit(lord: Connection, cmd_type: str, opts: list[str]) -> None:
+    """Unless the same is on its way."""
+    cur = await lord.execute(_SUBMIT, {"cmd_type": cmd_type, "opts": opts})
+    if row := await cur.fetchone():
+        log.info("rebuild", cmd=row[0], type=cmd_type, opts=opts)

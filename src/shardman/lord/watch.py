@@ -17,6 +17,7 @@ import structlog
 
 from shardman import names
 from shardman.errors import Refused, UserError
+from shardman.lord import settings
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
@@ -28,7 +29,6 @@ log = structlog.get_logger()
 #: How often a node is probed, and how long it may take to answer.
 PROBE_EVERY_S = 0.5
 ANSWER_S = 2.0
-DEFAULT_FAILOVER_AFTER_S = 5.0
 #: After a failover that failed the next is tried so much later.
 AGAIN_S = 3.0
 #: When this part of the workers is silent at once nothing is done.
@@ -88,6 +88,8 @@ class Watch:
                         await conn.execute("select")
                     self._silent.pop(node, None)
                 except (psycopg.Error, UserError, TimeoutError):
+                    if lord.closed:
+                        return  # It is the lord's database that was lost: the tenure is over.
                     self._silent.setdefault(node, time.monotonic())
                     if conn is not None:
                         with contextlib.suppress(psycopg.Error, TimeoutError):
@@ -105,7 +107,7 @@ class Watch:
         if not self._silent:
             self._warned = False
             return
-        after = await self._failover_after()
+        after = await settings.seconds(self._lord, "failover_after", settings.FAILOVER_AFTER_S)
         silent = {n for n, since in self._silent.items() if time.monotonic() - since >= after}
         workers = {n.id for n in cluster.workers}
         if len(self._silent) >= max(2, TOO_MANY * len(workers)):
@@ -116,19 +118,13 @@ class Watch:
         for node in sorted(silent):
             alive = workers - self._silent.keys()
             found = succeed(cluster, node, alive)
-            if (found.promoted or found.dropped) and not await self._streams(cluster, node, alive):
+            if (found.promoted or found.stale) and not await self._streams(cluster, node, alive):
                 log.warning("node dead", node=node, silent_for=after)
                 await self._fail_over(node)
                 # Whether it succeeded is seen in the metadata.
-                self._silent[node] = time.monotonic() - after + AGAIN_S
+                if node in self._silent:
+                    self._silent[node] = time.monotonic() - after + AGAIN_S
                 return
-
-    async def _failover_after(self) -> float:
-        cur = await self._lord.execute(
-            "select shardman.setting('failover_after', %s)::float", (str(DEFAULT_FAILOVER_AFTER_S),)
-        )
-        row = await cur.fetchone()
-        return float(row[0]) if row else DEFAULT_FAILOVER_AFTER_S
 
     async def _streams(self, cluster: Cluster, node: int, alive: set[int]) -> bool:
         """Whether a node that is silent here still speaks to one that is not."""

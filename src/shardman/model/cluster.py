@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from shardman.errors import UserError
@@ -44,13 +45,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of a partition. ``prv`` is None on the primary."""
+    """One copy of a partition. ``prv`` is None on the primary.
+
+    Args:
+        stale_since: since when a replica has not followed its primary; None for one that does.
+    """
 
     part_name: str
     owner: int
     prv: int | None
     nxt: int | None
     relation: str
+    stale_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,12 @@ class Cluster:
         return tuple(ordered)
 
     def replicas_of(self, part_name: str) -> tuple[int, ...]:
-        """The nodes that hold replicas, in the order of succession."""
-        return tuple(c.owner for c in self.succession(part_name)[1:])
+        """The nodes whose replicas follow the primary, in the order of succession."""
+        return tuple(c.owner for c in self.succession(part_name)[1:] if c.stale_since is None)
+
+    def stale_replicas_of(self, part_name: str) -> tuple[int, ...]:
+        """The nodes whose replicas do not, in the order of the list."""
+        return tuple(c.owner for c in self.succession(part_name)[1:] if c.stale_since is not None)
 
     def copies_on(self, node_id: int) -> tuple[Copy, ...]:
         return tuple(c for c in self.copies if c.owner == node_id)

@@ -12,7 +12,7 @@ from shardman.model.placement import natural
 
 @dataclass(frozen=True)
 class Change:
-    """A replica to make (``add``) or to drop."""
+    """A replica to make (``add``), which may be an old one to bring up to date, or to drop."""
 
     part_name: str
     node: int
@@ -23,7 +23,8 @@ def changes(cluster: Cluster, relation: str, level: int, nodes: Iterable[int]) -
     """What brings every partition of a table to a number of replicas.
 
     Args:
-        level: replicas beside the primary.
+        level: replicas beside the primary that follow it. One that does not is brought up to date
+            before a new one is made, and dropped where there are enough.
         nodes: which may take replicas; others keep those they have.
 
     Returns:
@@ -55,6 +56,7 @@ class _Board:
 
     def bring(self, part: str, level: int) -> list[Change]:
         held = list(self._cluster.replicas_of(part))
+        stale = list(self._cluster.stale_replicas_of(part))
         made: list[Change] = []
         while len(held) > level:
             made.append(self._drop(part, held.pop()))
@@ -62,11 +64,11 @@ class _Board:
         while len(held) < level:
             free = [n for n in self._nodes if n != primary and n not in held]
             if not free:
-                break
-            node = min(free, key=lambda n: self._weight(primary, n))
+                return made
+            node = min(free, key=lambda n: (n not in stale, *self._weight(primary, n)))
             held.append(node)
             made.append(self._add(part, primary, node))
-        return made
+        return made + [self._drop(part, n) for n in stale if n not in held]
 
     def _weight(self, primary: int, node: int) -> tuple[int, int, int, int]:
         return (

@@ -13,54 +13,75 @@ class Succession:
     """What becomes of a dead node's copies.
 
     Args:
-        promoted: by partition, the node whose replica is the primary from now on: the first of the
-            list of copies that can be reached. Replicas are synchronous, so it lacks nothing that was
-            acknowledged.
-        dropped: partitions and nodes of replicas that leave the list: those on the dead node, and the
-            other replicas of promoted partitions, which may differ from the new primary in writes
-            that were never acknowledged.
-        stuck: partitions with no replica that can be reached: they stay with the dead node.
-        subscribers: nodes with channels from the dead one.
+        promoted: the copies of each partition that goes on elsewhere, in their new order: the first
+            is the primary from now on. The dead node has none of them.
+        lossy: promoted partitions whose new primary may lack acknowledged writes.
+        stale: partitions and nodes of replicas that follow nobody from now on: those on the dead
+            node, and the other replicas of promoted partitions, which may differ from the new primary
+            in writes that were never acknowledged.
+        stuck: partitions with no replica that may take over: they stay with the dead node.
+        subscribers: nodes with channels from the dead one for promoted partitions.
         publishers: nodes with channels to it.
     """
 
-    promoted: Mapping[str, int]
-    dropped: tuple[tuple[str, int], ...]
+    promoted: Mapping[str, tuple[int, ...]]
+    lossy: tuple[str, ...]
+    stale: tuple[tuple[str, int], ...]
     stuck: tuple[str, ...]
     subscribers: tuple[int, ...]
     publishers: tuple[int, ...]
 
 
-def succeed(cluster: Cluster, dead: int, alive: Iterable[int]) -> Succession:
+def succeed(
+    cluster: Cluster, dead: int, alive: Iterable[int], accept_data_loss: bool = False
+) -> Succession:
     """What becomes of the copies on a dead node.
 
     Args:
         alive: the workers that can be reached.
+        accept_data_loss: promote also what may lack acknowledged writes, where nothing else is there.
     """
     there = set(alive)
-    promoted: dict[str, int] = {}
-    dropped: list[tuple[str, int]] = []
+    promoted: dict[str, tuple[int, ...]] = {}
+    lossy: list[str] = []
+    stale: list[tuple[str, int]] = []
     stuck: list[str] = []
     subscribers: set[int] = set()
     publishers: set[int] = set()
     for copy in cluster.copies_on(dead):
         part = copy.part_name
         if copy.prv is not None:
-            dropped.append((part, dead))
-            publishers.add(cluster.primary(part).owner)
+            if copy.stale_since is None:
+                stale.append((part, dead))
+                publishers.add(cluster.primary(part).owner)
             continue
-        replicas = cluster.replicas_of(part)
-        heir = next((r for r in replicas if r in there), None)
+        safe, others = _candidates(cluster, part)
+        heir = next((r for r in safe if r in there), None)
+        if heir is None and accept_data_loss:
+            heir = next((r for r in others if r in there), None)
+            lossy += [part] if heir is not None else []
         if heir is None:
             stuck.append(part)
             continue
-        promoted[part] = heir
-        dropped += [(part, r) for r in replicas if r != heir]
-        subscribers |= there.intersection(replicas)
+        rest = [c.owner for c in cluster.succession(part)[1:] if c.owner != heir]
+        promoted[part] = (heir, *rest)
+        following = cluster.replicas_of(part)
+        stale += [(part, r) for r in following if r != heir]
+        subscribers |= set(following)
     return Succession(
         promoted,
-        tuple(dropped),
+        tuple(lossy),
+        tuple(stale),
         tuple(stuck),
         tuple(sorted(subscribers)),
         tuple(sorted(publishers)),
     )
+
+
+def _candidates(cluster: Cluster, part: str) -> tuple[list[int], list[int]]:
+    """Replicas that have every acknowledged write, and those that may lack some, the better first."""
+    following = list(cluster.replicas_of(part))
+    stale = list(cluster.stale_replicas_of(part))
+    if cluster.table(cluster.primary(part).relation).sync:
+        return following, stale
+    return [], following + stale

@@ -195,7 +195,9 @@ def _counts_through_nodes(
 
 
 def _copies_differ(reach: Reach, cluster: Cluster) -> Iterator[Finding]:
-    replicated = {c.part_name for c in cluster.copies if c.prv is not None}
+    replicated = {
+        c.part_name for c in cluster.copies if c.prv is not None and c.stale_since is None
+    }
     if not replicated:
         return
 
@@ -213,6 +215,8 @@ def _copies_differ(reach: Reach, cluster: Cluster) -> Iterator[Finding]:
         owner = cluster.primary(part).owner
         truth = by_node.get(owner, {}).get(part)
         for copy in cluster.copies_of(part):
+            if copy.stale_since is not None:
+                continue
             here = by_node.get(copy.owner, {}).get(part)
             if truth is not None and here is not None and here != truth:
                 yield Finding(

@@ -61,6 +61,12 @@ async def create(conn: AsyncConnection[Any], name: str, conninfo: str, publicati
     return True
 
 
+async def enable(conn: AsyncConnection[Any], name: str) -> None:
+    """Takes `disable` back."""
+    if name in await ls(conn, name):
+        await conn.execute(sql.SQL("alter subscription {} enable").format(sql.Identifier(name)))
+
+
 async def disable(conn: AsyncConnection[Any], name: str) -> None:
     """Disables the subscription if there is one, and waits until none of its workers is left: they
     are gone within milliseconds, but not at once.

@@ -90,11 +90,24 @@ class Channel:
         await end_unused(run, self.src, self.dest)
 
 
+async def in_use(run: Run, src: int, dest: int) -> bool:
+    """Whether a replica on dest follows a primary on src.
+
+    Raises:
+        Temporary: another command is about to need the channel.
+    """
+    lord = await run.node(0)
+    busy = await value(lord, "select shardman.opens_channel(%s, %s, %s)", src, dest, run.cmd_id)
+    if busy is not None:
+        raise Temporary(f"command {busy} opens the channel from node {src} to node {dest}")
+    return bool(await value(lord, "select shardman.linked(%s, %s)", src, dest))
+
+
 async def end_unused(run: Run, src: int, dest: int) -> None:
-    """Drops the channel between two nodes unless it carries a table."""
+    """Drops the channel between two nodes unless it carries a table, or is about to."""
     name = names.channel(run.cluster_id, src, dest)
     source = await run.node(src)
-    if await published(source, name):
+    if await published(source, name) or await in_use(run, src, dest):
         return
     await subscriptions.drop(await run.node(dest), name)
     await slots.drop(source, name)

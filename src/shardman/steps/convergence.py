@@ -60,6 +60,26 @@ def say_fence(run: Run) -> None:
         run.say(f"Fence {took:.0f} ms at try {tries}.")
 
 
+async def await_metadata(run: Run, node: int, seconds: float) -> bool:
+    """Waits until a node has the metadata of now; whether it has."""
+    if node == 0:
+        return True
+    deadline = time.monotonic() + seconds
+    lord = await run.node(0)
+    target = await value(lord, "select pg_current_wal_insert_lsn()")
+    while not await value(
+        lord,
+        "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s",
+        target,
+        names.meta_slot(run.cluster_id, node),
+    ):
+        if time.monotonic() > deadline:
+            return False
+        await lord.execute("select shardman.emit()")
+        await asyncio.sleep(0.01)
+    return True
+
+
 @step("converge")
 @dataclass(frozen=True)
 class Converge:
@@ -74,14 +94,13 @@ class Converge:
             "select id from shardman.nodes where lord or worker_status = 'active' order by id"
         )
         nodes = [int(r[0]) for r in await cur.fetchall()]
-        target = await value(lord, "select pg_current_wal_insert_lsn()")
-        await asyncio.gather(*(self._node(run, n, target) for n in nodes))
+        await asyncio.gather(*(self._node(run, n) for n in nodes))
 
-    async def _node(self, run: Run, node: int, target: str) -> None:
+    async def _node(self, run: Run, node: int) -> None:
         deadline = time.monotonic() + CONVERGE_S
         try:
             conn = await run.node(node)
-            await self._metadata_there(run, node, target, deadline)
+            await await_metadata(run, node, CONVERGE_S)
             while await value(conn, "select shardman.reconcile(%s)", self.relation):
                 if time.monotonic() > deadline:
                     return
@@ -89,21 +108,6 @@ class Converge:
         except (psycopg.OperationalError, UserError):
             # A node that is away learns of it when it is back; until then its routes are forwarded.
             run.say(f"Node {node} could not be reached and will follow when it is back.")
-
-    async def _metadata_there(self, run: Run, node: int, target: str, deadline: float) -> None:
-        if node == 0:
-            return
-        lord = await run.node(0)
-        while not await value(
-            lord,
-            "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s",
-            target,
-            names.meta_slot(run.cluster_id, node),
-        ):
-            if time.monotonic() > deadline:
-                return
-            await lord.execute("select shardman.emit()")
-            await asyncio.sleep(0.01)
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

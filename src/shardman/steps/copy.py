@@ -69,6 +69,33 @@ async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnect
     return await behind_writers(run, node, export_snapshot(run, node, slot))
 
 
+async def carry(run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
+    """Runs a COPY from one node to another, showing how far it is."""
+    carrying = asyncio.create_task(asyncio.to_thread(pump.run, copy_out, copy_in))
+    try:
+        while not (await asyncio.wait({carrying}, timeout=PROGRESS_S))[0]:
+            await run.progress(bytes_done=pump.bytes_done, rows_done=pump.rows_done)
+    except BaseException:
+        # The thread uses the connections: they must not be closed under it.
+        pump.stopped.set()
+        await asyncio.wait({carrying})
+        raise
+    await carrying
+
+
+async def copy_shape(source: Connection, name: str) -> tuple[sql.SQL, sql.SQL]:
+    """The columns that a COPY of a table carries, and its format."""
+    columns = await value(source, "select shardman.copy_columns(%s)", name)
+    binary = await value(source, "select shardman.binary_copy(%s)", name)
+    return sql.SQL(columns or ""), sql.SQL("binary" if binary else "text")
+
+
+async def begin_at(source: Connection, snapshot: str) -> None:
+    """Opens a transaction that sees what an exported snapshot sees."""
+    await source.execute("begin isolation level repeatable read, read only")
+    await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+
+
 @step("copy_rows")
 @dataclass(frozen=True)
 class CopyRows:
@@ -91,20 +118,16 @@ class CopyRows:
         name = await data_table(source, self.part)
         out, into = await relation(source, name), await relation(dest, name)
         assert out is not None and into is not None
-        columns = sql.SQL(await value(source, "select shardman.copy_columns(%s)", name) or "")
-        form = sql.SQL(
-            "binary" if await value(source, "select shardman.binary_copy(%s)", name) else "text"
-        )
+        columns, form = await copy_shape(source, name)
         await run.progress(
             bytes_done=0, bytes_total=await value(source, "select shardman.table_bytes(%s)", name)
         )
-        await source.execute("begin isolation level repeatable read, read only")
-        await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+        await begin_at(source, snapshot)
         # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
         await dest.execute("begin")
         await dest.execute(sql.SQL("truncate {}").format(into))
         pump = Pump(source.pgconn, dest.pgconn)
-        await self._pump(
+        await carry(
             run,
             pump,
             sql.SQL("copy {} ({}) to stdout (format {})").format(out, columns, form).as_bytes(),
@@ -115,18 +138,6 @@ class CopyRows:
         await dest.execute("commit")
         await source.execute("commit")
         await self._close(source, dest)
-
-    async def _pump(self, run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
-        carrying = asyncio.create_task(asyncio.to_thread(pump.run, copy_out, copy_in))
-        try:
-            while not (await asyncio.wait({carrying}, timeout=PROGRESS_S))[0]:
-                await run.progress(bytes_done=pump.bytes_done, rows_done=pump.rows_done)
-        except BaseException:
-            # The thread uses the connections: they must not be closed under it.
-            pump.stopped.set()
-            await asyncio.wait({carrying})
-            raise
-        await carrying
 
     async def _close(self, *conns: Connection) -> None:
         for conn in conns:

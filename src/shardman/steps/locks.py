@@ -64,6 +64,39 @@ async def begin_locked(
         raise Busy(f"{whom} on node {node}" if whom else f"a lock on node {node}") from None
 
 
+async def lock_against(
+    conn: Connection,
+    other: Connection,
+    tables: list[str],
+    timeout_ms: int,
+    node: int,
+    clear: sql.SQL | sql.Composed,
+) -> None:
+    """As `begin_locked`, while those who hold the locks and wait for a dead node are ended.
+
+    They are ended while we stand in the queue: whoever comes again then stands behind us.
+
+    Args:
+        other: a second session on the node.
+        clear: the statement that ends them.
+
+    Raises:
+        Busy: the locks could not be had.
+    """
+
+    async def clearing() -> None:
+        while True:
+            await asyncio.sleep(0.03)
+            await other.execute(clear)
+
+    task = asyncio.create_task(clearing())
+    try:
+        await begin_locked(conn, tables, "access exclusive", timeout_ms, node)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 async def execute_patiently(
     run: Run, conn: Connection, node: int, table: str, statement: sql.SQL | sql.Composed
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardman.errors import UserError
@@ -20,7 +21,7 @@ class SetOwner:
     async def do(self, run: Run) -> None:
         conn = await run.node(0)
         cur = await conn.execute(
-            "update shardman.partitions set owner = %s where part_name = %s and owner = %s",
+            "update shardman.partitions set owner = %s, stale_since = null where part_name = %s and owner = %s",
             (self.dest, self.part, self.src),
         )
         if cur.rowcount != 1:
@@ -129,6 +130,39 @@ class SetLevel:
         """The switch is the point of no return."""
 
 
+async def reorder(conn: Connection, part: str, order: Sequence[int]) -> None:
+    """The copies of a partition in a new order of succession, the primary first.
+
+    Raises:
+        UserError: they are not on these nodes.
+    """
+    # None is a primary for an instant, for two may never be.
+    cur = await conn.execute(
+        "update shardman.partitions set prv = owner, nxt = null where part_name = %s", (part,)
+    )
+    there = cur.rowcount
+    cur = await conn.execute(
+        "update shardman.partitions p set prv = o.prv, nxt = o.nxt"
+        " from (select node, lag(node) over w as prv, lead(node) over w as nxt"
+        " from unnest(%s::int[]) with ordinality as u (node, n) window w as (order by n)) as o"
+        " where p.part_name = %s and p.owner = o.node",
+        (list(order), part),
+    )
+    if {there, cur.rowcount} != {len(order)}:
+        raise UserError(
+            f"the copies of {part} have changed", "Look at shardman.partitions and try again"
+        )
+
+
+async def set_stale(conn: Connection, part: str, owner: int, *, stale: bool) -> None:
+    """Remembers that a copy does not follow its primary any more, or that it does again."""
+    await conn.execute(
+        "update shardman.partitions set stale_since = case when %s then now() end"
+        " where part_name = %s and owner = %s",
+        (stale, part, owner),
+    )
+
+
 @step("set_order")
 @dataclass(frozen=True)
 class SetOrder:
@@ -138,29 +172,22 @@ class SetOrder:
     order: list[int]
 
     async def do(self, run: Run) -> None:
-        conn = await run.node(0)
-        # None is a primary for an instant, for two may never be.
-        cur = await conn.execute(
-            "update shardman.partitions set prv = owner, nxt = null where part_name = %s",
-            (self.part,),
-        )
-        if cur.rowcount != len(self.order):
-            raise UserError(
-                f"the copies of {self.part} have changed",
-                "Look at shardman.partitions and try again",
-            )
-        cur = await conn.execute(
-            "update shardman.partitions p set prv = o.prv, nxt = o.nxt"
-            " from (select node, lag(node) over w as prv, lead(node) over w as nxt"
-            " from unnest(%s::int[]) with ordinality as u (node, n) window w as (order by n)) as o"
-            " where p.part_name = %s and p.owner = o.node",
-            (self.order, self.part),
-        )
-        if cur.rowcount != len(self.order):
-            raise UserError(
-                f"the copies of {self.part} have changed",
-                "Look at shardman.partitions and try again",
-            )
+        await reorder(await run.node(0), self.part, self.order)
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("set_fresh")
+@dataclass(frozen=True)
+class SetFresh:
+    """A copy that was stale follows its primary again."""
+
+    part: str
+    node: int
+
+    async def do(self, run: Run) -> None:
+        await set_stale(await run.node(0), self.part, self.node, stale=False)
 
     async def undo(self, run: Run) -> None:
         """The switch is the point of no return."""

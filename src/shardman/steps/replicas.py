@@ -9,7 +9,7 @@ from psycopg import sql
 from shardman import names
 from shardman.errors import UserError
 from shardman.pg import subscriptions
-from shardman.steps.base import Run, step
+from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
 from shardman.steps.locks import execute_patiently
 
@@ -33,6 +33,18 @@ class ReadOnly:
         name = await data_table(conn, self.part)
         if await relation(conn, name) is not None:
             await conn.execute("select shardman.make_writable(%s)", (name,))
+
+
+async def drop_detached(conn: Connection, part: str) -> None:
+    """Drops a partition's data table unless it is a primary's, or not ours."""
+    name = await data_table(conn, part)
+    table = await relation(conn, name)
+    if (
+        table is not None
+        and not await is_attached(conn, name)
+        and await value(conn, "select shardman.is_data_table(%s)", name)
+    ):
+        await conn.execute(sql.SQL("drop table {}").format(table))
 
 
 @step("drop_replica")

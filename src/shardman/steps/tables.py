@@ -10,6 +10,7 @@ from shardman import names
 from shardman.steps.base import Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
 from shardman.steps.locks import execute_patiently
+from shardman.steps.replicas import drop_detached
 
 #: Sorting in memory makes an index build faster; one build at a time on a node.
 BUILD_MEMORY_KB = 256 * 1024
@@ -28,17 +29,9 @@ class DataTable:
         await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
 
     async def undo(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        name = await data_table(conn, self.part)
-        table = await relation(conn, name)
         # Attached, it is somebody's primary; ours never was, because the fence is undone before. One
         # that was there before us is found by `CheckMove`; one that came in between has no such check.
-        if (
-            table is not None
-            and not await is_attached(conn, name)
-            and await value(conn, "select shardman.is_data_table(%s)", name)
-        ):
-            await conn.execute(sql.SQL("drop table {}").format(table))
+        await drop_detached(await run.node(self.node), self.part)
 
 
 @step("data_indexes")

@@ -17,6 +17,8 @@ from typing import Self
 
 import psycopg
 
+from shardman.testing.cluster import Cluster
+
 #: What a client must be ready to repeat: the transaction did not happen.
 RETRY = ("40001", "40P01")
 
@@ -222,3 +224,21 @@ class Load:
             took = time.monotonic() - begun
             if took > tally.longest_s:
                 tally.longest_s, tally.longest_at = took, begun
+
+
+def make_bank(cluster: Cluster, size: int, partitions: int = 6) -> Bank:
+    """Accounts and marks, sharded by ``id`` and spread over all workers."""
+    cluster.sql(
+        1,
+        "create table accounts (id int primary key, balance bigint not null default 1000,"
+        " touched bigint not null default 0)",
+    )
+    cluster.sql(1, "create table marks (id bigint primary key)")
+    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (size,))
+    for table in ("accounts", "marks"):
+        done = cluster.cmd(
+            "select shardman.create_hash_partitions(1, %s, 'id', %s)", (table, partitions)
+        )
+        if done.status != "success":
+            raise AssertionError(done)
+    return Bank("accounts", size)

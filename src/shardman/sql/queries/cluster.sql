@@ -8,4 +8,4 @@ select id, connstring, worker_status::text as status, lord from shardman.nodes o
 select relation, expr, partitions_count, initial_node, definition, replevel, sync from shardman.tables
 
 -- name: copies
-select part_name, owner, prv, nxt, relation from shardman.partitions order by relation, length(part_name), part_name, owner
+select part_name, owner, prv, nxt, relation, stale_since from shardman.partitions order by relation, length(part_name), part_name, owner

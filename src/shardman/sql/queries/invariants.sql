@@ -9,7 +9,7 @@ select 'tables', coalesce(sum(hashtextextended(
   from shardman.tables
 union all
 select 'partitions', coalesce(sum(hashtextextended(
-           row(part_name, owner, prv, nxt, relation)::text, 0)), 0)::text
+           row(part_name, owner, prv, nxt, relation, extract(epoch from stale_since))::text, 0)), 0)::text
   from shardman.partitions
 union all
 select 'settings', coalesce(sum(hashtextextended(row(name, value)::text, 0)), 0)::text

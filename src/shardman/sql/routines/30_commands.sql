@@ -186,15 +186,16 @@ end
 $$;
 comment on function shardman.set_replevel(text, int) is 'brings every partition of a table to this many replicas';
 
-create or replace function shardman.failover(node_id int) returns bigint
+create or replace function shardman.failover(node_id int, accept_data_loss bool default false) returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
-    return shardman.submit('failover', array[node_id::text]);
+    return shardman.submit('failover', array[node_id::text, coalesce(accept_data_loss, false)::text]);
 end
 $$;
-comment on function shardman.failover(int) is
-    'promotes the replicas of a dead worker''s partitions; the shardlord does it by itself after failover_after seconds';
+comment on function shardman.failover(int, bool) is
+    'promotes the replicas of a dead worker''s partitions; the shardlord does it by itself after failover_after seconds; with '
+    'accept_data_loss also replicas that may lack acknowledged writes, where there is nothing else';
 
 create or replace function shardman.cancel_here(cmd_id bigint) returns bool
 language plpgsql set search_path = pg_catalog as $$

@@ -37,6 +37,24 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 comment on function shardman.row_hash(text, text) is 'the expression that hashes a row of a table under this alias';
 
+create or replace function shardman.row_bucket(relation text, alias text, buckets int) returns text
+language sql stable set search_path = pg_catalog as $$
+    select format('((%s) & %s)::int', shardman.row_hash(relation, alias), buckets - 1)
+$$;
+comment on function shardman.row_bucket(text, text, int) is
+    'the expression that gives the bucket of a row of a table under this alias; buckets: a power of two';
+
+create or replace function shardman.content_buckets(relation text, buckets int)
+    returns table (bucket int, rows bigint, hash text)
+language plpgsql stable set search_path = pg_catalog as $$
+begin
+    return query execute format('select %s, count(*), sum(%s)::text from only %s as t group by 1', shardman.row_bucket(relation, 't', buckets),
+                                shardman.row_hash(relation, 't'), shardman.find_relation(relation)::regclass);
+end
+$$;
+comment on function shardman.content_buckets(text, int) is
+    'as content_hash, for each of so many parts of the table, into which its rows are sorted by their content';
+
 create or replace function shardman.content_hash(relation text, out rows bigint, out hash text)
 language plpgsql stable set search_path = pg_catalog as $$
 begin

@@ -52,11 +52,42 @@ create or replace function shardman.synchronous_channels(of_node int) returns te
 language sql stable set search_path = pg_catalog as $$
     select coalesce(array_agg(distinct format('shardman_%s_%s_%s', l.cluster, p.owner, r.owner)), '{}')
       from shardman.local l, shardman.partitions p
-      join shardman.partitions r on r.part_name = p.part_name and r.prv is not null
+      join shardman.partitions r on r.part_name = p.part_name and r.prv is not null and r.stale_since is null
       join shardman.tables t on t.relation = p.relation
      where p.prv is null and p.owner = of_node and t.sync
 $$;
 comment on function shardman.synchronous_channels(int) is 'the channels for which commits on a node wait, by the metadata';
+
+create or replace function shardman.linked(src int, dest int) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from shardman.partitions p join shardman.partitions r using (part_name)
+                    where p.prv is null and p.owner = src and r.prv is not null and r.stale_since is null and r.owner = dest)
+$$;
+comment on function shardman.linked(int, int) is
+    'whether a replica on dest follows a primary on src, by the metadata: the channel between them is needed';
+
+create or replace function shardman.opens_channel(src int, dest int, besides bigint) returns bigint
+language sql stable set search_path = pg_catalog as $$
+    select min(l.id) from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
+     where l.status = 'in progress' and l.id <> besides and s.kind = 'channel'
+       and s.args @> jsonb_build_object('src', src, 'dest', dest)
+$$;
+comment on function shardman.opens_channel(int, int, bigint) is
+    'lord only: the running command, besides one, that opens the channel between two nodes';
+
+create or replace function shardman.unpublish(relation text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    data constant regclass := shardman.find_relation(relation);
+    pub  text;
+begin
+    for pub in select p.pubname from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+                where r.prrelid = data and p.pubname like 'shardman\_%' loop
+        execute format('alter publication %I drop table %s', pub, data);
+    end loop;
+end
+$$;
+comment on function shardman.unpublish(text) is 'takes a table out of all publications of ours';
 
 create or replace function shardman.published(publication text) returns text[]
 language sql stable set search_path = pg_catalog as $$

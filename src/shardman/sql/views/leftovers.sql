@@ -76,10 +76,10 @@ create or replace view shardman.leftovers as
                then o.running or (o.kind = 'table' and coalesce(o.cmd_type in ('add_node', 'failover'), false))
            when o.channel_from is not null then exists (
                select from shardman.partitions p join shardman.partitions r using (part_name)
-                where p.prv is null and r.prv is not null and p.owner = o.channel_from and r.owner = o.channel_to)
+                where p.prv is null and r.prv is not null and r.stale_since is null and p.owner = o.channel_from and r.owner = o.channel_to)
                or exists (select from shardman.cmd_log l
                            where l.status = 'in progress'
-                             and l.cmd_type in ('create_replica', 'rm_replica', 'set_replevel', 'move_part', 'failover'))
+                             and l.cmd_type in ('create_replica', 'rm_replica', 'set_replevel', 'switch_primary', 'move_part', 'failover', 'rm_node'))
            when o.kind = 'foreign server' then exists (
                select from shardman.nodes n
                 where shardman.node_server(n.id) = o.name

@@ -1,0 +1,158 @@
+"""What failover and rm_node have in common: other nodes take over what a node had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shardman.commands.base import Facts, Question
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Json, Plan, Step
+from shardman.model.succession import Succession, succeed
+
+#: So many partitions are named in an error or a result.
+NAMED = 10
+
+
+def who_answers(cluster: Cluster) -> tuple[Question, ...]:
+    """Which workers are there to take over."""
+    return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
+
+
+def heirs(facts: Facts, dead: int, accept_data_loss: bool = False) -> Succession:
+    """Who takes over from a node, by the answers to `who_answers`."""
+    cluster = facts.cluster
+    alive = [n.id for n in cluster.workers if facts.answers.get(f"answers {n.id}")]
+    return succeed(cluster, dead, [n for n in alive if n != dead], accept_data_loss)
+
+
+def cut_steps(facts: Facts, dead: int, after: Succession) -> tuple[Step, ...]:
+    """The fence against the dead node, should it still run: without its subscribers it cannot
+    acknowledge a write. One that is away cuts nothing, and is not needed: a commit waits for all."""
+    return tuple(
+        Step(
+            "cut_channel",
+            f"let node {node} take nothing more from node {dead}",
+            {"node": node, "of": dead},
+        )
+        for node in after.subscribers
+        if facts.answers.get(f"answers {node}")
+    )
+
+
+def record_step(dead: int, after: Succession, leaves: bool = False) -> Step:
+    """The decision.
+
+    Args:
+        leaves: the node is no member any more, so it can have no replica that is stale.
+    """
+    return Step(
+        "succeed",
+        f"record who takes over from node {dead}",
+        {
+            "dead": dead,
+            "promoted": {part: list(order) for part, order in after.promoted.items()},
+            "stale": [[p, n] for p, n in after.stale if not (leaves and n == dead)],
+            "dropped": [[p, n] for p, n in after.stale if leaves and n == dead],
+        },
+    )
+
+
+def returned_step(dead: int, after: Succession, leaves: bool = False) -> Step:
+    """What the dead node does once it can be reached. Before that its commits must go on waiting:
+    whoever still writes to its old primaries would be told that it was done."""
+    replicas = [part for part, node in after.stale if node == dead] if leaves else []
+    return Step(
+        "returned",
+        f"set aside what node {dead} holds",
+        _at(
+            dead,
+            promoted=list[Json](sorted(after.promoted)),
+            replicas=list[Json](replicas),
+            publishers=list(after.publishers),
+            subscribers=list(after.subscribers),
+        ),
+    )
+
+
+def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
+    """What the other nodes do."""
+    return (
+        *(
+            Step(
+                "standbys",
+                f"let commits on node {node} wait for its replicas only",
+                {"node": node, "also": []},
+            )
+            for node in after.publishers
+        ),
+        *(
+            Step("promote", f"make {part} on node {order[0]} the primary", _at(order[0], part=part))
+            for part, order in after.promoted.items()
+        ),
+        *(
+            Step(
+                "retire_channel",
+                f"let node {node} have no channel from node {dead}",
+                _at(node, of=dead, parts=list[Json](sorted(after.promoted))),
+            )
+            for node in after.subscribers
+        ),
+        *(
+            Step(
+                "drop_publisher",
+                f"drop the channel to node {dead} on node {node}",
+                _at(node, to=dead),
+            )
+            for node in after.publishers
+        ),
+    )
+
+
+def takeover(facts: Facts, dead: int, after: Succession) -> Plan:
+    """The plan by which others take over from a node that stays a member.
+
+    What is left to do on the dead node waits until it is back.
+    """
+    return Plan(
+        prepare=cut_steps(facts, dead, after),
+        switch=(record_step(dead, after),),
+        finish=(
+            *takeover_steps(dead, after),
+            returned_step(dead, after),
+            Step("converge", "tell all nodes", {}),
+        ),
+        warnings=said(facts, dead, after),
+    )
+
+
+def said(facts: Facts, dead: int, after: Succession) -> tuple[str, ...]:
+    """What becomes of the partitions, for the command's result."""
+    told = []
+    if after.promoted:
+        told.append(f"Promoted replicas of {counted(list(after.promoted))}.")
+    told += [_loss(facts, dead, part, after.promoted[part][0]) for part in after.lossy]
+    if after.stuck:
+        told.append(
+            f"Cannot be reached without node {dead}, for they have no replica that may take over: "
+            f"{counted(list(after.stuck))}."
+        )
+    return tuple(told)
+
+
+def _loss(facts: Facts, dead: int, part: str, heir: int) -> str:
+    copy = next(c for c in facts.cluster.copies_of(part) if c.owner == heir)
+    if copy.stale_since is not None:
+        return f"{part} on node {heir} lacks what was written since {copy.stale_since:%F %T %Z}."
+    upto = facts.answers.get(f"upto {heir}")
+    known = f" It has what node {dead} wrote up to {upto} of its WAL." if upto else ""
+    return f"{part} on node {heir} is asynchronous and may lack the last writes.{known}"
+
+
+def counted(parts: Sequence[str]) -> str:
+    """How many partitions, and the names of the first."""
+    named = ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
+    return f"{len(parts)} partition{'s' if len(parts) > 1 else ''} ({named})"
+
+
+def _at(node: int, **args: Json) -> dict[str, Json]:
+    return {"node": node, **args}

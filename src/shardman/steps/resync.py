@@ -1,0 +1,119 @@
+"""Steps that bring a copy which was left behind up to date without copying it anew.
+
+Both sides sort their rows into buckets by a hash of the whole row and compare number and hash of each
+bucket; only buckets that differ are copied. The comparison reads both tables once, at the snapshot from
+which the command's own stream begins, so what is written meanwhile comes by the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import Temporary, UserError
+from shardman.pg import slots
+from shardman.pg.copy_pipe import Pump
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.catalog import data_table, is_attached, need_relation, value
+from shardman.steps.copy import begin_at, carry, copy_shape, export_patiently
+
+#: A power of two. With a few rows in each, a difference of a row costs few others.
+BUCKETS = 4096
+
+
+@step("check_resync")
+@dataclass(frozen=True)
+class CheckResync:
+    """Finds out before anything is made whether the old copy may be used."""
+
+    part: str
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        dest = await run.node(self.dest)
+        name = await data_table(dest, self.part)
+        await need_relation(dest, name)
+        if await is_attached(dest, name):
+            raise UserError(
+                f"{name} on node {self.dest} is still in use as a primary",
+                "Wait until the node has caught up with the metadata, see shardman.drift there",
+            )
+        feeding = await value(
+            dest,
+            "select string_agg(s.subname, ', ') from pg_subscription_rel r"
+            " join pg_subscription s on s.oid = r.srsubid"
+            " where r.srrelid = shardman.find_relation(%s)",
+            name,
+        )
+        if feeding:
+            raise Temporary(f"{name} on node {self.dest} still belongs to {feeding}")
+
+    async def undo(self, run: Run) -> None:
+        """Nothing was made."""
+
+
+@step("sync_rows")
+@dataclass(frozen=True)
+class SyncRows:
+    """Makes the slot, and makes the rows of the old copy those of its snapshot."""
+
+    part: str
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        slot = names.move_stream(run.cluster_id, run.cmd_id)
+        keeper, snapshot = await export_patiently(run, self.src, slot)
+        source, dest = await run.extra(self.src), await run.extra(self.dest)
+        try:
+            await begin_at(source, snapshot)
+            await dest.execute("begin")
+            # The triggers that make a replica read-only do not fire for replication.
+            await dest.execute("set local session_replication_role = replica")
+            await self._mend(run, source, dest)
+            await dest.execute("commit")
+        finally:
+            for conn in (source, dest, keeper):
+                await conn.close()
+
+    async def _mend(self, run: Run, source: Connection, dest: Connection) -> None:
+        name = await data_table(source, self.part)
+        here, there = await asyncio.gather(_buckets(source, name), _buckets(dest, name))
+        differ = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
+        if not differ:
+            run.say("The old copy was equal.")
+            return
+        only = await _in_buckets(source, name, differ)
+        out, into = await need_relation(source, name), await need_relation(dest, name)
+        await dest.execute(sql.SQL("delete from only {} as t where {}").format(into, only))
+        columns, form = await copy_shape(source, name)
+        pump = Pump(source.pgconn, dest.pgconn)
+        await carry(
+            run,
+            pump,
+            sql.SQL("copy (select {} from only {} as t where {}) to stdout (format {})")
+            .format(columns, out, only, form)
+            .as_bytes(),
+            sql.SQL("copy {} ({}) from stdin (format {})").format(into, columns, form).as_bytes(),
+        )
+        run.say(f"Parts that differed from the old copy: {len(differ)} of {BUCKETS}.")
+
+    async def undo(self, run: Run) -> None:
+        # The copy stays what it was: one that nobody relies on.
+        await slots.drop(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))
+
+
+async def _buckets(conn: Connection, name: str) -> dict[int, tuple[int, str]]:
+    cur = await conn.execute(
+        "select bucket, rows, hash from shardman.content_buckets(%s, %s)", (name, BUCKETS)
+    )
+    return {int(b): (int(rows), str(hash_)) for b, rows, hash_ in await cur.fetchall()}
+
+
+async def _in_buckets(conn: Connection, name: str, buckets: list[int]) -> sql.Composed:
+    """The condition by which a row, called t, is in one of the buckets; the same on every node."""
+    bucket = await value(conn, "select shardman.row_bucket(%s, 't', %s)", name, BUCKETS)
+    return sql.SQL("({}) = any ({})").format(sql.SQL(bucket), sql.Literal(buckets))

@@ -1,0 +1,163 @@
+"""Steps on what a dead node leaves behind: on itself when it is back, and on those that had channels
+from and to it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from shardman import names
+from shardman.errors import Temporary
+from shardman.pg import publications, slots, subscriptions
+from shardman.steps.base import Connection, Run, step
+from shardman.steps.catalog import data_table, is_attached, value
+from shardman.steps.channels import in_use, leave, set_standbys
+from shardman.steps.convergence import await_metadata
+from shardman.steps.locks import Busy, lock_against, patience, rolled_back
+from shardman.steps.replicas import drop_detached
+
+#: How long a node that is back may take to know the metadata of now.
+KNOW_S = 5.0
+
+
+@step("retire_channel")
+@dataclass(frozen=True)
+class RetireChannel:
+    """Ends what a node still takes from one that was replaced: all of it, unless other partitions
+    come that way.
+
+    Args:
+        of: the node that was replaced.
+        parts: partitions whose primaries it had.
+    """
+
+    node: int
+    of: int
+    parts: list[str]
+
+    async def do(self, run: Run) -> None:
+        name = names.channel(run.cluster_id, self.of, self.node)
+        conn = await run.node(self.node)
+        if not await in_use(run, self.of, self.node):
+            await subscriptions.drop(conn, name)
+            return
+        # While the old primaries are in use there, the stream would let writes to them be acknowledged.
+        source = await run.node(self.of)
+        for part in self.parts:
+            if await is_attached(source, await data_table(source, part)):
+                raise Temporary(f"node {self.of} has not set {part} aside yet")
+        await subscriptions.enable(conn, name)
+        for part in self.parts:
+            await leave(run, part, self.of, self.node)
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+
+@step("drop_publisher")
+@dataclass(frozen=True)
+class DropPublisher:
+    """Drops slot and publication of a channel to a dead node, so that no WAL is kept for it."""
+
+    node: int
+    to: int
+
+    async def do(self, run: Run) -> None:
+        if not await in_use(run, self.node, self.to):
+            await _drop_publisher(run, await run.node(self.node), self.node, self.to)
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
+
+
+async def _drop_publisher(run: Run, conn: Connection, node: int, to: int) -> None:
+    name = names.channel(run.cluster_id, node, to)
+    await slots.drop(conn, name)
+    await publications.drop(conn, name)
+
+
+@step("returned")
+@dataclass(frozen=True)
+class Returned:
+    """On a node that was declared dead and is back: its old primaries are set aside by renaming, for
+    they may hold writes that were never acknowledged, and its channels are dropped.
+
+    Args:
+        promoted: partitions whose primaries are elsewhere now.
+        replicas: partitions whose replicas it is to lose: their primaries have every row of them.
+        publishers: nodes that had channels to it.
+        subscribers: nodes that had channels from it.
+    """
+
+    node: int
+    promoted: list[str]
+    replicas: list[str]
+    publishers: list[int]
+    subscribers: list[int]
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        await self._know(run)
+        # Writers here wait for subscribers that never come back. They are ended, not cancelled: a
+        # cancelled wait would be a commit on this node alone.
+        await conn.execute("select shardman.end_waiting_commits()")
+        aside = [name for part in self.promoted if (name := await self._aside(run, conn, part))]
+        await self._drop_channels(run, conn)
+        for part in self.replicas:
+            await drop_detached(conn, part)
+        await set_standbys(run, self.node, [])
+        if aside:
+            run.say(f"Set aside on node {self.node}: {', '.join(aside)}.")
+
+    async def _know(self, run: Run) -> None:
+        """Routes can be made only to where the metadata here says."""
+        if not await await_metadata(run, self.node, KNOW_S):
+            raise Temporary(f"node {self.node} does not have the metadata of now")
+
+    async def _drop_channels(self, run: Run, conn: Connection) -> None:
+        for publisher in self.publishers:
+            if not await in_use(run, publisher, self.node):
+                name = names.channel(run.cluster_id, publisher, self.node)
+                await subscriptions.drop(conn, name)
+        for subscriber in self.subscribers:
+            if not await in_use(run, self.node, subscriber):
+                await _drop_publisher(run, conn, self.node, subscriber)
+
+    async def _aside(self, run: Run, conn: Connection, part: str) -> str | None:
+        data = await data_table(conn, part)
+        if not await is_attached(conn, data):
+            return None
+        other = await run.extra(self.node)
+        clear = sql.SQL("select shardman.end_waiting_commits()")
+        for timeout_ms, pause in patience():
+            try:
+                async with rolled_back(conn):
+                    await lock_against(conn, other, [part, data], timeout_ms, self.node, clear)
+                    aside = await self._rename(run, conn, part)
+                    await conn.execute("commit")
+                break
+            except Busy as busy:
+                await run.waits_for(str(busy))
+                await asyncio.sleep(min(pause, 0.2))
+        await run.waits_for(None)
+        await other.close()
+        return aside
+
+    async def _rename(self, run: Run, conn: Connection, part: str) -> str:
+        aside = names.set_aside(part, run.cmd_id)
+        owner = await value(
+            conn,
+            "select owner from shardman.partitions where part_name = %s and prv is null",
+            part,
+        )
+        await conn.execute("select shardman.unpublish(shardman.data_table(%s))", (part,))
+        await conn.execute(
+            "select shardman.make_route(%s, shardman.node_server(%s))", (part, owner)
+        )
+        await conn.execute("select shardman.fence_out(%s, %s)", (part, aside))
+        return aside
+
+    async def undo(self, run: Run) -> None:
+        """A finish step goes only forward."""
