@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -138,6 +140,26 @@ def test_a_short_absence_changes_nothing(cluster: Cluster, bank: Bank) -> None:
     assert picture == cluster.sql(
         0, "select part_name, owner, prv from shardman.partitions order by 1, 2"
     )
+
+
+def test_a_link_breaks_between_living_nodes(cluster: Cluster, bank: Bank) -> None:
+    """Writers wait for a replica that hears nothing, and go on without it; it catches up later."""
+    src, dest = cluster.sql(
+        0,
+        "select p.owner, r.owner from shardman.partitions p join shardman.partitions r using (part_name)"
+        " where p.prv is null and r.prv is not null limit 1",
+    )[0]
+    apply_worker = "select pid from pg_stat_subscription where subname like %s and pid is not null"
+    pid = cluster.value(dest, apply_worker, (f"shardman_%_{src}_{dest}",))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        cluster.sql(src, "update accounts set touched = touched + 1")
+        left = cluster.sql(0, "select owner from shardman.partitions where stale_since is not null")
+        assert {r[0] for r in left} == {dest}
+        assert cluster.sql(0, "select 1 from shardman.cmd_log where cmd_type = 'suspend_replicas'")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    settle(cluster)
 
 
 def test_a_living_worker_is_removed_by_force(cluster: Cluster, bank: Bank) -> None:

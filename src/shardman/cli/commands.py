@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shardman.cli import output, plan, wait
+from shardman.cli import complete, output, plan, wait
 from shardman.cli.options import DryRun, Dsn, Json, NodeId, NoWait, PartName, Relation, Timeout
 from shardman.client import Client, Result, connect
 
@@ -184,6 +184,36 @@ def switch_primary(
 
 
 @app.command(rich_help_panel=_PANEL)
+def suspend_replicas(
+    src: Annotated[
+        int,
+        typer.Argument(
+            metavar="SRC",
+            help="The worker with the primaries.",
+            autocompletion=complete.workers,
+            show_default=False,
+        ),
+    ],
+    dest: Annotated[
+        int,
+        typer.Argument(
+            metavar="DEST",
+            help="The worker with the replicas.",
+            autocompletion=complete.workers,
+            show_default=False,
+        ),
+    ],
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Let commits on one worker wait no more for the replicas on another one."""
+    _run("suspend_replicas", (src, dest), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
 def set_replevel(
     relation: Relation,
     replevel: Annotated[
@@ -253,6 +283,7 @@ _METHODS: dict[str, Callable[..., Result]] = {
     "create_replica": Client.create_replica,
     "rm_replica": Client.rm_replica,
     "switch_primary": Client.switch_primary,
+    "suspend_replicas": Client.suspend_replicas,
     "set_replevel": Client.set_replevel,
     "failover": Client.failover,
 }

@@ -141,6 +141,12 @@ class Client:
         """Makes the replica of a partition on a worker the primary, and the primary a replica."""
         return self._run("select shardman.switch_primary(%s, %s)", (part_name, node), wait, timeout)
 
+    def suspend_replicas(
+        self, src: int, dest: int, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Lets commits on one worker wait no more for the replicas on another one."""
+        return self._run("select shardman.suspend_replicas(%s, %s)", (src, dest), wait, timeout)
+
     def set_replevel(
         self, relation: str, replevel: int, *, wait: bool = True, timeout: float | None = None
     ) -> Result:

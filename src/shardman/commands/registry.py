@@ -14,6 +14,7 @@ from shardman.commands.rebalance import Rebalance
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_replevel import SetReplevel
+from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
 from shardman.errors import UserError
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type[Command]] = {
         RmReplica,
         SetReplevel,
         SwitchPrimary,
+        SuspendReplicas,
         Failover,
     )
 }

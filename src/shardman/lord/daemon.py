@@ -19,6 +19,7 @@ from shardman import steps  # noqa: F401  (registers every kind of step)
 from shardman.commands.base import Claim, Command
 from shardman.commands.failover import Failover
 from shardman.commands.registry import read
+from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.errors import Refused, UserError
 from shardman.log import configure
 from shardman.lord.cluster_reader import read_cluster
@@ -26,6 +27,7 @@ from shardman.lord.failures import sentence
 from shardman.lord.janitor import sweep
 from shardman.lord.journal import Journal, LordLost
 from shardman.lord.leader import Lease, acquire
+from shardman.lord.links import Links
 from shardman.lord.rebuild import Rebuild
 from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
@@ -43,6 +45,9 @@ POLL_S = 1.0
 SWEEP_S = 2.0
 RETRY_S = 0.5
 
+#: Commands that clients' writes wait for: they go before all others.
+URGENT = (Failover, SuspendReplicas)
+
 
 class Tenure:
     """One shardlord's time in office."""
@@ -57,6 +62,7 @@ class Tenure:
         self.wake = asyncio.Event()
         self.watch = Watch(sessions, self._fail_over)
         self.rebuild = Rebuild(sessions, self.watch.silent)
+        self.links = Links(sessions, self.watch.silent, self._suspend)
         self._sweeping = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -71,18 +77,27 @@ class Tenure:
             self._begin_commands(),
             self.watch.run(),
             self.rebuild.run(),
+            self.links.run(),
         )
 
     async def _fail_over(self, node: int) -> None:
-        """Submits a failover and waits for its end. What runs in its way is taken back: it could wait
-        for the dead node for long."""
+        await self._submit_urgent(Failover(node), [str(node), "false"])
+
+    async def _suspend(self, src: int, dest: int) -> None:
+        await self._submit_urgent(SuspendReplicas(src, dest), [str(src), str(dest)])
+
+    async def _submit_urgent(self, command: Command, opts: list[str]) -> None:
+        """Submits a command and waits for its end. What runs in its way is taken back: it could wait
+        for long for what is gone."""
         conn = await self.sessions.lord()
         try:
-            claims = Failover(node).claims(await read_cluster(conn))
+            claims = command.claims(await read_cluster(conn))
             for task, theirs in self.running.values():
                 if disturb(claims, theirs):
                     task.cancel()
-            cur = await conn.execute("select shardman.failover(%s)", (node,))
+            cur = await conn.execute(
+                "select shardman.accept(%s, %s, null, session_user)", (command.name, opts)
+            )
             row = await cur.fetchone()
             assert row is not None
             await conn.execute("select shardman.cmd_wait(%s)", (row[0],))
@@ -168,7 +183,7 @@ class Tenure:
                 continue
             waiting.append((cmd_id, commands[cmd_id].claims(cluster)))
         # What waits for a dead node must not keep it from being replaced.
-        waiting.sort(key=lambda each: not isinstance(commands[each[0]], Failover))
+        waiting.sort(key=lambda each: not isinstance(commands[each[0]], URGENT))
         claims = dict(waiting)
         for cmd_id in startable(waiting, [c for _, c in self.running.values()]):
             task = asyncio.create_task(self._execute(cmd_id, commands[cmd_id]))

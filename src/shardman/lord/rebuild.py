@@ -24,8 +24,8 @@ from shardman.steps.base import Connection
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 2.0
-#: An old copy that could not be brought up to date is tried again so much later.
-AGAIN_S = 15.0
+#: An old copy that could not be brought up to date is tried again so much later, then after twice that.
+AGAIN_S = 10.0
 
 _SUBMIT = """
 select shardman.accept(%(cmd_type)s, %(opts)s, null, session_user)
@@ -48,8 +48,8 @@ class Rebuild:
         self._silent = silent
         #: Since when a table has been below its level, by the monotonic clock.
         self._short: dict[str, float] = {}
-        #: When an old copy was tried last.
-        self._tried: dict[tuple[str, int], float] = {}
+        #: When an old copy is tried again, and how long that was put off.
+        self._again: dict[tuple[str, int], tuple[float, float]] = {}
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -66,9 +66,12 @@ class Rebuild:
 
     async def _renew(self, lord: Connection, cluster: Cluster, there: set[int]) -> None:
         now = time.monotonic()
-        for part, node in _behind(cluster, there):
-            if now - self._tried.get((part, node), -AGAIN_S) >= AGAIN_S:
-                self._tried[part, node] = now
+        behind = list(_behind(cluster, there))
+        self._again = {copy: again for copy, again in self._again.items() if copy in behind}
+        for part, node in behind:
+            at, pause = self._again.get((part, node), (now, AGAIN_S))
+            if now >= at:
+                self._again[part, node] = (now + pause, 2 * pause)
                 await _submit(lord, "create_replica", [part, str(node)])
 
     async def _look(self, lord: Connection, cluster: Cluster, there: set[int]) -> None:

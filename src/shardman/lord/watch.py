@@ -8,16 +8,15 @@ are silent at once it is the shardlord's own network that is suspected.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
-import psycopg
 import structlog
 
 from shardman import names
-from shardman.errors import Refused, UserError
+from shardman.errors import Refused
 from shardman.lord import settings
+from shardman.lord.ask import ANSWER_S, NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
@@ -26,9 +25,8 @@ from shardman.steps.base import Connection
 
 log = structlog.get_logger()
 
-#: How often a node is probed, and how long it may take to answer.
+#: How often a node is probed.
 PROBE_EVERY_S = 0.5
-ANSWER_S = 2.0
 #: After a failover that failed the next is tried so much later.
 AGAIN_S = 3.0
 #: When this part of the workers is silent at once nothing is done.
@@ -77,31 +75,21 @@ class Watch:
             self._probes[new] = asyncio.create_task(self._probe(new))
 
     async def _probe(self, node: int) -> None:
-        conn: Connection | None = None
-        lord = await self._sessions.lord()
+        asker = Asker(self._sessions, node, await self._sessions.lord())
         try:
             while True:
                 try:
-                    async with asyncio.timeout(ANSWER_S):
-                        if conn is None:
-                            conn = await self._sessions.open(node, lord)
-                        await conn.execute("select")
+                    await asker.ask("select")
                     self._silent.pop(node, None)
-                except (psycopg.Error, UserError, TimeoutError):
-                    if lord.closed:
+                except NO_ANSWER:
+                    if asker.lord.closed:
                         return  # It is the lord's database that was lost: the tenure is over.
                     self._silent.setdefault(node, time.monotonic())
-                    if conn is not None:
-                        with contextlib.suppress(psycopg.Error, TimeoutError):
-                            await asyncio.wait_for(conn.close(), ANSWER_S)
-                    conn = None
                 await asyncio.sleep(PROBE_EVERY_S)
         except Refused:
             return  # The tenure is over: whoever writes next learns of it.
         finally:
-            for each in (conn, lord):
-                if each is not None:
-                    await each.close()
+            await asker.close()
 
     async def _judge(self, cluster: Cluster) -> None:
         if not self._silent:
@@ -136,22 +124,17 @@ class Watch:
         return any(answers)
 
     async def _hears(self, peer: int, channel: str) -> bool:
-        lord = await self._sessions.lord()
+        asker = Asker(self._sessions, peer, await self._sessions.lord())
         try:
-            async with asyncio.timeout(ANSWER_S):
-                conn = await self._sessions.open(peer, lord)
-                try:
-                    cur = await conn.execute(
-                        "select exists (select from pg_stat_subscription where subname = %s"
-                        " and pid is not null"
-                        " and last_msg_receipt_time > clock_timestamp() - make_interval(secs => %s))",
-                        (channel, ANSWER_S),
-                    )
-                    row = await cur.fetchone()
-                finally:
-                    await conn.close()
-            return bool(row and row[0])
-        except (psycopg.Error, UserError, TimeoutError):
+            rows = await asker.ask(
+                "select exists (select from pg_stat_subscription where subname = %s"
+                " and pid is not null"
+                " and last_msg_receipt_time > clock_timestamp() - make_interval(secs => %s))",
+                channel,
+                ANSWER_S,
+            )
+            return bool(rows[0][0])
+        except NO_ANSWER:
             return False
         finally:
-            await lord.close()
+            await asker.close()

@@ -178,6 +178,23 @@ class SetOrder:
         """The switch is the point of no return."""
 
 
+@step("leave_behind")
+@dataclass(frozen=True)
+class LeaveBehind:
+    """Replicas on a node do not follow their primaries any more."""
+
+    parts: list[str]
+    node: int
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        for part in self.parts:
+            await set_stale(conn, part, self.node, stale=True)
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
 @step("set_fresh")
 @dataclass(frozen=True)
 class SetFresh:

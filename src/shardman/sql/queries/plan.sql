@@ -27,5 +27,8 @@ select array[shardman.normal_name(%s), %s::int::text] as opts
 -- name: set_replevel
 select array[shardman.normal_name(%s), %s::int::text] as opts
 
+-- name: suspend_replicas
+select array[%s::int::text, %s::int::text] as opts
+
 -- name: failover
-select array[%s::int::text] as opts
+select array[%s::int::text, %s::bool::text] as opts

@@ -172,6 +172,18 @@ $$;
 comment on function shardman.switch_primary(text, int) is
     'makes the replica of a partition on a worker the primary and the primary a replica; copies nothing';
 
+create or replace function shardman.suspend_replicas(src int, dest int) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(src::text, 'src');
+    perform shardman.need(dest::text, 'dest');
+    return shardman.submit('suspend_replicas', array[src::text, dest::text]);
+end
+$$;
+comment on function shardman.suspend_replicas(int, int) is
+    'commits on worker src wait no more for the replicas on worker dest, which are brought up to date later; the shardlord does it '
+    'by itself when the two have not reached each other for failover_after seconds';
+
 create or replace function shardman.set_replevel(relation text, replevel int) returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin

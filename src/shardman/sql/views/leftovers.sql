@@ -79,7 +79,7 @@ create or replace view shardman.leftovers as
                 where p.prv is null and r.prv is not null and r.stale_since is null and p.owner = o.channel_from and r.owner = o.channel_to)
                or exists (select from shardman.cmd_log l
                            where l.status = 'in progress'
-                             and l.cmd_type in ('create_replica', 'rm_replica', 'set_replevel', 'switch_primary', 'move_part', 'failover', 'rm_node'))
+                             and l.cmd_type in ('create_replica', 'rm_replica', 'set_replevel', 'switch_primary', 'suspend_replicas', 'move_part', 'failover', 'rm_node'))
            when o.kind = 'foreign server' then exists (
                select from shardman.nodes n
                 where shardman.node_server(n.id) = o.name
