@@ -1,0 +1,143 @@
+"""kill -9 of the shardlord before and after every step by which others take over from a dead node, of
+a switch of primaries, and of bringing an old copy up to date."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
+from shardman.pg.invariants import check
+from shardman.testing.cluster import Cluster
+
+ROWS = 200
+PRIMARY = "select owner from shardman.partitions where part_name = %s and prv is null"
+SET = "insert into shardman.settings values (%s, %s) on conflict (name) do update set value = excluded.value"
+
+
+@pytest.fixture(scope="module")
+def ready(cluster: Cluster) -> Cluster:
+    """Two tables of one partition, copies of both on each of three nodes. No failover but ours."""
+    for table in ("t", "u"):
+        cluster.sql(1, f"create table {table} (id int primary key, v text)")
+        cluster.sql(
+            1, f"insert into {table} select i, 'v' || i from generate_series(1, %s) i", (ROWS,)
+        )
+        done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 1)", (table,))
+        assert done.status == "success", done
+    for name in ("failover_after", "rebuild_after"):
+        cluster.sql(0, SET, (name, "3600"))
+    whole(cluster)
+    return cluster
+
+
+def whole(cluster: Cluster) -> None:
+    """Every partition has all its copies, and they are equal."""
+    for table in ("t", "u"):
+        assert cluster.cmd("select shardman.set_replevel(%s, 2)", (table,)).status == "done"
+    until = time.monotonic() + 60
+    copies = "select count(*) from shardman.partitions where stale_since is null"
+    while cluster.value(0, copies) < 6:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    cluster.sql(2, "update t set v = v || '.'")
+    assert check(cluster.lord_dsn, data=True, patience=40) == []
+
+
+def killed_at(cluster: Cluster, command: str, cmd_type: str, point: Point) -> None:
+    """Submits a command, kills the shardlord at this point, and sees it done by another one."""
+    with armed(cluster.lord_dsn, cmd_type, point) as holder:
+        cmd = cluster.submit(command.encode())
+        wait_until_stopped(holder, cmd)
+        kill_shardlord(cluster, holder)
+    cluster.start_lord()
+    done = cluster.wait(cmd, 60)
+    assert done.status == "success", (point, done)
+
+
+def journal(cluster: Cluster, cmd_id: int) -> list[Point]:
+    assert cluster.wait(cmd_id).status == "success"
+    with cluster.connect(0) as lord:
+        return points(lord, cmd_id)
+
+
+def victim(cluster: Cluster) -> int:
+    """The node with the primary of t_0; that of u_0, which has a replica there, is elsewhere."""
+    node = int(cluster.value(0, PRIMARY, ("t_0",)))
+    if cluster.value(0, PRIMARY, ("u_0",)) == node:
+        done = cluster.cmd("select shardman.switch_primary('u_0', %s)", (node % 3 + 1,))
+        assert done.status == "success", done
+    return node
+
+
+def served(cluster: Cluster, dead: int) -> None:
+    """The other nodes serve every row, and take writes."""
+    for node in {1, 2, 3} - {dead}:
+        assert cluster.value(node, "select count(*) from t") == ROWS
+        cluster.sql(node, "update t set v = v || '.'")
+
+
+@pytest.mark.timeout(1800)
+def test_failover(ready: Cluster) -> None:
+    dead = victim(ready)
+    ready.kill_node(dead)
+    every = journal(ready, ready.submit(b"select shardman.failover(%d)" % dead))
+    served(ready, dead)
+    ready.start_node(dead)
+    whole(ready)
+    for point in sample(every, 16, start=6):
+        dead = victim(ready)
+        ready.kill_node(dead)
+        killed_at(ready, f"select shardman.failover({dead})", "failover", point)
+        served(ready, dead)
+        ready.start_node(dead)
+        whole(ready)
+
+
+@pytest.mark.timeout(1800)
+def test_an_old_copy_is_brought_up_to_date(ready: Cluster) -> None:
+    every = journal(ready, renewal(ready))
+    whole(ready)
+    for point in sample(every, 16, start=9):
+        with armed(ready.lord_dsn, "create_replica", point) as holder:
+            cmd = renewal(ready)
+            wait_until_stopped(holder, cmd)
+            kill_shardlord(ready, holder)
+        ready.start_lord()
+        assert ready.wait(cmd, 60).status == "success", point
+        whole(ready)
+
+
+def renewal(cluster: Cluster) -> int:
+    """Leaves a replica of t_0 behind and writes to the others; the command that mends it."""
+    src, dest = cluster.sql(
+        0,
+        "select p.owner, r.owner from shardman.partitions p join shardman.partitions r using (part_name)"
+        " where p.part_name = 't_0' and p.prv is null and r.prv is not null limit 1",
+    )[0]
+    suspended = cluster.submit("select shardman.suspend_replicas(%s, %s)", (src, dest))
+    assert cluster.wait(suspended).status == "success"
+    cluster.sql(src, "update t set v = v || ','")
+    until = time.monotonic() + 30
+    last = "select max(id) from shardman.cmd_log where cmd_type = 'create_replica' and id > %s"
+    while (cmd := cluster.value(0, last, (suspended,))) is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return int(cmd)
+
+
+@pytest.mark.timeout(1800)
+def test_switch_primary(ready: Cluster) -> None:
+    every = journal(ready, ready.submit(next_switch(ready).encode()))
+    for point in sample(every, 16, start=9):
+        killed_at(ready, next_switch(ready), "switch_primary", point)
+        ready.sql(1, "update t set v = v || '.'")
+        assert check(ready.lord_dsn, data=True, patience=40) == [], point
+
+
+def next_switch(cluster: Cluster) -> str:
+    replica = cluster.value(
+        0, "select min(owner) from shardman.partitions where part_name = 't_0' and prv is not null"
+    )
+    return f"select shardman.switch_primary('t_0', {replica})"
