@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from psycopg import AsyncConnection
+
 from shardman.commands.base import Command, Facts
 from shardman.lord.planner import gather_facts
 from shardman.steps.base import Connection
@@ -70,6 +72,9 @@ class CommandRun:
             conn = await self._open(node_id)
         self._more.append(conn)
         return conn
+
+    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
+        self._sessions.adopt(node_id, conn)
 
     async def conninfo(self, node_id: int) -> str:
         async with self._opening:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import socket
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from psycopg import AsyncConnection
@@ -55,13 +59,33 @@ async def open_session(conninfo: str, application_name: str) -> Connection:
     Raises:
         psycopg.OperationalError: the server cannot be reached.
     """
-    conn = await AsyncConnection.connect(
-        make_conninfo(conninfo, application_name=application_name, **_TRANSPORT), autocommit=True
-    )
-    await conn.execute(_SETTINGS)
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        await conn.execute(_QUIET)
+    try:
+        async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
+            conn = await AsyncConnection.connect(
+                make_conninfo(conninfo, application_name=application_name, **_TRANSPORT),
+                autocommit=True,
+            )
+            await conn.execute(_SETTINGS)
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                await conn.execute(_QUIET)
+    except TimeoutError as error:
+        raise psycopg.OperationalError("the server accepted and does not answer") from error
     return conn
+
+
+def hang_up(conn: AsyncConnection[Any]) -> None:
+    """Ends a session from this side at once: whoever waits for an answer in it gets an error.
+
+    A server that was stopped answers nothing and closes nothing, so neither a cancel request nor a
+    timeout of its own helps.
+    """
+    if conn.closed:
+        return
+    with (
+        contextlib.suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(conn.pgconn.socket)) as end,
+    ):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)
@@ -94,6 +118,16 @@ class Sessions:
         self.dsn = dsn
         self.cluster_id = cluster_id
         self.epoch = epoch
+        self._open: dict[int, WeakSet[AsyncConnection[Any]]] = {}
+
+    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
+        """Makes `sever` know a session on a node."""
+        self._open.setdefault(node_id, WeakSet()).add(conn)
+
+    def sever(self, node_id: int) -> None:
+        """Hangs up all sessions on a node that has been silent for too long."""
+        for conn in self._open.pop(node_id, ()):
+            hang_up(conn)
 
     async def lord(self) -> Connection:
         """A new session on the lord's database."""
@@ -118,11 +152,13 @@ class Sessions:
         if not address.member:
             return await open_session(address.conninfo, names.application(self.epoch))
         try:
-            return await self._admitted(address.conninfo)
+            conn = await self._admitted(address.conninfo)
         except (psycopg.OperationalError, UserError) as error:
             if address.removed:
                 raise NodeGone(f"node {node_id} was removed and cannot be reached") from error
             raise
+        self.adopt(node_id, conn)
+        return conn
 
     async def address(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Address:
         """How to reach a node.

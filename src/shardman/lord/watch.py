@@ -47,6 +47,9 @@ class Watch:
         self._probes: dict[int, asyncio.Task[None]] = {}
         #: Since when a node has been silent, by the monotonic clock.
         self._silent: dict[int, float] = {}
+        #: The failover that is being waited for.
+        self._work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._work.set_result(None)
         self._warned = False
 
     async def run(self) -> None:
@@ -59,8 +62,8 @@ class Watch:
                 await self._judge(cluster)
                 await asyncio.sleep(PROBE_EVERY_S)
         finally:
-            for probe in self._probes.values():
-                probe.cancel()
+            for task in (*self._probes.values(), self._work):
+                task.cancel()
             await self._lord.close()
 
     def silent(self) -> set[int]:
@@ -92,27 +95,39 @@ class Watch:
             await asker.close()
 
     async def _judge(self, cluster: Cluster) -> None:
-        if not self._silent:
-            self._warned = False
-            return
+        if self._work.done():
+            self._work.result()
         after = await settings.seconds(self._lord, "failover_after", settings.FAILOVER_AFTER_S)
-        silent = {n for n, since in self._silent.items() if time.monotonic() - since >= after}
         workers = {n.id for n in cluster.workers}
-        if len(self._silent) >= max(2, TOO_MANY * len(workers)):
-            if not self._warned:
-                log.warning("most nodes are silent: nothing is done", nodes=sorted(self._silent))
-            self._warned = True
+        alive = workers - self._silent.keys()
+        dead = {n for n, since in self._silent.items() if time.monotonic() - since >= after}
+        after_them = {n: succeed(cluster, n, alive) for n in dead}
+        # Those who have nothing any more that somebody could take over say nothing about the network.
+        over = {n for n, found in after_them.items() if not found.promoted and not found.stale}
+        if self._suspicious(len(self._silent.keys() - over), len(workers - over)):
             return
-        for node in sorted(silent):
-            alive = workers - self._silent.keys()
-            found = succeed(cluster, node, alive)
-            if (found.promoted or found.stale) and not await self._streams(cluster, node, alive):
+        for node in sorted(dead):
+            # Whoever waits for its answer has waited long enough.
+            self._sessions.sever(node)
+        for node in sorted(dead - over):
+            # One at a time: each changes who is left to take over.
+            if self._work.done() and not await self._streams(cluster, node, alive):
                 log.warning("node dead", node=node, silent_for=after)
-                await self._fail_over(node)
-                # Whether it succeeded is seen in the metadata.
-                if node in self._silent:
-                    self._silent[node] = time.monotonic() - after + AGAIN_S
-                return
+                self._work = asyncio.create_task(self._replace(node, after))
+
+    def _suspicious(self, silent: int, workers: int) -> bool:
+        """Whether so many nodes are silent at once that the fault is more likely here."""
+        suspicious = silent >= max(2, TOO_MANY * workers)
+        if suspicious and not self._warned:
+            log.warning("most nodes are silent: nothing is done", nodes=sorted(self._silent))
+        self._warned = suspicious
+        return suspicious
+
+    async def _replace(self, node: int, after: float) -> None:
+        await self._fail_over(node)
+        # Whether it succeeded is seen in the metadata.
+        if node in self._silent:
+            self._silent[node] = time.monotonic() - after + AGAIN_S
 
     async def _streams(self, cluster: Cluster, node: int, alive: set[int]) -> bool:
         """Whether a node that is silent here still speaks to one that is not."""

@@ -36,6 +36,11 @@ class Run(Protocol):
         """One more such session, for use beside the first; closed when the command ends."""
         ...
 
+    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
+        """Takes note of a session that a step opened on a node by itself: like all others it is
+        hung up when the node is declared dead."""
+        ...
+
     async def peer(self, node_id: int) -> str:
         """How other nodes reach a node, password included; never to be logged."""
         ...

@@ -33,6 +33,7 @@ async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnecti
         application_name=names.application(run.epoch),
         connect_timeout=5,
     )
+    run.adopt(node, conn)
     try:
         cur = await conn.execute(
             sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
