@@ -86,7 +86,10 @@ def test_failover(ready: Cluster) -> None:
     served(ready, dead)
     ready.start_node(dead)
     whole(ready)
-    for point in sample(every, 16, start=6):
+    # What is left to do on the dead node is not done while it is dead.
+    done_later = [p for p in every if p.title.startswith("set aside") and p.state == "done"]
+    assert done_later
+    for point in sample([p for p in every if p not in done_later], 16, start=6):
         dead = victim(ready)
         ready.kill_node(dead)
         killed_at(ready, f"select shardman.failover({dead})", "failover", point)
