@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from shardman.lord.sessions import open_session
+from shardman.tasks import all_of
 from shardman.testing.cluster import Cluster
 
 
@@ -109,3 +112,21 @@ def test_the_lord_s_database_may_restart(cluster: Cluster) -> None:
     cluster.start_node(0)
     cmd = cluster.submit("select shardman.rm_node(99)")
     assert cluster.wait(cmd, 20).status == "failed"
+
+
+def test_work_side_by_side_ends_together(cluster: Cluster) -> None:
+    """Otherwise the next connection gets the number of a socket for which somebody still waits."""
+
+    async def fail() -> None:
+        await asyncio.sleep(0.05)
+        raise ValueError
+
+    async def try_it() -> None:
+        waiting = await open_session(cluster.lord_dsn, "test")
+        with pytest.raises(ValueError):
+            await all_of(waiting.execute("select pg_sleep(60)"), fail())
+        await waiting.close()
+        again = await open_session(cluster.lord_dsn, "test")
+        await again.close()
+
+    asyncio.run(try_it())

@@ -37,6 +37,7 @@ from shardman.lord.sessions import Sessions, open_session
 from shardman.lord.together import say_what_runs, together
 from shardman.lord.watch import Watch
 from shardman.steps.base import Connection
+from shardman.tasks import all_of
 
 log = structlog.get_logger()
 
@@ -117,7 +118,7 @@ class Tenure:
                     await lord.close()
 
         cluster = await read_cluster(self.lord)
-        await asyncio.gather(*(visit(n.id) for n in cluster.workers))
+        await all_of(*(visit(n.id) for n in cluster.workers))
 
     async def _listen(self) -> None:
         conn = await self.sessions.lord()

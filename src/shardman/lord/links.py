@@ -19,6 +19,7 @@ from shardman.lord.ask import NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
+from shardman.tasks import all_of
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class Links:
                 after = await settings.seconds(lord, "failover_after", settings.FAILOVER_AFTER_S)
                 links = synchronous_links(cluster, self._silent())
                 self._behind = {k: b for k, b in self._behind.items() if k in links}
-                await asyncio.gather(*(self._look(cluster.id, *link) for link in links))
+                await all_of(*(self._look(cluster.id, *link) for link in links))
                 await self._judge(cluster.id, after)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:

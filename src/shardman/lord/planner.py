@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import psycopg
@@ -11,6 +10,7 @@ from shardman.commands.base import Command, Facts, Question
 from shardman.lord.cluster_reader import read_cluster
 from shardman.model.plan import Plan
 from shardman.steps.base import Run
+from shardman.tasks import all_of
 
 
 async def make_plan(command: Command, run: Run) -> Plan:
@@ -26,7 +26,7 @@ async def gather_facts(command: Command, run: Run) -> Facts:
     """The metadata of one snapshot, and the nodes' answers to the command's questions."""
     cluster = await read_cluster(await run.node(0))
     questions = command.survey(cluster)
-    answers = await asyncio.gather(*(_ask(run, q) for q in questions))
+    answers = await all_of(*(_ask(run, q) for q in questions))
     found = {q.key: a for q, a in zip(questions, answers, strict=True)}
     return Facts(cluster, run.cmd_id, found)
 

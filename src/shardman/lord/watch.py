@@ -22,6 +22,7 @@ from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
 from shardman.model.succession import succeed
 from shardman.steps.base import Connection
+from shardman.tasks import all_of
 
 log = structlog.get_logger()
 
@@ -131,7 +132,7 @@ class Watch:
 
     async def _streams(self, cluster: Cluster, node: int, alive: set[int]) -> bool:
         """Whether a node that is silent here still speaks to one that is not."""
-        answers = await asyncio.gather(
+        answers = await all_of(
             *(self._hears(peer, names.channel(cluster.id, node, peer)) for peer in sorted(alive))
         )
         if any(answers):

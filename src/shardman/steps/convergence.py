@@ -13,6 +13,7 @@ from shardman import names
 from shardman.errors import UserError
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
+from shardman.tasks import all_of
 
 #: How long a command waits for nodes to follow. What is left then is the reconciler's business.
 CONVERGE_S = 2.0
@@ -94,7 +95,7 @@ class Converge:
             "select id from shardman.nodes where lord or worker_status = 'active' order by id"
         )
         nodes = [int(r[0]) for r in await cur.fetchall()]
-        await asyncio.gather(*(self._node(run, n) for n in nodes))
+        await all_of(*(self._node(run, n) for n in nodes))
 
     async def _node(self, run: Run, node: int) -> None:
         deadline = time.monotonic() + CONVERGE_S

@@ -30,6 +30,7 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, value
 from shardman.steps.catalog import relation as find
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.tasks import all_of
 
 #: Sessions that copy, build or compare side by side.
 PARALLEL = 2
@@ -84,13 +85,7 @@ async def for_each(conns: Sequence[Connection], items: Sequence[Any], work: _Wor
         while queue:
             await work(conn, queue.pop())
 
-    tasks = [asyncio.create_task(one(conn)) for conn in conns]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await all_of(*(one(conn) for conn in conns))
 
 
 @asynccontextmanager

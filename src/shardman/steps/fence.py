@@ -27,6 +27,7 @@ from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.convergence import end_prepared
 from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
 from shardman.steps.replication import catch_up
+from shardman.tasks import all_of
 
 #: The stream must be empty within this, or the fence gives way.
 CONFIRM_TIMEOUT_MS = 400
@@ -75,7 +76,7 @@ class VerifyCopy:
                 await run.waits_for(str(busy))
                 await asyncio.sleep(pause)
         await run.waits_for(None)
-        here, there = await asyncio.gather(_content(source, name), _content(dest, name))
+        here, there = await all_of(_content(source, name), _content(dest, name))
         await source.close()
         await dest.close()
         if here != there:
@@ -166,12 +167,12 @@ class FenceMove:
         async with rolled_back(source), rolled_back(dest):
             await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
             await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
-            whom, _ = await asyncio.gather(
+            whom, _ = await all_of(
                 value(dest, "select shardman.old_snapshots()"), self._drain(run, emitter)
             )
             if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
-            await asyncio.gather(self._out(run, source, data), self._in(run, dest, data))
+            await all_of(self._out(run, source, data), self._in(run, dest, data))
             # Both answers are awaited: undoing must find what either has prepared.
             ends = await asyncio.gather(
                 self._prepare(run, source, self.src),

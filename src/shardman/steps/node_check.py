@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from shardman.pg.reach import unreachable
 from shardman.pg.server import requirements
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
+from shardman.tasks import all_of
 
 
 @step("check_node")
@@ -193,4 +193,4 @@ async def at_all_nodes(run: Run, look: Callable[[int, Connection], Awaitable[Non
             return  # It is away; it will find the new node when it is back.
         await look(other, there)
 
-    await asyncio.gather(*(one(int(row[0])) for row in await cur.fetchall()))
+    await all_of(*(one(int(row[0])) for row in await cur.fetchall()))

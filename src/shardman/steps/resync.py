@@ -7,7 +7,6 @@ which the command's own stream begins, so what is written meanwhile comes by the
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -19,6 +18,7 @@ from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
 from shardman.steps.copy import begin_at, carry, copy_shape, export_patiently
+from shardman.tasks import all_of
 
 #: A power of two. With a few rows in each, a difference of a row costs few others.
 BUCKETS = 4096
@@ -81,7 +81,7 @@ class SyncRows:
 
     async def _mend(self, run: Run, source: Connection, dest: Connection) -> None:
         name = await data_table(source, self.part)
-        here, there = await asyncio.gather(_buckets(source, name), _buckets(dest, name))
+        here, there = await all_of(_buckets(source, name), _buckets(dest, name))
         differ = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
         if not differ:
             run.say("The old copy was equal.")
