@@ -38,6 +38,10 @@ def add_node(
         ),
     ],
     dsn: Dsn,
+    zone: Annotated[
+        str | None,
+        typer.Option(help="What it may fail together with, say a rack.", show_default=False),
+    ] = None,
     no_wait: NoWait = False,
     timeout: Timeout = None,
     dry_run: DryRun = False,
@@ -46,7 +50,44 @@ def add_node(
     """Add a server to the cluster as a worker."""
     if connstring == "-":
         connstring = sys.stdin.readline().strip()
-    _run("add_node", (connstring,), dsn, no_wait, timeout, dry_run, json)
+    _run("add_node", (connstring, zone), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def set_zone(
+    node_id: NodeId,
+    dsn: Dsn,
+    zone: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ZONE]",
+            help="What it may fail together with, say a rack; left out: with no other node.",
+            show_default=False,
+        ),
+    ] = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Say what a worker may fail together with: copies go to different zones where they can."""
+    _run("set_zone", (node_id, zone), dsn, no_wait, timeout, dry_run, json)
+
+
+@app.command(rich_help_panel=_PANEL)
+def drain_node(
+    node_id: NodeId,
+    dsn: Dsn,
+    end: Annotated[
+        bool, typer.Option("--end", help="It may have partitions again.", show_default=False)
+    ] = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Move all partitions and replicas off a worker, and place no new ones on it."""
+    _run("drain_node", (node_id, not end), dsn, no_wait, timeout, dry_run, json)
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -232,6 +273,30 @@ def set_replevel(
     _run("set_replevel", (relation, replevel), dsn, no_wait, timeout, dry_run, json)
 
 
+class Switch(StrEnum):
+    """What can be on or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command(rich_help_panel=_PANEL)
+def set_sync(
+    relation: Relation,
+    sync: Annotated[
+        Switch,
+        typer.Argument(help="on: a commit waits until every replica has it.", show_default=False),
+    ],
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Let commits wait for the replicas of a table, or not."""
+    _run("set_sync", (relation, sync is Switch.ON), dsn, no_wait, timeout, dry_run, json)
+
+
 @app.command(rich_help_panel=_PANEL)
 def failover(
     node_id: NodeId,
@@ -285,5 +350,8 @@ _METHODS: dict[str, Callable[..., Result]] = {
     "switch_primary": Client.switch_primary,
     "suspend_replicas": Client.suspend_replicas,
     "set_replevel": Client.set_replevel,
+    "set_sync": Client.set_sync,
+    "set_zone": Client.set_zone,
+    "drain_node": Client.drain_node,
     "failover": Client.failover,
 }

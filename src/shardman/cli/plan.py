@@ -16,9 +16,10 @@ from typer.core import TyperGroup
 from shardman.cli import output
 from shardman.commands import registry
 from shardman.commands.base import Command, Facts, Question
+from shardman.commands.drain_node import DrainNode
 from shardman.commands.rebalance import Rebalance
 from shardman.errors import UserError
-from shardman.model.placement import Placement, Spread
+from shardman.model.placement import Move, Placement, Spread
 from shardman.model.plan import Plan
 from shardman.pg.metadata import read_cluster
 from shardman.pg.reach import Connection, Reach, in_words
@@ -66,12 +67,26 @@ def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -
         facts = _facts(reach, lord, command)
     made = command.plan(facts)
     placement = command.placement(facts) if isinstance(command, Rebalance) else None
+    moves = _moves(command, facts, placement)
     if json:
-        output.print_json(_document(name, opts, made, placement))
-    elif placement is not None:
-        _print_placement(placement, made)
-    else:
+        output.print_json(_document(name, opts, made, moves, placement))
+        return
+    if placement is None:
         _print_plan(made)
+    if moves is not None:
+        _print_moves(moves)
+    if placement is not None:
+        output.stdout().print(
+            output.table(_SPREAD, _spread_rows(placement.before, placement.after))
+        )
+    _print_warnings(made)
+
+
+def _moves(command: Command, facts: Facts, placement: Placement | None) -> tuple[Move, ...] | None:
+    """What a command that consists of others would do by them."""
+    if isinstance(command, DrainNode):
+        return tuple(command.moves(facts)) if command.drain else ()
+    return placement.moves if placement is not None else None
 
 
 def _opts(lord: Connection, name: str, arguments: Sequence[Any]) -> list[str | None]:
@@ -99,7 +114,11 @@ def _ask(reach: Reach, question: Question) -> Any:
 
 
 def _document(
-    name: str, opts: Sequence[str | None], made: Plan, placement: Placement | None
+    name: str,
+    opts: Sequence[str | None],
+    made: Plan,
+    moves: tuple[Move, ...] | None,
+    placement: Placement | None,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
         "command": name,
@@ -110,12 +129,10 @@ def _document(
         ],
         "warnings": list(made.warnings),
     }
+    if moves is not None:
+        document["moves"] = list(moves)
     if placement is not None:
-        document |= {
-            "moves": list(placement.moves),
-            "before": placement.before.nodes,
-            "after": placement.after.nodes,
-        }
+        document |= {"before": placement.before.nodes, "after": placement.after.nodes}
     return document
 
 
@@ -134,24 +151,26 @@ def _print_plan(made: Plan) -> None:
         rows.append((n, _PHASES[phase] if phase != last else None, step.title))
         last = phase
     console.print(output.table(("step", "phase", "what"), rows))
-    _print_warnings(made)
 
 
-def _print_placement(placement: Placement, made: Plan) -> None:
-    console = output.stdout()
-    if placement.moves:
-        moves = [
-            (m.part_name, m.src, m.dest, output.size(m.bytes) if m.bytes else None)
-            for m in placement.moves
-        ]
-        console.print(output.table(("partition", "from node", "to node", "size"), moves))
-    else:
-        console.print("The partitions are spread evenly: nothing to move.")
-    console.print(output.table(_SPREAD, _spread_rows(placement.before, placement.after)))
-    _print_warnings(made)
+def _print_moves(moves: tuple[Move, ...]) -> None:
+    if not moves:
+        output.stdout().print("There is nothing to move.")
+        return
+    rows = [
+        (m.part_name, _what(m), m.src, m.dest, output.size(m.bytes) if m.bytes else None)
+        for m in moves
+    ]
+    output.stdout().print(output.table(("partition", "what", "from node", "to node", "size"), rows))
 
 
-_SPREAD = ("node", "partitions", "then", "size", "then")
+def _what(move: Move) -> str:
+    if move.kind == "move":
+        return "move the primary" if move.via is None else "move the replica"
+    return "drop the replica" if move.kind == "drop" else "change places with the replica"
+
+
+_SPREAD = ("node", "partitions", "then", "size", "then", "replicas", "then")
 
 
 def _spread_rows(before: Spread, after: Spread) -> list[tuple[Any, ...]]:
@@ -162,6 +181,8 @@ def _spread_rows(before: Spread, after: Spread) -> list[tuple[Any, ...]]:
             after.nodes[node].copies,
             output.size(load.bytes),
             output.size(after.nodes[node].bytes),
+            load.replicas,
+            after.nodes[node].replicas,
         )
         for node, load in sorted(before.nodes.items())
     ]

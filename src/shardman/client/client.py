@@ -68,10 +68,31 @@ class Client:
     # -- commands -------------------------------------------------------------------------------
 
     def add_node(
-        self, connstring: str, *, wait: bool = True, timeout: float | None = None
+        self,
+        connstring: str,
+        zone: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
     ) -> Result:
-        """Adds a server to the cluster as a worker."""
-        return self._run("select shardman.add_node(%s)", (connstring,), wait, timeout)
+        """Adds a server to the cluster as a worker.
+
+        Args:
+            zone: what may fail together with other nodes of that name; None: with no other.
+        """
+        return self._run("select shardman.add_node(%s, %s)", (connstring, zone), wait, timeout)
+
+    def set_zone(
+        self, node_id: int, zone: str | None, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Says what a worker may fail together with."""
+        return self._run("select shardman.set_zone(%s, %s)", (node_id, zone), wait, timeout)
+
+    def drain_node(
+        self, node_id: int, drain: bool = True, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Moves all copies of partitions off a worker; with ``drain`` false it may have some again."""
+        return self._run("select shardman.drain_node(%s, %s)", (node_id, drain), wait, timeout)
 
     def rm_node(
         self, node_id: int, force: bool = False, *, wait: bool = True, timeout: float | None = None
@@ -154,6 +175,12 @@ class Client:
         return self._run(
             "select shardman.set_replevel(%s, %s)", (relation, replevel), wait, timeout
         )
+
+    def set_sync(
+        self, relation: str, sync: bool, *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Whether commits wait until every replica of a table's partitions has them."""
+        return self._run("select shardman.set_sync(%s, %s)", (relation, sync), wait, timeout)
 
     def failover(
         self,

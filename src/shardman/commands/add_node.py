@@ -18,18 +18,23 @@ from shardman.model.plan import Json, Plan, Step
 
 @dataclass(frozen=True)
 class AddNode:
-    """Adds the server that ``connstring`` (without its password) reaches."""
+    """Adds the server that ``connstring`` (without its password) reaches.
+
+    Args:
+        zone: what may fail together with other nodes of that name; None: with no other.
+    """
 
     name: ClassVar[str] = "add_node"
 
     connstring: str
+    zone: str | None = None
 
     @classmethod
     def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        (connstring,) = opts
+        connstring, *rest = opts
         if connstring is None:
             raise UserError("add_node needs a connection string", "Give one")
-        return cls(connstring)
+        return cls(connstring, rest[0] if rest else None)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset({Claim("membership")})
@@ -59,7 +64,7 @@ class AddNode:
                 Step(
                     "insert_node",
                     f"record the node as {node_id}",
-                    {**new, "connstring": self.connstring},
+                    {**new, "connstring": self.connstring, "zone": self.zone},
                 ),
             ),
             finish=(Step("converge", "tell all nodes", {}),),

@@ -142,8 +142,8 @@ class CreateReplica:
     def plan(self, facts: Facts) -> Plan:
         cluster, part, dest = facts.cluster, self.part_name, self.dest
         primary = cluster.primary(part)
-        cluster.worker(dest)
         stale = dest in cluster.stale_replicas_of(part)
+        (cluster.worker if stale else cluster.place)(dest)
         if not stale and dest in (c.owner for c in cluster.copies_of(part)):
             raise UserError(
                 f"node {dest} has a copy of {part} already", "Choose another destination"

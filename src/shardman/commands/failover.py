@@ -12,7 +12,8 @@ from typing import ClassVar, Self
 
 from shardman import names
 from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.takeover import heirs, takeover, who_answers
+from shardman.commands.presence import who_answers
+from shardman.commands.takeover import heirs, takeover
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan

@@ -70,7 +70,7 @@ class MovePart:
                 f"node {src} has no copy of {self.part_name}",
                 f"Leave src out, or give the node that has one: {', '.join(map(str, owners))}",
             )
-        cluster.worker(self.dest)
+        cluster.place(self.dest)
         if self.dest in owners:
             raise UserError(
                 f"node {self.dest} has a copy of {self.part_name} already",

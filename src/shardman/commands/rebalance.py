@@ -1,7 +1,8 @@
-"""rebalance(relation): spreads a table's partitions evenly over the workers by the fewest moves.
+"""rebalance(relation): spreads a table's partitions and their replicas evenly over the workers.
 
-The moves are commands of their own (`move_part`), several at once where they share no node. One
-that fails does not stop the rest: the command ends as ``done`` and its result names what did not move.
+The moves and switches are commands of their own (`move_part`, `switch_primary`), several at once where
+they share no node. One that fails does not stop the rest: the command ends as ``done`` and its result
+names what did not move.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import ClassVar, Self
 from shardman.commands.base import Claim, Facts, Question
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster, Copy
-from shardman.model.placement import Measure, Placement, even
+from shardman.model.placement import Measure, Placement
 from shardman.model.plan import Plan, Step
+from shardman.model.spreading import spread_out
 
 # Sizes of the data tables that the lord believes to be on the node; by name, because the node's own
 # metadata may be a moment behind.
@@ -79,13 +81,8 @@ class Rebalance:
         sizes: dict[str, int] = {}
         for node in self._reached(facts):
             sizes |= facts.answers[f"sizes {node}"]
-        return even(
-            self._primaries(cluster),
-            self._reached(facts),
-            measure=self.by,
-            sizes=sizes,
-            fixed=[c for c in cluster.copies if c.relation == self.relation and c.prv is not None],
-        )
+        places = [n.id for n in cluster.places if n.id in self._reached(facts)]
+        return spread_out(cluster, self.relation, places, self.by, sizes)
 
     def plan(self, facts: Facts) -> Plan:
         facts.cluster.table(self.relation)

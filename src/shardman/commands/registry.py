@@ -8,12 +8,15 @@ from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
+from shardman.commands.drain_node import DrainNode
 from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_replevel import SetReplevel
+from shardman.commands.set_sync import SetSync
+from shardman.commands.set_zone import SetZone
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
 from shardman.errors import UserError
@@ -29,6 +32,9 @@ COMMANDS: dict[str, type[Command]] = {
         CreateReplica,
         RmReplica,
         SetReplevel,
+        SetSync,
+        SetZone,
+        DrainNode,
         SwitchPrimary,
         SuspendReplicas,
         Failover,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.presence import who_answers
 from shardman.commands.takeover import (
     counted,
     cut_steps,
@@ -15,7 +16,6 @@ from shardman.commands.takeover import (
     returned_step,
     said,
     takeover_steps,
-    who_answers,
 )
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster, Node

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.presence import answering, who_answers
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
 from shardman.model.replicas import Change, changes
@@ -42,7 +43,7 @@ class SetReplevel:
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         """Which nodes are there to take replicas."""
-        return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
+        return who_answers(cluster)
 
     def changes(self, facts: Facts) -> list[Change]:
         """The replicas to make and to drop, in order.
@@ -50,17 +51,20 @@ class SetReplevel:
         Raises:
             UserError: the table is not sharded.
         """
-        return changes(facts.cluster, self.relation, self.replevel, self._reached(facts))
+        there = answering(facts)
+        places = [n.id for n in facts.cluster.places if n.id in there]
+        return changes(facts.cluster, self.relation, self.replevel, places)
 
     def plan(self, facts: Facts) -> Plan:
         facts.cluster.table(self.relation)
-        workers = len(facts.cluster.workers)
+        places = len(facts.cluster.places)
         short = (
-            f"{self.replevel} replicas need {self.replevel + 1} workers, there are {workers}."
-            if self.replevel >= workers
+            f"{self.replevel} replicas need {self.replevel + 1} workers, there are {places}."
+            if self.replevel >= places
             else None
         )
-        away = [n.id for n in facts.cluster.workers if n.id not in self._reached(facts)]
+        there = answering(facts)
+        away = [n.id for n in facts.cluster.places if n.id not in there]
         return Plan(
             finish=(
                 Step(
@@ -80,6 +84,3 @@ class SetReplevel:
                 *(f"Node {n} cannot be reached: it gets no replicas." for n in away),
             ),
         )
-
-    def _reached(self, facts: Facts) -> list[int]:
-        return [n.id for n in facts.cluster.workers if facts.answers.get(f"answers {n.id}")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shardman.commands.base import Facts, Question
-from shardman.model.cluster import Cluster
+from shardman.commands.base import Facts
+from shardman.commands.presence import answering
 from shardman.model.plan import Json, Plan, Step
 from shardman.model.succession import Succession, succeed
 
@@ -13,16 +13,10 @@ from shardman.model.succession import Succession, succeed
 NAMED = 10
 
 
-def who_answers(cluster: Cluster) -> tuple[Question, ...]:
-    """Which workers are there to take over."""
-    return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
-
-
 def heirs(facts: Facts, dead: int, accept_data_loss: bool = False) -> Succession:
-    """Who takes over from a node, by the answers to `who_answers`."""
-    cluster = facts.cluster
-    alive = [n.id for n in cluster.workers if facts.answers.get(f"answers {n.id}")]
-    return succeed(cluster, dead, [n for n in alive if n != dead], accept_data_loss)
+    """Who takes over from a node, by the answers to `presence.who_answers`."""
+    alive = [n for n in answering(facts) if n != dead]
+    return succeed(facts.cluster, dead, alive, accept_data_loss)
 
 
 def cut_steps(facts: Facts, dead: int, after: Succession) -> tuple[Step, ...]:

@@ -57,7 +57,7 @@ class Rebuild:
         try:
             while True:
                 cluster = await read_cluster(lord)
-                there = {n.id for n in cluster.workers} - self._silent()
+                there = {n.id for n in cluster.places} - self._silent()
                 await self._renew(lord, cluster, there)
                 await self._look(lord, cluster, there)
                 await asyncio.sleep(LOOK_EVERY_S)

@@ -13,12 +13,19 @@ from shardman.model.plan import Json
 
 @dataclass(frozen=True)
 class Node:
-    """A member of the cluster. ``status`` is None on a lord that is not a worker."""
+    """A member of the cluster. ``status`` is None on a lord that is not a worker.
+
+    Args:
+        zone: what may fail together with other nodes of that name; None: with no other.
+        draining: nothing new is placed on it.
+    """
 
     id: int
     connstring: str
     status: str | None
     lord: bool = False
+    zone: str | None = None
+    draining: bool = False
 
     @property
     def is_active_worker(self) -> bool:
@@ -88,6 +95,16 @@ class Cluster:
         return tuple(n for _, n in sorted(self.nodes.items()) if n.is_active_worker)
 
     @property
+    def places(self) -> tuple[Node, ...]:
+        """The active workers that copies may be placed on, by id."""
+        return tuple(n for n in self.workers if not n.draining)
+
+    @property
+    def zones(self) -> Mapping[int, str]:
+        """By node what may fail together; a node without a zone is one by itself."""
+        return {n.id: f"zone {n.zone}" if n.zone else f"node {n.id}" for n in self.nodes.values()}
+
+    @property
     def lord(self) -> Node:
         return next(n for n in self.nodes.values() if n.lord)
 
@@ -142,5 +159,15 @@ class Cluster:
         if not node.is_active_worker:
             raise UserError(
                 f"worker {node_id} is {node.status}", "Choose an active one, see shardman.nodes"
+            )
+        return node
+
+    def place(self, node_id: int) -> Node:
+        """Raises UserError when nothing may be placed on a node."""
+        node = self.worker(node_id)
+        if node.draining:
+            raise UserError(
+                f"worker {node_id} is being drained",
+                "Choose another destination, or end it with drain_node and drain => false",
             )
         return node

@@ -8,6 +8,7 @@ copy that closes the gap best. Equal input gives equal output, and an even sprea
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,10 @@ from shardman.model.cluster import Copy
 
 Measure = Literal["number", "bytes"]
 
+#: A copy goes to another node; a replica there becomes the primary, and the primary a replica; or a
+#: copy is dropped.
+Kind = Literal["move", "switch", "drop"]
+
 #: By bytes, nodes that differ by less than this share of the mean count as even: sizes change while
 #: we look at them, and a move is never free.
 TOLERANCE = 0.05
@@ -23,20 +28,43 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Move:
-    """One copy that changes its node."""
+    """One copy that changes its node, or its place in the list of copies.
+
+    Args:
+        src: where the copy is; of a switch, the primary of now.
+        dest: where it is to be; of a switch, the primary to be; of a drop, again ``src``.
+        bytes: its size.
+        kind: what is done.
+        via: the node of its primary, where the copy is a replica.
+    """
 
     part_name: str
     src: int
     dest: int
     bytes: int = 0
+    kind: Kind = "move"
+    via: int | None = None
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """The nodes that take part."""
+        via = () if self.via is None else (self.via,)
+        return frozenset((self.src, self.dest, *via))
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one node holds."""
+    """What one node holds.
+
+    Args:
+        copies: those that are spread, say primaries.
+        bytes: of them.
+        replicas: copies beside them.
+    """
 
     copies: int = 0
     bytes: int = 0
+    replicas: int = 0
 
     def of(self, measure: Measure) -> int:
         return self.copies if measure == "number" else self.bytes
@@ -72,13 +100,17 @@ def natural(part_name: str) -> tuple[tuple[int, str], ...]:
 
 
 def ready(moves: Iterable[Move], running: Iterable[Move]) -> list[Move]:
-    """The moves that may begin now: in order, none shares a node with one that runs or begins."""
-    busy = {node for move in running for node in (move.src, move.dest)}
+    """The moves that may begin now: in order, none shares a node with one that runs or begins, and of
+    one partition none overtakes another."""
+    going = list(running)
+    busy = {node for move in going for node in move.nodes}
+    parts = {move.part_name for move in going}
     chosen: list[Move] = []
     for move in moves:
-        if not busy & {move.src, move.dest}:
+        if not busy & move.nodes and move.part_name not in parts:
             chosen.append(move)
-            busy |= {move.src, move.dest}
+            busy |= move.nodes
+        parts.add(move.part_name)
     return chosen
 
 
@@ -98,6 +130,7 @@ def even(
     measure: Measure = "number",
     sizes: Mapping[str, int] | None = None,
     fixed: Iterable[Copy] = (),
+    zones: Mapping[int, str] | None = None,
 ) -> Placement:
     """The moves that spread copies evenly.
 
@@ -108,8 +141,10 @@ def even(
         sizes: bytes by partition. By number they do not matter: tables of equally many partitions that
             begin on one node are spread alike, so joins on the key stay on one node.
         fixed: copies that stay where they are; no other copy of their partition goes to their node.
+        zones: by node what may fail together. No copy goes to a zone with more other copies of its
+            partition than the zone that it is in.
     """
-    board = _Board(copies, nodes, sizes or {}, fixed)
+    board = _Board(copies, nodes, sizes or {}, fixed, zones or {})
     before = board.spread()
     if measure == "number":
         _even_by_number(board)
@@ -127,8 +162,10 @@ class _Board:
         nodes: Iterable[int],
         sizes: Mapping[str, int],
         fixed: Iterable[Copy],
+        zones: Mapping[int, str],
     ) -> None:
         self.sizes = sizes
+        self._zones = zones
         self.nodes = sorted(set(nodes))
         ordered = sorted(copies, key=lambda c: (natural(c.part_name), c.part_name, c.owner))
         self._origin = [c for c in ordered if c.owner in self.nodes]
@@ -137,6 +174,10 @@ class _Board:
         stuck = (*fixed, *(c for c in ordered if c.owner not in self.nodes))
         self._fixed = {(c.part_name, c.owner) for c in stuck}
         self._places = {(c.part_name, c.owner) for c in self._origin} | self._fixed
+        self._near = Counter((part, self._zone(node)) for part, node in self._places)
+
+    def _zone(self, node: int) -> str:
+        return self._zones.get(node, f"node {node}")
 
     def on(self, node: int) -> list[int]:
         """Indexes of the copies on a node."""
@@ -153,13 +194,22 @@ class _Board:
         return Spread({node: self.load(node) for node in self.nodes})
 
     def movable(self, src: int, dest: int) -> list[int]:
-        """Copies on src whose partition has no copy on dest, in the order of their numbers."""
-        return [i for i in self.on(src) if (self._origin[i].part_name, dest) not in self._places]
+        """Copies on src that dest may have, in the order of their numbers."""
+        return [i for i in self.on(src) if self._may(self._origin[i].part_name, src, dest)]
+
+    def _may(self, part: str, src: int, dest: int) -> bool:
+        """No copy of the partition is there, nor more of them near by than where this one is."""
+        here, there = self._zone(src), self._zone(dest)
+        return (part, dest) not in self._places and (
+            here == there or self._near[part, there] <= self._near[part, here] - 1
+        )
 
     def move(self, index: int, dest: int) -> None:
-        part = self._origin[index].part_name
-        self._places.discard((part, self._at[index]))
+        part, src = self._origin[index].part_name, self._at[index]
+        self._places.discard((part, src))
         self._places.add((part, dest))
+        self._near[part, self._zone(src)] -= 1
+        self._near[part, self._zone(dest)] += 1
         self._at[index] = dest
 
     def moves(self) -> tuple[Move, ...]:
@@ -177,7 +227,7 @@ def _even_by_number(board: _Board) -> None:
     share, odd = divmod(sum(held.values()), len(held) or 1)
     fullest = sorted(board.nodes, key=lambda n: (-held[n], n))
     want = {node: share + (place < odd) for place, node in enumerate(fullest)}
-    while (found := _step_by_number(board, held, want)) is not None:
+    while (found := _step_by_number(board, held, want) or _step_by_gap(board, held)) is not None:
         index, src, dest = found
         board.move(index, dest)
         held[src] -= 1
@@ -193,6 +243,20 @@ def _step_by_number(
         for dest in (n for n in takers if held[n] < want[n]):
             if can := board.movable(src, dest):
                 return can[0], src, dest
+    return None
+
+
+def _step_by_gap(board: _Board, held: Mapping[int, int]) -> tuple[int, int, int] | None:
+    """Where siblings and zones forbid the exact answer: the step that closes the widest gap."""
+    pairs = sorted(
+        ((held[s] - held[d], s, d) for s in board.nodes for d in board.nodes),
+        key=lambda pair: (-pair[0], pair[1], pair[2]),
+    )
+    for gap, src, dest in pairs:
+        if gap < 2:
+            return None
+        if can := board.movable(src, dest):
+            return can[0], src, dest
     return None
 
 

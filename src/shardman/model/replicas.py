@@ -1,4 +1,5 @@
-"""Where replicas go: evenly spread, never two copies of a partition on one node. No I/O."""
+"""Where replicas go: evenly spread, in different zones where they can, never two copies of a partition
+on one node. No I/O."""
 
 from __future__ import annotations
 
@@ -44,6 +45,7 @@ class _Board:
     def __init__(self, cluster: Cluster, relation: str, nodes: Iterable[int]) -> None:
         self._cluster = cluster
         self._nodes = sorted(nodes)
+        self._zones = cluster.zones
         mine = [c for c in cluster.copies if c.relation == relation]
         self._replicas = Counter(c.owner for c in mine if c.prv is not None)
         self._copies = Counter(c.owner for c in cluster.copies)
@@ -58,17 +60,30 @@ class _Board:
         held = list(self._cluster.replicas_of(part))
         stale = list(self._cluster.stale_replicas_of(part))
         made: list[Change] = []
-        while len(held) > level:
-            made.append(self._drop(part, held.pop()))
         primary = self._cluster.primary(part).owner
+        while len(held) > level:
+            held.remove(gone := self._least(primary, held))
+            made.append(self._drop(part, gone))
         while len(held) < level:
             free = [n for n in self._nodes if n != primary and n not in held]
             if not free:
                 return made
-            node = min(free, key=lambda n: (n not in stale, *self._weight(primary, n)))
+            node = self._best(primary, held, stale, free)
             held.append(node)
             made.append(self._add(part, primary, node))
         return made + [self._drop(part, n) for n in stale if n not in held]
+
+    def _best(self, primary: int, held: list[int], stale: list[int], free: list[int]) -> int:
+        """Another zone before all else, then an old copy, then an even spread."""
+        near = Counter(self._zones[n] for n in (primary, *held))
+        return min(
+            free, key=lambda n: (near[self._zones[n]], n not in stale, *self._weight(primary, n))
+        )
+
+    def _least(self, primary: int, held: list[int]) -> int:
+        """The replica that is missed least: one in a zone with another copy, else the last."""
+        near = Counter(self._zones[n] for n in (primary, *held))
+        return max(reversed(held), key=lambda n: near[self._zones[n]])
 
     def _weight(self, primary: int, node: int) -> tuple[int, int, int, int]:
         return (

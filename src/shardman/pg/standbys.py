@@ -54,7 +54,7 @@ async def set_list(conn: Connection, cluster: str, channels: list[str]) -> None:
             return
         raise UserError(
             f"synchronous_standby_names of the server is {now}",
-            "Reset it: it must name replicas of this cluster only",
+            "Reset it, or let the table's replicas be asynchronous with set_sync",
         )
     others = {m[0] for m in _NAME.finditer(now) if m[1] != cluster}
     wanted = as_list([*sorted(await _with_slots(conn, others)), *channels])

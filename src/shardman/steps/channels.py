@@ -114,6 +114,24 @@ async def end_unused(run: Run, src: int, dest: int) -> None:
     await publications.drop(source, name)
 
 
+@step("await_channel")
+@dataclass(frozen=True)
+class AwaitChannel:
+    """Waits until a channel's subscriber has everything that was written before."""
+
+    src: int
+    dest: int
+
+    async def do(self, run: Run) -> None:
+        name = names.channel(run.cluster_id, self.src, self.dest)
+        source = await run.node(self.src)
+        await catch_up(run, source, name)
+        await quiet(source, name)
+
+    async def undo(self, run: Run) -> None:
+        """It only waits."""
+
+
 @step("end_channel")
 @dataclass(frozen=True)
 class EndChannel:

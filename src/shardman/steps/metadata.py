@@ -130,6 +130,60 @@ class SetLevel:
         """The switch is the point of no return."""
 
 
+@step("set_sync")
+@dataclass(frozen=True)
+class SetSync:
+    """Remembers whether commits wait for the replicas of a table."""
+
+    relation: str
+    sync: bool
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "update shardman.tables set sync = %s where relation = %s", (self.sync, self.relation)
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("set_zone")
+@dataclass(frozen=True)
+class SetZone:
+    """Remembers what a node may fail together with."""
+
+    node: int
+    zone: str | None
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "update shardman.nodes set zone = %s where id = %s", (self.zone, self.node)
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
+@step("set_draining")
+@dataclass(frozen=True)
+class SetDraining:
+    """Remembers whether anything new may be placed on a node."""
+
+    node: int
+    draining: bool
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "update shardman.nodes set draining = %s where id = %s", (self.draining, self.node)
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
 async def reorder(conn: Connection, part: str, order: Sequence[int]) -> None:
     """The copies of a partition in a new order of succession, the primary first.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from shardman.commands.drain_node import DrainNode
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.set_replevel import SetReplevel
-from shardman.model.placement import Measure, Move, ready
+from shardman.commands.takeover import counted
+from shardman.model.placement import Kind, Measure, Move, ready
 from shardman.steps.base import Run, step
 
 
@@ -18,6 +21,18 @@ class Ended:
     move: Move
     status: str
     error: str | None
+
+    @property
+    def failed(self) -> bool:
+        return self.status != "success"
+
+
+#: The command that does each kind of move, and its options.
+_VERBS: dict[Kind, Callable[[Move], tuple[str, list[str | None]]]] = {
+    "move": lambda m: ("move_part", [m.part_name, str(m.dest), str(m.src)]),
+    "switch": lambda m: ("switch_primary", [m.part_name, str(m.dest)]),
+    "drop": lambda m: ("rm_replica", [m.part_name, str(m.src)]),
+}
 
 
 @step("run_moves")
@@ -32,15 +47,55 @@ class RunMoves:
     async def do(self, run: Run) -> None:
         command = Rebalance(self.relation, self.by)
         ended = await _run_all(run, list(command.placement(await run.facts(command)).moves))
-        failed = [e for e in ended if e.status != "success"]
-        run.say(f"Moved {len(ended) - len(failed)} of {len(ended)} partitions.")
-        for each in failed:
-            run.say(
-                f"{each.move.part_name} stays on node {each.move.src}: {each.error or each.status}"
-            )
+        _tell(run, ended)
 
     async def undo(self, run: Run) -> None:
         """Each move is a command that takes itself back."""
+
+
+@step("run_drain")
+@dataclass(frozen=True)
+class RunDrain:
+    """Moves every copy off a node, as `RunMoves`."""
+
+    node: int
+
+    async def do(self, run: Run) -> None:
+        command = DrainNode(self.node)
+        ended = await _run_all(run, command.moves(await run.facts(command)))
+        _tell(run, ended)
+        dropped = [e.move.part_name for e in ended if e.move.kind == "drop" and not e.failed]
+        if dropped:
+            run.say(f"Replicas for which no other node is left: {counted(dropped)}.")
+        stay = sorted(
+            {c.part_name for c in (await run.facts(command)).cluster.copies_on(self.node)}
+            - {e.move.part_name for e in ended if e.failed}
+        )
+        if stay:
+            run.say(f"No other node can have {counted(stay)}.")
+
+    async def undo(self, run: Run) -> None:
+        """Each move is a command that takes itself back."""
+
+
+def _tell(run: Run, ended: Sequence[Ended]) -> None:
+    """How the moves went, for the command's result."""
+    moved = [e for e in ended if e.move.kind == "move"]
+    primaries = [e for e in moved if e.move.via is None]
+    replicas = [e for e in moved if e.move.via is not None]
+    switched = [e for e in ended if e.move.kind == "switch"]
+    run.say(
+        f"Moved {_of(primaries)} partitions"
+        + (f" and {_of(replicas)} replicas" if replicas else "")
+        + (f", let {_of(switched)} change places with a replica" if switched else "")
+        + "."
+    )
+    for each in (e for e in ended if e.failed):
+        run.say(f"{each.move.part_name} stays on node {each.move.src}: {each.error or each.status}")
+
+
+def _of(ended: Sequence[Ended]) -> str:
+    return f"{sum(not e.failed for e in ended)} of {len(ended)}"
 
 
 async def _run_all(run: Run, todo: list[Move]) -> list[Ended]:
@@ -66,8 +121,7 @@ async def _run_all(run: Run, todo: list[Move]) -> list[Ended]:
 
 
 async def _one(run: Run, move: Move) -> Ended:
-    opts: list[str | None] = [move.part_name, str(move.dest), str(move.src)]
-    status, error = await run.child("move_part", opts)
+    status, error = await run.child(*_VERBS[move.kind](move))
     return Ended(move, status, error)
 
 

@@ -282,18 +282,20 @@ class InsertNode:
 
     node: int
     connstring: str
+    zone: str | None = None
 
     async def do(self, run: Run) -> None:
         lord = await run.node(0)
         await lord.execute(
-            "insert into shardman.nodes (id, connstring, worker_status, added_by, options, system_id)"
-            " values (%s, %s, 'active', %s, %s, %s)",
+            "insert into shardman.nodes (id, connstring, worker_status, added_by, options, system_id, zone)"
+            " values (%s, %s, 'active', %s, %s, %s, %s)",
             (
                 self.node,
                 self.connstring,
                 run.cmd_id,
                 json.dumps(run.memory["options"]),
                 run.memory["system_id"],
+                self.zone,
             ),
         )
         if run.memory["password"]:

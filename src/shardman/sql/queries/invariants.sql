@@ -1,7 +1,7 @@
 -- name: digests
 -- One number for the content of each replicated table. Times are left out: each node has its own.
 select 'nodes' as name, coalesce(sum(hashtextextended(
-           row(id, connstring, worker_status, lord, added_by, options, system_id)::text, 0)), 0)::text as digest
+           row(id, connstring, worker_status, lord, added_by, options, system_id, zone, draining)::text, 0)), 0)::text as digest
   from shardman.nodes
 union all
 select 'tables', coalesce(sum(hashtextextended(

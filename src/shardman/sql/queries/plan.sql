@@ -1,7 +1,7 @@
 -- The options of a command as its SQL function writes them to cmd_opts.
 
 -- name: add_node
-select array[shardman.format_connstring(shardman.parse_connstring(%s) - shardman.secret_parameters())] as opts
+select array[shardman.format_connstring(shardman.parse_connstring(%s) - shardman.secret_parameters()), %s] as opts
 
 -- name: rm_node
 select array[%s::int::text, %s::bool::text] as opts
@@ -26,6 +26,15 @@ select array[shardman.normal_name(%s), %s::int::text] as opts
 
 -- name: set_replevel
 select array[shardman.normal_name(%s), %s::int::text] as opts
+
+-- name: set_sync
+select array[shardman.normal_name(%s), %s::bool::text] as opts
+
+-- name: set_zone
+select array[%s::int::text, %s] as opts
+
+-- name: drain_node
+select array[%s::int::text, %s::bool::text] as opts
 
 -- name: suspend_replicas
 select array[%s::int::text, %s::int::text] as opts

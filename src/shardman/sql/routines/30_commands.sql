@@ -72,17 +72,49 @@ begin
 end
 $$;
 
-create or replace function shardman.add_node(connstring text) returns bigint
+create or replace function shardman.need_zone(zone text) returns void
+language plpgsql immutable set search_path = pg_catalog as $$
+begin
+    if zone !~ '\S' then
+        raise exception 'zone is empty' using errcode = 'invalid_parameter_value', hint = 'Give null for a node that is a zone of its own.';
+    end if;
+end
+$$;
+
+create or replace function shardman.add_node(connstring text, zone text default null) returns bigint
 language plpgsql set search_path = pg_catalog as $$
 begin
     perform shardman.need(connstring, 'connstring');
+    perform shardman.need_zone(zone);
     return shardman.submit('add_node',
-        array[shardman.format_connstring(shardman.parse_connstring(connstring) - shardman.secret_parameters())],
+        array[shardman.format_connstring(shardman.parse_connstring(connstring) - shardman.secret_parameters()), zone],
         connstring);
 end
 $$;
-comment on function shardman.add_node(text) is
-    'adds a server to the cluster as a worker; connstring: any libpq connection string that reaches it from every node';
+comment on function shardman.add_node(text, text) is
+    'adds a server to the cluster as a worker; connstring: any libpq connection string that reaches it from every node; zone: what it '
+    'may fail together with, say a rack: copies of a partition go to different zones where they can';
+
+create or replace function shardman.set_zone(node_id int, zone text) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(node_id::text, 'node_id');
+    perform shardman.need_zone(zone);
+    return shardman.submit('set_zone', array[node_id::text, zone]);
+end
+$$;
+comment on function shardman.set_zone(int, text) is
+    'says what a worker may fail together with; null: with no other; rebalance then moves copies to different zones where they can';
+
+create or replace function shardman.drain_node(node_id int, drain bool default true) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(node_id::text, 'node_id');
+    return shardman.submit('drain_node', array[node_id::text, coalesce(drain, true)::text]);
+end
+$$;
+comment on function shardman.drain_node(int, bool) is
+    'moves all copies of partitions off a worker, say before rm_node, and places no new ones on it; with drain => false it may have some again';
 
 create or replace function shardman.rm_node(node_id int, force bool default false) returns bigint
 language plpgsql set search_path = pg_catalog as $$
@@ -197,6 +229,16 @@ begin
 end
 $$;
 comment on function shardman.set_replevel(text, int) is 'brings every partition of a table to this many replicas';
+
+create or replace function shardman.set_sync(relation text, sync bool) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(sync::text, 'sync');
+    return shardman.submit('set_sync', array[shardman.normal_name(relation), sync::text]);
+end
+$$;
+comment on function shardman.set_sync(text, bool) is 'whether commits wait until every replica of a table''s partitions has them';
 
 create or replace function shardman.failover(node_id int, accept_data_loss bool default false) returns bigint
 language plpgsql set search_path = pg_catalog as $$
