@@ -1,7 +1,7 @@
 """What it costs on this machine: ``make bench``.
 
 Every table compares within one run, alternating, because machines are shared and noisy: read the ratios,
-not the milliseconds. ``--quick`` takes a minute or two, the whole a quarter of an hour.
+not the milliseconds. ``--quick`` takes a minute or two, the whole half an hour.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from measure_failover import failover
 from measure_metadata import metadata
 from measure_moves import moves
 from measure_queries import load_speed, queries
+from measure_replicas import replicas
 
 SECTIONS: dict[str, Callable[[bool], Table]] = {
     "queries": queries,
     "load": load_speed,
     "moves": moves,
     "metadata": metadata,
+    "replicas": replicas,
+    "failover": failover,
 }
 
 
