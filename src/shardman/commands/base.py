@@ -31,12 +31,15 @@ class Question:
         key: under which the plan finds the answer.
         node: whom to ask.
         sql: a select of one value; parameters as psycopg writes them.
+        patience: in seconds; who has not answered by then cannot be reached. None: as long as a
+            connection may take.
     """
 
     key: str
     node: int
     sql: str
     params: Sequence[Any] = ()
+    patience: float | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Failover:
             for n in cluster.workers
             if self.accept_data_loss
         )
-        return (*who_answers(cluster), *upto)
+        return (*who_answers(cluster, self.node_id), *upto)
 
     def plan(self, facts: Facts) -> Plan:
         dead = self.node_id

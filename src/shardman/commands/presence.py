@@ -5,10 +5,25 @@ from __future__ import annotations
 from shardman.commands.base import Facts, Question
 from shardman.model.cluster import Cluster
 
+#: How long a node that is believed to be dead may take to show that it is not.
+BRIEF_S = 0.5
 
-def who_answers(cluster: Cluster) -> tuple[Question, ...]:
-    """A question to every active worker."""
-    return tuple(Question(f"answers {n.id}", n.id, "select true") for n in cluster.workers)
+
+def who_answers(cluster: Cluster, dead: int | None = None) -> tuple[Question, ...]:
+    """A question to every active worker.
+
+    Args:
+        dead: the one that is believed to be so: clients wait until others take over from it.
+    """
+    return tuple(
+        Question(
+            f"answers {n.id}",
+            n.id,
+            "select true",
+            patience=BRIEF_S if n.id == dead else None,
+        )
+        for n in cluster.workers
+    )
 
 
 def answering(facts: Facts) -> list[int]:

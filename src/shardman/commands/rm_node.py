@@ -16,6 +16,7 @@ from shardman.commands.takeover import (
     returned_step,
     said,
     takeover_steps,
+    tell_step,
 )
 from shardman.errors import UserError
 from shardman.model.cluster import Cluster, Node
@@ -85,7 +86,7 @@ class RmNode:
                     {**node, "give_up": self.force},
                 ),
                 Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
-                Step("converge", "tell all nodes", {}),
+                tell_step(after),
             ),
             warnings=said(facts, self.node_id, after),
         )

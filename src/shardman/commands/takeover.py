@@ -80,8 +80,12 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
             for node in after.publishers
         ),
         *(
-            Step("promote", f"make {part} on node {order[0]} the primary", _at(order[0], part=part))
-            for part, order in after.promoted.items()
+            Step(
+                "promote",
+                f"make {counted(parts)} on node {node} primaries",
+                _at(node, parts=list[Json](parts)),
+            )
+            for node, parts in _by_heir(after).items()
         ),
         *(
             Step(
@@ -102,6 +106,19 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
     )
 
 
+def tell_step(after: Succession) -> Step:
+    """Lets the other nodes go to the new primaries."""
+    return Step("converge", "tell all nodes", {"stranded": list[Json](sorted(after.promoted))})
+
+
+def _by_heir(after: Succession) -> dict[int, list[str]]:
+    """The promoted partitions by the node of their new primary."""
+    found: dict[int, list[str]] = {}
+    for part, order in after.promoted.items():
+        found.setdefault(order[0], []).append(part)
+    return found
+
+
 def takeover(facts: Facts, dead: int, after: Succession) -> Plan:
     """The plan by which others take over from a node that stays a member.
 
@@ -112,8 +129,8 @@ def takeover(facts: Facts, dead: int, after: Succession) -> Plan:
         switch=(record_step(dead, after),),
         finish=(
             *takeover_steps(dead, after),
+            tell_step(after),
             returned_step(dead, after),
-            Step("converge", "tell all nodes", {}),
         ),
         warnings=said(facts, dead, after),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from shardman.errors import UserError
-from shardman.lord.sessions import Sessions
+from shardman.lord.sessions import Sessions, hang_up
 from shardman.steps.base import Connection
 
 #: How long an answer may take.
@@ -40,15 +40,35 @@ class Asker:
             psycopg.Error, UserError, TimeoutError: the node does not answer.
             Refused: another shardlord acts.
         """
+        work = asyncio.create_task(self._answer(query, params))
         try:
-            async with asyncio.timeout(ANSWER_S):
-                if self._conn is None:
-                    self._conn = await self._sessions.open(self._node, self.lord)
-                cur = await self._conn.execute(query.encode(), params or None)
-                return await cur.fetchall() if cur.description else []
+            await asyncio.wait({work}, timeout=ANSWER_S)
+            if not work.done():
+                raise TimeoutError
+            return work.result()
         except NO_ANSWER:
+            await self._end(work)
             await self._drop()
             raise
+        except asyncio.CancelledError:
+            await self._end(work)
+            raise
+
+    async def _answer(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._conn is None:
+            self._conn = await self._sessions.open(self._node, self.lord)
+        cur = await self._conn.execute(query.encode(), params or None)
+        return await cur.fetchall() if cur.description else []
+
+    async def _end(self, work: asyncio.Task[Any]) -> None:
+        """A query that is cancelled asks its server to end it, and waits: this one is not there."""
+        if work.done():
+            return
+        if self._conn is None:
+            work.cancel()
+        else:
+            hang_up(self._conn)
+        await asyncio.wait({work}, timeout=ANSWER_S)
 
     async def _drop(self) -> None:
         conn, self._conn = self._conn, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -34,8 +35,9 @@ async def gather_facts(command: Command, run: Run) -> Facts:
 async def _ask(run: Run, question: Question) -> Any:
     """The node's answer; None when it cannot be reached."""
     try:
-        conn = await run.node(question.node)
-        row = await (await conn.execute(question.sql.encode(), question.params)).fetchone()
-    except psycopg.OperationalError:
+        async with asyncio.timeout(question.patience):
+            conn = await run.node(question.node)
+            row = await (await conn.execute(question.sql.encode(), question.params)).fetchone()
+    except (psycopg.OperationalError, TimeoutError):
         return None
     return row[0] if row else None

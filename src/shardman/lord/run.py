@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection
@@ -14,6 +15,7 @@ from shardman.steps.base import Connection
 
 if TYPE_CHECKING:
     from shardman.lord.runner import Runner
+    from shardman.lord.sessions import Address
 
 #: Progress is for people: more often than this is only load on the lord's database.
 PROGRESS_INTERVAL_S = 0.25
@@ -43,12 +45,13 @@ class CommandRun:
         self._journal = runner.journal
         self._main: dict[int, Connection] = {}
         self._more: list[Connection] = []
-        self._opening = asyncio.Lock()
+        #: By node, so that one which is slow to answer keeps nobody from the others.
+        self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._shown_at = 0.0
         self._waits_for: str | None = None
 
     async def node(self, node_id: int) -> Connection:
-        async with self._opening:
+        async with self._opening[node_id]:
             conn = self._main.get(node_id)
             if conn is None or conn.closed or conn.broken:
                 conn = await self._open(node_id)
@@ -58,18 +61,10 @@ class CommandRun:
     async def _open(self, node_id: int) -> Connection:
         if node_id == 0:
             return await self._sessions.lord()
-        return await self._sessions.open(node_id, await self._lord(), self.cmd_id)
-
-    async def _lord(self) -> Connection:
-        conn = self._main.get(0)
-        if conn is None or conn.closed or conn.broken:
-            conn = await self._sessions.lord()
-            self._main[0] = conn
-        return conn
+        return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
 
     async def extra(self, node_id: int) -> Connection:
-        async with self._opening:
-            conn = await self._open(node_id)
+        conn = await self._open(node_id)
         self._more.append(conn)
         return conn
 
@@ -77,12 +72,13 @@ class CommandRun:
         self._sessions.adopt(node_id, conn)
 
     async def conninfo(self, node_id: int) -> str:
-        async with self._opening:
-            return (await self._sessions.address(node_id, await self._lord(), self.cmd_id)).conninfo
+        return (await self._address(node_id)).conninfo
 
     async def peer(self, node_id: int) -> str:
-        async with self._opening:
-            return (await self._sessions.address(node_id, await self._lord(), self.cmd_id)).peer
+        return (await self._address(node_id)).peer
+
+    async def _address(self, node_id: int) -> Address:
+        return await self._sessions.address(node_id, await self.node(0), self.cmd_id)
 
     async def progress(
         self,

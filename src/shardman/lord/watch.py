@@ -27,7 +27,7 @@ from shardman.tasks import all_of
 log = structlog.get_logger()
 
 #: How often a node is probed.
-PROBE_EVERY_S = 0.5
+PROBE_EVERY_S = 0.25
 #: After a failover that failed the next is tried so much later.
 AGAIN_S = 3.0
 #: When this part of the workers is silent at once nothing is done.
@@ -46,7 +46,7 @@ class Watch:
         self._fail_over = fail_over
         self._lord: Connection
         self._probes: dict[int, asyncio.Task[None]] = {}
-        #: Since when a node has been silent, by the monotonic clock.
+        #: When a silent node was first asked in vain, by the monotonic clock.
         self._silent: dict[int, float] = {}
         #: The failover that is being waited for.
         self._work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -82,13 +82,14 @@ class Watch:
         asker = Asker(self._sessions, node, await self._sessions.lord())
         try:
             while True:
+                asked = time.monotonic()
                 try:
                     await asker.ask("select")
                     self._silent.pop(node, None)
                 except NO_ANSWER:
                     if asker.lord.closed:
                         return  # It is the lord's database that was lost: the tenure is over.
-                    self._silent.setdefault(node, time.monotonic())
+                    self._silent.setdefault(node, asked)
                 await asyncio.sleep(PROBE_EVERY_S)
         except Refused:
             return  # The tenure is over: whoever writes next learns of it.

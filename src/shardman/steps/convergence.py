@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
@@ -84,9 +84,16 @@ async def await_metadata(run: Run, node: int, seconds: float) -> bool:
 @step("converge")
 @dataclass(frozen=True)
 class Converge:
-    """Waits a little until all nodes that can be reached follow the metadata."""
+    """Waits a little until all nodes that can be reached follow the metadata.
+
+    Args:
+        relation: of one table; None: of all.
+        stranded: partitions that have left a dead node. Sessions that wait for it there are ended: they
+            would hold the routes, and wait for as long as TCP does.
+    """
 
     relation: str | None = None
+    stranded: list[str] = field(default_factory=list)
 
     async def do(self, run: Run) -> None:
         say_fence(run)
@@ -102,13 +109,18 @@ class Converge:
         try:
             conn = await run.node(node)
             await await_metadata(run, node, CONVERGE_S)
-            while await value(conn, "select shardman.reconcile(%s)", self.relation):
+            while await self._differs(conn):
                 if time.monotonic() > deadline:
                     return
                 await asyncio.sleep(0.05)
         except (psycopg.OperationalError, UserError):
             # A node that is away learns of it when it is back; until then its routes are forwarded.
             run.say(f"Node {node} could not be reached and will follow when it is back.")
+
+    async def _differs(self, conn: Connection) -> bool:
+        if self.stranded:
+            await conn.execute("select shardman.end_stranded(%s)", (self.stranded,))
+        return bool(await value(conn, "select shardman.reconcile(%s)", self.relation))
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

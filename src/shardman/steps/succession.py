@@ -10,10 +10,14 @@ from psycopg import sql
 
 from shardman import names
 from shardman.pg import subscriptions
-from shardman.steps.base import Run, step
+from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation
 from shardman.steps.locks import Busy, lock_against, patience, rolled_back
 from shardman.steps.metadata import reorder, set_stale, unlink
+from shardman.tasks import all_of
+
+#: Promotions on one node at once.
+SIDE_BY_SIDE = 2
 
 
 @step("cut_channel")
@@ -76,25 +80,36 @@ class Succeed:
 @step("promote")
 @dataclass(frozen=True)
 class Promote:
-    """Puts a replica into the slot of its partition, where the route to the dead node was."""
+    """Puts replicas into the slots of their partitions, where the routes to the dead node were.
+
+    Each in a transaction of its own: one that somebody holds does not keep the others waiting.
+    """
 
     node: int
-    part: str
+    parts: list[str]
 
     async def do(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        data = await data_table(conn, self.part)
+        todo = list(reversed(self.parts))
+
+        async def some() -> None:
+            conn, other = await run.extra(self.node), await run.extra(self.node)
+            while todo:
+                await self._promote(conn, other, todo.pop())
+
+        await all_of(*(some() for _ in self.parts[:SIDE_BY_SIDE]))
+
+    async def _promote(self, conn: Connection, other: Connection, part: str) -> None:
+        data = await data_table(conn, part)
         if await is_attached(conn, data):
             return
         await need_relation(conn, data)
-        other = await run.extra(self.node)
-        clear = sql.SQL("select shardman.end_stranded(array[{}])").format(sql.Literal(self.part))
+        clear = sql.SQL("select shardman.end_stranded(array[{}])").format(sql.Literal(part))
         for timeout_ms, pause in patience():
             try:
                 async with rolled_back(conn):
-                    await lock_against(conn, other, [self.part], timeout_ms, self.node, clear)
+                    await lock_against(conn, other, [part], timeout_ms, self.node, clear)
                     await conn.execute("select shardman.make_writable(%s)", (data,))
-                    await conn.execute("select shardman.fence_in(%s)", (self.part,))
+                    await conn.execute("select shardman.fence_in(%s)", (part,))
                     await conn.execute("commit")
                 return
             except Busy:
