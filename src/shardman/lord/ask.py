@@ -32,6 +32,7 @@ class Asker:
         self._node = node
         self.lord = lord
         self._conn: Connection | None = None
+        self._asking = asyncio.Lock()
 
     async def ask(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         """The rows of a query.
@@ -40,6 +41,10 @@ class Asker:
             psycopg.Error, UserError, TimeoutError: the node does not answer.
             Refused: another shardlord acts.
         """
+        async with self._asking:
+            return await self._ask(query, params)
+
+    async def _ask(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         work = asyncio.create_task(self._answer(query, params))
         try:
             await asyncio.wait({work}, timeout=ANSWER_S)
@@ -69,6 +74,8 @@ class Asker:
         else:
             hang_up(self._conn)
         await asyncio.wait({work}, timeout=ANSWER_S)
+        if work.done() and not work.cancelled():
+            work.exception()  # It is the hanging up that it tells of.
 
     async def _drop(self) -> None:
         conn, self._conn = self._conn, None

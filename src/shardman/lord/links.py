@@ -19,7 +19,6 @@ from shardman.lord.ask import NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
-from shardman.tasks import all_of
 
 log = structlog.get_logger()
 
@@ -41,10 +40,12 @@ select coalesce(bool_or(last_msg_receipt_time > clock_timestamp() - make_interva
 
 @dataclass
 class Behind:
-    """Since when a position has not been confirmed, by the monotonic clock."""
+    """A position that has not been confirmed: since which look, and at which one it still was not. By
+    the monotonic clock."""
 
     position: int
     since: float
+    still: float
 
 
 class Links:
@@ -67,6 +68,8 @@ class Links:
         self._suspend = suspend
         self._askers: dict[int, Asker] = {}
         self._behind: dict[tuple[int, int], Behind] = {}
+        #: A look at one link that takes long keeps nobody from looking at another.
+        self._looks: dict[tuple[int, int], asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -77,13 +80,23 @@ class Links:
                 after = await settings.seconds(lord, "failover_after", settings.FAILOVER_AFTER_S)
                 links = synchronous_links(cluster, self._silent())
                 self._behind = {k: b for k, b in self._behind.items() if k in links}
-                await all_of(*(self._look(cluster.id, *link) for link in links))
+                self._begin_looks(cluster.id, links)
                 await self._judge(cluster.id, after)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
+            for look in self._looks.values():
+                look.cancel()
             for asker in self._askers.values():
                 await asker.close()
             await lord.close()
+
+    def _begin_looks(self, cluster_id: str, links: set[tuple[int, int]]) -> None:
+        for link, look in list(self._looks.items()):
+            if look.done():
+                look.result()
+                del self._looks[link]
+        for link in links - self._looks.keys():
+            self._looks[link] = asyncio.create_task(self._look(cluster_id, *link))
 
     async def _asker(self, node: int) -> Asker:
         if node not in self._askers:
@@ -99,31 +112,32 @@ class Links:
             self._behind.pop((src, dest), None)
             return
         confirmed, end = (int(found[0][0] or 0), int(found[0][1])) if found else (0, 1)
-        behind = self._behind.get((src, dest))
+        behind, now = self._behind.get((src, dest)), time.monotonic()
         if behind is None or confirmed >= behind.position:
-            self._behind[src, dest] = Behind(end, time.monotonic())
+            self._behind[src, dest] = Behind(end, now, now)
+        else:
+            behind.still = now
 
     async def _judge(self, cluster_id: str, after: float) -> None:
         for (src, dest), behind in list(self._behind.items()):
-            if time.monotonic() - behind.since < after:
+            if behind.still - behind.since < after:
                 continue
-            if await self._broken(cluster_id, src, dest, behind.position, after):
+            if await self._broken(cluster_id, src, dest, behind):
                 log.warning("link broken", src=src, dest=dest, silent_for=after)
                 await self._suspend(src, dest)
                 self._behind.pop((src, dest), None)
                 return
 
-    async def _broken(
-        self, cluster_id: str, src: int, dest: int, position: int, after: float
-    ) -> bool:
+    async def _broken(self, cluster_id: str, src: int, dest: int, behind: Behind) -> bool:
         """What the subscriber says: it hears nothing, or it has come so far and is not heard."""
         try:
             asker = await self._asker(dest)
-            found = await asker.ask(_RECEIVED, after, names.channel(cluster_id, src, dest))
+            silent_for = time.monotonic() - behind.since
+            found = await asker.ask(_RECEIVED, silent_for, names.channel(cluster_id, src, dest))
         except NO_ANSWER:
             return False
         hears, received = found[0]
-        return not hears or int(received) >= position
+        return not hears or int(received) >= behind.position
 
 
 def synchronous_links(cluster: Cluster, silent: set[int]) -> set[tuple[int, int]]:

@@ -109,6 +109,7 @@ class Load:
         dsns: of the nodes; worker i uses the i-th, round and round.
         work: worker i does the i-th, round and round.
         reconnect: whether a lost connection is part of the plan (nodes are killed), not an error.
+        first_mark: marks are numbered from it on, for a table that has some.
         pause: how long a client thinks between two transactions, in seconds; on average.
     """
 
@@ -120,8 +121,10 @@ class Load:
         marks: str | None = None,
         reconnect: bool = False,
         pause: float = 0.0,
+        first_mark: int = 0,
     ) -> None:
         self._dsns = dsns
+        self._first_mark = first_mark
         self._work = work
         self._marks = marks
         self._reconnect = reconnect
@@ -179,7 +182,7 @@ class Load:
                     conn = psycopg.connect(self._dsns[number % len(self._dsns)], autocommit=True)
                     conn.prepare_threshold = 5 if number % 2 else None
                 serial += 1
-                self._once(conn, tally, rng, work, number * 10_000_000 + serial)
+                self._once(conn, tally, rng, work, self._first_mark + number * 10_000_000 + serial)
             except psycopg.Error as error:
                 self._failed(tally, error, connected=conn is not None)
                 if conn is not None and (conn.closed or conn.broken):

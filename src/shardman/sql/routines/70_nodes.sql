@@ -11,9 +11,10 @@ language sql stable set search_path = pg_catalog as $$
                         from (values ('fetch_size', '10000', 15), ('batch_size', '1000', 15), ('async_capable', 'true', 15),
                                      ('parallel_commit', 'true', 15), ('parallel_abort', 'true', 16),
                                      ('use_remote_estimate', 'false', 15),
-                                     -- A dead node is noticed within seconds, not after the kernel's two hours.
-                                     ('connect_timeout', '5', 15), ('keepalives_idle', '3', 15), ('keepalives_interval', '1', 15),
-                                     ('keepalives_count', '4', 15), ('tcp_user_timeout', '8000', 15))
+                                     -- A dead node is noticed before others take over from it, not after the kernel's two hours:
+                                     -- whoever waits for it holds what they need.
+                                     ('connect_timeout', '5', 15), ('keepalives_idle', '2', 15), ('keepalives_interval', '1', 15),
+                                     ('keepalives_count', '3', 15), ('tcp_user_timeout', '5000', 15))
                              as o (option, value, since)
                        where current_setting('server_version_num')::int / 10000 >= o.since)
                      || (node.options - 'user') end
