@@ -187,10 +187,10 @@ class LocalCluster:
         self._save()
         return added
 
-    def start_servers(self) -> None:
-        """Make and start every server that is not there; knows nothing of shardman."""
+    def start_servers(self, servers: Sequence[Server] | None = None) -> None:
+        """Make and start every server that is not there, or these; knows nothing of shardman."""
         pool = ThreadPoolExecutor(_AT_ONCE)
-        running = [pool.submit(self._start, server) for server in self.servers]
+        running = [pool.submit(self._start, server) for server in (servers or self.servers)]
         try:
             wait(running)
         finally:

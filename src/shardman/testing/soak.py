@@ -1,8 +1,9 @@
-"""Chaos for as long as you like: ``python -m shardman.testing.soak --minutes 10``.
+"""Chaos for as long as you like: ``python -m shardman.testing.soak --minutes 10 --replevel 1``.
 
-Writers through every node, partitions moving at random, the shardlord, workers and the lord's server
-killed at random. At the end: the bank's total is what it was, every acknowledged insert is there exactly
-once, increments were neither lost nor doubled, and `shardman check --data` finds nothing.
+Writers through every node, partitions moving, switching and being spread at random, and whatever can
+happen to servers and to the wires between them (`shardman.testing.faults`). At the end: the bank's total
+is what it was, every acknowledged insert is there exactly once, increments were neither lost nor
+doubled, and `shardman check --data` finds nothing.
 
 Money moves only between accounts of one partition: a transaction over two nodes is not atomic when one
 of them is killed in the middle of its commit (docs/weak-sides.md), one within a partition is.
@@ -12,24 +13,35 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 import psycopg
 
 from shardman.pg.invariants import check
 from shardman.testing.cluster import LORD, Cluster
+from shardman.testing.faults import Clocked, Faults
 from shardman.testing.load import Bank, Load
+from shardman.testing.network import Network
 
 SIZE = 3000
+#: Accounts that are deleted and opened again: whoever wants to change one meanwhile would not find it.
+RENEWED = 60
 PARTITIONS = 12
-# Each round has all of them, in an order of its own.
-VICTIMS = ("shardlord", "worker", "lord's server", "worker")
-#: With replicas there is also a worker that stays away until its replicas have taken over.
-LONG = "worker for long"
-LONG_S = 8.0
+TABLES = ("accounts", "marks")
+
+#: Partitions with fewer replicas that follow than asked for.
+MISSING = """
+select count(*) from shardman.partitions p
+ where p.prv is null
+   and %s > (select count(*) from shardman.partitions r
+              where r.part_name = p.part_name and r.prv is not null and r.stale_since is null)
+"""
 
 
 @dataclass
@@ -44,12 +56,14 @@ class Report:
     refused: int = 0
     longest_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
+    clocked: list[Clocked] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The report, for a person."""
         yield f"faults              {sum(self.faults.values())} {self.faults}"
         yield f"moves               {sum(self.moves.values())} {self.moves}"
         yield f"acknowledged        {self.acknowledged}"
+        yield from self._times()
         yield f"serialization retry {self.retried}"
         yield f"outcome unknown     {self.unknown} (connections lost to kills)"
         yield f"not begun           {self.refused} (a server was down)"
@@ -57,16 +71,27 @@ class Report:
         yield "lost 0, doubled 0" if not self.wrong else "WRONG:"
         yield from self.wrong
 
+    def _times(self) -> Iterator[str]:
+        """From a fault to the first acknowledged write to what it struck."""
+        for fault in sorted({c.fault for c in self.clocked}):
+            taken = [c.seconds for c in self.clocked if c.fault == fault and c.seconds is not None]
+            if taken:
+                yield (
+                    f"first write after   {fault}: median {statistics.median(taken):.1f} s,"
+                    f" worst {max(taken):.1f} s of {len(taken)}"
+                )
+
 
 class PartitionBank(Bank):
     """Transfers within one partition."""
 
     def __init__(self, accounts: str, groups: list[list[int]]) -> None:
-        super().__init__(accounts, sum(len(g) for g in groups))
+        super().__init__(accounts, SIZE)
         self._groups = groups
 
     def transfer(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
-        one, other = sorted(rng.sample(rng.choice(self._groups), 2))
+        group = [i for i in rng.choice(self._groups) if i <= SIZE]
+        one, other = sorted(rng.sample(group, 2))
         amount = rng.randint(1, 50)
         with conn.transaction():
             for account, change in ((one, -amount), (other, amount)):
@@ -76,6 +101,25 @@ class PartitionBank(Bank):
                 )
                 if done.rowcount != 1:
                     raise AssertionError(f"account {account} was missing for a transfer")
+        return 0
+
+    def renew(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+        """Deletes an account and opens it again as it was."""
+        with conn.transaction():
+            row = conn.execute(
+                f"delete from {self.accounts} where id = %s returning id, balance, touched, filler",
+                (SIZE + rng.randint(1, RENEWED),),
+            ).fetchone()
+            if row is None:  # Somebody else is renewing it.
+                return 0
+            conn.execute(f"insert into {self.accounts} values (%s, %s, %s, %s)", row)
+        return 0
+
+    def swell(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+        """Changes every row of a partition, in one large transaction."""
+        k = rng.randrange(len(self._groups))
+        time.sleep(rng.random())
+        conn.execute(f"update {self.accounts}_{k} set filler = repeat(md5(random()::text), 20)")
         return 0
 
     def look(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
@@ -92,11 +136,11 @@ def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
     cluster.sql(
         1,
         "create table accounts (id int primary key, balance bigint not null default 1000,"
-        " touched bigint not null default 0)",
+        " touched bigint not null default 0, filler text not null default '')",
     )
     cluster.sql(1, "create table marks (id bigint primary key)")
-    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE,))
-    for table in ("accounts", "marks"):
+    cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE + RENEWED,))
+    for table in TABLES:
         done = cluster.cmd(
             "select shardman.create_hash_partitions(1, %s, 'id', %s)", (table, PARTITIONS)
         )
@@ -115,13 +159,14 @@ def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
 class Chaos:
     """Faults and moves at random until the time is over."""
 
-    def __init__(self, cluster: Cluster, seed: int, report: Report, replevel: int) -> None:
-        self._cluster = cluster
+    def __init__(self, net: Network, seed: int, report: Report, replevel: int) -> None:
+        self._cluster = net.cluster
         self._replevel = replevel
         self._rng = random.Random(seed)
+        self.faults = Faults(net, self._rng, replevel, "accounts")
         self._report = report
         self._moves: list[int] = []
-        self._victims: list[str] = []
+        self._bag: list[str] = []
 
     def run(self, seconds: float, every: float) -> None:
         """Runs for so long; a fault after each `every` seconds on the average."""
@@ -134,51 +179,64 @@ class Chaos:
             self._fault()
 
     def _move(self) -> None:
-        part = f"{self._rng.choice(('accounts', 'marks'))}_{self._rng.randrange(PARTITIONS)}"
-        dest = self._rng.choice(sorted(self._cluster.worker_dsns))
-        self._moves.append(self._cluster.submit("select shardman.move_part(%s, %s)", (part, dest)))
+        """Something that changes where copies are; what is impossible just now fails, and that is right."""
+        table = self._rng.choice(TABLES)
+        part = f"{table}_{self._rng.randrange(PARTITIONS)}"
+        dest = self._rng.choice(self.faults.nodes)
+        commands: list[tuple[LiteralString, tuple[object, ...]]] = [
+            ("select shardman.move_part(%s, %s)", (part, dest))
+        ] * 3
+        if self._replevel:
+            commands += [
+                ("select shardman.switch_primary(%s, %s)", (part, dest)),
+                ("select shardman.create_replica(%s, %s)", (part, dest)),
+                ("select shardman.rebalance(%s)", (table,)),
+                ("select shardman.set_replevel(%s, %s)", (table, self._replevel)),
+            ]
+        call, arguments = self._rng.choice(commands)
+        # The lord's server may be down, or coming up.
+        with suppress(psycopg.Error):
+            self._moves.append(self._cluster.submit(call, arguments))
 
     def _fault(self) -> None:
-        if not self._victims:
-            kinds = (*VICTIMS, LONG) if self._replevel else VICTIMS
-            self._victims = self._rng.sample(kinds, len(kinds))
-        victim = self._victims.pop()
-        self._report.faults[victim] = self._report.faults.get(victim, 0) + 1
-        if victim == "shardlord":
-            self._cluster.stop_lord(kill=True)
-            self._cluster.start_lord()
-            return
-        workers = sorted(self._cluster.worker_dsns)
-        node = LORD if victim == "lord's server" else self._rng.choice(workers)
-        self._cluster.kill_node(node)
-        time.sleep(LONG_S if victim == LONG else self._rng.uniform(0, 1))
-        self._cluster.start_node(node)
-        if victim == LONG:
-            self._make_up()
+        """Each kind comes once in a round, in an order of its own."""
+        kinds = self.faults.kinds()
+        if not self._bag:
+            self._bag = self._rng.sample(sorted(kinds), len(kinds))
+        kind = self._bag.pop()
+        if self._replevel:
+            self._whole()
+        self._report.faults[kind] = self._report.faults.get(kind, 0) + 1
+        print(f"{time.strftime('%H:%M:%S')} {kind}", flush=True)
+        kinds[kind]()
 
-    def _make_up(self) -> None:
-        """Gives every partition its replicas again, and the node that is back its share."""
-        level = "select shardman.set_replevel(%s, %s)"
-        for table in ("accounts", "marks"):
-            for command, arguments in (
-                (level, (table, self._replevel)),
-                ("select shardman.rebalance(%s)", (table,)),
-            ):
-                done = self._cluster.cmd(command, arguments, seconds=300)
-                if done.status not in ("done", "canceled"):
-                    self._report.wrong.append(f"{command} of {table}: {done}")
+    def _whole(self, seconds: float = 120) -> None:
+        """Until every partition has its replicas: more losses than replicas are no fair question."""
+        until = time.monotonic() + seconds
+        missing: object = "?"
+        while missing and time.monotonic() < until:
+            with suppress(psycopg.Error):
+                missing = self._cluster.value(LORD, MISSING, (self._replevel,))
+            time.sleep(0.2)
+        if missing:
+            self._report.wrong.append(f"{missing} partitions do not get their replicas")
 
     def settle(self) -> None:
         """Waits until every move has ended. A failover cancels those that stand in its way."""
+        self.faults.end()
         for cmd in self._moves:
             done = self._cluster.wait(cmd, 120)
             self._report.moves[done.status] = self._report.moves.get(done.status, 0) + 1
-            if done.status not in ("success", "failed", "canceled"):
+            if done.status in ("waiting", "in progress"):
                 self._report.wrong.append(f"command {cmd} is {done}")
+        if self._replevel:
+            self._whole()
+        self._report.clocked = self.faults.clocked
 
 
-def judge(cluster: Cluster, load: Load, report: Report) -> None:
+def judge(cluster: Cluster, nodes: Sequence[int], load: Load, report: Report) -> None:
     """Compares what the clients were told with what is there, through every node."""
+    nodes = (0, *nodes)
     report.acknowledged, report.retried = load.acknowledged, load.retried
     report.unknown = sum(t.unknown for t in load.tallies)
     report.refused = sum(t.refused for t in load.tallies)
@@ -186,7 +244,7 @@ def judge(cluster: Cluster, load: Load, report: Report) -> None:
     report.wrong += load.errors
     told = {m for t in load.tallies for m in t.inserted}
     maybe = {m for t in load.tallies for m in t.maybe}
-    for node in (0, *sorted(cluster.worker_dsns)):
+    for node in nodes:
         found = [int(r[0]) for r in cluster.sql(node, "select id from marks")]
         report.wrong += [f"node {node}: insert {m} was lost" for m in told - set(found)]
         report.wrong += [f"node {node}: {m} came from nowhere" for m in set(found) - told - maybe]
@@ -195,7 +253,7 @@ def judge(cluster: Cluster, load: Load, report: Report) -> None:
         ((count, balance, touched),) = cluster.sql(
             node, "select count(*), sum(balance), sum(touched) from accounts"
         )
-        if (count, balance) != (SIZE, SIZE * 1000):
+        if (count, balance) != (SIZE + RENEWED, (SIZE + RENEWED) * 1000):
             report.wrong.append(f"node {node}: {count} accounts with {balance} in all")
         if not load.added <= touched <= load.added + report.unknown:
             report.wrong.append(
@@ -217,18 +275,25 @@ def soak(
         replevel: replicas of each partition.
     """
     report = Report()
-    cluster = Cluster(workers=workers)
-    try:
+    # Whole partitions are rewritten in one transaction: more than is decoded in memory.
+    cluster = Cluster(workers=workers, bare=True, settings={"logical_decoding_work_mem": "64kB"})
+    with closing(cluster), Network(cluster) as net:
+        cluster.sql(LORD, "insert into shardman.settings values ('rebuild_after', '3')")
         bank = prepare(cluster, replevel)
-        work = [bank.increment, bank.transfer, bank.read_then_write, bank.look]
+        work = [
+            bank.increment,
+            bank.transfer,
+            bank.read_then_write,
+            bank.look,
+            bank.renew,
+            bank.swell,
+        ]
         dsns = list(cluster.worker_dsns.values())
-        chaos = Chaos(cluster, seed, report, replevel)
-        with Load(dsns, work, workers=8, marks="marks", reconnect=True) as load:
+        chaos = Chaos(net, seed, report, replevel)
+        with Load(dsns, work, workers=12, marks="marks", reconnect=True, pause=0.01) as load:
             chaos.run(seconds, every)
             chaos.settle()
-        judge(cluster, load, report)
-    finally:
-        cluster.close()
+        judge(cluster, chaos.faults.nodes, load, report)
     return report
 
 
