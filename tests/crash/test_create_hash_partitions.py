@@ -56,7 +56,7 @@ def journal(cluster: Cluster) -> list[Point]:
 
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
-    for point in sample(journal(two), 2):
+    for point in sample(journal(two), 3):
         table = new_table(two)
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:
             cmd = shard(two, table)
