@@ -6,6 +6,7 @@ checked (`fits`), and names of replication objects carry ids only.
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 MAX_IDENTIFIER_BYTES = 63
@@ -84,9 +85,15 @@ def prepared(cluster: str, cmd_id: int, attempt: int, node: int) -> str:
 
 
 def set_aside(part_name: str, cmd_id: int) -> str:
-    """Raw name (unquoted, without schema) of a data table that a command put out of the way."""
+    """Raw name (unquoted, without schema) of a data table that a command put out of the way.
+
+    Different for different partitions, and the same as `shardman.aside_name` gives.
+    """
     suffix = f"_aside_c{cmd_id}"
-    raw = unquote(part_name)[1].encode()[: MAX_IDENTIFIER_BYTES - len(suffix)]
+    raw = unquote(part_name)[1].encode()
+    if len(raw) + len(suffix) > MAX_IDENTIFIER_BYTES:
+        suffix = f"_{hashlib.md5(raw, usedforsecurity=False).hexdigest()[:8]}{suffix}"
+        raw = raw[: MAX_IDENTIFIER_BYTES - len(suffix)]
     return raw.decode(errors="ignore") + suffix
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -47,8 +48,9 @@ def _print(now: Status, *, partitions: bool) -> None:
         console.print("No sharded tables yet: see shardman create-hash-partitions --help\n")
     if partitions:
         console.print(_partitions(now))
-    if now.commands:
-        console.print(_commands(now))
+    for shown in (_links(now), _commands(now), _failovers(now), _aside(now)):
+        if shown.row_count:
+            console.print(shown)
     _print_problems(console, now)
 
 
@@ -64,7 +66,7 @@ def _shardlord(lord: Shardlord | None) -> str:
 def _nodes(now: Status) -> Any:
     columns = (
         "node", "role", "state", "address", "version", "primaries", "replicas", "size",
-        "metadata lag", "WAL kept", "drift",
+        "metadata lag", "WAL kept", "commits waiting", "drift",
     )  # fmt: skip
     return output.table(columns, [_node(n) for n in now.nodes])
 
@@ -81,8 +83,15 @@ def _node(node: NodeStatus) -> tuple[Any, ...]:
         output.size(node.bytes),
         output.size(node.lag_bytes),
         output.size(node.retained_bytes),
+        _waiting(node),
         node.drift,
     )
+
+
+def _waiting(node: NodeStatus) -> str | None:
+    if node.waiting is None or not node.waiting["commits"]:
+        return None
+    return f"{node.waiting['commits']}, up to {output.span(node.waiting['longest'])}"
 
 
 def _tables(now: Status) -> Any:
@@ -93,7 +102,7 @@ def _tables(now: Status) -> Any:
             t["relation"],
             t["expr"],
             t["partitions_count"],
-            _replicas(t["min_replicas"], t["max_replicas"]),
+            _replicas(t),
             output.size(t["bytes"]),
             t["rows"],
             *((t["primaries_on"] or {}).get(str(i), 0) for i in ids),
@@ -103,8 +112,17 @@ def _tables(now: Status) -> Any:
     return output.table((*columns, *(f"on {i}" for i in ids)), rows)
 
 
-def _replicas(low: int | None, high: int | None) -> str:
-    return str(low or 0) if low == high else f"{low} to {high}"
+def _replicas(t: Mapping[str, Any]) -> str:
+    """How many there are of each partition, how many are wanted, and what is wrong with them."""
+    low, high, wanted = t["min_replicas"] or 0, t["max_replicas"] or 0, t["replevel"]
+    words = [str(low) if low == high else f"{low} to {high}"]
+    if wanted != low or wanted != high:
+        words.append(f"of {wanted}")
+    if t["stale_replicas"]:
+        words.append(f"+ {t['stale_replicas']} stale")
+    if (high or wanted) and not t["sync"]:
+        words.append("asynchronous")
+    return " ".join(words)
 
 
 def _partitions(now: Status) -> Any:
@@ -112,7 +130,8 @@ def _partitions(now: Status) -> Any:
         (
             p["part_name"],
             p["primary_on"],
-            ", ".join(map(str, p["replicas_on"])) or None,
+            ", ".join(f"{n} (stale)" if n in p["stale_on"] else str(n) for n in p["replicas_on"])
+            or None,
             output.size(p["bytes"]),
             p["rows"],
         )
@@ -135,6 +154,56 @@ def _commands(now: Status) -> Any:
         for c in now.commands
     ]
     return output.table(("id", "command", "status", "step", "now", "waits for", "for"), rows)
+
+
+def _links(now: Status) -> Any:
+    rows = [
+        (
+            link["from_node"],
+            link["to_node"],
+            link["partitions"],
+            Text("streams", "green") if link["streaming"] else Text("down", "red"),
+            (link["sync_state"] or "waited for") if link["waited_for"] else "no",
+            output.size(link["lag_bytes"]),
+            output.span(link["lag"]),
+            output.size(link["retained_bytes"]),
+        )
+        for node in now.nodes
+        for link in node.links
+    ]
+    columns = ("from", "to", "replicas", "link", "synchronous", "lag", "lag in time", "WAL kept")
+    return output.table(columns, rows)
+
+
+def _failovers(now: Status) -> Any:
+    rows = [
+        (
+            f["cmd_id"],
+            output.moment(f["detected_at"]),
+            f["cmd_type"],
+            str(f["node"]) if f["to_node"] is None else f"{f['node']} to {f['to_node']}",
+            f["reason"],
+            output.status_text(f["status"]),
+            output.span(f["duration"]),
+        )
+        for f in now.failovers
+    ]
+    return output.table(("id", "at", "what", "node", "reason", "status", "took"), rows)
+
+
+def _aside(now: Status) -> Any:
+    rows = [
+        (
+            node.id,
+            f"{a['schema_name']}.{a['table_name']}",
+            a["part_name"],
+            output.size(a["bytes"]),
+            output.moment(a["since"]),
+        )
+        for node in now.nodes
+        for a in node.aside
+    ]
+    return output.table(("node", "table set aside", "was", "size", "since"), rows)
 
 
 def _print_problems(console: Console, now: Status) -> None:

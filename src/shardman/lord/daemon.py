@@ -81,13 +81,13 @@ class Tenure:
             self.links.run(),
         )
 
-    async def _fail_over(self, node: int) -> None:
-        await self._submit_urgent(Failover(node), [str(node), "false"])
+    async def _fail_over(self, node: int, reason: str) -> None:
+        await self._submit_urgent(Failover(node), [str(node), "false"], reason)
 
-    async def _suspend(self, src: int, dest: int) -> None:
-        await self._submit_urgent(SuspendReplicas(src, dest), [str(src), str(dest)])
+    async def _suspend(self, src: int, dest: int, reason: str) -> None:
+        await self._submit_urgent(SuspendReplicas(src, dest), [str(src), str(dest)], reason)
 
-    async def _submit_urgent(self, command: Command, opts: list[str]) -> None:
+    async def _submit_urgent(self, command: Command, opts: list[str], reason: str) -> None:
         """Submits a command and waits for its end. What runs in its way is taken back: it could wait
         for long for what is gone."""
         conn = await self.sessions.lord()
@@ -97,7 +97,7 @@ class Tenure:
                 if disturb(claims, theirs):
                     task.cancel()
             cur = await conn.execute(
-                "select shardman.accept(%s, %s, null, session_user)", (command.name, opts)
+                "select shardman.accept_because(%s, %s, %s)", (command.name, opts, reason)
             )
             row = await cur.fetchone()
             assert row is not None

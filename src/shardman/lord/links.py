@@ -53,15 +53,15 @@ class Links:
 
     Args:
         silent: the workers that do not answer now: they are watched elsewhere.
-        suspend: submits a suspension of the replicas of one node's primaries on another, and waits
-            for its end.
+        suspend: submits a suspension of the replicas of one node's primaries on another, with the
+            reason, and waits for its end.
     """
 
     def __init__(
         self,
         sessions: Sessions,
         silent: Callable[[], set[int]],
-        suspend: Callable[[int, int], Awaitable[None]],
+        suspend: Callable[[int, int, str], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._silent = silent
@@ -123,8 +123,10 @@ class Links:
             if behind.still - behind.since < after:
                 continue
             if await self._broken(cluster_id, src, dest, behind):
-                log.warning("link broken", src=src, dest=dest, silent_for=after)
-                await self._suspend(src, dest)
+                silent = behind.still - behind.since
+                reason = f"nothing confirmed for {silent:.1f} s though both nodes answer"
+                log.warning("link broken", src=src, dest=dest, reason=reason)
+                await self._suspend(src, dest, reason)
                 self._behind.pop((src, dest), None)
                 return
 

@@ -38,10 +38,12 @@ class Watch:
     """Watches the workers of one tenure.
 
     Args:
-        fail_over: submits a failover of a node and waits for its end.
+        fail_over: submits a failover of a node, with the reason, and waits for its end.
     """
 
-    def __init__(self, sessions: Sessions, fail_over: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self, sessions: Sessions, fail_over: Callable[[int, str], Awaitable[None]]
+    ) -> None:
         self._sessions = sessions
         self._fail_over = fail_over
         self._lord: Connection
@@ -114,8 +116,15 @@ class Watch:
         for node in sorted(dead - over):
             # One at a time: each changes who is left to take over.
             if self._work.done() and not await self._streams(cluster, node, alive):
-                log.warning("node dead", node=node, silent_for=after)
-                self._work = asyncio.create_task(self._replace(node, after))
+                reason = self._reason(node, alive)
+                log.warning("node dead", node=node, reason=reason)
+                self._work = asyncio.create_task(self._replace(node, after, reason))
+
+    def _reason(self, node: int, alive: set[int]) -> str:
+        silent = time.monotonic() - self._silent.get(node, time.monotonic())
+        asked = ", ".join(str(n) for n in sorted(alive))
+        heard = f"nodes asked, which do not hear it either: {asked}" if asked else "nobody to ask"
+        return f"silent for {silent:.1f} s; {heard}"
 
     def _suspicious(self, silent: int, workers: int) -> bool:
         """Whether so many nodes are silent at once that the fault is more likely here."""
@@ -125,8 +134,8 @@ class Watch:
         self._warned = suspicious
         return suspicious
 
-    async def _replace(self, node: int, after: float) -> None:
-        await self._fail_over(node)
+    async def _replace(self, node: int, after: float, reason: str) -> None:
+        await self._fail_over(node, reason)
         # Whether it succeeded is seen in the metadata.
         if node in self._silent:
             self._silent[node] = time.monotonic() - after + AGAIN_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +35,9 @@ class NodeStatus:
         why: what prevented asking it; None when it answered.
         lag_bytes: how far its metadata are behind the lord's.
         retained_bytes: WAL kept on it for receivers of ours that are behind.
+        waiting: its commits that wait for replicas, see shardman.status_waiting.
+        links: those from it to its replicas, see shardman.status_links.
+        aside: tables that were set aside on it, see shardman.set_aside.
     """
 
     id: int
@@ -51,6 +54,9 @@ class NodeStatus:
     drift: int | None = None
     slots: tuple[Row, ...] = ()
     subscriptions: tuple[Row, ...] = ()
+    waiting: Row | None = None
+    links: tuple[Row, ...] = ()
+    aside: tuple[Row, ...] = ()
 
     @property
     def up(self) -> bool:
@@ -67,6 +73,7 @@ class Status:
     tables: tuple[Row, ...]
     partitions: tuple[Row, ...]
     commands: tuple[Row, ...]
+    failovers: tuple[Row, ...]
     problems: tuple[Finding, ...] = field(default=())
 
     @property
@@ -83,6 +90,9 @@ class _Answer:
     subscriptions: list[Row]
     partitions: list[Row]
     problems: list[Row]
+    links: list[Row]
+    waiting: list[Row]
+    aside: list[Row]
 
 
 def read(dsn: str) -> Status:
@@ -103,9 +113,8 @@ def _ask(session: Connection) -> _Answer:
     def rows(name: str) -> list[Row]:
         return session.execute(named[name]).fetchall()
 
-    return _Answer(
-        rows("info")[0], rows("slots"), rows("subscriptions"), rows("partitions"), rows("problems")
-    )
+    lists = {f.name: rows(f.name) for f in fields(_Answer) if f.name != "info"}
+    return _Answer(info=rows("info")[0], **lists)
 
 
 def _told_by_lord(reach: Reach) -> dict[str, list[Row]]:
@@ -118,7 +127,7 @@ def _told_by_lord(reach: Reach) -> dict[str, list[Row]]:
         return {n: reach.here.execute(named[n]).fetchall() for n in _WHOLE}
 
 
-_WHOLE = ("nodes", "tables", "commands")
+_WHOLE = ("nodes", "tables", "commands", "failovers")
 
 
 def _put_together(
@@ -142,6 +151,7 @@ def _put_together(
         tables=tuple(_with_size(row, sizes) for row in told["tables"]),
         partitions=_partitions(answers, sizes),
         commands=tuple(told["commands"]),
+        failovers=tuple(told["failovers"]),
         problems=tuple(_problems(answers)),
     )
 
@@ -175,6 +185,9 @@ def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | No
         drift=answer.info["drift"],
         slots=tuple(answer.slots),
         subscriptions=tuple(answer.subscriptions),
+        waiting=answer.waiting[0],
+        links=tuple(answer.links),
+        aside=tuple(answer.aside),
     )
 
 
@@ -195,7 +208,7 @@ def _partitions(
     first = next((a for a in answers.values() if isinstance(a, _Answer)), None)
     if first is None:
         return ()
-    shown = ("relation", "part_name", "primary_on", "replicas_on")
+    shown = ("relation", "part_name", "primary_on", "replicas_on", "stale_on")
     return tuple(
         {k: p[k] for k in shown}
         | dict(zip(("bytes", "rows"), sizes.get(p["part_name"], (None, None)), strict=True))

@@ -10,6 +10,15 @@ select * from shardman.status_slots order by slot_name
 select subscription, enabled, running, received_lsn::text, latest_end_lsn::text, last_msg_receipt_time, errors
   from shardman.status_subscriptions order by subscription
 
+-- name: links
+select * from shardman.status_links order by to_node
+
+-- name: waiting
+select * from shardman.status_waiting
+
+-- name: aside
+select schema_name, table_name, part_name, cmd_id, cmd_type, since, bytes, rows from shardman.set_aside order by 1, 2
+
 -- name: partitions
 select * from shardman.status_partitions order by relation, length(part_name), part_name
 
@@ -26,6 +35,9 @@ select t.*, array(select p.part_name from shardman.partitions p
 
 -- name: commands
 select * from shardman.commands where status in ('waiting', 'in progress') order by id
+
+-- name: failovers
+select * from shardman.status_failovers order by cmd_id desc limit 5
 
 -- name: shardlord
 select holder, epoch, clock_timestamp() - renewed_at as age,

@@ -43,6 +43,18 @@ end
 $$;
 comment on function shardman.accept(text, text[], text, text) is 'lord only: writes a command down and wakes the shardlord';
 
+create or replace function shardman.accept_because(cmd_type text, opts text[], because text) returns bigint
+language plpgsql set search_path = pg_catalog as $$
+declare
+    id_ constant bigint := shardman.accept(accept_because.cmd_type, accept_because.opts, null, session_user);
+begin
+    update shardman.cmd_log l set reason = accept_because.because where l.id = id_;
+    return id_;
+end
+$$;
+comment on function shardman.accept_because(text, text[], text) is
+    'lord only: submits a command of the shardlord''s own and writes down why';
+
 -- What a worker's postgres_fdw inserts into; the worker's foreign table of it is shardman.lord_inbox.
 create or replace view shardman.inbox as
     select null::bigint as id, null::text as cmd_type, null::text[] as opts, null::text as secret, null::text as submitted_by
@@ -322,3 +334,14 @@ language sql stable parallel safe as $$
     select coalesce((select s.value from shardman.settings s where s.name = setting.name), default_value)
 $$;
 comment on function shardman.setting(text, text) is 'a setting of the cluster';
+
+create or replace function shardman.bytes_setting(name text, default_value text) returns bigint
+language plpgsql stable set search_path = pg_catalog as $$
+begin
+    return pg_size_bytes(shardman.setting(bytes_setting.name, bytes_setting.default_value));
+exception when invalid_parameter_value or numeric_value_out_of_range then
+    return pg_size_bytes(bytes_setting.default_value);
+end
+$$;
+comment on function shardman.bytes_setting(text, text) is
+    'a setting of the cluster that is a size, as in 10GB; the default where it makes no sense';

@@ -18,6 +18,7 @@ create or replace view shardman.commands as
            l.bytes_total,
            l.rows_done,
            l.waits_for,
-           l.attempt
+           l.attempt,
+           l.reason
       from shardman.cmd_log l;
 comment on view shardman.commands is 'every command with its arguments: who, when, how long, how far';

@@ -100,10 +100,15 @@ comment on view shardman.leftovers is
 
 create or replace view shardman.set_aside as
     select n.nspname::text as schema_name, c.relname::text as table_name, l.id as cmd_id, l.cmd_type, l.ended_at as since,
-           pg_catalog.pg_total_relation_size(c.oid) as bytes
+           pg_catalog.pg_total_relation_size(c.oid) as bytes,
+           (select p.part_name from shardman.partitions p
+             where p.prv is null and shardman.aside_name(p.part_name, l.id) = c.relname
+               and (shardman.relation_parts(p.part_name))[1] = n.nspname) as part_name,
+           nullif(c.reltuples, -1)::bigint as rows
       from pg_catalog.pg_class c
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
       join shardman.cmd_log l on l.id = (regexp_match(c.relname, '_aside_c([0-9]{1,18})$'))[1]::bigint
      where c.relkind = 'r' and l.cmd_type in ('add_node', 'failover');
 comment on view shardman.set_aside is
-    'this node: tables that were put aside because what they hold may be nowhere else; drop them when nobody needs them';
+    'this node: tables that were put aside because what they hold may be nowhere else; drop them, or let shardman clean do '
+    'it, when nobody needs them; part_name: the partition they were a copy of, where the cluster has one';

@@ -22,27 +22,55 @@ create or replace view shardman.status_tables as
           left join shardman.partitions p on p.relation = t.relation and p.owner = w.id and p.prv is null
          group by t.relation, w.id
     ), copies as (
-        select relation, part_name, count(*) - 1 as replicas from shardman.partitions group by relation, part_name
+        select relation, part_name, count(*) filter (where prv is not null and stale_since is null) as replicas,
+               count(*) filter (where prv is not null and stale_since is not null) as stale
+          from shardman.partitions group by relation, part_name
     )
     select t.relation, t.expr, t.partitions_count,
            (select jsonb_object_agg(s.id, s.primaries) from spread s where s.relation = t.relation) as primaries_on,
            (select max(s.primaries) - min(s.primaries) from spread s where s.relation = t.relation) as unevenness,
            (select min(c.replicas) from copies c where c.relation = t.relation) as min_replicas,
-           (select max(c.replicas) from copies c where c.relation = t.relation) as max_replicas
+           (select max(c.replicas) from copies c where c.relation = t.relation) as max_replicas,
+           t.replevel, t.sync,
+           (select count(*) from copies c where c.relation = t.relation and c.replicas < t.replevel) as below_level,
+           (select coalesce(sum(c.stale), 0)::bigint from copies c where c.relation = t.relation) as stale_replicas
       from shardman.tables t;
 comment on view shardman.status_tables is
-    'the sharded tables; primaries_on: number of primaries by node; unevenness: 0 or 1 when they are spread evenly';
+    'the sharded tables; primaries_on: number of primaries by node; unevenness: 0 or 1 when they are spread evenly; '
+    'min_replicas, max_replicas: of one partition, of those that follow their primary; replevel: how many were asked for; '
+    'below_level: partitions that have fewer; stale_replicas: those that do not follow';
+
+create or replace view shardman.status_copies as
+    with recursive chain as (
+        select p.part_name, p.owner, p.nxt, p.relation, p.stale_since, 0 as place
+          from shardman.partitions p where p.prv is null
+        union all
+        select p.part_name, p.owner, p.nxt, p.relation, p.stale_since, c.place + 1
+          from chain c join shardman.partitions p on p.part_name = c.part_name and p.owner = c.nxt
+         -- A list that is damaged may be a circle.
+         where p.prv is not null and c.place < 1000
+    )
+    select c.relation, c.part_name, c.place, c.owner as node,
+           case when c.place = 0 then 'primary' when c.stale_since is null then 'replica' else 'stale' end as role,
+           c.stale_since, c.place > 0 and c.stale_since is null and t.sync as synchronous
+      from chain c join shardman.tables t using (relation);
+comment on view shardman.status_copies is
+    'the copies of each partition in the order of succession; a stale one does not follow its primary; '
+    'synchronous: commits wait for it';
 
 create or replace view shardman.status_partitions as
     select p.relation, p.part_name, p.owner as primary_on,
-           (select coalesce(array_agg(r.owner order by r.owner), '{}') from shardman.partitions r
-             where r.part_name = p.part_name and r.prv is not null) as replicas_on,
+           coalesce(r.replicas_on, '{}') as replicas_on,
            case when here.data is not null and here.data = any (here.children) then 'primary'
                 when here.data is not null then 'replica'
                 when here.route is not null then 'route' end as here,
            pg_catalog.pg_total_relation_size(here.data) as bytes,
-           (select nullif(c.reltuples, -1)::bigint from pg_catalog.pg_class c where c.oid = here.data) as rows
+           (select nullif(c.reltuples, -1)::bigint from pg_catalog.pg_class c where c.oid = here.data) as rows,
+           coalesce(r.stale_on, '{}') as stale_on
       from shardman.partitions p
+      left join (select c.part_name, array_agg(c.node order by c.place) as replicas_on,
+                        array_agg(c.node order by c.place) filter (where c.role = 'stale') as stale_on
+                   from shardman.status_copies c where c.place > 0 group by c.part_name) as r on r.part_name = p.part_name
      cross join lateral (
            select shardman.find_relation(shardman.data_table(p.part_name)) as data,
                   shardman.find_relation(shardman.route_table(p.part_name)) as route,
@@ -50,7 +78,8 @@ create or replace view shardman.status_partitions as
                          where i.inhparent = shardman.find_relation(p.part_name)) as children) as here
      where p.prv is null;
 comment on view shardman.status_partitions is
-    'the partitions, and what this node has of each: its size and estimated rows where the data are here';
+    'the partitions, and what this node has of each: its size and estimated rows where the data are here; '
+    'replicas_on: in the order of succession, with those of stale_on, which do not follow';
 
 create or replace view shardman.status_slots as
     select s.slot_name::text as slot_name, o.cluster, o.cmd_id,
@@ -61,7 +90,10 @@ create or replace view shardman.status_slots as
            s.active, s.wal_status,
            pg_catalog.pg_wal_lsn_diff(here.lsn, s.restart_lsn)::bigint as retained_bytes,
            pg_catalog.pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn)::bigint as lag_bytes,
-           r.replay_lag as lag, r.state
+           -- The receiver's last word; with nothing on its way there is none.
+           case when r.state = 'streaming' then coalesce(r.replay_lag, interval '0') end as lag, r.state, r.sync_state,
+           current_setting('synchronous_standby_names') ~ ('(^|[ ,("])' || s.slot_name || '([ ,")]|$)') as waited_for,
+           pg_catalog.pg_wal_lsn_diff(here.lsn, s.restart_lsn) > shardman.bytes_setting('wal_keep_limit', '10GB') as over_limit
       from pg_catalog.pg_replication_slots s
       join shardman.our_objects o on o.kind = 'replication slot' and o.name = s.slot_name
       left join pg_catalog.pg_stat_replication r on r.pid = s.active_pid
@@ -69,7 +101,50 @@ create or replace view shardman.status_slots as
            select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
                        else pg_catalog.pg_current_wal_lsn() end as lsn) as here;
 comment on view shardman.status_slots is
-    'this node: our replication slots, how far their receivers are behind, and the WAL that is kept for them';
+    'this node: our replication slots, how far their receivers are behind, and the WAL that is kept for them; '
+    'waited_for: commits on this server wait for the receiver; sync_state: as in pg_stat_replication';
+
+create or replace view shardman.status_links as
+    with wanted as (
+        select r.owner as to_node, count(*) as partitions, bool_or(t.sync) as sync
+          from shardman.local l
+          join shardman.partitions p on p.owner = l.node_id and p.prv is null
+          join shardman.partitions r on r.part_name = p.part_name and r.prv is not null and r.stale_since is null
+          join shardman.tables t on t.relation = p.relation
+         group by r.owner
+    ), made as (
+        select s.* from shardman.status_slots s join shardman.local l using (cluster) where s.purpose = 'channel'
+    )
+    select l.node_id as from_node, coalesce(w.to_node, m.to_node) as to_node, coalesce(w.partitions, 0) as partitions,
+           coalesce(w.sync, false) as synchronous, coalesce(m.waited_for, false) as waited_for, m.sync_state,
+           coalesce(m.state = 'streaming', false) as streaming, m.lag_bytes, m.lag, m.retained_bytes, m.slot_name
+      from wanted w full join made m on m.to_node = w.to_node
+     cross join shardman.local l;
+comment on view shardman.status_links is
+    'this node: the links to the nodes that have replicas of its primaries; partitions: how many follow over it; '
+    'synchronous: by the metadata; waited_for and sync_state: what the server really does; lag: as last confirmed, null '
+    'when the link is down';
+
+create or replace view shardman.status_waiting as
+    select count(*) as commits, max(clock_timestamp() - a.query_start) as longest,
+           (select coalesce(array_agg(s.to_node order by s.to_node), '{}') from shardman.status_slots s
+             where s.waited_for and (s.state is distinct from 'streaming' or s.lag_bytes > 0)) as for_nodes
+      from pg_catalog.pg_stat_activity a
+     where a.wait_event = 'SyncRep' and a.backend_type = 'client backend';
+comment on view shardman.status_waiting is
+    'this node: commits that wait for replicas; longest: since the start of the statement; for_nodes: those that have not '
+    'confirmed all that is written';
+
+create or replace view shardman.status_failovers as
+    select c.id as cmd_id, c.cmd_type,
+           c.opt[1]::int as node, case when c.cmd_type = 'suspend_replicas' then c.opt[2]::int end as to_node,
+           coalesce(c.reason, 'submitted by ' || c.submitted_by) as reason,
+           c.submitted_at as detected_at, c.ended_at - c.submitted_at as duration, c.status, c.error, c.result
+      from (select l.*, array(select o.opt from shardman.cmd_opts o where o.cmd_id = l.id order by o.id) as opt
+              from shardman.cmd_log l where l.cmd_type in ('failover', 'suspend_replicas')) as c;
+comment on view shardman.status_failovers is
+    'failovers, and replicas that were given up because their primaries could not reach them; node: the dead one, or the '
+    'primaries''; duration: from the decision to the end, what waits for the dead node itself left out';
 
 create or replace view shardman.status_subscriptions as
     select s.subname::text as subscription, o.cluster, o.cmd_id, s.subenabled as enabled,

@@ -23,11 +23,13 @@ create or replace view shardman.status_problems as
                                               pg_catalog.pg_size_pretty(s.retained_bytes))
                 else format('its receiver is %s behind', pg_catalog.pg_size_pretty(s.lag_bytes)) end,
            case when s.to_node is null then 'See the command that made it'
+                when s.wal_status = 'lost' and s.purpose = 'channel'
+                    then format('shardman suspend-replicas %s %s lets its replicas be brought up to date anew', shardman.my_id(), s.to_node)
                 when s.wal_status = 'lost' then format('Remove node %s and add it again', s.to_node)
                 else format('Start node %s, or remove it if it does not come back; see the log of its server', s.to_node) end
       from shardman.status_slots s
-     where s.wal_status = 'lost' or (not s.active and s.cmd_id is null)
-        or s.lag_bytes > pg_catalog.pg_size_bytes(shardman.setting('wal_warning', '1GB'))
+     where s.wal_status = 'lost' or (not s.active and s.cmd_id is null and not s.over_limit)
+        or s.lag_bytes > shardman.bytes_setting('wal_warning', '1GB')
     union all
     select 'shardlord', case when l.epoch = 0 then 'none has ever acted'
                              else format('the last one (%s) gave no sign of life for %s', l.holder,
@@ -46,6 +48,49 @@ create or replace view shardman.status_problems as
       from shardman.commands c, shardman.local h
      where h.lord and c.status = 'in progress' and c.waits_for is not null
        and c.started_at < clock_timestamp() - interval '1 minute'
+    union all
+    select 'replication slot ' || s.slot_name,
+           format('keeps %s of WAL, more than wal_keep_limit', pg_catalog.pg_size_pretty(s.retained_bytes)),
+           case when s.to_node is null then 'See the command that made it'
+                when s.purpose = 'channel' then format('Start node %s, or mend the way to it. That of a node that is down is dropped; '
+                         'shardman suspend-replicas %s %s drops it now', s.to_node, shardman.my_id(), s.to_node)
+                else format('Start node %s, or remove it if it does not come back', s.to_node) end
+      from shardman.status_slots s where s.over_limit and s.wal_status is distinct from 'lost'
+    union all
+    select format('link to node %s', k.to_node),
+           case when k.slot_name is null then format('is missing; %s partitions have replicas there', k.partitions)
+                when k.synchronous then 'is synchronous, but commits do not wait for it'
+                else 'commits wait for it, and need not' end,
+           format('If it stays so: shardman suspend-replicas %s %s, after which the replicas are brought up to date anew',
+                  k.from_node, k.to_node)
+      from shardman.status_links k, shardman.local h
+     where (k.slot_name is null or k.synchronous <> k.waited_for)
+       and not exists (select from shardman.cmd_log l
+                        where l.status = 'in progress'
+                           or l.ended_at > clock_timestamp() - interval '5 seconds')
+    union all
+    select 'commits', format('%s wait for replicas on node %s, the longest for %s', w.commits,
+                             coalesce(nullif(array_to_string(w.for_nodes, ', '), ''), '?'), date_trunc('second', w.longest)),
+           'They go on when it answers, or when the shardlord gives it up after failover_after'
+      from shardman.status_waiting w where w.longest > interval '5 seconds'
+    union all
+    select t.relation, format('%s of %s partitions have fewer than %s replicas that follow', t.below_level, t.partitions_count, t.replevel),
+           'The shardlord makes them after rebuild_after where there is room; otherwise add a node, or ask for fewer with shardman set-replevel'
+      from shardman.status_tables t, shardman.local h
+     where h.lord and t.below_level > 0
+       and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type = 'set_replevel')
+    union all
+    select format('replicas on node %s', c.node), format('%s do not follow their primaries, the first since %s', count(*),
+                                                          date_trunc('second', min(c.stale_since))),
+           'They are brought up to date once the node answers; shardman rm-replica gives one up'
+      from shardman.status_copies c, shardman.local h
+     where h.lord and c.role = 'stale' group by c.node
+    union all
+    select 'tables set aside', format('%s, with %s: %s%s', count(*), pg_catalog.pg_size_pretty(sum(a.bytes)),
+                                      array_to_string((array_agg(a.table_name order by a.table_name))[:3], ', '),
+                                      case when count(*) > 3 then ', …' else '' end),
+           'shardman clean drops them when nobody needs what they hold'
+      from shardman.set_aside a having count(*) > 0
     union all
     select 'sequence ' || q.name, format('%s %% of the numbers of this node are used', trunc(q.used * 100)),
            'Widen the type of its column'

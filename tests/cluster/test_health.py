@@ -1,0 +1,151 @@
+"""Health in one place: what the views and the program say of replicas, links, failovers and of what
+was left behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from shardman.cli.main import main
+from shardman.testing.cluster import Cluster
+
+SIZE = 200
+
+
+@pytest.fixture(scope="module")
+def ready(cluster: Cluster) -> Cluster:
+    """A table of four partitions with a replica each."""
+    cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
+    cluster.sql(1, "insert into acc select g from generate_series(1, %s) g", (SIZE,))
+    for command in (
+        "select shardman.create_hash_partitions(1, 'acc', 'id', 4)",
+        "select shardman.set_replevel('acc', 1)",
+    ):
+        done = cluster.cmd(command)  # type: ignore[arg-type]
+        assert done.status in ("success", "done"), done
+    return cluster
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+    """What it gives once that is something."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture
+def status(ready: Cluster, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """What `shardman status` says: the document, or with options the text."""
+
+    def say(*options: str, node: int = 0) -> Any:
+        with suppress(SystemExit):
+            main(["status", *(options or ("--json",)), "--dsn", ready.dsn(node)])
+        said = capsys.readouterr().out
+        return said if options else json.loads(said)
+
+    return say
+
+
+def problems(ready: Cluster, node: int) -> dict[str, str]:
+    return dict(ready.sql(node, "select subject, problem from shardman.status_problems"))
+
+
+def test_copies_are_listed_in_the_order_of_succession(ready: Cluster) -> None:
+    pairs = ready.sql(
+        0,
+        "select part_name, p.owner, r.owner from shardman.partitions p join shardman.partitions r"
+        " using (part_name) where p.prv is null and r.prv is not null order by 1",
+    )
+    # One where the order is not that of the nodes' ids.
+    part, primary, first, last = next(
+        (part, p, r, 6 - p - r) for part, p, r in pairs if r > 6 - p - r
+    )
+    assert ready.cmd("select shardman.create_replica(%s, %s)", (part, last)).status == "success"
+    lists = "select replicas_on from shardman.status_partitions where part_name = %s"
+    for node in (0, 1, 2, 3):
+        until(lambda node=node: ready.value(node, lists, (part,)) == [first, last])
+    copies = (
+        "select place, node, role, synchronous from shardman.status_copies"
+        " where part_name = %s order by 1"
+    )
+    assert ready.sql(0, copies, (part,)) == [
+        (0, primary, "primary", False),
+        (1, first, "replica", True),
+        (2, last, "replica", True),
+    ]
+    assert ready.cmd("select shardman.rm_replica(%s, %s)", (part, last)).status == "success"
+
+
+def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[..., Any]) -> None:
+    links = (
+        "select to_node, partitions, synchronous, waited_for, sync_state, streaming, lag_bytes, lag"
+        " from shardman.status_links"
+    )
+    src, dest = ready.sql(
+        0,
+        "select p.owner, r.owner from shardman.partitions p join shardman.partitions r using (part_name)"
+        " where p.prv is null and r.prv is not null limit 1",
+    )[0]
+    found = {row[0]: row[1:] for row in ready.sql(src, links)}  # type: ignore[arg-type]
+    assert found[dest][1:5] == (True, True, "sync", True)
+    assert found[dest][5] is not None and found[dest][6] is not None
+    total = sum(
+        ready.value(n, "select coalesce(sum(partitions), 0) from shardman.status_links")
+        for n in (1, 2, 3)
+    )
+    assert total == 4
+    until(lambda: status()["healthy"])
+    ready.sql(src, "alter system set synchronous_standby_names = ''")
+    ready.sql(src, "select pg_reload_conf()")
+    until(lambda: not ready.sql(src, "select 1 from shardman.status_links where waited_for"))
+    said = until(lambda: problems(ready, src).get(f"link to node {dest}"))
+    assert "commits do not wait for it" in said
+    assert ready.cmd("select shardman.suspend_replicas(%s, %s)", (src, dest)).status == "success"
+    until(lambda: status()["healthy"])
+    assert "submitted by" in status()["failovers"][0]["reason"]
+
+
+def test_a_failover_is_told_with_its_reason(ready: Cluster, status: Callable[..., Any]) -> None:
+    assert status()["failovers"] == [] or status()["failovers"][0]["cmd_type"] != "failover"
+    ready.kill_node(2)
+    rows = until(
+        lambda: ready.sql(
+            0,
+            "select node, reason, duration > interval '0', result from shardman.status_failovers"
+            " where cmd_type = 'failover' and status = 'success'",
+        )
+    )
+    ((node, reason, took, result),) = rows
+    assert (node, took) == (2, True)
+    assert "silent for" in reason and "1, 3" in reason
+    assert "Promoted" in result
+    told = status()
+    assert not told["healthy"]
+    assert told["tables"][0]["replevel"] == 1
+    assert told["tables"][0]["min_replicas"] == 0
+    assert told["tables"][0]["below_level"] > 0
+    assert told["tables"][0]["stale_replicas"] > 0
+    what = {p["subject"]: p["what"] for p in told["problems"]}
+    assert "fewer than 1 replicas" in what["acc on node 0"]
+    assert "do not follow" in what["replicas on node 2 on node 0"]
+    said = status("--partitions", node=1)
+    assert "2 (stale)" in said and "silent for" in said
+
+
+def test_tables_set_aside_are_reported(ready: Cluster, status: Callable[..., Any]) -> None:
+    ready.start_node(2)
+    aside = until(
+        lambda: ready.sql(
+            2, "select table_name, part_name, bytes, rows, since from shardman.set_aside"
+        )
+    )
+    assert all(name.startswith(part + "_aside_c") and size > 0 for name, part, size, _, _ in aside)
+    until(lambda: "tables set aside" in problems(ready, 2))
+    assert [a["part_name"] for n in status()["nodes"] if n["id"] == 2 for a in n["aside"]]
