@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 
 from shardman.cli.main import main
@@ -40,17 +40,28 @@ def until(true: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
+Say = Callable[..., tuple[object, str]]
+
+
 @pytest.fixture
-def status(ready: Cluster, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """What `shardman status` says: the document, or with options the text."""
+def say(ready: Cluster, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs the program; its exit code and what it printed."""
 
-    def say(*options: str, node: int = 0) -> Any:
-        with suppress(SystemExit):
-            main(["status", *(options or ("--json",)), "--dsn", ready.dsn(node)])
-        said = capsys.readouterr().out
-        return said if options else json.loads(said)
+    def run(*arguments: str, node: int = 0) -> tuple[object, str]:
+        code: object = 0
+        try:
+            main([*arguments, "--dsn", ready.dsn(node)])
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out
 
-    return say
+    return run
+
+
+@pytest.fixture
+def status(say: Say) -> Callable[[], Any]:
+    """The document that `shardman status` prints."""
+    return lambda: json.loads(say("status", "--json")[1])
 
 
 def problems(ready: Cluster, node: int) -> dict[str, str]:
@@ -83,7 +94,7 @@ def test_copies_are_listed_in_the_order_of_succession(ready: Cluster) -> None:
     assert ready.cmd("select shardman.rm_replica(%s, %s)", (part, last)).status == "success"
 
 
-def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[..., Any]) -> None:
+def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[[], Any]) -> None:
     links = (
         "select to_node, partitions, synchronous, waited_for, sync_state, streaming, lag_bytes, lag"
         " from shardman.status_links"
@@ -112,7 +123,9 @@ def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[
     assert "submitted by" in status()["failovers"][0]["reason"]
 
 
-def test_a_failover_is_told_with_its_reason(ready: Cluster, status: Callable[..., Any]) -> None:
+def test_a_failover_is_told_with_its_reason(
+    ready: Cluster, status: Callable[[], Any], say: Say
+) -> None:
     assert status()["failovers"] == [] or status()["failovers"][0]["cmd_type"] != "failover"
     ready.kill_node(2)
     rows = until(
@@ -135,11 +148,12 @@ def test_a_failover_is_told_with_its_reason(ready: Cluster, status: Callable[...
     what = {p["subject"]: p["what"] for p in told["problems"]}
     assert "fewer than 1 replicas" in what["acc on node 0"]
     assert "do not follow" in what["replicas on node 2 on node 0"]
-    said = status("--partitions", node=1)
+    code, said = say("status", "--partitions", node=1)
+    assert code == 3
     assert "2 (stale)" in said and "silent for" in said
 
 
-def test_tables_set_aside_are_reported(ready: Cluster, status: Callable[..., Any]) -> None:
+def test_tables_set_aside_are_reported(ready: Cluster, status: Callable[[], Any]) -> None:
     ready.start_node(2)
     aside = until(
         lambda: ready.sql(
@@ -149,3 +163,54 @@ def test_tables_set_aside_are_reported(ready: Cluster, status: Callable[..., Any
     assert all(name.startswith(part + "_aside_c") and size > 0 for name, part, size, _, _ in aside)
     until(lambda: "tables set aside" in problems(ready, 2))
     assert [a["part_name"] for n in status()["nodes"] if n["id"] == 2 for a in n["aside"]]
+
+
+def test_clean_drops_what_was_set_aside(
+    ready: Cluster, status: Callable[[], Any], say: Say
+) -> None:
+    count = "select count(*) from shardman.set_aside"
+    aside = ready.sql(2, "select table_name, cmd_id, part_name from shardman.set_aside order by 1")
+    (name, cmd_id, part), *_ = aside
+    strange = f"stranger_aside_c{cmd_id}"
+    ready.sql(2, f"create table {strange} (id int)")  # type: ignore[arg-type]
+    assert say("clean")[0] == 2  # nobody to ask
+    code, said = say("clean", "--dry-run", node=1)
+    assert (code, name in said, f"{strange} on node 2 is kept" in said) == (1, True, True)
+    assert say("clean", "--dry-run", "--node", "3")[0] == 0
+    assert say("clean", "--node", "77")[0] == 1
+    assert ready.value(2, count) == len(aside) + 1
+
+    # Without its primary nobody can say that it is not the last copy.
+    ready.sql(0, "insert into shardman.settings values ('failover_after', '1000')")
+    primary = ready.value(
+        0, "select owner from shardman.partitions where part_name = %s and prv is null", (part,)
+    )
+    ready.stop_node(primary)
+    try:
+        told = json.loads(say("clean", "--dry-run", "--json")[1])
+        kept = {t["table_name"]: t["kept"] for t in told["tables"]}
+        assert "may be the last copy" in kept[name]
+        assert [n["node"] for n in told["unreachable"]] == [primary]
+    finally:
+        ready.start_node(primary)
+    ready.sql(0, "delete from shardman.settings where name = 'failover_after'")
+
+    ready.sql(2, f"create table child () inherits ({name})")  # type: ignore[arg-type]
+    with pytest.raises(psycopg.errors.ObjectInUse):
+        ready.sql(2, "select shardman.drop_set_aside('public', %s)", (name,))
+    ready.sql(2, "drop table child")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        ready.sql(2, "select shardman.drop_set_aside('public', 'acc')")
+
+    code, said = say("clean", "--yes")
+    assert (code, f"Dropped {len(aside)} table" in said) == (1, True)
+    assert ready.sql(2, "select table_name from shardman.set_aside") == [(strange,)]
+    ready.sql(2, f"drop table {strange}")  # type: ignore[arg-type]
+    code, said = say("clean")
+    assert (code, "No tables are set aside" in said) == (0, True)
+    assert "tables set aside" not in problems(ready, 2)
+    assert ready.value(2, "select count(*) from acc") == SIZE
+    # What the failover took is still missing.
+    assert "acc on node 0" in {p["subject"] for p in status()["problems"]}
+    assert ready.cmd("select shardman.set_replevel('acc', 1)").status == "done"
+    until(lambda: status()["healthy"])

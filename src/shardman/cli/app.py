@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from shardman.cli import check, commands, execute, local, log, lord, plan, status
+from shardman.cli import check, clean, commands, execute, local, log, lord, plan, status
 from shardman.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ app.add_typer(local.app, name="local", rich_help_panel="Cluster")
 app.add_typer(status.app)
 app.add_typer(check.app)
 app.add_typer(execute.app)
+app.add_typer(clean.app)
 app.add_typer(commands.app)
 app.add_typer(plan.app)
 app.add_typer(log.app)

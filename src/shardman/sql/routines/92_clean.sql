@@ -1,0 +1,22 @@
+-- What shardman clean does on one node.
+
+create or replace function shardman.drop_set_aside(in_schema text, named text) returns void
+language plpgsql set search_path = pg_catalog set lock_timeout = '5s' as $$
+declare
+    relation constant regclass := to_regclass(format('%I.%I', in_schema, named));
+begin
+    if relation is null or not exists (select from shardman.set_aside a where a.schema_name = in_schema and a.table_name = named) then
+        raise exception 'no table %.% was set aside here', in_schema, named
+            using errcode = 'undefined_table', hint = 'See shardman.set_aside.';
+    end if;
+    execute format('lock table %s in access exclusive mode', relation);
+    if exists (select from pg_inherits i where relation in (i.inhrelid, i.inhparent))
+       or exists (select from pg_publication_rel r where r.prrelid = relation) then
+        raise exception '% is in use: it is a partition, or published', relation
+            using errcode = 'object_in_use', hint = 'Look at it before you drop it by hand.';
+    end if;
+    execute format('drop table %s', relation);
+end
+$$;
+comment on function shardman.drop_set_aside(text, text) is
+    'drops a table that was set aside on this node, unless it is in use again; shardman clean proves before that its rows are elsewhere';
