@@ -214,3 +214,47 @@ def test_clean_drops_what_was_set_aside(
     assert "acc on node 0" in {p["subject"] for p in status()["problems"]}
     assert ready.cmd("select shardman.set_replevel('acc', 1)").status == "done"
     until(lambda: status()["healthy"])
+
+
+def test_a_dead_node_does_not_fill_the_disk_of_a_living_one(ready: Cluster, say: Say) -> None:
+    """Two of three are silent: nothing is failed over, but their slots keep only so much."""
+    src = ready.value(
+        0,
+        "select p.owner from shardman.partitions p join shardman.partitions r using (part_name)"
+        " where p.prv is null and r.prv is not null limit 1",
+    )
+    others = [n for n in (1, 2, 3) if n != src]
+    ready.sql(
+        0, "insert into shardman.settings values ('wal_keep_limit', '8MB'), ('failover_after', '3')"
+    )
+    until(
+        lambda: ready.value(
+            src, "select shardman.bytes_setting('wal_keep_limit', '10GB') = 8388608"
+        )
+    )
+    for node in others:
+        ready.kill_node(node)
+    ready.sql(
+        src,
+        "select pg_logical_emit_message(false, 'test', repeat('x', 1000000)) from generate_series(1, 20)",
+    )
+    assert any("more than wal_keep_limit" in said for said in problems(ready, src).values())
+    given_up = (
+        "select to_node, reason from shardman.status_failovers"
+        " where cmd_type = 'suspend_replicas' and reason like '%of WAL were kept%' and status = 'success'"
+    )
+    links = "select to_node from shardman.status_links where slot_name is not null"
+    until(lambda: ready.sql(0, given_up))
+    until(lambda: ready.sql(src, links) == [])
+    stale = ready.sql(0, "select distinct node from shardman.status_copies where role = 'stale'")
+    assert {r[0] for r in stale} <= set(others) and stale
+    assert (
+        ready.sql(
+            0, "select 1 from shardman.status_failovers where cmd_type = 'failover' and node <> 2"
+        )
+        == []
+    )
+    ready.sql(0, "delete from shardman.settings where name in ('wal_keep_limit', 'failover_after')")
+    for node in others:
+        ready.start_node(node)
+    until(lambda: say("status")[0] == 0)

@@ -31,6 +31,7 @@ from shardman.lord.links import Links
 from shardman.lord.rebuild import Rebuild
 from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
+from shardman.lord.retention import Retention
 from shardman.lord.runner import Runner
 from shardman.lord.scheduler import disturb, startable
 from shardman.lord.sessions import Sessions, open_session
@@ -64,6 +65,7 @@ class Tenure:
         self.watch = Watch(sessions, self._fail_over)
         self.rebuild = Rebuild(sessions, self.watch.silent)
         self.links = Links(sessions, self.watch.silent, self._suspend)
+        self.retention = Retention(sessions, self.watch.silent, self._suspend)
         self._sweeping = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -79,6 +81,7 @@ class Tenure:
             self.watch.run(),
             self.rebuild.run(),
             self.links.run(),
+            self.retention.run(),
         )
 
     async def _fail_over(self, node: int, reason: str) -> None:
