@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import TypeVar
 
 from shardman.errors import UserError
 from shardman.model.plan import Json
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class Copy:
     stale_since: datetime | None = None
 
 
+def _grouped(copies: Iterable[Copy], key: Callable[[Copy], K]) -> dict[K, tuple[Copy, ...]]:
+    found: dict[K, list[Copy]] = {}
+    for copy in copies:
+        found.setdefault(key(copy), []).append(copy)
+    return {k: tuple(each) for k, each in found.items()}
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Everything the lord knows, at one instant.
@@ -89,6 +99,14 @@ class Cluster:
         """The primary copy of each partition, by partition name."""
         return {c.part_name: c for c in self.copies if c.prv is None}
 
+    @cached_property
+    def _by_part(self) -> Mapping[str, tuple[Copy, ...]]:
+        return _grouped(self.copies, lambda c: c.part_name)
+
+    @cached_property
+    def _by_owner(self) -> Mapping[int, tuple[Copy, ...]]:
+        return _grouped(self.copies, lambda c: c.owner)
+
     @property
     def workers(self) -> tuple[Node, ...]:
         """The active workers, by id."""
@@ -109,7 +127,7 @@ class Cluster:
         return next(n for n in self.nodes.values() if n.lord)
 
     def copies_of(self, part_name: str) -> tuple[Copy, ...]:
-        return tuple(c for c in self.copies if c.part_name == part_name)
+        return self._by_part.get(part_name, ())
 
     def succession(self, part_name: str) -> tuple[Copy, ...]:
         """The copies of a partition in the order of their list, the primary first."""
@@ -128,7 +146,7 @@ class Cluster:
         return tuple(c.owner for c in self.succession(part_name)[1:] if c.stale_since is not None)
 
     def copies_on(self, node_id: int) -> tuple[Copy, ...]:
-        return tuple(c for c in self.copies if c.owner == node_id)
+        return self._by_owner.get(node_id, ())
 
     def primary(self, part_name: str) -> Copy:
         """Raises UserError when there is no such partition."""

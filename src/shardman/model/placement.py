@@ -8,8 +8,9 @@ copy that closes the gap best. Equal input gives equal output, and an even sprea
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,6 +171,11 @@ class _Board:
         ordered = sorted(copies, key=lambda c: (natural(c.part_name), c.part_name, c.owner))
         self._origin = [c for c in ordered if c.owner in self.nodes]
         self._at = [c.owner for c in self._origin]
+        #: Indexes of the copies on each node, in order, and the bytes of them all.
+        self._on: dict[int, list[int]] = {node: [] for node in self.nodes}
+        for i, at in enumerate(self._at):
+            self._on[at].append(i)
+        self._bytes = {node: sum(map(self.bytes_of, self._on[node])) for node in self.nodes}
         # A copy that cannot move still forbids its node to its siblings.
         stuck = (*fixed, *(c for c in ordered if c.owner not in self.nodes))
         self._fixed = {(c.part_name, c.owner) for c in stuck}
@@ -181,21 +187,20 @@ class _Board:
 
     def on(self, node: int) -> list[int]:
         """Indexes of the copies on a node."""
-        return [i for i, at in enumerate(self._at) if at == node]
+        return self._on[node]
 
     def bytes_of(self, index: int) -> int:
         return self.sizes.get(self._origin[index].part_name, 0)
 
     def load(self, node: int) -> Load:
-        held = self.on(node)
-        return Load(len(held), sum(self.bytes_of(i) for i in held))
+        return Load(len(self._on[node]), self._bytes[node])
 
     def spread(self) -> Spread:
         return Spread({node: self.load(node) for node in self.nodes})
 
-    def movable(self, src: int, dest: int) -> list[int]:
+    def movable(self, src: int, dest: int) -> Iterator[int]:
         """Copies on src that dest may have, in the order of their numbers."""
-        return [i for i in self.on(src) if self._may(self._origin[i].part_name, src, dest)]
+        return (i for i in self.on(src) if self._may(self._origin[i].part_name, src, dest))
 
     def _may(self, part: str, src: int, dest: int) -> bool:
         """No copy of the partition is there, nor more of them near by than where this one is."""
@@ -211,6 +216,10 @@ class _Board:
         self._near[part, self._zone(src)] -= 1
         self._near[part, self._zone(dest)] += 1
         self._at[index] = dest
+        self._on[src].remove(index)
+        insort(self._on[dest], index)
+        self._bytes[src] -= self.bytes_of(index)
+        self._bytes[dest] += self.bytes_of(index)
 
     def moves(self) -> tuple[Move, ...]:
         """From where each copy was to where it is now."""
@@ -241,8 +250,8 @@ def _step_by_number(
     takers = sorted(board.nodes, key=lambda n: (held[n] - want[n], n))
     for src in (n for n in givers if held[n] > want[n]):
         for dest in (n for n in takers if held[n] < want[n]):
-            if can := board.movable(src, dest):
-                return can[0], src, dest
+            if (can := next(board.movable(src, dest), None)) is not None:
+                return can, src, dest
     return None
 
 
@@ -255,8 +264,8 @@ def _step_by_gap(board: _Board, held: Mapping[int, int]) -> tuple[int, int, int]
     for gap, src, dest in pairs:
         if gap < 2:
             return None
-        if can := board.movable(src, dest):
-            return can[0], src, dest
+        if (can := next(board.movable(src, dest), None)) is not None:
+            return can, src, dest
     return None
 
 

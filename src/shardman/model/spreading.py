@@ -7,11 +7,21 @@ copy of their partition go to one of their own where there is one, and at last r
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from shardman.model.cluster import Cluster, Copy
-from shardman.model.placement import TOLERANCE, Measure, Move, Placement, Spread, even, natural
+from shardman.model.placement import (
+    TOLERANCE,
+    Measure,
+    Move,
+    Placement,
+    Spread,
+    even,
+    natural,
+    spread_of,
+)
 
 
 def spread_out(
@@ -55,6 +65,11 @@ class _Spreading:
         self._primary = {part: cluster.primary(part).owner for part in mine}
         self._replicas = {part: set(cluster.replicas_of(part)) for part in mine}
         self._stale = {part: set(cluster.stale_replicas_of(part)) for part in mine}
+        self._held = Counter(n for nodes in self._replicas.values() for n in nodes)
+        #: Partitions by the nodes of their primary and of a replica, in the order of their names.
+        self._pairs: defaultdict[tuple[int, int], dict[str, None]] = defaultdict(dict)
+        for part in mine:
+            self._pair(part)
         self._moves: list[Move] = []
 
     def placement(self) -> Placement:
@@ -64,6 +79,14 @@ class _Spreading:
         self._separate()
         self._move_replicas()
         return Placement(tuple(self._moves), before, self._spread())
+
+    def _pair(self, part: str) -> None:
+        for node in self._replicas[part]:
+            self._pairs[self._primary[part], node][part] = None
+
+    def _unpair(self, part: str) -> None:
+        for node in self._replicas[part]:
+            del self._pairs[self._primary[part], node][part]
 
     # -- the state ------------------------------------------------------------------------------
 
@@ -78,14 +101,9 @@ class _Spreading:
         ]
 
     def _spread(self) -> Spread:
-        loads = even(self._primaries(), self._nodes, sizes=self._sizes).before.nodes
-        replicas = self._others(self._replicas) + self._others(self._stale)
-        return Spread(
-            {
-                node: replace(load, replicas=sum(c.owner == node for c in replicas))
-                for node, load in loads.items()
-            }
-        )
+        loads = spread_of(self._primaries(), self._nodes, self._sizes).nodes
+        held = self._held + Counter(n for nodes in self._stale.values() for n in nodes)
+        return Spread({n: replace(load, replicas=held[n]) for n, load in loads.items()})
 
     def _note(self, move: Move) -> None:
         self._moves.append(replace(move, bytes=self._sizes.get(move.part_name, 0)))
@@ -106,8 +124,11 @@ class _Spreading:
         """Each switch lowers the sum of the squares of the loads, so this ends."""
         while (found := self._next_switch()) is not None:
             part, src, dest = found
+            self._unpair(part)
             self._primary[part] = dest
             self._replicas[part] = self._replicas[part] - {dest} | {src}
+            self._held.update({src: 1, dest: -1})
+            self._pair(part)
             self._note(Move(part, src, dest, kind="switch"))
 
     def _next_switch(self) -> tuple[str, int, int] | None:
@@ -122,11 +143,7 @@ class _Spreading:
         for gap, src, dest in pairs:
             if gap <= enough:
                 return None
-            helps = [
-                p
-                for p, n in self._primary.items()
-                if n == src and dest in self._replicas[p] and 0 < self._weight(p) < gap
-            ]
+            helps = [p for p in self._pairs[src, dest] if 0 < self._weight(p) < gap]
             if helps:
                 return min(helps, key=lambda p: abs(2 * self._weight(p) - gap)), src, dest
         return None
@@ -156,17 +173,15 @@ class _Spreading:
                     continue
                 free = [n for n in self._nodes if n not in others and self._zones[n] not in taken]
                 if free:
-                    self._move_replica(part, node, min(free, key=self._held))
+                    dest = min(free, key=lambda n: (self._held[n], n))
+                    self._move_replica(part, node, dest)
 
     def _holders(self, part: str) -> set[int]:
         return {self._primary[part]} | self._replicas[part] | self._stale[part]
 
-    def _held(self, node: int) -> tuple[int, int]:
-        replicas = sum(node in nodes for nodes in self._replicas.values())
-        return replicas, node
-
     def _move_replica(self, part: str, src: int, dest: int) -> None:
         self._replicas[part] = self._replicas[part] - {src} | {dest}
+        self._held.update({src: -1, dest: 1})
         self._note(Move(part, src, dest, via=self._primary[part]))
 
     def _move_replicas(self) -> None:
@@ -178,8 +193,10 @@ class _Spreading:
             fixed=self._primaries() + self._others(self._stale),
             zones=self._zones,
         )
-        for part in self._primary:
-            mine = [m for m in placed.moves if m.part_name == part]
+        by_part: dict[str, list[Move]] = {}
+        for move in placed.moves:
+            by_part.setdefault(move.part_name, []).append(move)
+        for part, mine in by_part.items():
             # Replicas of one partition are alike: none has to make room for another.
             gone = {m.src for m in mine} - {m.dest for m in mine}
             new = {m.dest for m in mine} - {m.src for m in mine}

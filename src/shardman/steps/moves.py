@@ -46,7 +46,10 @@ class RunMoves:
 
     async def do(self, run: Run) -> None:
         command = Rebalance(self.relation, self.by)
-        ended = await _run_all(run, list(command.placement(await run.facts(command)).moves))
+        facts = await run.facts(command)
+        # With thousands of partitions it takes seconds, in which the lease must be kept.
+        placement = await asyncio.to_thread(command.placement, facts)
+        ended = await _run_all(run, list(placement.moves))
         _tell(run, ended)
 
     async def undo(self, run: Run) -> None:
