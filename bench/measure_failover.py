@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +12,7 @@ import psycopg
 from rich.table import Table
 
 from shardman.testing.cluster import Cluster
+from shardman.testing.faults import freeze
 
 ROWS = 5_000
 CLIENTS = 4
@@ -61,20 +59,7 @@ def _kill(cluster: Cluster) -> Callable[[], None]:
 
 
 def _freeze(cluster: Cluster) -> Callable[[], None]:
-    server = cluster.local.server(1).pid()
-    assert server is not None
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(server)], capture_output=True, text=True, check=True
-    )
-    pids = [server, *map(int, listed.stdout.split())]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-
-    def thaw() -> None:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-    return thaw
+    return freeze(cluster, 1)
 
 
 def _write_all(cluster: Cluster, ids: list[int], begun: float) -> list[float]:
