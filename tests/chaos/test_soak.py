@@ -12,5 +12,5 @@ from shardman.testing.soak import soak
 def test_nothing_is_lost_or_doubled_in_a_little_chaos() -> None:
     report = soak(seconds=12, seed=3, every=3, replevel=1)
     assert report.wrong == [], "\n".join(report.lines())
-    assert sum(report.faults.values()) >= 2
+    assert report.faults
     assert report.acknowledged > 100
