@@ -10,7 +10,7 @@ from shardman.testing.soak import soak
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_doubled_in_a_little_chaos() -> None:
-    report = soak(seconds=12, seed=3, every=3, replevel=1)
+    report = soak(seconds=12, seed=3, every=3, replevel=1, partitions=4)
     assert report.wrong == [], "\n".join(report.lines())
     assert report.faults
     assert report.acknowledged > 100

@@ -131,7 +131,7 @@ class PartitionBank(Bank):
         return 0
 
 
-def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
+def prepare(cluster: Cluster, replevel: int, partitions: int) -> PartitionBank:
     """Accounts and marks, spread over all workers, each partition with so many replicas."""
     cluster.sql(
         1,
@@ -142,7 +142,7 @@ def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
     cluster.sql(1, "insert into accounts (id) select generate_series(1, %s)", (SIZE + RENEWED,))
     for table in TABLES:
         done = cluster.cmd(
-            "select shardman.create_hash_partitions(1, %s, 'id', %s)", (table, PARTITIONS)
+            "select shardman.create_hash_partitions(1, %s, 'id', %s)", (table, partitions)
         )
         assert done.status == "success", done
         if replevel:
@@ -150,7 +150,7 @@ def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
             assert done.status == "done", done
     groups = []
     with cluster.connect(1) as node:
-        for k in range(PARTITIONS):
+        for k in range(partitions):
             rows = node.execute(f"select id from accounts_{k} order by id".encode()).fetchall()
             groups.append([int(r[0]) for r in rows])
     return PartitionBank("accounts", groups)
@@ -159,7 +159,10 @@ def prepare(cluster: Cluster, replevel: int) -> PartitionBank:
 class Chaos:
     """Faults and moves at random until the time is over."""
 
-    def __init__(self, net: Network, seed: int, report: Report, replevel: int) -> None:
+    def __init__(
+        self, net: Network, seed: int, report: Report, replevel: int, partitions: int
+    ) -> None:
+        self._partitions = partitions
         self._cluster = net.cluster
         self._replevel = replevel
         self._rng = random.Random(seed)
@@ -181,7 +184,7 @@ class Chaos:
     def _move(self) -> None:
         """Something that changes where copies are; what is impossible just now fails, and that is right."""
         table = self._rng.choice(TABLES)
-        part = f"{table}_{self._rng.randrange(PARTITIONS)}"
+        part = f"{table}_{self._rng.randrange(self._partitions)}"
         dest = self._rng.choice(self.faults.nodes)
         commands: list[tuple[LiteralString, tuple[object, ...]]] = [
             ("select shardman.move_part(%s, %s)", (part, dest))
@@ -263,7 +266,12 @@ def judge(cluster: Cluster, nodes: Sequence[int], load: Load, report: Report) ->
 
 
 def soak(
-    seconds: float, seed: int, workers: int = 3, every: float = 6.0, replevel: int = 0
+    seconds: float,
+    seed: int,
+    workers: int = 3,
+    every: float = 6.0,
+    replevel: int = 0,
+    partitions: int = PARTITIONS,
 ) -> Report:
     """Runs the chaos on a cluster of its own.
 
@@ -273,13 +281,14 @@ def soak(
         workers: of the cluster.
         every: seconds between two faults, on the average.
         replevel: replicas of each partition.
+        partitions: of each of two tables.
     """
     report = Report()
     # Whole partitions are rewritten in one transaction: more than is decoded in memory.
     cluster = Cluster(workers=workers, bare=True, settings={"logical_decoding_work_mem": "64kB"})
     with closing(cluster), Network(cluster) as net:
         cluster.sql(LORD, "insert into shardman.settings values ('rebuild_after', '3')")
-        bank = prepare(cluster, replevel)
+        bank = prepare(cluster, replevel, partitions)
         work = [
             bank.increment,
             bank.transfer,
@@ -289,7 +298,7 @@ def soak(
             bank.swell,
         ]
         dsns = list(cluster.worker_dsns.values())
-        chaos = Chaos(net, seed, report, replevel)
+        chaos = Chaos(net, seed, report, replevel, partitions)
         with Load(dsns, work, workers=12, marks="marks", reconnect=True, pause=0.01) as load:
             chaos.run(seconds, every)
             chaos.settle()
