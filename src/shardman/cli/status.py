@@ -65,7 +65,7 @@ def _shardlord(lord: Shardlord | None) -> str:
 
 def _nodes(now: Status) -> Any:
     columns = (
-        "node", "role", "state", "address", "version", "primaries", "replicas", "size",
+        "node", "role", "state", "zone", "address", "version", "primaries", "replicas", "size",
         "metadata lag", "WAL kept", "commits waiting", "drift",
     )  # fmt: skip
     return output.table(columns, [_node(n) for n in now.nodes])
@@ -76,6 +76,7 @@ def _node(node: NodeStatus) -> tuple[Any, ...]:
         node.id,
         node.role,
         Text("up", "green") if node.up else Text("down", "red"),
+        node.zone,
         node.address,
         node.version,
         node.primaries,

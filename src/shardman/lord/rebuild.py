@@ -24,6 +24,8 @@ from shardman.steps.base import Connection
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 2.0
+#: Where every node is there no node's return is waited for.
+NOBODY_AWAY_S = 30.0
 #: An old copy that could not be brought up to date is tried again so much later, then after twice that.
 AGAIN_S = 10.0
 
@@ -85,6 +87,8 @@ class Rebuild:
         if not short:
             return
         after = await settings.seconds(lord, "rebuild_after", settings.REBUILD_AFTER_S)
+        if not self._silent():
+            after = min(after, NOBODY_AWAY_S)
         for relation in sorted(r for r, since in self._short.items() if now - since >= after):
             level = cluster.tables[relation].replevel
             await _submit(lord, "set_replevel", [relation, str(level)])

@@ -48,6 +48,7 @@ class NodeStatus:
     epoch: int | None = None
     primaries: int = 0
     replicas: int = 0
+    zone: str | None = None
     bytes: int | None = None
     lag_bytes: int | None = None
     retained_bytes: int | None = None
@@ -166,12 +167,15 @@ def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | No
         role = "lord, worker"
     if node.status == "rm_in_progress":
         role += ", being removed"
+    if counts.get("draining"):
+        role += ", draining"
     known = {
         "id": node.id,
         "role": role,
         "address": address(node.options) if node.options else node.connstring,
         "primaries": counts.get("primaries", 0),
         "replicas": counts.get("replicas", 0),
+        "zone": counts.get("zone"),
         "lag_bytes": lag,
     }
     if isinstance(answer, NodeError):

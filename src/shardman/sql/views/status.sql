@@ -5,7 +5,8 @@ create or replace view shardman.status_nodes as
     select n.id, n.connstring, n.worker_status::text as status, n.lord,
            n.id = l.node_id as here,
            count(p.part_name) filter (where p.prv is null) as primaries,
-           count(p.part_name) filter (where p.prv is not null) as replicas
+           count(p.part_name) filter (where p.prv is not null) as replicas,
+           n.zone, n.draining
       from shardman.nodes n
      cross join shardman.local l
       left join shardman.partitions p on p.owner = n.id
