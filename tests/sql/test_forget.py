@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shardman import names
 from sql.databases import Nodes
 
 
@@ -47,3 +48,11 @@ def test_long_names_are_cut(nodes: Nodes) -> None:
     assert len(aside) == 2
     assert all(name.strip('"').endswith("_aside_c12345") for name in aside)
     assert all(len(name.strip('"').encode()) <= 63 for name in aside)
+
+
+def test_names_of_what_is_set_aside_differ_and_agree_with_python(nodes: Nodes) -> None:
+    long = [f'app."{"Ünïcode " * 6}{n}"' for n in (1, 2)]
+    made = [names.set_aside(part, 12345) for part in ("acc_0", *long)]
+    assert len(set(made)) == 3 and all(names.fits(name) for name in made)
+    for part, name in zip(("acc_0", *long), made, strict=True):
+        assert nodes[1].value("select shardman.aside_name(%s, 12345)", part) == name

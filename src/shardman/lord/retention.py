@@ -23,7 +23,7 @@ from shardman.tasks import all_of
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 3.0
 
 _OVER = """
 select s.slot_name, pg_size_pretty(s.retained_bytes),

@@ -237,7 +237,8 @@ def _problems(answers: Mapping[int, _Answer | NodeError]) -> Iterable[Finding]:
             yield Finding(f"node {node}", answer.problem, answer.hint)
     for node, answer in answers.items():
         for row in () if isinstance(answer, NodeError) else answer.problems:
-            yield Finding(f"{row['subject']} on node {node}", row["problem"], row["hint"])
+            where = "" if row["whole"] else f" on node {node}"
+            yield Finding(row["subject"] + where, row["problem"], row["hint"])
 
 
 def why_waiting(dsn: str) -> str | None:

@@ -23,7 +23,9 @@ select schema_name, table_name, part_name, cmd_id, cmd_type, since, bytes, rows 
 select * from shardman.status_partitions order by relation, length(part_name), part_name
 
 -- name: problems
-select subject, problem, hint from shardman.status_problems
+select subject, problem, hint, false as whole from shardman.node_problems
+union all
+select subject, problem, hint, true from shardman.cluster_problems
 
 -- name: nodes
 select * from shardman.status_nodes order by id

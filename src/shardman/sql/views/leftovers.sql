@@ -73,7 +73,7 @@ create or replace view shardman.leftovers as
            when o.cluster is distinct from here.cluster then false
            -- What add_node found, and what a node that was declared dead had, is the user's: see shardman.set_aside.
            when o.cmd_id is not null
-               then o.running or (o.kind = 'table' and coalesce(o.cmd_type in ('add_node', 'failover'), false))
+               then o.running or (o.kind = 'table' and coalesce(o.cmd_type in ('add_node', 'failover', 'rm_node'), false))
            when o.channel_from is not null then exists (
                select from shardman.partitions p join shardman.partitions r using (part_name)
                 where p.prv is null and r.prv is not null and r.stale_since is null and p.owner = o.channel_from and r.owner = o.channel_to)
@@ -108,7 +108,7 @@ create or replace view shardman.set_aside as
       from pg_catalog.pg_class c
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
       join shardman.cmd_log l on l.id = (regexp_match(c.relname, '_aside_c([0-9]{1,18})$'))[1]::bigint
-     where c.relkind = 'r' and l.cmd_type in ('add_node', 'failover');
+     where c.relkind = 'r' and l.cmd_type in ('add_node', 'failover', 'rm_node');
 comment on view shardman.set_aside is
     'this node: tables that were put aside because what they hold may be nowhere else; drop them, or let shardman clean do '
     'it, when nobody needs them; part_name: the partition they were a copy of, where the cluster has one';

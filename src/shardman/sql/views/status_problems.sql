@@ -1,6 +1,38 @@
--- What is wrong, seen from this node, and what to do about it.
+-- What is wrong, and what to do about it.
 
-create or replace view shardman.status_problems as
+create or replace view shardman.cluster_problems as
+    select 'shardlord' as subject, case when l.epoch = 0 then 'none has ever acted'
+                             else format('the last one (%s) gave no sign of life for %s', l.holder,
+                                         date_trunc('second', clock_timestamp() - l.renewed_at)) end as problem,
+           'Start one: shardman lord LORD_DSN' as hint
+      from shardman.lease l, shardman.local h
+     where h.lord and (l.epoch = 0 or clock_timestamp() - l.renewed_at > interval '5 seconds')
+    union all
+    select p.part_name, format('lies on node %s, which is no active worker: its rows cannot be reached', p.owner),
+           'Bring its rows back from a backup or from that server'
+      from shardman.partitions p join shardman.nodes n on n.id = p.owner, shardman.local h
+     where h.lord and p.prv is null and n.worker_status is distinct from 'active'
+    union all
+    select format('command %s (%s)', c.id, c.cmd_type), format('waits for %s', c.waits_for),
+           'See whether that can end by itself; shardman cancel takes the command back'
+      from shardman.commands c, shardman.local h
+     where h.lord and c.status = 'in progress' and c.waits_for is not null
+       and c.started_at < clock_timestamp() - interval '1 minute'
+    union all
+    select t.relation, format('%s of %s partitions have fewer than %s replicas that follow', t.below_level, t.partitions_count, t.replevel),
+           'The shardlord makes them after rebuild_after where there is room; otherwise add a node, or ask for fewer with shardman set-replevel'
+      from shardman.status_tables t, shardman.local h
+     where h.lord and t.below_level > 0
+       and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type = 'set_replevel')
+    union all
+    select format('replicas on node %s', c.node),
+           format('%s do not follow their primaries, the first since %s', count(*), date_trunc('second', min(c.stale_since))),
+           'They are brought up to date once the node answers, and their primaries'' nodes; shardman rm-replica gives one up'
+      from shardman.status_copies c, shardman.local h
+     where h.lord and c.role = 'stale' group by c.node;
+comment on view shardman.cluster_problems is 'lord only: what is wrong with the cluster as a whole, and what to do about it';
+
+create or replace view shardman.node_problems as
     -- What has just changed is being brought in line.
     select d.subject, d.problem, coalesce(d.hint, '') as hint from shardman.drift d
      where d.since is null or d.since < clock_timestamp() - interval '10 seconds'
@@ -31,24 +63,6 @@ create or replace view shardman.status_problems as
      where s.wal_status = 'lost' or (not s.active and s.cmd_id is null and not s.over_limit)
         or s.lag_bytes > shardman.bytes_setting('wal_warning', '1GB')
     union all
-    select 'shardlord', case when l.epoch = 0 then 'none has ever acted'
-                             else format('the last one (%s) gave no sign of life for %s', l.holder,
-                                         date_trunc('second', clock_timestamp() - l.renewed_at)) end,
-           'Start one: shardman lord LORD_DSN'
-      from shardman.lease l, shardman.local h
-     where h.lord and (l.epoch = 0 or clock_timestamp() - l.renewed_at > interval '5 seconds')
-    union all
-    select p.part_name, format('lies on node %s, which is no active worker: its rows cannot be reached', p.owner),
-           'Bring its rows back from a backup or from that server'
-      from shardman.partitions p join shardman.nodes n on n.id = p.owner, shardman.local h
-     where h.lord and p.prv is null and n.worker_status is distinct from 'active'
-    union all
-    select format('command %s (%s)', c.id, c.cmd_type), format('waits for %s', c.waits_for),
-           'See whether that can end by itself; shardman cancel takes the command back'
-      from shardman.commands c, shardman.local h
-     where h.lord and c.status = 'in progress' and c.waits_for is not null
-       and c.started_at < clock_timestamp() - interval '1 minute'
-    union all
     select 'replication slot ' || s.slot_name,
            format('keeps %s of WAL, more than wal_keep_limit', pg_catalog.pg_size_pretty(s.retained_bytes)),
            case when s.to_node is null then 'See the command that made it'
@@ -72,19 +86,7 @@ create or replace view shardman.status_problems as
     select 'commits', format('%s wait for replicas on node %s, the longest for %s', w.commits,
                              coalesce(nullif(array_to_string(w.for_nodes, ', '), ''), '?'), date_trunc('second', w.longest)),
            'They go on when it answers, or when the shardlord gives it up after failover_after'
-      from shardman.status_waiting w where w.longest > interval '5 seconds'
-    union all
-    select t.relation, format('%s of %s partitions have fewer than %s replicas that follow', t.below_level, t.partitions_count, t.replevel),
-           'The shardlord makes them after rebuild_after where there is room; otherwise add a node, or ask for fewer with shardman set-replevel'
-      from shardman.status_tables t, shardman.local h
-     where h.lord and t.below_level > 0
-       and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type = 'set_replevel')
-    union all
-    select format('replicas on node %s', c.node), format('%s do not follow their primaries, the first since %s', count(*),
-                                                          date_trunc('second', min(c.stale_since))),
-           'They are brought up to date once the node answers; shardman rm-replica gives one up'
-      from shardman.status_copies c, shardman.local h
-     where h.lord and c.role = 'stale' group by c.node
+      from shardman.status_waiting w where w.longest > interval '3 seconds'
     union all
     select 'tables set aside', format('%s, with %s: %s%s', count(*), pg_catalog.pg_size_pretty(sum(a.bytes)),
                                       array_to_string((array_agg(a.table_name order by a.table_name))[:3], ', '),
@@ -101,4 +103,11 @@ create or replace view shardman.status_problems as
                    select (shardman.relation_parts(e ->> 'name'))[1], (shardman.relation_parts(e ->> 'name'))[2]
                      from shardman.tables t, jsonb_array_elements(coalesce(t.definition -> 'sequences', '[]')) e)) as q
      where q.used > 0.8;
-comment on view shardman.status_problems is 'this node: what is wrong, and what to do about it';
+comment on view shardman.node_problems is 'this node: what is wrong here, and what to do about it';
+
+create or replace view shardman.status_problems as
+    select n.subject, n.problem, n.hint from shardman.node_problems n
+    union all
+    select c.subject, c.problem, c.hint from shardman.cluster_problems c;
+comment on view shardman.status_problems is
+    'this node: what is wrong, seen from here, and what to do about it; on the lord also what concerns the whole cluster';
