@@ -31,3 +31,7 @@ class Temporary(Exception):
 
 class Refused(Exception):
     """This shardlord's epoch is over: another one acts. It must stop at once."""
+
+
+class Deposed(Refused):
+    """Another database is the lord's of this cluster now."""

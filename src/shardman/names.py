@@ -10,6 +10,7 @@ import hashlib
 import re
 
 MAX_IDENTIFIER_BYTES = 63
+TERM_SHIFT = 32
 _OURS = re.compile(r"shardman_(meta_)?[a-z0-9]{6}(_[0-9]|_c[0-9]|\Z)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
@@ -34,6 +35,11 @@ def fits(name: str) -> bool:
 def application(epoch: int) -> str:
     """application_name of a shardlord's sessions; `shardman.end_older_lords` reads it."""
     return f"shardman lord {epoch}"
+
+
+def term(epoch: int) -> int:
+    """The term of the lord's database in an epoch; `shardman.next_term` makes the next one."""
+    return epoch >> TERM_SHIFT
 
 
 def meta_publication(cluster: str) -> str:

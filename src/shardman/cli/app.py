@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from shardman.cli import check, clean, commands, execute, local, log, lord, plan, status
+from shardman.cli import check, clean, commands, execute, local, log, lord, plan, promote, status
 from shardman.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ def _mount(name: str) -> None:
 _mount("demo")
 _mount("init")
 app.add_typer(lord.app)
+app.add_typer(promote.app)
 app.add_typer(local.app, name="local", rich_help_panel="Cluster")
 app.add_typer(status.app)
 app.add_typer(check.app)

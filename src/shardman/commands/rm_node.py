@@ -98,4 +98,9 @@ class RmNode:
             raise UserError(f"there is no worker {self.node_id}", f"The workers are: {known}")
         if node.status == "removed":
             raise UserError(f"node {self.node_id} is removed already", "See shardman.nodes")
+        if node.lord:
+            raise UserError(
+                f"node {self.node_id} is the lord's database too",
+                "Make another node the lord with shardman promote-lord first",
+            )
         return node

@@ -20,10 +20,12 @@ from shardman.commands.base import Claim, Command
 from shardman.commands.failover import Failover
 from shardman.commands.registry import read
 from shardman.commands.suspend_replicas import SuspendReplicas
-from shardman.errors import Refused, UserError
+from shardman.errors import Deposed, Refused, UserError
 from shardman.log import configure
 from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.copies import Copies
 from shardman.lord.failures import sentence
+from shardman.lord.followers import Followers
 from shardman.lord.janitor import sweep
 from shardman.lord.journal import Journal, LordLost
 from shardman.lord.leader import Lease, acquire
@@ -37,6 +39,7 @@ from shardman.lord.scheduler import disturb, startable
 from shardman.lord.sessions import Sessions, open_session
 from shardman.lord.together import say_what_runs, together
 from shardman.lord.watch import Watch
+from shardman.pg.retirement import retire
 from shardman.steps.base import Connection
 from shardman.tasks import all_of
 
@@ -66,6 +69,8 @@ class Tenure:
         self.rebuild = Rebuild(sessions, self.watch.silent)
         self.links = Links(sessions, self.watch.silent, self._suspend)
         self.retention = Retention(sessions, self.watch.silent, self._suspend)
+        self.copies = Copies(sessions)
+        self.followers = Followers(sessions)
         self._sweeping = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -82,6 +87,8 @@ class Tenure:
             self.rebuild.run(),
             self.links.run(),
             self.retention.run(),
+            self.copies.run(),
+            self.followers.run(),
         )
 
     async def _fail_over(self, node: int, reason: str) -> None:
@@ -241,6 +248,8 @@ class Shardlord:
                 await self._until_stopped(self._one_tenure())
             except* (psycopg.Error, LordLost, Refused) as group:
                 for error in group.exceptions:
+                    if _is_deposed(error):
+                        await _step_down(self._dsn)
                     log.warning("tenure over", reason=_reason(error))
                 await self._until_stopped(asyncio.sleep(RETRY_S))
         log.info("stopped")
@@ -263,6 +272,7 @@ class Shardlord:
             await task
 
     async def _one_tenure(self) -> None:
+        await _check(self._dsn)
         lease = await acquire(self._dsn)
         sessions = await _sessions(self._dsn, lease)
         lord = journal_conn = None
@@ -286,6 +296,24 @@ async def _sessions(dsn: str, lease: Lease) -> Sessions:
     return Sessions(dsn, row[0], lease.epoch)
 
 
+def _is_deposed(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_deposed(each) for each in error.exceptions)
+    return isinstance(error, Deposed)
+
+
+async def _step_down(dsn: str) -> None:
+    """Lets a former lord's database know that another one was promoted while it was away."""
+    with contextlib.suppress(psycopg.Error):
+        conn = await open_session(dsn, "shardman")
+        try:
+            row = await (await conn.execute("select cluster from shardman.local")).fetchone()
+            assert row is not None
+            await retire(conn, row[0])
+        finally:
+            await conn.close()
+
+
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -306,13 +334,27 @@ async def _check(dsn: str) -> None:
             )
         ).fetchone()
         if row and row[0]:
-            row = await (await conn.execute("select lord from shardman.local")).fetchone()
+            row = await (
+                await conn.execute("select lord, cluster, node_id from shardman.local")
+            ).fetchone()
         if not (row and row[0]):
-            raise UserError(
-                "this database is not a lord's", 'Make it one with "shardman init" first'
-            )
+            raise _no_lord(*row[1:] if row else (None, None))
     finally:
         await conn.close()
+
+
+def _no_lord(cluster: str | None = None, node: int | None = None) -> UserError:
+    if cluster is None:
+        return UserError("this database is not a lord's", 'Make it one with "shardman init" first')
+    if node == 0:
+        return UserError(
+            f"this database was the lord's of cluster {cluster} and is not any more",
+            "Run shardman lord with the database that was promoted; add_node makes this one a worker",
+        )
+    return UserError(
+        f"this database is worker {node} of cluster {cluster}",
+        "Give the lord's database, or make this one the lord's with shardman promote-lord",
+    )
 
 
 async def _main(dsn: str) -> None:

@@ -7,18 +7,27 @@ may be done.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+import structlog
 from psycopg.rows import dict_row
 
 from shardman.errors import Refused
 from shardman.model.plan import Plan
 from shardman.sql.loader import queries
 from shardman.steps.base import Connection
+
+log = structlog.get_logger()
+
+#: A worker that streams and has not confirmed for so long is not waited for.
+COPIED_S = 5.0
+COPIED_PAUSE_S = 0.002
 
 
 class LordLost(Exception):
@@ -105,6 +114,20 @@ class Journal:
         """
         commit = "local" if durable else "off"
         await self._must("start_step", id=cmd_id, attempt=attempt, n=n, total=total, commit=commit)
+        if durable:
+            await self.copied()
+
+    async def copied(self) -> None:
+        """Waits until a worker has all that was written: with the lord's server nothing is lost that was
+        acted upon. Does not wait when no worker streams, or `lord_sync` is off."""
+        until = time.monotonic() + COPIED_S
+        rows = await self._rows("position")
+        while (await self._rows("copied", lsn=rows[0]["lsn"]))[0]["copied"] is False:
+            if time.monotonic() > until:
+                log.warning("no worker confirms the lord's metadata")
+                return
+            await asyncio.sleep(COPIED_PAUSE_S)
+            await self._rows("emit")
 
     async def end_step(
         self, cmd_id: int, attempt: int, n: int, state: str, error: str | None = None

@@ -21,6 +21,7 @@ MAX_ATTEMPTS = 10
 
 async def recover(runner: Runner, journal: Journal) -> None:
     """Brings every command in progress to its end, or back to waiting."""
+    await journal.copied()
     for command in await journal.unfinished():
         cmd_id = int(command["id"])
         log.info("recover", cmd=cmd_id, type=command["cmd_type"], switched=command["switched"])

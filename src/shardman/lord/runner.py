@@ -143,6 +143,9 @@ class Runner:
             )
 
     async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
+        if plan.switch:
+            # From here on nodes do what must not be forgotten.
+            await self.journal.copied()
         steps = [
             Recorded(run.attempt, n, s.kind, s.args, s.title) for n, s in _numbered(plan, "finish")
         ]

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from shardman import names
-from shardman.errors import NodeGone, Refused, UserError
+from shardman.errors import Deposed, NodeGone, Refused, UserError
 from shardman.steps.base import Connection
 
 CONNECT_TIMEOUT_S = 5
@@ -169,8 +169,9 @@ class Sessions:
         cur = await lord.execute(
             "select n.connstring, n.options, s.password, n.worker_status = 'removed'"
             " from shardman.nodes n"
-            " left join shardman.node_secrets s on s.node_id = n.id where n.id = %s",
-            (node_id,),
+            " left join shardman.node_secrets s on s.node_id = n.id"
+            " where case when %s = 0 then n.lord else n.id = %s end",
+            (node_id, node_id),
         )
         row = await cur.fetchone()
         if row is not None:
@@ -192,9 +193,10 @@ class Sessions:
         try:
             await conn.execute("select shardman.admit(%s, %s)", (self.cluster_id, self.epoch))
         except psycopg.Error as error:
+            newest = await _newest_epoch(conn)
             await conn.close()
             if error.sqlstate == "SHM01":
-                raise Refused(str(error)) from error
+                raise _refusal(str(error), self.epoch, newest) from error
             if error.sqlstate == "SHM02" or isinstance(error, _NO_SCHEMA):
                 raise UserError(
                     f"a node does not know this cluster any more: {error.diag.message_primary}",
@@ -202,3 +204,15 @@ class Sessions:
                 ) from error
             raise
         return conn
+
+
+async def _newest_epoch(conn: Connection) -> int:
+    try:
+        row = await (await conn.execute("select epoch from shardman.local")).fetchone()
+    except psycopg.Error:
+        return 0
+    return int(row[0]) if row else 0
+
+
+def _refusal(reason: str, mine: int, newest: int) -> Refused:
+    return Deposed(reason) if names.term(newest) > names.term(mine) else Refused(reason)

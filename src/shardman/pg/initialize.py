@@ -20,8 +20,19 @@ from shardman.pg.reach import unreachable
 from shardman.pg.schema import install
 from shardman.pg.server import requirements
 
-#: Metadata that every worker has a copy of, in the order of foreign keys.
-PUBLISHED = ("nodes", "node_secrets", "tables", "partitions", "settings", "cmd_log", "cmd_opts")
+#: Metadata that every worker has a copy of, in the order of foreign keys. The journal is among them, so
+#: that a worker's copy can become the lord's.
+PUBLISHED = (
+    "nodes",
+    "node_secrets",
+    "tables",
+    "partitions",
+    "settings",
+    "cmd_log",
+    "cmd_opts",
+    "cmd_secrets",
+    "cmd_steps",
+)
 #: The setting that remembers an address given by --advertise.
 ADVERTISED = "advertise"
 

@@ -70,9 +70,12 @@ async def await_metadata(run: Run, node: int, seconds: float) -> bool:
     target = await value(lord, "select pg_current_wal_insert_lsn()")
     while not await value(
         lord,
-        "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s",
-        target,
+        "select n.lord or exists (select from pg_replication_slots"
+        " where slot_name = %s and confirmed_flush_lsn >= %s::pg_lsn)"
+        " from shardman.nodes n where n.id = %s",
         names.meta_slot(run.cluster_id, node),
+        target,
+        node,
     ):
         if time.monotonic() > deadline:
             return False

@@ -214,7 +214,8 @@ class NodeMetadata:
         await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
         async with conn.transaction():
             for table in PUBLISHED:
-                await _copy_table(source, conn, sql.Identifier("shardman", table))
+                name = sql.Identifier("shardman", table)
+                await copy_table(source, conn, name, name)
             await conn.execute("select shardman.note_missing_schemas()")
         await source.close()
 
@@ -234,12 +235,15 @@ class NodeMetadata:
         await slots.drop(await run.node(0), name)
 
 
-async def _copy_table(source: Connection, dest: Connection, table: sql.Identifier) -> None:
+async def copy_table(
+    source: Connection, dest: Connection, table: sql.Identifier, to: sql.Identifier
+) -> None:
+    """Copies all rows of a table from one server into another one's table of the same columns."""
     async with (
         source.cursor() as out,
         dest.cursor() as into,
         out.copy(sql.SQL("copy {} to stdout").format(table)) as rows,
-        into.copy(sql.SQL("copy {} from stdin").format(table)) as target,
+        into.copy(sql.SQL("copy {} from stdin").format(to)) as target,
     ):
         async for block in rows:
             await target.write(block)

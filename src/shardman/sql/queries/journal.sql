@@ -122,3 +122,15 @@ select attempt, n, kind, args, title from shardman.cmd_steps
 select attempt, n, kind, args, title from shardman.cmd_steps
  where cmd_id = %(id)s and attempt = %(attempt)s and phase = 'finish' and state in ('planned', 'started')
  order by n
+
+-- name: position
+select pg_current_wal_insert_lsn() as lsn
+
+-- name: emit
+select shardman.emit()
+
+-- name: copied
+-- Null: there is nobody to wait for.
+select case when shardman.setting('lord_sync', 'on') <> 'off' then bool_or(confirmed_flush_lsn >= %(lsn)s::pg_lsn) end as copied
+  from pg_replication_slots
+ where database = current_database() and active and slot_name like 'shardman\_meta\_%%'

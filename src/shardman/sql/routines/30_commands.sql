@@ -31,6 +31,7 @@ language plpgsql set search_path = pg_catalog as $$
 declare
     id_ bigint;
 begin
+    perform shardman.must_be_lord();
     insert into shardman.cmd_log (cmd_type, submitted_by) values (accept.cmd_type, accept.submitted_by) returning id into id_;
     insert into shardman.cmd_opts (cmd_id, opt)
     select id_, o.opt from unnest(accept.opts) with ordinality as o (opt, n) order by o.n;
@@ -266,6 +267,7 @@ comment on function shardman.failover(int, bool) is
 create or replace function shardman.cancel_here(cmd_id bigint) returns bool
 language plpgsql set search_path = pg_catalog as $$
 begin
+    perform shardman.must_be_lord();
     update shardman.cmd_log
        set cancel_requested = true
      where id = cmd_id and status in ('waiting', 'in progress') and not switched;

@@ -40,6 +40,8 @@ begin
             raise exception 'the sessions of an older shardlord do not end';
         end if;
         perform pg_sleep(0.01);
+        -- Otherwise a transaction sees the same sessions again and again.
+        perform pg_stat_clear_snapshot();
     end loop;
 end
 $$;

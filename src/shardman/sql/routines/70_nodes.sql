@@ -106,14 +106,19 @@ comment on function shardman.server_changes() is 'the statements that make forei
 
 create or replace function shardman.ensure_lord_inbox() returns void
 language plpgsql set search_path = pg_catalog as $$
+declare
+    wanted constant name := (select s.srvname from shardman.nodes n join pg_foreign_server s on s.srvname = shardman.node_server(n.id)
+                              where n.lord);
 begin
-    if (select lord from shardman.local) or to_regclass('shardman.lord_inbox') is not null
-       or not exists (select from pg_foreign_server where srvname = shardman.node_server(0)) then
+    if (select lord from shardman.local) or wanted is null
+       or exists (select from pg_foreign_table f join pg_foreign_server s on s.oid = f.ftserver
+                   where f.ftrelid = to_regclass('shardman.lord_inbox') and s.srvname = wanted) then
         return;
     end if;
+    -- It led to a former lord.
+    drop foreign table if exists shardman.lord_inbox;
     execute format('create foreign table shardman.lord_inbox (id bigint, cmd_type text, opts text[], secret text,'
-                   ' submitted_by text) server %I options (schema_name ''shardman'', table_name ''inbox'', batch_size ''1'')',
-                   shardman.node_server(0));
+                   ' submitted_by text) server %I options (schema_name ''shardman'', table_name ''inbox'', batch_size ''1'')', wanted);
     comment on foreign table shardman.lord_inbox is 'workers only: hands a command to the lord';
 end
 $$;

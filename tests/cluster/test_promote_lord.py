@@ -1,0 +1,192 @@
+"""The lord's database is replaced: planned, and after its server was destroyed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from crash.stops import armed, points, wait_until_stopped
+from shardman.local import daemon
+from shardman.pg.invariants import check
+from shardman.testing.cluster import Cluster
+from shardman.testing.load import Bank, Load, make_bank
+
+
+@pytest.fixture(scope="module")
+def bank(cluster: Cluster) -> Bank:
+    bank = make_bank(cluster, 100, partitions=3)
+    for table in ("accounts", "marks"):
+        assert cluster.cmd("select shardman.set_replevel(%s, 1)", (table,)).status == "done"
+    return bank
+
+
+def shardman(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shardman", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def start_lord(cluster: Cluster, node: int) -> None:
+    """A shardlord for the database of a node; stopped with the cluster."""
+    cluster.local.state.shardlord = daemon.start(
+        cluster.dsn(node), cluster.local.directory / "log" / f"lord{node}.log"
+    )
+
+
+def until(what: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def through(cluster: Cluster, node: int, query: str, *params: object) -> tuple[str, str]:
+    """Submits a command on a node and waits for it there."""
+    with cluster.connect(node) as conn:
+        (cmd_id,) = conn.execute(query.encode(), params).fetchone() or (None,)
+        conn.execute("select shardman.cmd_wait(%s, '90 s')", (cmd_id,))
+        row = conn.execute(
+            "select status::text, concat(error, result) from shardman.cmd_log where id = %s",
+            (cmd_id,),
+        ).fetchone()
+    assert row is not None
+    return row
+
+
+def owner(cluster: Cluster, node: int, part: str) -> int:
+    return int(
+        cluster.value(
+            node,
+            "select owner from shardman.partitions where part_name = %s and prv is null",
+            (part,),
+        )
+    )
+
+
+def free_node(cluster: Cluster, node: int, part: str, besides: int) -> int:
+    """A worker without a copy of the partition."""
+    return int(
+        cluster.value(
+            node,
+            "select min(id) from shardman.nodes n where worker_status = 'active' and id <> %s and not exists"
+            " (select from shardman.partitions where owner = n.id and part_name = %s)",
+            (besides, part),
+        )
+    )
+
+
+def follows(cluster: Cluster, lord: int, nodes: tuple[int, ...]) -> bool:
+    return bool(
+        cluster.value(
+            lord,
+            "select count(*) = %s from pg_replication_slots where active"
+            " and slot_name like 'shardman\\_meta\\_%%' and database = current_database()",
+            (len(nodes),),
+        )
+    )
+
+
+def test_a_decision_waits_for_a_worker(cluster: Cluster, bank: Bank) -> None:
+    until(lambda: "ANY 1" in cluster.value(0, "show synchronous_standby_names"))
+    steps = "select count(*) from shardman.cmd_steps"
+    until(lambda: cluster.value(0, steps) == cluster.value(1, steps) > 0)
+    with cluster.connect(1) as worker:
+        worker.execute("create role clerk")
+        worker.execute("set role clerk")
+        for secret in ("cmd_secrets", "node_secrets"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                worker.execute(f"select from shardman.{secret}".encode())
+        worker.execute("reset role")
+        worker.execute("drop role clerk")
+
+
+def test_planned_under_load(cluster: Cluster, bank: Bank) -> None:
+    dsns = [cluster.dsn(1), cluster.dsn(3)]
+    with Load(dsns, [bank.increment, bank.read_then_write], workers=4, marks="marks") as load:
+        time.sleep(0.5)
+        done = shardman("promote-lord", "2", "--dsn", cluster.dsn(3))
+        assert done.returncode == 0, done.stderr
+        assert "Node 2 is the lord now" in done.stdout
+        # The old shardlord ends by itself.
+        until(lambda: cluster.lord_pid is None, 30)
+        start_lord(cluster, 2)
+        until(lambda: follows(cluster, 2, (1, 3)))
+        dest = free_node(cluster, 2, "accounts_0", besides=0)
+        status, said = through(cluster, 3, "select shardman.move_part('accounts_0', %s)", dest)
+        assert status == "success", said
+    assert load.errors == []
+    assert load.acknowledged > 0
+    assert owner(cluster, 1, "accounts_0") == dest
+    refused = shardman("lord", cluster.lord_dsn)
+    assert refused.returncode == 1
+    assert "was the lord's of cluster" in refused.stderr
+    with pytest.raises(psycopg.Error, match="lord"):
+        cluster.sql(0, "select shardman.set_zone(1, 'a')")
+    # Again it has nothing to do.
+    assert shardman("promote-lord", "2", "--dsn", cluster.dsn(1)).returncode == 0
+    assert cluster.lord_pid is not None
+    assert check(cluster.dsn(1), data=True) == []
+
+
+def test_the_old_lord_becomes_a_worker(cluster: Cluster, bank: Bank) -> None:
+    status, said = through(cluster, 1, "select shardman.add_node(%s)", cluster.lord_dsn)
+    assert status == "success", said
+    assert "part of a cluster before" in said
+    assert cluster.value(0, "select node_id from shardman.local") == 4
+    assert cluster.value(0, "select count(*) from accounts") == 100
+
+
+def test_after_the_loss_of_its_server(cluster: Cluster, bank: Bank) -> None:
+    def move(part: str) -> str:
+        return f"select shardman.move_part('{part}', {free_node(cluster, 2, part, besides=2)})"
+
+    with cluster.connect(2) as lord:
+        (first,) = lord.execute(move("marks_1").encode()).fetchone() or (0,)
+        lord.execute("select shardman.cmd_wait(%s)", (first,))
+        behind = [p for p in points(lord, first) if p.state == "started"][-2]
+    with armed(cluster.dsn(2), "move_part", behind) as holder:
+        query = move("marks_2")
+        (second,) = holder.execute(query.encode()).fetchone() or (0,)
+        wait_until_stopped(holder, second)
+        dest = int(query.split(",")[1].strip(" )"))
+        cluster.kill_node(2)
+    refused = shardman("promote-lord", "3", "--dsn", cluster.dsn(1))
+    assert refused.returncode == 1
+    assert "cannot be reached" in refused.stderr
+    done = shardman("promote-lord", "3", "--force", "--dsn", cluster.dsn(1))
+    assert done.returncode == 0, done.stderr
+    cluster.stop_lord(kill=True)
+    start_lord(cluster, 3)
+    until(lambda: follows(cluster, 3, (1, 4)))
+    row = "select status::text from shardman.cmd_log where id = %s"
+    until(lambda: cluster.value(3, row, (second,)) == "success")
+    assert owner(cluster, 1, "marks_2") == dest
+    # What had its primary there is taken over, by the new lord's shardlord.
+    until(
+        lambda: (
+            cluster.value(
+                1, "select count(*) from shardman.partitions where owner = 2 and prv is null"
+            )
+            == 0
+        )
+    )
+    assert cluster.value(1, "select count(*) from accounts") == 100
+
+
+def test_it_comes_back_and_is_refused(cluster: Cluster, bank: Bank) -> None:
+    cluster.start_node(2)
+    refused = shardman("lord", cluster.dsn(2))
+    assert refused.returncode == 1
+    assert "this database is worker 2 of cluster" in refused.stderr
+    until(lambda: follows(cluster, 3, (1, 2, 4)))
+    until(lambda: check(cluster.dsn(2), data=True) == [])
+    assert through(cluster, 2, "select shardman.set_zone(2, 'b')")[0] == "success"
