@@ -314,9 +314,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--every", type=float, default=6.0, help="seconds between two faults")
     parser.add_argument("--replevel", type=int, default=0, help="replicas of each partition")
+    parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of each table")
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.minutes} minutes", flush=True)
-    report = soak(args.minutes * 60, args.seed, args.workers, args.every, args.replevel)
+    report = soak(
+        args.minutes * 60, args.seed, args.workers, args.every, args.replevel, args.partitions
+    )
     print("\n".join(report.lines()))
     return 1 if report.wrong else 0
 
