@@ -52,6 +52,8 @@ RETRY_S = 0.5
 
 #: Commands that clients' writes wait for: they go before all others.
 URGENT = (Failover, SuspendReplicas)
+#: How long the end of one is waited for before it is looked again whether it is still needed.
+URGENT_WAIT = "1 minute"
 
 
 class Tenure:
@@ -72,6 +74,8 @@ class Tenure:
         self.copies = Copies(sessions)
         self.followers = Followers(sessions)
         self._sweeping = asyncio.Lock()
+        #: What is done about leftovers just now.
+        self._sweep_work: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Recovers, then runs commands until cancelled or the tenure is over."""
@@ -106,12 +110,14 @@ class Tenure:
             for task, theirs in self.running.values():
                 if disturb(claims, theirs):
                     task.cancel()
+            if self._sweep_work is not None:
+                self._sweep_work.cancel()
             cur = await conn.execute(
                 "select shardman.accept_because(%s, %s, %s)", (command.name, opts, reason)
             )
             row = await cur.fetchone()
             assert row is not None
-            await conn.execute("select shardman.cmd_wait(%s)", (row[0],))
+            await conn.execute("select shardman.cmd_wait(%s, %s)", (row[0], URGENT_WAIT))
         finally:
             await conn.close()
 
@@ -150,7 +156,14 @@ class Tenure:
 
     async def _sweep(self) -> None:
         async with self._sweeping:
-            await sweep(self.runner, self.journal)
+            away = self.watch.silent() | self.reconciler.away
+            self._sweep_work = asyncio.create_task(sweep(self.runner, self.journal, away))
+            try:
+                await asyncio.wait({self._sweep_work})
+            finally:
+                self._sweep_work.cancel()
+            if not self._sweep_work.cancelled():
+                self._sweep_work.result()
 
     async def _begin_commands(self) -> None:
         while True:
@@ -175,6 +188,8 @@ class Tenure:
                 self.runner.children[cmd_id].cancel()
 
     async def _begin_next(self) -> None:
+        if self.runner.stopping:
+            return  # What is put back now is for the next shardlord.
         # One that was chosen a moment ago may not have marked itself as in progress yet.
         rows = [r for r in await self.journal.waiting() if r["id"] not in self.running]
         if not rows:
@@ -203,7 +218,8 @@ class Tenure:
 
     async def _execute(self, cmd_id: int, command: Command) -> None:
         # What an earlier command left half undone could stand in this one's way.
-        await self._sweep()
+        if not isinstance(command, URGENT):
+            await self._sweep()
         await self.runner.execute(cmd_id, command)
 
     def cancel_running(self) -> None:

@@ -177,6 +177,10 @@ class Journal:
         """Ended commands of which something remains to be undone or finished."""
         return await self._rows("leftovers")
 
+    async def supersede(self, cmd_id: int) -> None:
+        """Leaves to later commands what they have made again under the same name."""
+        await self._rows("supersede", id=cmd_id)
+
     async def to_undo(self, cmd_id: int) -> list[Recorded]:
         return [Recorded(**r) for r in await self._rows("undo_steps", id=cmd_id)]
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import AsyncConnection
 
 from shardman.commands.base import Command, Facts
@@ -29,9 +32,18 @@ class CommandRun:
         attempt: its number, from 1.
         runner: whose sessions and journal it uses.
         parent: the command that this one is a part of.
+        gone: nodes that are not tried; one that cannot be reached joins them. None: each is tried
+            each time.
     """
 
-    def __init__(self, cmd_id: int, attempt: int, runner: Runner, parent: int | None) -> None:
+    def __init__(
+        self,
+        cmd_id: int,
+        attempt: int,
+        runner: Runner,
+        parent: int | None,
+        gone: set[int] | None = None,
+    ) -> None:
         self.cmd_id = cmd_id
         self.attempt = attempt
         self.parent = parent
@@ -40,6 +52,8 @@ class CommandRun:
         self.memory: dict[str, Any] = {}
         self.sentences: list[str] = []
         self.fence = runner.fence
+        self.gone: frozenset[int] = frozenset(gone or ())
+        self._gone = gone
         self._runner = runner
         self._sessions = runner.sessions
         self._journal = runner.journal
@@ -61,7 +75,15 @@ class CommandRun:
     async def _open(self, node_id: int) -> Connection:
         if node_id == 0:
             return await self._sessions.lord()
-        return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
+        if self._gone is None:
+            return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
+        if node_id in self._gone:
+            raise psycopg.OperationalError(f"node {node_id} is away")
+        try:
+            return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
+        except psycopg.OperationalError:
+            self._gone.add(node_id)
+            raise
 
     async def extra(self, node_id: int) -> Connection:
         conn = await self._open(node_id)
@@ -106,6 +128,11 @@ class CommandRun:
     async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
         outcome = await self._runner.child(self.cmd_id, cmd_type, opts)
         return outcome.status, outcome.error
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        async with self._runner.turns.take([name]):
+            yield
 
     def say(self, sentence: str) -> None:
         if sentence not in self.sentences:

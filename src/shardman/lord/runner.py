@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import psycopg
 import structlog
 
-from shardman.commands.base import Command
+from shardman.commands.base import Claim, Command
 from shardman.commands.registry import read
 from shardman.errors import NodeGone, Refused
+from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.failures import sentence
 from shardman.lord.journal import Journal, LordLost, Recorded
 from shardman.lord.planner import make_plan
 from shardman.lord.run import CommandRun
 from shardman.lord.sessions import Sessions
+from shardman.lord.turns import Turns
 from shardman.model.plan import Plan, Step
-from shardman.steps.base import bind, bind_args
+from shardman.steps.base import Connection, bind, bind_args
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -51,6 +55,8 @@ class Runner:
         self.sessions = sessions
         self.journal = journal
         self.fence = asyncio.Lock()
+        #: Who works on a partition, or on the channel between two nodes.
+        self.turns = Turns()
         #: Commands that run as parts of others, by id: each can be cancelled by itself.
         self.children: dict[int, asyncio.Task[Outcome]] = {}
         #: Set when the shardlord is told to stop: what is interrupted then is begun anew by the next.
@@ -58,8 +64,10 @@ class Runner:
         #: Set when the tenure is over: nothing may be touched any more, the next one recovers.
         self.abandoned = False
 
-    def new_run(self, cmd_id: int, attempt: int, parent: int | None = None) -> CommandRun:
-        return CommandRun(cmd_id, attempt, self, parent)
+    def new_run(
+        self, cmd_id: int, attempt: int, parent: int | None = None, gone: set[int] | None = None
+    ) -> CommandRun:
+        return CommandRun(cmd_id, attempt, self, parent, gone)
 
     async def child(self, parent: int, cmd_type: str, opts: list[str | None]) -> Outcome:
         """Runs a command as a part of another one."""
@@ -82,8 +90,10 @@ class Runner:
         log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
         try:
             outcome = await self._attempt(command, run)
-            await self.journal.end(
-                cmd_id, outcome.status, outcome.error, " ".join(run.sentences) or None
+            await self._to_its_end(
+                self.journal.end(
+                    cmd_id, outcome.status, outcome.error, " ".join(run.sentences) or None
+                )
             )
         finally:
             await run.close()
@@ -91,7 +101,15 @@ class Runner:
         return outcome
 
     async def _attempt(self, command: Command, run: CommandRun) -> Outcome:
+        async with AsyncExitStack() as held:
+            return await self._attempt_holding(held, command, run)
+
+    async def _attempt_holding(
+        self, held: AsyncExitStack, command: Command, run: CommandRun
+    ) -> Outcome:
         try:
+            claims = command.claims(await read_cluster(await run.node(0)))
+            await held.enter_async_context(self.turns.take(parts_claimed(claims)))
             plan = await make_plan(command, run)
             await self.journal.store(run.cmd_id, run.attempt, plan)
             for warning in plan.warnings:
@@ -99,7 +117,8 @@ class Runner:
             await self._prepare(plan, run)
             if not plan.switch:
                 return await self._finish(plan, run)
-            await self._switch(plan, run)
+            # Cancelled inside its commit it would be undone although it has happened.
+            await self._to_its_end(self._switch(plan, run))
         except TENURE_OVER:
             raise
         except (Exception, asyncio.CancelledError) as error:
@@ -115,7 +134,7 @@ class Runner:
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
-                if self.abandoned or task.done():
+                if self.abandoned or task.cancelled():
                     task.cancel()
                     raise
 
@@ -126,21 +145,30 @@ class Runner:
             await self.journal.end_step(run.cmd_id, run.attempt, n, "done")
 
     async def _switch(self, plan: Plan, run: CommandRun) -> None:
-        """The point of no return: one transaction in the lord's database."""
-        if not plan.switch:
-            return
+        """The point of no return: one transaction in the lord's database.
+
+        Raises:
+            LordLost: the connection was lost, so nobody here knows whether it happened; the next tenure
+                reads it in the journal.
+        """
         conn = await run.node(0)
-        async with conn.transaction():
-            cur = await conn.execute(
-                self.journal.sql("switch"), {"id": run.cmd_id, "epoch": run.epoch}
-            )
-            if cur.rowcount == 0:
-                raise Canceled
-            for step in plan.switch:
-                await bind(step).do(run)
-            await conn.execute(
-                self.journal.sql("switch_steps"), {"id": run.cmd_id, "attempt": run.attempt}
-            )
+        try:
+            async with conn.transaction():
+                await self._decide(conn, plan, run)
+        except psycopg.OperationalError as error:
+            if conn.closed or conn.broken:
+                raise LordLost(str(error)) from error
+            raise
+
+    async def _decide(self, conn: Connection, plan: Plan, run: CommandRun) -> None:
+        cur = await conn.execute(self.journal.sql("switch"), {"id": run.cmd_id, "epoch": run.epoch})
+        if cur.rowcount == 0:
+            raise Canceled
+        for step in plan.switch:
+            await bind(step).do(run)
+        await conn.execute(
+            self.journal.sql("switch_steps"), {"id": run.cmd_id, "attempt": run.attempt}
+        )
 
     async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
         if plan.switch:
@@ -157,7 +185,7 @@ class Runner:
         self, run: CommandRun, steps: Sequence[Recorded], total: int | None = None
     ) -> list[str]:
         """Runs finish steps; those behind one that failed on a node wait with it for the janitor."""
-        sick: set[int] = set()
+        sick = set(run.gone)
         said: list[str] = []
         for step in steps:
             where = nodes_of(step.args.items())
@@ -194,15 +222,20 @@ class Runner:
             log.error("internal error", cmd=run.cmd_id, exc_info=error)
         return Outcome("failed", reason)
 
-    async def undo(self, cmd_id: int) -> bool:
+    async def undo(self, cmd_id: int, away: Iterable[int] = ()) -> bool:
         """Undoes all that a command has begun, the newest first.
+
+        Args:
+            away: nodes that are not even tried. One that cannot be reached is not tried twice.
 
         Returns:
             Whether nothing remains. What fails stays in the journal for the janitor.
         """
         clean = True
+        gone = set(away)
+        await self.journal.supersede(cmd_id)
         for step in await self.journal.to_undo(cmd_id):
-            run = self.new_run(cmd_id, step.attempt)
+            run = self.new_run(cmd_id, step.attempt, gone=gone)
             try:
                 await bind_args(step.kind, step.args).undo(run)
             except TENURE_OVER:
@@ -219,6 +252,11 @@ class Runner:
             finally:
                 await run.close()
         return clean
+
+
+def parts_claimed(claims: Iterable[Claim]) -> set[str]:
+    """The names under which `Runner.turns` knows the partitions that a command claims for itself."""
+    return {c.name for c in claims if c.name.startswith("part ") and not c.shared}
 
 
 def _numbered(plan: Plan, phase: str) -> list[tuple[int, Step]]:

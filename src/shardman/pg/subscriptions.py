@@ -36,6 +36,22 @@ async def tables(conn: AsyncConnection[Any], name: str) -> list[str]:
     return [row[0] for row in await cur.fetchall()]
 
 
+async def feeding(conn: AsyncConnection[Any], table: str) -> str | None:
+    """The subscriptions that write to a table, for a person to read; None when there are none.
+
+    Args:
+        table: as the metadata writes names.
+    """
+    cur = await conn.execute(
+        "select string_agg(s.subname, ', ') from pg_subscription_rel r"
+        " join pg_subscription s on s.oid = r.srsubid"
+        " where r.srrelid = shardman.find_relation(%s)",
+        (table,),
+    )
+    row = await cur.fetchone()
+    return row[0] if row else None
+
+
 async def create(conn: AsyncConnection[Any], name: str, conninfo: str, publication: str) -> bool:
     """Subscribes to a publication through the slot of the subscription's own name, which exists
     already, from the slot's position on.

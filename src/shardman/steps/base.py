@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection
@@ -47,6 +48,10 @@ class Run(Protocol):
 
     async def conninfo(self, node_id: int) -> str:
         """How the lord reaches a node, password included; never to be logged."""
+        ...
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Keeps other tasks of the shardlord from what has this name, after waiting for them."""
         ...
 
     async def progress(

@@ -8,7 +8,6 @@ inside a fence. No subscription is altered while locks are held.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -20,7 +19,7 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.copy import behind_writers
 from shardman.steps.fence import drain
-from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.locks import Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.replication import catch_up, wait_streaming
 
 #: How long a channel may take to confirm that nothing more comes for a table.
@@ -75,6 +74,10 @@ class Channel:
     dest: int
 
     async def do(self, run: Run) -> None:
+        async with run.turn(f"channel {self.src} {self.dest}"):
+            await self._make(run)
+
+    async def _make(self, run: Run) -> None:
         name = names.channel(run.cluster_id, self.src, self.dest)
         source, dest = await run.node(self.src), await run.node(self.dest)
         await publications.ensure_empty(source, name)
@@ -106,12 +109,13 @@ async def in_use(run: Run, src: int, dest: int) -> bool:
 async def end_unused(run: Run, src: int, dest: int) -> None:
     """Drops the channel between two nodes unless it carries a table, or is about to."""
     name = names.channel(run.cluster_id, src, dest)
-    source = await run.node(src)
-    if await published(source, name) or await in_use(run, src, dest):
-        return
-    await subscriptions.drop(await run.node(dest), name)
-    await slots.drop(source, name)
-    await publications.drop(source, name)
+    async with run.turn(f"channel {src} {dest}"):
+        source = await run.node(src)
+        if await published(source, name) or await in_use(run, src, dest):
+            return
+        await subscriptions.drop(await run.node(dest), name)
+        await slots.drop(source, name)
+        await publications.drop(source, name)
 
 
 @step("await_channel")
@@ -157,17 +161,24 @@ class Standbys:
     also: list[int]
 
     async def do(self, run: Run) -> None:
-        await set_standbys(run, self.node, self.also)
+        await set_standbys(run, self.node)
 
     async def undo(self, run: Run) -> None:
-        await set_standbys(run, self.node, [])
+        await set_standbys(run, self.node, besides=run.cmd_id)
 
 
-async def set_standbys(run: Run, node: int, also: list[int]) -> None:
-    """Lets commits on a node wait for the synchronous replicas of the metadata, and for more."""
-    more = [names.channel(run.cluster_id, node, dest) for dest in also]
-    wanted = await value(await run.node(0), "select shardman.synchronous_channels(%s)", node)
-    await standbys.set_list(await run.node(node), run.cluster_id, sorted({*wanted, *more}))
+async def set_standbys(run: Run, node: int, besides: int | None = None) -> None:
+    """Lets commits on a node wait for the synchronous replicas of the metadata, and for those that
+    running commands are about to make.
+
+    Args:
+        besides: a command that gives its own up.
+    """
+    async with run.turn(f"standbys {node}"):
+        wanted = await value(
+            await run.node(0), "select shardman.synchronous_channels(%s, %s)", node, besides
+        )
+        await standbys.set_list(await run.node(node), run.cluster_id, list(wanted))
 
 
 @step("register")
@@ -192,8 +203,11 @@ class Register:
 
 
 async def leave(run: Run, part: str, src: int, dest: int) -> None:
-    """Takes a partition out of a channel; afterwards nothing more comes for its table on dest."""
+    """Takes a partition out of a channel; afterwards nothing more comes for its table on dest. One that
+    belongs there, for a later command has brought it back, stays."""
     name = names.channel(run.cluster_id, src, dest)
+    if await value(await run.node(0), "select shardman.follows(%s, %s, %s)", part, src, dest):
+        return
     source = await run.node(src)
     await unpublish(source, name, await data_table(source, part))
     await quiet(source, name)
@@ -232,28 +246,24 @@ class JoinChannel:
     async def do(self, run: Run) -> None:
         source, emitter = await run.node(self.src), await run.extra(self.src)
         stream = names.move_stream(run.cluster_id, run.cmd_id)
-        for timeout_ms, pause in patience():
+
+        async def attempt(deadline: Deadline) -> None:
             await catch_up(run, emitter, stream)
-            try:
-                async with run.fence:
-                    await self._hand_over(run, source, emitter, timeout_ms)
-                break
-            except Busy as busy:
-                await run.waits_for(str(busy))
-                await asyncio.sleep(pause)
-        await run.waits_for(None)
+            async with run.fence:
+                await self._hand_over(run, source, emitter, deadline)
+
+        await patiently(run, attempt)
 
     async def _hand_over(
-        self, run: Run, source: Connection, emitter: Connection, timeout_ms: int
+        self, run: Run, source: Connection, emitter: Connection, deadline: Deadline
     ) -> None:
         stream = names.move_stream(run.cluster_id, run.cmd_id)
         channel = names.channel(run.cluster_id, self.src, self.dest)
         data = await data_table(source, self.part)
         table = await need_relation(source, data)
         async with rolled_back(source):
-            await begin_locked(source, [self.part, data], "share", timeout_ms, self.src)
-            await drain(emitter, stream)
-            await drain(emitter, channel)
+            await begin_locked(source, [self.part, data], "share", deadline, self.src)
+            await drain(emitter, [stream, channel])
             await publications.remove(source, channel, table)
             await publications.add(source, channel, table)
             await publications.remove(source, stream, table)

@@ -11,8 +11,8 @@ undoing takes away nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,12 +24,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from shardman import names
-from shardman.errors import Temporary, UserError
+from shardman.errors import UserError
 from shardman.model.plan import Json
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, value
 from shardman.steps.catalog import relation as find
-from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.locks import begin_locked, patiently, rolled_back
 from shardman.tasks import all_of
 
 #: Sessions that copy, build or compare side by side.
@@ -43,8 +43,8 @@ LONGER_S = 0.001
 MAX_ROUNDS = 500
 #: A table that is truncated or rewritten under our hands is copied anew this often.
 MAX_COPIES = 5
-#: Tries for a lock when something is taken back; the janitor comes again.
-UNDO_TRIES = 12
+#: How long a lock is waited for when something is taken back; the janitor comes again.
+UNDO_S = 15.0
 
 _Work = Callable[[Connection, Any], Awaitable[None]]
 
@@ -54,27 +54,21 @@ class Rewritten(Exception):
 
 
 async def lock_patiently(
-    run: Run, conn: Connection, node: int, table: str, mode: str, tries: int | None = None
+    run: Run, conn: Connection, node: int, table: str, mode: str, limit_s: float = math.inf
 ) -> None:
     """Opens a transaction that holds a lock on a table, saying for whom it waits meanwhile.
 
     Raises:
-        Temporary: it could not be had in so many tries.
+        Temporary: it could not be had for so long.
     """
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         # An autovacuum gives way to whom it blocks for longer than this.
         await conn.execute("set deadlock_timeout = '10ms'")
-    for number, (timeout_ms, pause) in enumerate(patience(), start=1):
-        try:
-            await begin_locked(conn, [table], mode, timeout_ms, node)
-        except Busy as busy:
-            if tries is not None and number >= tries:
-                raise Temporary(f"{table} is locked by {busy}") from None
-            await run.waits_for(str(busy))
-            await asyncio.sleep(pause)
-        else:
-            break
-    await run.waits_for(None)
+    await patiently(
+        run,
+        lambda deadline: begin_locked(conn, [table], mode, deadline, node),
+        limit_s=limit_s,
+    )
 
 
 async def for_each(conns: Sequence[Connection], items: Sequence[Any], work: _Work) -> None:
@@ -152,7 +146,7 @@ async def stop_log(run: Run, node: int) -> None:
         await conn.execute("select shardman.stop_conversion_log(%s)", (run.cmd_id,))
         return
     async with rolled_back(conn):
-        await lock_patiently(run, conn, node, table, "access exclusive", UNDO_TRIES)
+        await lock_patiently(run, conn, node, table, "access exclusive", UNDO_S)
         await conn.execute("select shardman.stop_conversion_log(%s)", (run.cmd_id,))
         await conn.execute("commit")
 

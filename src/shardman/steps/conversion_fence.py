@@ -11,7 +11,6 @@ older than the copy would see an empty table; the fence gives way to such ones a
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from shardman.steps.conversion import (
     parts_of,
     stop_log,
 )
-from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.locks import Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.moves import RunMoves
 
 _Work = Callable[[Connection], Awaitable[None]]
@@ -48,28 +47,32 @@ async def _fence(run: Run, target: Conversion, before: _Work, under_lock: _Work)
         under_lock: makes the shadow equal to the table.
     """
     conn = await run.node(target.node)
-    for tries, (timeout_ms, pause) in enumerate(patience(), start=1):
+    run.memory["tries"] = 0
+
+    async def attempt(deadline: Deadline) -> None:
         state = await _state(conn, target)
         await _still_the_same(conn, target)
         await before(conn)
-        try:
-            async with run.fence:
-                run.memory |= {"fence_begun": time.monotonic(), "tries": tries}
-                await _prepare(run, conn, target, timeout_ms, state, under_lock)
-            break
-        except Busy as busy:
-            await run.waits_for(str(busy))
-            await asyncio.sleep(pause)
-    await run.waits_for(None)
+        async with run.fence:
+            run.memory["fence_begun"] = time.monotonic()
+            run.memory["tries"] += 1
+            await _prepare(run, conn, target, deadline, state, under_lock)
+
+    await patiently(run, attempt)
 
 
 async def _prepare(
-    run: Run, conn: Connection, target: Conversion, timeout_ms: int, state: str, under_lock: _Work
+    run: Run,
+    conn: Connection,
+    target: Conversion,
+    deadline: Deadline,
+    state: str,
+    under_lock: _Work,
 ) -> None:
     """Raises Busy when the lock could not be had in time or somebody's snapshot is too old."""
     gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, target.node)
     async with rolled_back(conn):
-        await begin_locked(conn, [target.relation], "access exclusive", timeout_ms, target.node)
+        await begin_locked(conn, [target.relation], "access exclusive", deadline, target.node)
         if whom := await _old_snapshots(run, conn):
             raise Busy(f"{whom} on node {target.node}, whose snapshot is older than the partitions")
         try:

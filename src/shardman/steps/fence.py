@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from psycopg import sql
@@ -25,28 +25,30 @@ from shardman.pg import publications
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.convergence import end_prepared
-from shardman.steps.locks import Busy, begin_locked, patience, rolled_back
+from shardman.steps.locks import Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.replication import catch_up
 from shardman.tasks import all_of
 
-#: The stream must be empty within this, or the fence gives way.
+#: All streams must be empty within this, or the fence gives way.
 CONFIRM_TIMEOUT_MS = 400
 
 
-async def drain(emitter: Connection, slot: str) -> None:
-    """Waits until the slot's subscriber has confirmed everything that was written before.
+async def drain(emitter: Connection, slots: Iterable[str]) -> None:
+    """Waits until the subscribers of these slots have confirmed everything that was written before.
 
     Raises:
-        Busy: it has not in time.
+        Busy: they have not in time.
     """
-    await emitter.execute("select shardman.emit()")
-    if not await value(
-        emitter,
-        "select shardman.await_confirmed(%s, pg_current_wal_insert_lsn(), %s)",
-        slot,
-        CONFIRM_TIMEOUT_MS,
-    ):
-        raise Busy("the destination to confirm the last writes")
+    deadline = Deadline(CONFIRM_TIMEOUT_MS)
+    for slot in slots:
+        await emitter.execute("select shardman.emit()")
+        if not await value(
+            emitter,
+            "select shardman.await_confirmed(%s, pg_current_wal_insert_lsn(), %s)",
+            slot,
+            deadline.left_ms(),
+        ):
+            raise Busy("the destination to confirm the last writes")
 
 
 @step("verify_copy")
@@ -66,16 +68,13 @@ class VerifyCopy:
         source, dest = await run.extra(self.src), await run.extra(self.dest)
         emitter = await run.node(self.src)
         name = await data_table(emitter, self.part)
-        for timeout_ms, pause in patience():
+
+        async def attempt(deadline: Deadline) -> None:
             await catch_up(run, emitter, names.move_stream(run.cluster_id, run.cmd_id))
-            try:
-                async with run.fence:
-                    await self._snapshots(run, source, dest, emitter, name, timeout_ms)
-                break
-            except Busy as busy:
-                await run.waits_for(str(busy))
-                await asyncio.sleep(pause)
-        await run.waits_for(None)
+            async with run.fence:
+                await self._snapshots(run, source, dest, emitter, name, deadline)
+
+        await patiently(run, attempt)
         here, there = await all_of(_content(source, name), _content(dest, name))
         await source.close()
         await dest.close()
@@ -94,13 +93,13 @@ class VerifyCopy:
         dest: Connection,
         emitter: Connection,
         name: str,
-        timeout_ms: int,
+        deadline: Deadline,
     ) -> None:
         holder = await run.extra(self.src)
         try:
             async with rolled_back(holder), rolled_back(source), rolled_back(dest):
-                await begin_locked(holder, [name], "share", timeout_ms, self.src)
-                await drain(emitter, names.move_stream(run.cluster_id, run.cmd_id))
+                await begin_locked(holder, [name], "share", deadline, self.src)
+                await drain(emitter, [names.move_stream(run.cluster_id, run.cmd_id)])
                 for conn in (source, dest):
                     await conn.execute("begin isolation level repeatable read, read only")
                     await conn.execute("select 1")
@@ -143,32 +142,40 @@ class FenceMove:
         source, dest = await run.node(self.src), await run.node(self.dest)
         emitter = await run.extra(self.src)
         tries = 0
-        for timeout_ms, pause in patience():
+
+        async def attempt(deadline: Deadline) -> float:
+            nonlocal tries
             tries += 1
             for stream in self._streams(run):
                 await catch_up(run, emitter, stream)
-            try:
-                async with run.fence:
-                    begun = time.monotonic()
-                    await self._up(run, source, dest, emitter, timeout_ms)
-                break
-            except Busy as busy:
-                await end_prepared(run, self.src, "rollback")
-                await end_prepared(run, self.dest, "rollback")
-                await run.waits_for(str(busy))
-                await asyncio.sleep(pause)
-        run.memory["fence_begun"] = begun
+            async with run.fence:
+                begun = time.monotonic()
+                try:
+                    await self._up(run, source, dest, emitter, deadline)
+                except Busy:
+                    await end_prepared(run, self.src, "rollback")
+                    await end_prepared(run, self.dest, "rollback")
+                    raise
+            return begun
+
+        run.memory["fence_begun"] = await patiently(run, attempt)
         run.memory["tries"] = tries
 
     async def _up(
-        self, run: Run, source: Connection, dest: Connection, emitter: Connection, timeout_ms: int
+        self,
+        run: Run,
+        source: Connection,
+        dest: Connection,
+        emitter: Connection,
+        deadline: Deadline,
     ) -> None:
         data = await data_table(source, self.part)
         async with rolled_back(source), rolled_back(dest):
-            await begin_locked(dest, [self.part], "access exclusive", timeout_ms, self.dest)
-            await begin_locked(source, [self.part, data], "access exclusive", timeout_ms, self.src)
+            await begin_locked(dest, [self.part], "access exclusive", deadline, self.dest)
+            await begin_locked(source, [self.part, data], "access exclusive", deadline, self.src)
             whom, _ = await all_of(
-                value(dest, "select shardman.old_snapshots()"), self._drain(run, emitter)
+                value(dest, "select shardman.old_snapshots()"),
+                drain(emitter, self._streams(run)),
             )
             if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
@@ -185,10 +192,6 @@ class FenceMove:
         """What must be empty before the switch."""
         own = [] if self.keep else [names.move_stream(run.cluster_id, run.cmd_id)]
         return [*own, *(names.channel(run.cluster_id, self.src, node) for node in self.old_links)]
-
-    async def _drain(self, run: Run, emitter: Connection) -> None:
-        for stream in self._streams(run):
-            await drain(emitter, stream)
 
     async def _out(self, run: Run, source: Connection, data: str) -> None:
         for node in self.old_links:

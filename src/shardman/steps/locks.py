@@ -9,27 +9,56 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
+from shardman.errors import Temporary
 from shardman.steps.base import Connection, Run
 from shardman.steps.catalog import value
 
-#: lock_timeout of one try after the other, in ms. Short first: most transactions are.
+T = TypeVar("T")
+
+#: How long one try after the other may wait for all its locks, in ms. Short first: most transactions are.
 LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
+#: Pauses between them, in s.
+PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+#: The longest pause of those for whom clients wait.
+SHORT_PAUSE_S = 0.2
+#: How long a step after a switch tries before it leaves the rest for later.
+LIMIT_S = 5.0
 
 
 class Busy(Exception):
     """A lock could not be had in time, or the stream did not empty; whom we wait for."""
 
 
-def patience() -> Iterator[tuple[int, float]]:
-    """lock_timeout in ms and pause in s of one try after the other."""
-    pauses = itertools.chain((0.05, 0.1, 0.2, 0.5, 1.0), itertools.repeat(2.0))
+class Deadline:
+    """When whatever a try waits for must be there, all together.
+
+    Args:
+        ms: milliseconds from now.
+    """
+
+    def __init__(self, ms: int) -> None:
+        self._until = time.monotonic() + ms / 1000
+
+    def left_ms(self) -> int:
+        """Milliseconds until then, at least one: zero would be no limit for PostgreSQL."""
+        return max(1, round((self._until - time.monotonic()) * 1000))
+
+
+def _patience() -> Iterator[tuple[int, float]]:
+    """Milliseconds for locks, and the pause in seconds after it, of one try after the other."""
     timeouts = itertools.chain(LOCK_TIMEOUTS_MS, itertools.repeat(LOCK_TIMEOUTS_MS[-1]))
+    pauses = itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
     return zip(timeouts, pauses, strict=False)
 
 
@@ -45,19 +74,21 @@ async def rolled_back(conn: Connection) -> AsyncIterator[None]:
 
 
 async def begin_locked(
-    conn: Connection, tables: list[str], mode: str, timeout_ms: int, node: int
+    conn: Connection, tables: list[str], mode: str, deadline: Deadline, node: int
 ) -> None:
     """Opens a transaction that holds locks on tables, taken in this order.
 
     Args:
-        timeout_ms: how long each lock may be waited for.
+        deadline: of all the locks.
 
     Raises:
         Busy: with whom we waited for; the transaction is rolled back.
     """
     await conn.execute("begin")
     try:
-        await conn.execute("select shardman.lock_tables(%s, %s, %s)", (tables, mode, timeout_ms))
+        await conn.execute(
+            "select shardman.lock_tables(%s, %s, %s)", (tables, mode, deadline.left_ms())
+        )
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         await conn.execute("rollback")
         whom = await value(conn, "select shardman.holders(%s)", tables)
@@ -68,7 +99,7 @@ async def lock_against(
     conn: Connection,
     other: Connection,
     tables: list[str],
-    timeout_ms: int,
+    deadline: Deadline,
     node: int,
     clear: sql.SQL | sql.Composed,
 ) -> None:
@@ -91,28 +122,63 @@ async def lock_against(
 
     task = asyncio.create_task(clearing())
     try:
-        await begin_locked(conn, tables, "access exclusive", timeout_ms, node)
+        await begin_locked(conn, tables, "access exclusive", deadline, node)
     finally:
         task.cancel()
         await asyncio.wait({task})
 
 
+async def patiently(
+    run: Run,
+    attempt: Callable[[Deadline], Awaitable[T]],
+    *,
+    limit_s: float = math.inf,
+    longest_pause_s: float = math.inf,
+) -> T:
+    """Tries until what is wanted is not `Busy`, saying for whom it waits.
+
+    Args:
+        attempt: one try; gets until when it may wait for locks.
+        limit_s: afterwards it is given up. Steps that come after a switch have a limit: others wait for
+            them, and they are tried again later.
+
+    Raises:
+        Temporary: given up.
+    """
+    until = time.monotonic() + limit_s
+    for timeout_ms, pause in _patience():
+        try:
+            found = await attempt(Deadline(timeout_ms))
+            break
+        except Busy as busy:
+            if time.monotonic() > until:
+                raise Temporary(f"waited in vain for {busy}") from None
+            await run.waits_for(str(busy))
+            await asyncio.sleep(min(pause, longest_pause_s))
+    await run.waits_for(None)
+    return found
+
+
 async def execute_patiently(
-    run: Run, conn: Connection, node: int, table: str, statement: sql.SQL | sql.Composed
+    run: Run,
+    conn: Connection,
+    node: int,
+    table: str,
+    statement: sql.SQL | sql.Composed,
+    *,
+    limit_s: float = math.inf,
 ) -> None:
     """Runs one statement that needs a table for itself, in a transaction of its own.
 
     Args:
         table: as the metadata writes it; locked in ACCESS EXCLUSIVE mode before.
+        limit_s: as of `patiently`.
     """
-    for timeout_ms, pause in patience():
-        try:
-            async with rolled_back(conn):
-                await begin_locked(conn, [table], "access exclusive", timeout_ms, node)
-                await conn.execute(statement)
-                await conn.execute("commit")
-            break
-        except Busy as busy:
-            await run.waits_for(str(busy))
-            await asyncio.sleep(pause)
-    await run.waits_for(None)
+
+    async def attempt(deadline: Deadline) -> None:
+        async with rolled_back(conn):
+            await begin_locked(conn, [table], "access exclusive", deadline, node)
+            await conn.execute(statement)
+            await conn.execute("commit")
+
+    await patiently(run, attempt, limit_s=limit_s)

@@ -18,7 +18,7 @@ from shardman.pg.schema import install, remove
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
 from shardman.steps.copy import export_patiently
-from shardman.steps.locks import patience
+from shardman.steps.locks import Busy, Deadline, patiently
 from shardman.steps.node_check import at_all_nodes
 
 #: Locks held by the application can delay the routes on a new node; so often is it tried again.
@@ -87,22 +87,22 @@ async def _forget(run: Run, conn: Connection, node: int) -> list[str]:
     Returns:
         The tables with rows, which have other names now.
     """
-    for timeout_ms, pause in patience():
+
+    async def attempt(deadline: Deadline) -> list[str]:
         try:
             async with conn.transaction():
                 await conn.execute(
-                    sql.SQL("set local lock_timeout = {}").format(sql.Literal(timeout_ms))
+                    sql.SQL("set local lock_timeout = {}").format(sql.Literal(deadline.left_ms()))
                 )
                 aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id)
                 await conn.execute("select shardman.drop_routes()")
                 await conn.execute("select shardman.take_back()")
                 await remove(conn)
-            break
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            await run.waits_for(f"clients that use sharded tables on node {node}")
-            await asyncio.sleep(pause)
-    await run.waits_for(None)
-    return list(aside or [])
+            raise Busy(f"clients that use sharded tables on node {node}") from None
+        return list(aside or [])
+
+    return await patiently(run, attempt)
 
 
 @step("node_schema")

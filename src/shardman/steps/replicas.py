@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import UserError
+from shardman.errors import Temporary, UserError
 from shardman.pg import subscriptions
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
-from shardman.steps.locks import execute_patiently
+from shardman.steps.locks import LIMIT_S, execute_patiently
 
 
 @step("read_only")
@@ -35,16 +35,26 @@ class ReadOnly:
             await conn.execute("select shardman.make_writable(%s)", (name,))
 
 
-async def drop_detached(conn: Connection, part: str) -> None:
-    """Drops a partition's data table unless it is a primary's, or not ours."""
+async def drop_detached(run: Run, conn: Connection, node: int, part: str) -> None:
+    """Drops a partition's data table unless it is a primary's, or not ours.
+
+    Raises:
+        Temporary: rows may still come for it, or somebody holds it.
+    """
     name = await data_table(conn, part)
     table = await relation(conn, name)
     if (
-        table is not None
-        and not await is_attached(conn, name)
-        and await value(conn, "select shardman.is_data_table(%s)", name)
+        table is None
+        or await is_attached(conn, name)
+        or not await value(conn, "select shardman.is_data_table(%s)", name)
     ):
-        await conn.execute(sql.SQL("drop table {}").format(table))
+        return
+    # A row that came for a table that is gone would stop the stream of all others.
+    if feeding := await subscriptions.feeding(conn, name):
+        raise Temporary(f"{name} on node {node} still belongs to {feeding}")
+    await execute_patiently(
+        run, conn, node, name, sql.SQL("drop table {}").format(table), limit_s=LIMIT_S
+    )
 
 
 @step("drop_replica")
@@ -57,6 +67,8 @@ class DropReplica:
     primary: int
 
     async def do(self, run: Run) -> None:
+        if await value(await run.node(0), "select shardman.has_copy(%s, %s)", self.part, self.node):
+            return  # A later command has made one again.
         conn = await run.node(self.node)
         name = await data_table(conn, self.part)
         table = await relation(conn, name)
@@ -75,7 +87,9 @@ class DropReplica:
                 f"{name} on node {self.node} still belongs to {channel}",
                 'See what "shardman check" says',
             )
-        await execute_patiently(run, conn, self.node, name, sql.SQL("drop table {}").format(table))
+        await execute_patiently(
+            run, conn, self.node, name, sql.SQL("drop table {}").format(table), limit_s=LIMIT_S
+        )
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from shardman import names
 from shardman.errors import Temporary, UserError
-from shardman.pg import slots
+from shardman.pg import slots, subscriptions
 from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
@@ -41,14 +41,7 @@ class CheckResync:
                 f"{name} on node {self.dest} is still in use as a primary",
                 "Wait until the node has caught up with the metadata, see shardman.drift there",
             )
-        feeding = await value(
-            dest,
-            "select string_agg(s.subname, ', ') from pg_subscription_rel r"
-            " join pg_subscription s on s.oid = r.srsubid"
-            " where r.srrelid = shardman.find_relation(%s)",
-            name,
-        )
-        if feeding:
+        if feeding := await subscriptions.feeding(dest, name):
             raise Temporary(f"{name} on node {self.dest} still belongs to {feeding}")
 
     async def undo(self, run: Run) -> None:

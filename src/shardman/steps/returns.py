@@ -3,7 +3,6 @@ from and to it."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -15,7 +14,14 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, value
 from shardman.steps.channels import in_use, leave, set_standbys
 from shardman.steps.convergence import await_metadata
-from shardman.steps.locks import Busy, lock_against, patience, rolled_back
+from shardman.steps.locks import (
+    LIMIT_S,
+    SHORT_PAUSE_S,
+    Deadline,
+    lock_against,
+    patiently,
+    rolled_back,
+)
 from shardman.steps.replicas import drop_detached
 
 #: How long a node that is back may take to know the metadata of now.
@@ -40,8 +46,7 @@ class RetireChannel:
     async def do(self, run: Run) -> None:
         name = names.channel(run.cluster_id, self.of, self.node)
         conn = await run.node(self.node)
-        if not await in_use(run, self.of, self.node):
-            await subscriptions.drop(conn, name)
+        if await _drop_subscriber(run, conn, self.of, self.node):
             return
         # While the old primaries are in use there, the stream would let writes to them be acknowledged.
         source = await run.node(self.of)
@@ -65,8 +70,7 @@ class DropPublisher:
     to: int
 
     async def do(self, run: Run) -> None:
-        if not await in_use(run, self.node, self.to):
-            await _drop_publisher(run, await run.node(self.node), self.node, self.to)
+        await _drop_publisher(run, await run.node(self.node), self.node, self.to)
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""
@@ -74,8 +78,19 @@ class DropPublisher:
 
 async def _drop_publisher(run: Run, conn: Connection, node: int, to: int) -> None:
     name = names.channel(run.cluster_id, node, to)
-    await slots.drop(conn, name)
-    await publications.drop(conn, name)
+    async with run.turn(f"channel {node} {to}"):
+        if not await in_use(run, node, to):
+            await slots.drop(conn, name)
+            await publications.drop(conn, name)
+
+
+async def _drop_subscriber(run: Run, conn: Connection, of: int, node: int) -> bool:
+    """Drops a node's subscription to a channel, unless that is needed; whether it is not."""
+    async with run.turn(f"channel {of} {node}"):
+        if await in_use(run, of, node):
+            return False
+        await subscriptions.drop(conn, names.channel(run.cluster_id, of, node))
+        return True
 
 
 @step("returned")
@@ -106,8 +121,11 @@ class Returned:
         aside = [name for part in self.promoted if (name := await self._aside(run, conn, part))]
         await self._drop_channels(run, conn)
         for part in self.replicas:
-            await drop_detached(conn, part)
-        await set_standbys(run, self.node, [])
+            if not await value(
+                await run.node(0), "select shardman.has_copy(%s, %s)", part, self.node
+            ):
+                await drop_detached(run, conn, self.node, part)
+        await set_standbys(run, self.node)
         if aside:
             run.say(f"Set aside on node {self.node}: {', '.join(aside)}.")
 
@@ -118,32 +136,30 @@ class Returned:
 
     async def _drop_channels(self, run: Run, conn: Connection) -> None:
         for publisher in self.publishers:
-            if not await in_use(run, publisher, self.node):
-                name = names.channel(run.cluster_id, publisher, self.node)
-                await subscriptions.drop(conn, name)
+            await _drop_subscriber(run, conn, publisher, self.node)
         for subscriber in self.subscribers:
-            if not await in_use(run, self.node, subscriber):
-                await _drop_publisher(run, conn, self.node, subscriber)
+            await _drop_publisher(run, conn, self.node, subscriber)
 
     async def _aside(self, run: Run, conn: Connection, part: str) -> str | None:
         data = await data_table(conn, part)
         if not await is_attached(conn, data):
             return None
+        if await value(await run.node(0), "select shardman.has_primary(%s, %s)", part, self.node):
+            return None  # It has come back here by a later command.
         other = await run.extra(self.node)
         clear = sql.SQL("select shardman.end_waiting_commits()")
-        for timeout_ms, pause in patience():
-            try:
-                async with rolled_back(conn):
-                    await lock_against(conn, other, [part, data], timeout_ms, self.node, clear)
-                    aside = await self._rename(run, conn, part)
-                    await conn.execute("commit")
-                break
-            except Busy as busy:
-                await run.waits_for(str(busy))
-                await asyncio.sleep(min(pause, 0.2))
-        await run.waits_for(None)
-        await other.close()
-        return aside
+
+        async def attempt(deadline: Deadline) -> str:
+            async with rolled_back(conn):
+                await lock_against(conn, other, [part, data], deadline, self.node, clear)
+                aside = await self._rename(run, conn, part)
+                await conn.execute("commit")
+            return aside
+
+        try:
+            return await patiently(run, attempt, limit_s=LIMIT_S, longest_pause_s=SHORT_PAUSE_S)
+        finally:
+            await other.close()
 
     async def _rename(self, run: Run, conn: Connection, part: str) -> str:
         aside = names.set_aside(part, run.cmd_id)

@@ -31,7 +31,7 @@ class DataTable:
     async def undo(self, run: Run) -> None:
         # Attached, it is somebody's primary; ours never was, because the fence is undone before. One
         # that was there before us is found by `CheckMove`; one that came in between has no such check.
-        await drop_detached(await run.node(self.node), self.part)
+        await drop_detached(run, await run.node(self.node), self.node, self.part)
 
 
 @step("data_indexes")
@@ -75,7 +75,12 @@ class ReplicaIdentity:
         await self._set(run, "full")
 
     async def undo(self, run: Run) -> None:
-        await self._set(run, self.former)
+        conn = await run.node(self.node)
+        # What is published needs it: without it the application's updates would fail.
+        if not await value(
+            conn, "select shardman.is_published(shardman.data_table(%s))", self.part
+        ):
+            await self._set(run, self.former)
 
     async def _set(self, run: Run, identity: str) -> None:
         conn = await run.node(self.node)

@@ -113,10 +113,24 @@ select l.id, l.attempt, l.switched
                            else s.phase = 'prepare' and s.state in ('started', 'done') end)
  order by l.id
 
+-- name: supersede
+-- These steps make things that bear no command's number. Once a later command has made one again it is that command's.
+update shardman.cmd_steps s set state = 'undone', ended_at = clock_timestamp(), error = 'left to a later command'
+  from shardman.cmd_log l
+ where s.cmd_id = %(id)s and l.id = s.cmd_id and not l.switched
+   and s.phase = 'prepare' and s.state in ('started', 'done')
+   and s.kind in ('data_table', 'read_only', 'register', 'replica_identity', 'cut_channel')
+   and exists (select from shardman.lease where epoch = %(epoch)s)
+   and exists (select from shardman.cmd_steps t
+                where t.cmd_id > s.cmd_id and t.kind = s.kind and t.phase = 'prepare' and t.state in ('started', 'done')
+                  and t.args - 'former' = s.args - 'former')
+
 -- name: undo_steps
-select attempt, n, kind, args, title from shardman.cmd_steps
- where cmd_id = %(id)s and phase = 'prepare' and state in ('started', 'done')
- order by attempt desc, n desc
+-- What has switched has happened, and is never undone.
+select s.attempt, s.n, s.kind, s.args, s.title
+  from shardman.cmd_steps s join shardman.cmd_log l on l.id = s.cmd_id and not l.switched
+ where s.cmd_id = %(id)s and s.phase = 'prepare' and s.state in ('started', 'done')
+ order by s.attempt desc, s.n desc
 
 -- name: finish_steps
 select attempt, n, kind, args, title from shardman.cmd_steps

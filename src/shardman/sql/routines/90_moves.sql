@@ -34,11 +34,13 @@ comment on function shardman.await_confirmed(name, pg_lsn, int) is
 create or replace function shardman.lock_tables(relations text[], mode text, timeout_ms int) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
+    until    constant timestamptz := clock_timestamp() + timeout_ms * interval '1 millisecond';
     relation text;
     found_   oid;
 begin
-    perform set_config('lock_timeout', timeout_ms::text, true);
     foreach relation in array relations loop
+        perform set_config('lock_timeout',
+            greatest(1, 1000 * extract(epoch from until - clock_timestamp()))::int::text, true);
         found_ := shardman.find_relation(relation);
         if found_ is null then
             raise exception '% is not on this node', relation
@@ -49,7 +51,7 @@ begin
 end
 $$;
 comment on function shardman.lock_tables(text[], text, int) is
-    'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms for each';
+    'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms in all';
 
 create or replace function shardman.holders(relations text[]) returns text
 language sql stable set search_path = pg_catalog as $$

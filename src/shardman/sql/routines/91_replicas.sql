@@ -48,15 +48,46 @@ $$;
 comment on function shardman.fence_demote(text) is
     'inside a fence, on the primary''s node: takes the data table off its slot, as a replica, and puts the route in its place';
 
-create or replace function shardman.synchronous_channels(of_node int) returns text[]
+create or replace function shardman.synchronous_channels(of_node int, besides bigint default null) returns text[]
 language sql stable set search_path = pg_catalog as $$
-    select coalesce(array_agg(distinct format('shardman_%s_%s_%s', l.cluster, p.owner, r.owner)), '{}')
-      from shardman.local l, shardman.partitions p
-      join shardman.partitions r on r.part_name = p.part_name and r.prv is not null and r.stale_since is null
-      join shardman.tables t on t.relation = p.relation
-     where p.prv is null and p.owner = of_node and t.sync
+    select coalesce(array_agg(format('shardman_%s_%s_%s', l.cluster, of_node, to_node) order by to_node), '{}')
+      from shardman.local l, (
+        select r.owner from shardman.partitions p
+          join shardman.partitions r on r.part_name = p.part_name and r.prv is not null and r.stale_since is null
+          join shardman.tables t on t.relation = p.relation
+         where p.prv is null and p.owner = of_node and t.sync
+        union
+        select dest::int from shardman.cmd_log c join shardman.cmd_steps s on s.cmd_id = c.id and s.attempt = c.attempt
+         cross join jsonb_array_elements_text(s.args -> 'also') as dest
+         where c.status = 'in progress' and not c.switched and c.id is distinct from besides
+           and s.kind = 'standbys' and s.phase = 'prepare' and s.state in ('started', 'done')
+           and (s.args ->> 'node')::int = of_node
+      ) as dests (to_node)
 $$;
-comment on function shardman.synchronous_channels(int) is 'the channels for which commits on a node wait, by the metadata';
+comment on function shardman.synchronous_channels(int, bigint) is
+    'lord only: the channels for which commits on a node wait, by the metadata and by the commands, but one, that are about to '
+    'make a replica synchronous';
+
+create or replace function shardman.follows(part text, src int, dest int) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from shardman.partitions p join shardman.partitions r using (part_name)
+                    where p.part_name = part and p.prv is null and p.owner = src
+                      and r.prv is not null and r.stale_since is null and r.owner = dest)
+$$;
+comment on function shardman.follows(text, int, int) is
+    'whether the replica of a partition on dest follows its primary on src, by the metadata';
+
+create or replace function shardman.has_copy(part text, node int) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from shardman.partitions p where p.part_name = part and p.owner = node)
+$$;
+comment on function shardman.has_copy(text, int) is 'whether a node has a copy of a partition, by the metadata';
+
+create or replace function shardman.has_primary(part text, node int) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from shardman.partitions p where p.part_name = part and p.owner = node and p.prv is null)
+$$;
+comment on function shardman.has_primary(text, int) is 'whether a node has the primary of a partition, by the metadata';
 
 create or replace function shardman.linked(src int, dest int) returns bool
 language sql stable set search_path = pg_catalog as $$
@@ -89,6 +120,13 @@ end
 $$;
 comment on function shardman.unpublish(text) is 'takes a table out of all publications of ours';
 
+create or replace function shardman.is_published(relation text) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+                    where r.prrelid = shardman.find_relation(relation) and p.pubname like 'shardman\_%')
+$$;
+comment on function shardman.is_published(text) is 'whether a table is in a publication of ours';
+
 create or replace function shardman.published(publication text) returns text[]
 language sql stable set search_path = pg_catalog as $$
     select coalesce(array_agg(shardman.relation_text(n.nspname, c.relname) order by c.oid), '{}')
@@ -97,6 +135,18 @@ language sql stable set search_path = pg_catalog as $$
      where p.pubname = publication
 $$;
 comment on function shardman.published(text) is 'the tables of a publication, as the metadata writes names';
+
+create or replace function shardman.end_holders(relations text[]) returns void
+language sql volatile set search_path = pg_catalog as $$
+    select pg_terminate_backend(a.pid)
+      from pg_locks l join pg_stat_activity a using (pid)
+     where l.locktype = 'relation' and l.granted
+       and l.database = (select oid from pg_database where datname = current_database())
+       and l.relation in (select shardman.find_relation(r) from unnest(relations) as r)
+       and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+       and a.application_name not like 'shardman lord %'
+$$;
+comment on function shardman.end_holders(text[]) is 'ends the sessions of clients that hold a lock on these relations';
 
 create or replace function shardman.end_stranded(relations text[]) returns void
 language sql volatile set search_path = pg_catalog as $$
