@@ -74,7 +74,7 @@ def applied(cluster: Cluster, todo: list[Change]) -> dict[str, list[int]]:
 @given(clusters(), st.integers(0, 4))
 def test_every_partition_comes_to_its_level(cluster: Cluster, level: int) -> None:
     nodes = [n.id for n in cluster.workers]
-    todo = changes(cluster, "acc", level, nodes)
+    todo = changes(cluster, "acc", level, nodes, nodes)
     after = applied(cluster, todo)
     touched = {(c.part_name, c.node) for c in todo}
     for part, owners in after.items():
@@ -88,16 +88,16 @@ def test_every_partition_comes_to_its_level(cluster: Cluster, level: int) -> Non
 @given(clusters(), st.integers(0, 4))
 def test_nothing_is_done_where_the_level_is_there(cluster: Cluster, level: int) -> None:
     nodes = [n.id for n in cluster.workers]
-    after = list(applied(cluster, changes(cluster, "acc", level, nodes)).values())
+    after = list(applied(cluster, changes(cluster, "acc", level, nodes, nodes)).values())
     again = cluster_of(len(nodes), after)
-    assert changes(again, "acc", level, nodes) == []
+    assert changes(again, "acc", level, nodes, nodes) == []
 
 
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(1, 3))
 def test_replicas_are_spread(nodes: int, parts: int, level: int) -> None:
     level = min(level, nodes - 1)
     cluster = cluster_of(nodes, [[k % nodes + 1] for k in range(parts)])
-    todo = changes(cluster, "acc", level, range(1, nodes + 1))
+    todo = changes(cluster, "acc", level, range(1, nodes + 1), range(1, nodes + 1))
     held = Counter(dict.fromkeys(range(1, nodes + 1), 0))
     held.update(c.node for c in todo)
     assert max(held.values()) - min(held.values()) <= max(2, level)

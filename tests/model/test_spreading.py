@@ -138,7 +138,7 @@ def test_new_replicas_go_to_other_zones_where_they_can(cluster: Cluster, level: 
     nodes = [n.id for n in cluster.workers]
     alone = cluster_of(len(nodes), [o[:1] for o in lists_of(cluster).values()])
     alone = replace(alone, nodes=cluster.nodes)
-    after = applied(alone, changes(alone, "acc", level, nodes))
+    after = applied(alone, changes(alone, "acc", level, nodes, nodes))
     zones = {alone.zones[n] for n in nodes}
     for owners in after.values():
         assert len({alone.zones[n] for n in owners}) == min(len(zones), len(owners))

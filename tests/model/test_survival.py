@@ -75,12 +75,13 @@ class Survival(RuleBasedStateMachine):
     @rule(level=st.integers(1, 3), cut=st.integers(0, 8))
     def bring_to_level(self, level: int, cut: int) -> None:
         """A plan that is cut anywhere."""
-        for change in changes(self.cluster(), "acc", level, self.alive())[:cut]:
+        for change in changes(self.cluster(), "acc", level, self.alive(), self.alive())[:cut]:
             self.apply(change.part_name, change.node, change.add)
 
     def apply(self, name: str, node: int, add: bool) -> None:
         part = self.parts[name]
         if not add:
+            assert part.order[0] not in self.dead, "this may be the last copy"
             part.order.remove(node)
             part.stale.discard(node)
             part.holds.pop(node)
@@ -95,9 +96,9 @@ class Survival(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PARTS), copy=st.integers(0, 2))
     def die(self, name: str, copy: int) -> None:
-        """As many nodes as there are replicas may; one at a time here."""
+        """As many nodes as there are replicas may; two at a time here."""
         order = self.parts[name].order
-        if not self.dead:
+        if len(self.dead) < 2:
             self.dead.add(order[copy % len(order)])
 
     @rule(name=st.sampled_from(PARTS))
@@ -145,7 +146,7 @@ class Survival(RuleBasedStateMachine):
                 n: Part(list(p.order), set(p.stale), dict(p.holds), dict(p.hangs), p.acknowledged)
                 for n, p in self.parts.items()
             }
-            for change in changes(copy.cluster(), "acc", level, NODES):
+            for change in changes(copy.cluster(), "acc", level, NODES, NODES):
                 copy.apply(change.part_name, change.node, change.add)
             for part in copy.parts.values():
                 assert len(part.order) == level + 1

@@ -75,7 +75,18 @@ class RmReplica:
         return replica_claims(cluster, self.part_name)
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        return ()
+        """Whether the primary is there: without it a replica may be the last copy."""
+        primary = cluster.primaries.get(self.part_name)
+        if primary is None:
+            return ()
+        return (
+            Question(
+                "primary",
+                primary.owner,
+                "select shardman.is_in_use(shardman.data_table(%s))",
+                (self.part_name,),
+            ),
+        )
 
     def plan(self, facts: Facts) -> Plan:
         cluster, part, node = facts.cluster, self.part_name, self.node
@@ -86,6 +97,12 @@ class RmReplica:
                 "Move it away with move_part if the node is to be without it",
             )
         need_replica(cluster, part, node)
+        if not facts.answers.get("primary"):
+            raise UserError(
+                f"the primary of {part} on node {primary.owner} cannot be reached, so the replica"
+                f" on node {node} may be the last copy",
+                f"Start node {primary.owner}, or let the replica take over with failover",
+            )
         return Plan(
             switch=(
                 Step(

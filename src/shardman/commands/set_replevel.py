@@ -53,7 +53,7 @@ class SetReplevel:
         """
         there = answering(facts)
         places = [n.id for n in facts.cluster.places if n.id in there]
-        return changes(facts.cluster, self.relation, self.replevel, places)
+        return changes(facts.cluster, self.relation, self.replevel, places, there)
 
     def plan(self, facts: Facts) -> Plan:
         facts.cluster.table(self.relation)

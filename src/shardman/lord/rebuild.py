@@ -59,9 +59,10 @@ class Rebuild:
         try:
             while True:
                 cluster = await read_cluster(lord)
-                there = {n.id for n in cluster.places} - self._silent()
+                alive = {n.id for n in cluster.workers} - self._silent()
+                there = {n.id for n in cluster.places} & alive
                 await self._renew(lord, cluster, there)
-                await self._look(lord, cluster, there)
+                await self._look(lord, cluster, there, alive)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             await lord.close()
@@ -76,11 +77,14 @@ class Rebuild:
                 self._again[part, node] = (now + pause, 2 * pause)
                 await _submit(lord, "create_replica", [part, str(node)])
 
-    async def _look(self, lord: Connection, cluster: Cluster, there: set[int]) -> None:
+    async def _look(
+        self, lord: Connection, cluster: Cluster, there: set[int], alive: set[int]
+    ) -> None:
         short = {
             t.relation
             for t in cluster.tables.values()
-            if t.replevel and any(c.add for c in changes(cluster, t.relation, t.replevel, there))
+            if t.replevel
+            and any(c.add for c in changes(cluster, t.relation, t.replevel, there, alive))
         }
         now = time.monotonic()
         self._short = {relation: self._short.get(relation, now) for relation in short}

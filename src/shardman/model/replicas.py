@@ -20,20 +20,29 @@ class Change:
     add: bool
 
 
-def changes(cluster: Cluster, relation: str, level: int, nodes: Iterable[int]) -> list[Change]:
+def changes(
+    cluster: Cluster, relation: str, level: int, nodes: Iterable[int], alive: Iterable[int]
+) -> list[Change]:
     """What brings every partition of a table to a number of replicas.
 
     Args:
         level: replicas beside the primary that follow it. One that does not is brought up to date
             before a new one is made, and dropped where there are enough.
         nodes: which may take replicas; others keep those they have.
+        alive: which answer. Where the primary's does not nothing is changed: there is nothing to copy
+            from, and a replica may be the last copy that there is.
 
     Returns:
         In the order of the partitions. Fewer than needed where the nodes do not allow more.
     """
     board = _Board(cluster, relation, nodes)
+    there = set(alive)
     parts = sorted(
-        (c.part_name for c in cluster.primaries.values() if c.relation == relation),
+        (
+            c.part_name
+            for c in cluster.primaries.values()
+            if c.relation == relation and c.owner in there
+        ),
         key=lambda p: (natural(p), p),
     )
     return [change for part in parts for change in board.bring(part, level)]

@@ -23,6 +23,10 @@ from shardman.model.placement import (
     spread_of,
 )
 
+#: A replica that moved may have been in the way of a primary: a second round finds that. More than a
+#: few are never needed.
+ROUNDS = 5
+
 
 def spread_out(
     cluster: Cluster,
@@ -74,10 +78,14 @@ class _Spreading:
 
     def placement(self) -> Placement:
         before = self._spread()
-        self._switch()
-        self._move_primaries()
-        self._separate()
-        self._move_replicas()
+        for _ in range(ROUNDS):
+            planned = len(self._moves)
+            self._switch()
+            self._move_primaries()
+            self._separate()
+            self._move_replicas()
+            if len(self._moves) == planned:
+                break
         return Placement(tuple(self._moves), before, self._spread())
 
     def _pair(self, part: str) -> None:

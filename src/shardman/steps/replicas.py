@@ -35,6 +35,34 @@ class ReadOnly:
             await conn.execute("select shardman.make_writable(%s)", (name,))
 
 
+async def need_primary(run: Run, part: str) -> None:
+    """A copy is dropped only while its primary is there: it could be the last one.
+
+    Raises:
+        Temporary: the primary is not where the metadata says.
+        psycopg.OperationalError: its node cannot be reached.
+    """
+    owner = await value(
+        await run.node(0),
+        "select owner from shardman.partitions where part_name = %s and prv is null",
+        part,
+    )
+    if owner is None:
+        return  # The table is not sharded any more.
+    conn = await run.node(owner)
+    if not await is_attached(conn, await data_table(conn, part)):
+        raise Temporary(f"the primary of {part} is not in use on node {owner}")
+
+
+async def _detached(conn: Connection, name: str) -> sql.Identifier | None:
+    """A data table of ours that is no primary's."""
+    if await is_attached(conn, name) or not await value(
+        conn, "select shardman.is_data_table(%s)", name
+    ):
+        return None
+    return await relation(conn, name)
+
+
 async def drop_detached(run: Run, conn: Connection, node: int, part: str) -> None:
     """Drops a partition's data table unless it is a primary's, or not ours.
 
@@ -42,12 +70,7 @@ async def drop_detached(run: Run, conn: Connection, node: int, part: str) -> Non
         Temporary: rows may still come for it, or somebody holds it.
     """
     name = await data_table(conn, part)
-    table = await relation(conn, name)
-    if (
-        table is None
-        or await is_attached(conn, name)
-        or not await value(conn, "select shardman.is_data_table(%s)", name)
-    ):
+    if (table := await _detached(conn, name)) is None:
         return
     # A row that came for a table that is gone would stop the stream of all others.
     if feeding := await subscriptions.feeding(conn, name):
@@ -55,6 +78,17 @@ async def drop_detached(run: Run, conn: Connection, node: int, part: str) -> Non
     await execute_patiently(
         run, conn, node, name, sql.SQL("drop table {}").format(table), limit_s=LIMIT_S
     )
+
+
+async def rename_detached(run: Run, conn: Connection, node: int, part: str) -> str | None:
+    """Sets a partition's data table aside, unless it is a primary's, or not ours; its new name."""
+    name = await data_table(conn, part)
+    if (table := await _detached(conn, name)) is None:
+        return None
+    aside = names.set_aside(part, run.cmd_id)
+    change = sql.SQL("alter table {} rename to {}").format(table, sql.Identifier(aside))
+    await execute_patiently(run, conn, node, name, change, limit_s=LIMIT_S)
+    return aside
 
 
 @step("drop_replica")
@@ -69,6 +103,7 @@ class DropReplica:
     async def do(self, run: Run) -> None:
         if await value(await run.node(0), "select shardman.has_copy(%s, %s)", self.part, self.node):
             return  # A later command has made one again.
+        await need_primary(run, self.part)
         conn = await run.node(self.node)
         name = await data_table(conn, self.part)
         table = await relation(conn, name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import Temporary
+from shardman.errors import Temporary, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, value
@@ -22,7 +23,7 @@ from shardman.steps.locks import (
     patiently,
     rolled_back,
 )
-from shardman.steps.replicas import drop_detached
+from shardman.steps.replicas import drop_detached, need_primary, rename_detached
 
 #: How long a node that is back may take to know the metadata of now.
 KNOW_S = 5.0
@@ -120,14 +121,25 @@ class Returned:
         await conn.execute("select shardman.end_waiting_commits()")
         aside = [name for part in self.promoted if (name := await self._aside(run, conn, part))]
         await self._drop_channels(run, conn)
-        for part in self.replicas:
-            if not await value(
-                await run.node(0), "select shardman.has_copy(%s, %s)", part, self.node
-            ):
-                await drop_detached(run, conn, self.node, part)
+        aside += [name for part in self.replicas if (name := await self._give_up(run, conn, part))]
         await set_standbys(run, self.node)
         if aside:
             run.say(f"Set aside on node {self.node}: {', '.join(aside)}.")
+
+    async def _give_up(self, run: Run, conn: Connection, part: str) -> str | None:
+        """Drops a replica. When its primary cannot be reached it may be the last copy, and is renamed.
+
+        Returns:
+            Its name where it was renamed.
+        """
+        if await value(await run.node(0), "select shardman.has_copy(%s, %s)", part, self.node):
+            return None  # A later command has made one again.
+        try:
+            await need_primary(run, part)
+        except (psycopg.OperationalError, UserError, Temporary):
+            return await rename_detached(run, conn, self.node, part)
+        await drop_detached(run, conn, self.node, part)
+        return None
 
     async def _know(self, run: Run) -> None:
         """Routes can be made only to where the metadata here says."""

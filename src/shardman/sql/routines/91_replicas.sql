@@ -120,6 +120,12 @@ end
 $$;
 comment on function shardman.unpublish(text) is 'takes a table out of all publications of ours';
 
+create or replace function shardman.is_in_use(relation text) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select coalesce((select c.relispartition from pg_class c where c.oid = shardman.find_relation(relation)), false)
+$$;
+comment on function shardman.is_in_use(text) is 'whether a data table is a primary''s: attached to its slot';
+
 create or replace function shardman.is_published(relation text) returns bool
 language sql stable set search_path = pg_catalog as $$
     select exists (select from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
