@@ -124,7 +124,9 @@ def test_a_dead_node_needs_force_and_then_goes_quickly(ready: Cluster) -> None:
     until = time.monotonic() + 20
     while ready.value(0, left) and time.monotonic() < until:
         time.sleep(0.2)
-    assert ready.value(0, left) == 0
+    assert ready.value(0, left) == 0, ready.sql(
+        0, "select * from shardman.cmd_steps where state = 'started'"
+    )
     assert check(ready.lord_dsn, data=True) == []
     # It comes back, and believes that it is a member still, until it is added again.
     ready.start_node(node)

@@ -57,6 +57,7 @@ class Reconciler:
     def _keep(self, nodes: set[int]) -> None:
         for gone in self._visitors.keys() - nodes:
             self._visitors.pop(gone).cancel()
+            self.away.discard(gone)
         for new in nodes - self._visitors.keys():
             self._visitors[new] = asyncio.create_task(self._visit(new))
 

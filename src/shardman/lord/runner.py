@@ -232,10 +232,10 @@ class Runner:
             Whether nothing remains. What fails stays in the journal for the janitor.
         """
         clean = True
-        gone = set(away)
+        unreachable = set(away)
         await self.journal.supersede(cmd_id)
         for step in await self.journal.to_undo(cmd_id):
-            run = self.new_run(cmd_id, step.attempt, gone=gone)
+            run = self.new_run(cmd_id, step.attempt, gone=unreachable)
             try:
                 await bind_args(step.kind, step.args).undo(run)
             except TENURE_OVER:
