@@ -71,7 +71,12 @@ def move_stream(cluster: str, cmd_id: int) -> str:
 def channel(cluster: str, src: int, dest: int) -> str:
     """Publication and slot on node src, subscription on node dest: what carries the writes to all
     partitions that have their primary on src and a replica on dest."""
-    return f"shardman_{cluster}_{src}_{dest}"
+    return f"{channels_of(cluster, src)}{dest}"
+
+
+def channels_of(cluster: str, src: int) -> str:
+    """What the names of all channels from a node begin with."""
+    return f"shardman_{cluster}_{src}_"
 
 
 def is_ours(name: str) -> bool:

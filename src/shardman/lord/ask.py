@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 
 from shardman.errors import UserError
-from shardman.lord.sessions import Sessions, hang_up
+from shardman.lord.journal import LordLost
+from shardman.lord.sessions import Address, Sessions, hang_up
 from shardman.steps.base import Connection
 
 #: How long an answer may take.
@@ -20,18 +21,13 @@ NO_ANSWER = (psycopg.Error, UserError, TimeoutError)
 
 
 class Asker:
-    """A session on a node that is opened when it is needed and dropped when it fails.
+    """A session on a node that is opened when it is needed and dropped when it fails."""
 
-    Args:
-        lord: a session on the lord's database of its own, to look the node's address up; it is closed
-            with the asker.
-    """
-
-    def __init__(self, sessions: Sessions, node: int, lord: Connection) -> None:
+    def __init__(self, sessions: Sessions, node: int) -> None:
         self._sessions = sessions
         self._node = node
-        self.lord = lord
         self._conn: Connection | None = None
+        self._address: Address | None = None
         self._asking = asyncio.Lock()
 
     async def ask(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -39,10 +35,23 @@ class Asker:
 
         Raises:
             psycopg.Error, UserError, TimeoutError: the node does not answer.
+            LordLost: its address cannot be looked up, which says nothing about the node.
             Refused: another shardlord acts.
         """
         async with self._asking:
+            if self._conn is None:
+                self._address = await self._look_up()
             return await self._ask(query, params)
+
+    async def _look_up(self) -> Address:
+        try:
+            lord = await self._sessions.lord()
+            try:
+                return await self._sessions.address(self._node, lord)
+            finally:
+                await lord.close()
+        except psycopg.Error as error:
+            raise LordLost(str(error)) from error
 
     async def _ask(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         work = asyncio.create_task(self._answer(query, params))
@@ -61,7 +70,8 @@ class Asker:
 
     async def _answer(self, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._conn is None:
-            self._conn = await self._sessions.open(self._node, self.lord)
+            assert self._address is not None
+            self._conn = await self._sessions.connect(self._node, self._address)
         cur = await self._conn.execute(query.encode(), params or None)
         return await cur.fetchall() if cur.description else []
 
@@ -84,6 +94,5 @@ class Asker:
                 await asyncio.wait_for(conn.close(), ANSWER_S)
 
     async def close(self) -> None:
-        """Ends both sessions."""
+        """Ends the session."""
         await self._drop()
-        await self.lord.close()

@@ -22,11 +22,13 @@ log = structlog.get_logger()
 
 EVERY_S = 0.5
 
+#: A worker on the lord's own server would be lost together with it.
 _COPIES = """
 select coalesce(array_agg(s.slot_name::text order by s.slot_name) filter (where s.active), '{}')
   from shardman.nodes n join shardman.local l on true
   join pg_replication_slots s on s.slot_name = format('shardman_meta_%s_%s', l.cluster, n.id)
  where n.worker_status = 'active'
+   and n.system_id is distinct from (select system_identifier::text from pg_control_system())
 """
 
 
@@ -51,14 +53,15 @@ class Copies:
 
     async def _look(self, lord: Connection) -> None:
         if await value(lord, "select shardman.setting('lord_sync', 'on')") == "off":
-            await standbys.set_copies(lord, [])
+            await standbys.set_copies(lord, self._sessions.cluster_id, [])
             return
         streaming = list(await value(lord, _COPIES))
         if streaming:
             self._alone, self._warned = None, False
         elif not await self._alone_for_long(lord):
             return
-        if not await standbys.set_copies(lord, streaming) and not self._warned:
+        ours = await standbys.set_copies(lord, self._sessions.cluster_id, streaming)
+        if not ours and not self._warned:
             log.warning("synchronous_standby_names is somebody else's: lord_sync does not work")
             self._warned = True
 

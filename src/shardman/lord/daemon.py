@@ -30,6 +30,7 @@ from shardman.lord.janitor import sweep
 from shardman.lord.journal import Journal, LordLost
 from shardman.lord.leader import Lease, acquire
 from shardman.lord.links import Links
+from shardman.lord.lists import Lists
 from shardman.lord.rebuild import Rebuild
 from shardman.lord.reconciler import Reconciler
 from shardman.lord.recovery import recover
@@ -70,6 +71,7 @@ class Tenure:
         self.watch = Watch(sessions, self._fail_over)
         self.rebuild = Rebuild(sessions, self.watch.silent)
         self.links = Links(sessions, self.watch.silent, self._suspend)
+        self.lists = Lists(sessions, self.runner.turns, self.watch.silent)
         self.retention = Retention(sessions, self.watch.silent, self._suspend)
         self.copies = Copies(sessions)
         self.followers = Followers(sessions)
@@ -90,6 +92,7 @@ class Tenure:
             self.watch.run(),
             self.rebuild.run(),
             self.links.run(),
+            self.lists.run(),
             self.retention.run(),
             self.copies.run(),
             self.followers.run(),

@@ -12,7 +12,7 @@ import asyncio
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
 from shardman import names
 from shardman.errors import Temporary, UserError
@@ -106,7 +106,7 @@ class Followers:
         await retire(conn, self._sessions.cluster_id)
         await subscriptions.drop(conn, name)
         await slots.drop(lord, name)
-        keeper = await self._replication()
+        keeper = await self._sessions.replication(self._sessions.dsn)
         try:
             cur = await keeper.execute(
                 sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
@@ -120,15 +120,6 @@ class Followers:
             await keeper.close()
         # The position of the copy is known on the node once something has come through the stream.
         await lord.execute("update shardman.settings set value = value where name = 'lord_term'")
-
-    async def _replication(self) -> AsyncConnection[tuple[object, ...]]:
-        return await AsyncConnection.connect(
-            self._sessions.dsn,
-            autocommit=True,
-            replication="database",
-            application_name=names.application(self._sessions.epoch),
-            connect_timeout=5,
-        )
 
     async def _copy(self, conn: Connection, name: str, snapshot: str, peer: str) -> None:
         """Metadata and subscription change in one transaction on the node."""

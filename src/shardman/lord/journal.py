@@ -18,15 +18,17 @@ import psycopg
 import structlog
 from psycopg.rows import dict_row
 
-from shardman.errors import Refused
+from shardman.errors import Refused, Temporary
 from shardman.model.plan import Plan
 from shardman.sql.loader import queries
 from shardman.steps.base import Connection
 
 log = structlog.get_logger()
 
-#: A worker that streams and has not confirmed for so long is not waited for.
-COPIED_S = 5.0
+#: Before anything is made it can still be given up, so a worker that streams has long to confirm; what
+#: is decided must be done, so behind a switch it is not waited for longer.
+BEFORE_S = 20.0
+BEHIND_S = 5.0
 COPIED_PAUSE_S = 0.002
 
 
@@ -114,20 +116,28 @@ class Journal:
         """
         commit = "local" if durable else "off"
         await self._must("start_step", id=cmd_id, attempt=attempt, n=n, total=total, commit=commit)
-        if durable:
-            await self.copied()
+        if durable and not await self.copied(BEFORE_S):
+            raise Temporary("no worker confirms what is written in the lord's database")
 
-    async def copied(self) -> None:
+    async def copied(self, patience: float) -> bool:
         """Waits until a worker has all that was written: with the lord's server nothing is lost that was
-        acted upon. Does not wait when no worker streams, or `lord_sync` is off."""
-        until = time.monotonic() + COPIED_S
+        acted upon. Does not wait when no worker streams, or `lord_sync` is off.
+
+        Args:
+            patience: in seconds.
+
+        Returns:
+            False when workers stream and none has confirmed it in time.
+        """
+        until = time.monotonic() + patience
         rows = await self._rows("position")
         while (await self._rows("copied", lsn=rows[0]["lsn"]))[0]["copied"] is False:
             if time.monotonic() > until:
                 log.warning("no worker confirms the lord's metadata")
-                return
+                return False
             await asyncio.sleep(COPIED_PAUSE_S)
             await self._rows("emit")
+        return True
 
     async def end_step(
         self, cmd_id: int, attempt: int, n: int, state: str, error: str | None = None

@@ -17,6 +17,7 @@ from shardman import names
 from shardman.lord import settings
 from shardman.lord.ask import NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.journal import LordLost
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
 
@@ -98,17 +99,17 @@ class Links:
         for link in links - self._looks.keys():
             self._looks[link] = asyncio.create_task(self._look(cluster_id, *link))
 
-    async def _asker(self, node: int) -> Asker:
+    def _asker(self, node: int) -> Asker:
         if node not in self._askers:
-            self._askers[node] = Asker(self._sessions, node, await self._sessions.lord())
+            self._askers[node] = Asker(self._sessions, node)
         return self._askers[node]
 
     async def _look(self, cluster_id: str, src: int, dest: int) -> None:
         """Notes whether a subscriber has confirmed what was there at the look before."""
         try:
-            asker = await self._asker(src)
-            found = await asker.ask(_CONFIRMED, names.channel(cluster_id, src, dest))
-        except NO_ANSWER:
+            channel = names.channel(cluster_id, src, dest)
+            found = await self._asker(src).ask(_CONFIRMED, channel)
+        except (*NO_ANSWER, LordLost):
             self._behind.pop((src, dest), None)
             return
         confirmed, end = (int(found[0][0] or 0), int(found[0][1])) if found else (0, 1)
@@ -133,10 +134,10 @@ class Links:
     async def _broken(self, cluster_id: str, src: int, dest: int, behind: Behind) -> bool:
         """What the subscriber says: it hears nothing, or it has come so far and is not heard."""
         try:
-            asker = await self._asker(dest)
             silent_for = time.monotonic() - behind.since
-            found = await asker.ask(_RECEIVED, silent_for, names.channel(cluster_id, src, dest))
-        except NO_ANSWER:
+            channel = names.channel(cluster_id, src, dest)
+            found = await self._asker(dest).ask(_RECEIVED, silent_for, channel)
+        except (*NO_ANSWER, LordLost):
             return False
         hears, received = found[0]
         return not hears or int(received) >= behind.position

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from shardman.lord.journal import Journal
+from shardman.lord.journal import BEHIND_S, Journal
 from shardman.lord.runner import Runner
 
 log = structlog.get_logger()
@@ -21,7 +21,7 @@ MAX_ATTEMPTS = 10
 
 async def recover(runner: Runner, journal: Journal) -> None:
     """Brings every command in progress to its end, or back to waiting."""
-    await journal.copied()
+    await journal.copied(BEHIND_S)
     for command in await journal.unfinished():
         cmd_id = int(command["id"])
         log.info("recover", cmd=cmd_id, type=command["cmd_type"], switched=command["switched"])

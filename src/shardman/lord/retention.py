@@ -18,6 +18,7 @@ import structlog
 from shardman.lord import settings
 from shardman.lord.ask import NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.journal import LordLost
 from shardman.lord.sessions import Sessions
 from shardman.tasks import all_of
 
@@ -78,7 +79,7 @@ class Retention:
                 await asyncio.sleep(LOOK_EVERY_S)
                 cluster = await read_cluster(lord)
                 silent = self._silent()
-                nodes = sorted({0, *(n.id for n in cluster.workers)} - silent)
+                nodes = sorted({cluster.lord.id, *(n.id for n in cluster.workers)} - silent)
                 found = [o for each in await all_of(*map(self._look, nodes)) for o in each]
                 self._tell(found)
                 after = await settings.seconds(lord, "failover_after", settings.FAILOVER_AFTER_S)
@@ -87,10 +88,10 @@ class Retention:
             await lord.close()
 
     async def _look(self, node: int) -> list[Over]:
-        asker = Asker(self._sessions, node, await self._sessions.lord())
+        asker = Asker(self._sessions, node)
         try:
             return [Over(node, *row) for row in await asker.ask(_OVER)]
-        except NO_ANSWER:
+        except (*NO_ANSWER, LordLost):
             return []
         finally:
             await asker.close()

@@ -90,8 +90,10 @@ class CommandRun:
         self._more.append(conn)
         return conn
 
-    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
+    async def replication(self, node_id: int) -> AsyncConnection[Any]:
+        conn = await self._sessions.replication(await self.conninfo(node_id))
         self._sessions.adopt(node_id, conn)
+        return conn
 
     async def conninfo(self, node_id: int) -> str:
         return (await self._address(node_id)).conninfo

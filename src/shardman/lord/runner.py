@@ -16,7 +16,7 @@ from shardman.commands.registry import read
 from shardman.errors import NodeGone, Refused
 from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.failures import sentence
-from shardman.lord.journal import Journal, LordLost, Recorded
+from shardman.lord.journal import BEHIND_S, Journal, LordLost, Recorded
 from shardman.lord.planner import make_plan
 from shardman.lord.run import CommandRun
 from shardman.lord.sessions import Sessions
@@ -173,7 +173,7 @@ class Runner:
     async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
         if plan.switch:
             # From here on nodes do what must not be forgotten.
-            await self.journal.copied()
+            await self.journal.copied(BEHIND_S)
         steps = [
             Recorded(run.attempt, n, s.kind, s.args, s.title) for n, s in _numbered(plan, "finish")
         ]

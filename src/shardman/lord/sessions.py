@@ -29,17 +29,23 @@ _TRANSPORT: dict[str, Any] = {
     "tcp_user_timeout": 8000,
 }
 
-# Ours must neither hang on a dead replica nor be ended by a timeout set for the application.
+# Ours must neither hang on a dead replica nor be ended by a timeout set for the application; and values
+# are written alike on every node, whatever is set there, for they are copied and compared as text.
 _SETTINGS = """
 select set_config('search_path', 'public', false),
        set_config('synchronous_commit', 'local', false),
-       set_config('statement_timeout', '0', false),
-       set_config('lock_timeout', '0', false),
-       set_config('idle_in_transaction_session_timeout', '0', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('default_transaction_read_only', 'off', false),
+       set_config('default_transaction_deferrable', 'off', false),
        set_config('client_min_messages', 'warning', false),
-       set_config('DateStyle', 'ISO', false), set_config('TimeZone', 'UTC', false)
+       set_config('DateStyle', 'ISO, MDY', false), set_config('TimeZone', 'UTC', false),
+       set_config('IntervalStyle', 'postgres', false), set_config('extra_float_digits', '3', false),
+       set_config('bytea_output', 'hex', false), set_config('array_nulls', 'on', false),
+       set_config('quote_all_identifiers', 'off', false),
+       set_config('standard_conforming_strings', 'on', false),
+       (select count(set_config(name, '0', false)) from pg_settings
+         where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+                        'idle_session_timeout', 'transaction_timeout'))
 """
 # Our statements may carry passwords (user mappings, subscriptions): they stay out of the server's log.
 _QUIET = """
@@ -148,7 +154,10 @@ class Sessions:
         """
         if node_id == 0:
             return await self.lord()
-        address = await self.address(node_id, lord, cmd_id)
+        return await self.connect(node_id, await self.address(node_id, lord, cmd_id))
+
+    async def connect(self, node_id: int, address: Address) -> Connection:
+        """As `open`, where the address is known."""
         if not address.member:
             return await open_session(address.conninfo, names.application(self.epoch))
         try:
@@ -187,6 +196,21 @@ class Sessions:
         if row is None:
             raise UserError(f"there is no node {node_id}", "See shardman.nodes")
         return Address(row[0], row[0], member=False)
+
+    async def replication(self, conninfo: str) -> AsyncConnection[tuple[object, ...]]:
+        """A new replication connection to a member, which admits it as any other session.
+
+        Raises:
+            psycopg.OperationalError: the node cannot be reached.
+            Refused: another shardlord acts.
+        """
+        # One that knows SQL but only the simple protocol: admitted in a session of its own before.
+        await (await self._admitted(conninfo)).close()
+        return await AsyncConnection.connect(
+            make_conninfo(conninfo, application_name=names.application(self.epoch), **_TRANSPORT),
+            autocommit=True,
+            replication="database",
+        )
 
     async def _admitted(self, conninfo: str) -> Connection:
         conn = await open_session(conninfo, names.application(self.epoch))

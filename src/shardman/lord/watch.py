@@ -8,16 +8,17 @@ are silent at once it is the shardlord's own network that is suspected.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from shardman import names
-from shardman.errors import Refused
 from shardman.lord import settings
 from shardman.lord.ask import ANSWER_S, NO_ANSWER, Asker
 from shardman.lord.cluster_reader import read_cluster
+from shardman.lord.journal import LordLost
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
 from shardman.model.succession import succeed
@@ -74,6 +75,9 @@ class Watch:
         return set(self._silent)
 
     def _keep(self, nodes: set[int]) -> None:
+        for probe in self._probes.values():
+            if probe.done() and not probe.cancelled():
+                probe.result()  # A node that nobody watches would never be replaced.
         for gone in self._probes.keys() - nodes:
             self._probes.pop(gone).cancel()
             self._silent.pop(gone, None)
@@ -81,20 +85,18 @@ class Watch:
             self._probes[new] = asyncio.create_task(self._probe(new))
 
     async def _probe(self, node: int) -> None:
-        asker = Asker(self._sessions, node, await self._sessions.lord())
+        asker = Asker(self._sessions, node)
         try:
             while True:
                 asked = time.monotonic()
-                try:
-                    await asker.ask("select")
-                    self._silent.pop(node, None)
-                except NO_ANSWER:
-                    if asker.lord.closed:
-                        return  # It is the lord's database that was lost: the tenure is over.
-                    self._silent.setdefault(node, asked)
+                # Where it is the lord's database that does not answer nothing is known of the node.
+                with contextlib.suppress(LordLost):
+                    try:
+                        await asker.ask("select")
+                        self._silent.pop(node, None)
+                    except NO_ANSWER:
+                        self._silent.setdefault(node, asked)
                 await asyncio.sleep(PROBE_EVERY_S)
-        except Refused:
-            return  # The tenure is over: whoever writes next learns of it.
         finally:
             await asker.close()
 
@@ -150,7 +152,7 @@ class Watch:
         return any(answers)
 
     async def _hears(self, peer: int, channel: str) -> bool:
-        asker = Asker(self._sessions, peer, await self._sessions.lord())
+        asker = Asker(self._sessions, peer)
         try:
             rows = await asker.ask(
                 "select exists (select from pg_stat_subscription where subname = %s"
@@ -160,7 +162,7 @@ class Watch:
                 ANSWER_S,
             )
             return bool(rows[0][0])
-        except NO_ANSWER:
+        except (*NO_ANSWER, LordLost):
             return False
         finally:
             await asker.close()

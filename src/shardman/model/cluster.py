@@ -21,6 +21,7 @@ class Node:
     Args:
         zone: what may fail together with other nodes of that name; None: with no other.
         draining: nothing new is placed on it.
+        system_id: of its server; databases of one server fail together.
     """
 
     id: int
@@ -29,6 +30,14 @@ class Node:
     lord: bool = False
     zone: str | None = None
     draining: bool = False
+    system_id: str | None = None
+
+    @property
+    def zone_name(self) -> str:
+        """What it may fail together with; different for nodes that have nothing in common."""
+        if self.zone:
+            return f"zone {self.zone}"
+        return f"server {self.system_id}" if self.system_id else f"node {self.id}"
 
     @property
     def is_active_worker(self) -> bool:
@@ -119,8 +128,8 @@ class Cluster:
 
     @property
     def zones(self) -> Mapping[int, str]:
-        """By node what may fail together; a node without a zone is one by itself."""
-        return {n.id: f"zone {n.zone}" if n.zone else f"node {n.id}" for n in self.nodes.values()}
+        """By node what may fail together; a server without a zone is one by itself."""
+        return {n.id: n.zone_name for n in self.nodes.values()}
 
     @property
     def lord(self) -> Node:

@@ -18,7 +18,7 @@ async def retire(conn: AsyncConnection[Any], cluster: str) -> None:
         conn: an autocommit session there with ``synchronous_commit = local``.
     """
     await conn.execute("update shardman.local set lord = false where lord")
-    await standbys.set_copies(conn, [])
+    await standbys.set_copies(conn, cluster, [])
     prefix = names.meta_publication(cluster)
     for slot in await slots.ls(conn, prefix):
         await slots.drop(conn, slot)

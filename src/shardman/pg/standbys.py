@@ -1,8 +1,8 @@
 """`synchronous_standby_names` of one server: the channels for which its commits wait.
 
-On the lord's server they also wait until a worker has the metadata. The list is the
-whole server's. Names of other clusters of ours in it are kept; what somebody else has written there is
-not touched, for both lists cannot be had in one.
+On the lord's server they also wait until a worker has the metadata. The list is the whole server's, and
+several nodes and clusters of ours may share one: each changes only its own names in it. What somebody
+else has written there is not touched, for both lists cannot be had in one.
 """
 
 from __future__ import annotations
@@ -10,84 +10,142 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import AsyncConnection, sql
 
 from shardman.errors import Temporary, UserError
 
-#: A reload reaches a session within milliseconds.
+#: A reload reaches a process within milliseconds.
 RELOAD_S = 5.0
+#: Pause between two looks at the checkpointer, which has been woken before the first.
+CHECKPOINTER_S = 0.03
+#: A list that somebody else changes at the same instant is changed again, so often.
+TRIES = 5
 _QUOTED = r'"?shardman_(?:meta_)?[a-z0-9]{6}(?:_\d+){1,2}"?'
 _OURS = re.compile(rf"(?:(?:FIRST|ANY) \d+ )?\(?((?:{_QUOTED}(?:, ?)?)*)\)?\Z")
-_CHANNEL = re.compile(r"shardman_([a-z0-9]{6})_\d+_\d+")
+_CHANNEL = re.compile(r"shardman_[a-z0-9]{6}_\d+_\d+")
 _COPY = re.compile(r"shardman_meta_([a-z0-9]{6})_\d+")
 
 Connection = AsyncConnection[Any]
 
-#: Reading the setting and writing it are two; this process is the only one that does.
+#: Reading the setting and writing it are two.
 _turn = asyncio.Lock()
 
 
-def as_list(channels: list[str], copies: list[str]) -> str:
-    """The setting that makes commits wait for all the channels, and for one of the copies of the lord's
-    metadata; empty for none.
+@dataclass(frozen=True)
+class Listed:
+    """What the setting says.
 
-    PostgreSQL has one list with one method. With channels in it one copy is chosen, the first.
-
-    >>> as_list(['a', 'b'], [])
-    'FIRST 2 ("a", "b")'
-    >>> as_list([], ['m1', 'm2'])
-    'ANY 1 ("m1", "m2")'
-    >>> as_list(['a'], ['m1', 'm2'])
-    'FIRST 2 ("a", "m1")'
+    Args:
+        channels: commits wait for each of them.
+        copies: subscriptions to the metadata of a lord on this server; commits wait for one of each
+            cluster's.
     """
-    if copies and not channels:
-        return f"ANY 1 ({_quoted(copies)})"
-    all_of = [*channels, *copies[:1]]
-    return f"FIRST {len(all_of)} ({_quoted(all_of)})" if all_of else ""
+
+    channels: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The setting.
+
+        PostgreSQL has one list with one method. With channels in it, or lords of several clusters on the
+        server, one copy is chosen for each cluster, the first.
+
+        >>> str(Listed(('a', 'b')))
+        'FIRST 2 ("a", "b")'
+        >>> str(Listed((), ('shardman_meta_aaaaaa_1', 'shardman_meta_aaaaaa_2')))
+        'ANY 1 ("shardman_meta_aaaaaa_1", "shardman_meta_aaaaaa_2")'
+        >>> str(Listed(('a',), ('shardman_meta_aaaaaa_1', 'shardman_meta_aaaaaa_2')))
+        'FIRST 2 ("a", "shardman_meta_aaaaaa_1")'
+        """
+        if self._any:
+            return f"ANY 1 ({_quoted(self.copies)})"
+        return f"FIRST {len(self.names)} ({_quoted(self.names)})" if self.names else ""
+
+    @property
+    def _first_copies(self) -> tuple[str, ...]:
+        first: dict[str, str] = {}
+        for copy in self.copies:
+            first.setdefault(_cluster(copy), copy)
+        return tuple(first.values())
+
+    @property
+    def _any(self) -> bool:
+        return bool(self.copies) and not self.channels and len(self._first_copies) == 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that are listed, in order."""
+        return self.copies if self._any else (*self.channels, *self._first_copies)
+
+    def priorities(self) -> dict[str, int]:
+        """sync_priority of each name once its walsender has read the setting."""
+        return {name: 1 if self._any else n for n, name in enumerate(self.names, start=1)}
 
 
-def _quoted(listed: list[str]) -> str:
+def _cluster(copy: str) -> str:
+    match = _COPY.fullmatch(copy)
+    return match[1] if match else ""
+
+
+def _quoted(listed: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in listed)
 
 
-async def _setting(conn: Connection) -> str:
-    row = await (await conn.execute("show synchronous_standby_names")).fetchone()
-    return str(row[0]) if row else ""
+def read(setting: str) -> Listed | None:
+    """The setting taken apart; None when it is somebody else's."""
+    if _OURS.match(setting) is None:
+        return None
+    return Listed(
+        tuple(m[0] for m in _CHANNEL.finditer(setting)),
+        tuple(m[0] for m in _COPY.finditer(setting)),
+    )
 
 
-async def set_list(conn: Connection, cluster: str, channels: list[str]) -> None:
-    """Lets commits on this server wait for exactly these channels of the cluster.
+async def set_list(conn: Connection, prefix: str, channels: Sequence[str]) -> None:
+    """Lets commits on this server wait for exactly these channels of a node, and for those of others.
 
     Args:
         conn: an autocommit session with ``synchronous_commit = local``.
+        prefix: what the names of the node's channels begin with.
 
     Raises:
         UserError: somebody else uses the setting.
         Temporary: the server does not take it over.
     """
-    async with _turn:
-        now = await _setting(conn)
-        if _OURS.match(now) is None:
-            if not channels:
-                return
-            raise UserError(
-                f"synchronous_standby_names of the server is {now}",
-                "Reset it, or let the table's replicas be asynchronous with set_sync",
-            )
-        others = await _with_slots(conn, {m[0] for m in _CHANNEL.finditer(now) if m[1] != cluster})
-        # One that does not stream may be of a former lord.
-        copies = await _with_slots(conn, {m[0] for m in _COPY.finditer(now)}, active=True)
-        await _change(conn, now, as_list([*sorted(others), *channels], sorted(copies)))
+
+    def mine(name: str) -> bool:
+        return bool(prefix) and name.startswith(prefix)
+
+    async def wanted(now: Listed) -> Listed:
+        stay = [c for c in now.channels if mine(c) and c in channels]
+        # Those of others that have no slot any more nobody will ever confirm.
+        others = await _with_slots(conn, [c for c in now.channels if not mine(c)])
+        new = [c for c in channels if c not in now.channels]
+        kept = {*stay, *others}
+        return Listed(
+            (*new, *(c for c in now.channels if c in kept)),
+            # One that does not stream may be of a former lord.
+            await _with_slots(conn, now.copies, active=True),
+        )
+
+    if not await _set(conn, wanted) and channels:
+        raise UserError(
+            f"synchronous_standby_names of the server is {await _setting(conn)}",
+            "Reset it, or let the table's replicas be asynchronous with set_sync",
+        )
 
 
-async def set_copies(conn: Connection, copies: list[str]) -> bool:
-    """Lets commits on the lord's server wait for one of these subscriptions to its metadata, and for the
-    channels that they wait for already.
+async def set_copies(conn: Connection, cluster: str, copies: Sequence[str]) -> bool:
+    """Lets commits on the lord's server wait for one of these subscriptions to its metadata, and for
+    whatever else they wait for already.
 
     Args:
         conn: an autocommit session with ``synchronous_commit = local``.
+        cluster: the lord's.
         copies: the one to be waited for where only one can be stands first.
 
     Returns:
@@ -96,38 +154,117 @@ async def set_copies(conn: Connection, copies: list[str]) -> bool:
     Raises:
         Temporary: the server does not take it over.
     """
+
+    async def wanted(now: Listed) -> Listed:
+        others = [c for c in now.copies if _cluster(c) != cluster]
+        return Listed(now.channels, (*copies, *await _with_slots(conn, others, active=True)))
+
+    return await _set(conn, wanted)
+
+
+async def missing(conn: Connection, channels: Sequence[str]) -> list[str]:
+    """Those of these channels for which commits on this server do not wait."""
+    now = read(await _setting(conn))
+    return [c for c in channels if now is None or c not in now.channels]
+
+
+async def _set(conn: Connection, wanted: Callable[[Listed], Any]) -> bool:
+    """Changes the setting to what is wanted, given what it is; whether it is ours."""
     async with _turn:
-        now = await _setting(conn)
-        if _OURS.match(now) is None:
-            return False
-        channels = sorted({m[0] for m in _CHANNEL.finditer(now)})
-        await _change(conn, now, as_list(channels, copies))
-        return True
+        for _ in range(TRIES):
+            now = read(await _setting(conn))
+            if now is None:
+                return False
+            to_be: Listed = await wanted(now)
+            if str(to_be) == str(now):
+                return True
+            await _change(conn, now, to_be)
+        raise Temporary("synchronous_standby_names is changed by others at the same time")
 
 
-async def _with_slots(conn: Connection, channels: set[str], *, active: bool = False) -> set[str]:
-    """Those of these channels that this server still has, or that stream."""
-    cur = await conn.execute(
-        "select slot_name from pg_replication_slots where slot_name = any (%s) and active >= %s",
-        (list(channels), active),
-    )
-    return {row[0] for row in await cur.fetchall()}
+async def _change(conn: Connection, now: Listed, to_be: Listed) -> None:
+    """New names come first, and alone: in front of all others they change everybody's priority, by which
+    it is seen that every walsender has read the list. One that has not lets commits go on by the old."""
+    new = tuple(c for c in to_be.channels if c not in now.channels)
+    if new:
+        grown = replace(now, channels=(*new, *now.channels))
+        await _alter(conn, grown)
+        await _in_force(conn, now, grown)
+        now = grown
+    if str(to_be) != str(now):
+        await _alter(conn, to_be)
+    # Commits that waited for a name that is off the list are looked at again when a walsender speaks.
+    await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
 
 
-async def _change(conn: Connection, now: str, wanted: str) -> None:
-    if wanted != now:
-        await _alter(conn, wanted)
-
-
-async def _alter(conn: Connection, wanted: str) -> None:
+async def _alter(conn: Connection, to_be: Listed) -> None:
     await conn.execute(
-        sql.SQL("alter system set synchronous_standby_names = {}").format(sql.Literal(wanted))
+        sql.SQL("alter system set synchronous_standby_names = {}").format(sql.Literal(str(to_be)))
     )
     await conn.execute("select pg_reload_conf()")
     until = time.monotonic() + RELOAD_S
-    while await _setting(conn) != wanted:
+    while await _setting(conn) != str(to_be):
         if time.monotonic() > until:
             raise Temporary("the server does not take over synchronous_standby_names")
         await asyncio.sleep(0.005)
-    # Commits that waited for a name that is off the list are looked at again when a walsender speaks.
-    await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
+
+
+async def _in_force(conn: Connection, before: Listed, now: Listed) -> None:
+    """Waits until no commit can be acknowledged by the list before.
+
+    Every walsender releases commits by what it has read itself, and whether commits wait at all is told
+    to everybody by the checkpointer (PostgreSQL: src/backend/replication/syncrep.c).
+
+    Raises:
+        Temporary: a process does not read the list.
+    """
+    priorities = now.priorities()
+    until = time.monotonic() + RELOAD_S
+    while await _not_read(conn, priorities):
+        if time.monotonic() > until:
+            raise Temporary("a walsender does not take over synchronous_standby_names")
+        # It shows a priority once its subscriber has answered for the first time.
+        await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
+        await asyncio.sleep(0.005)
+    calm = 0
+    while not before.names and calm < 2:
+        if time.monotonic() > until:
+            raise Temporary("the checkpointer does not take over synchronous_standby_names")
+        await asyncio.sleep(CHECKPOINTER_S)
+        calm = calm + 1 if await _checkpointer_waits(conn) else 0
+
+
+async def _not_read(conn: Connection, priorities: dict[str, int]) -> bool:
+    cur = await conn.execute(
+        "select application_name, sync_priority from pg_stat_replication"
+        " where application_name = any (%s)",
+        (list(priorities),),
+    )
+    return any(priorities[name] != shown for name, shown in await cur.fetchall())
+
+
+async def _checkpointer_waits(conn: Connection) -> bool:
+    """Whether the checkpointer has nothing to do: it reads settings before it waits."""
+    cur = await conn.execute(
+        "select coalesce(bool_or(wait_event = 'CheckpointerMain'), false)"
+        " from pg_stat_activity where backend_type = 'checkpointer'"
+    )
+    row = await cur.fetchone()
+    return bool(row and row[0])
+
+
+async def _setting(conn: Connection) -> str:
+    row = await (await conn.execute("show synchronous_standby_names")).fetchone()
+    return str(row[0]) if row else ""
+
+
+async def _with_slots(
+    conn: Connection, listed: Sequence[str], *, active: bool = False
+) -> tuple[str, ...]:
+    """Those of these names that this server still has slots of, or that stream; in the same order."""
+    cur = await conn.execute(
+        "select slot_name::text from pg_replication_slots where slot_name = any (%s) and active >= %s",
+        (list(listed), active),
+    )
+    there = {row[0] for row in await cur.fetchall()}
+    return tuple(name for name in listed if name in there)

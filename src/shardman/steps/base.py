@@ -37,21 +37,20 @@ class Run(Protocol):
         """One more such session, for use beside the first; closed when the command ends."""
         ...
 
-    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
-        """Takes note of a session that a step opened on a node by itself: like all others it is
-        hung up when the node is declared dead."""
+    async def replication(self, node_id: int) -> AsyncConnection[Any]:
+        """A replication connection to a node; the caller closes it."""
         ...
 
     async def peer(self, node_id: int) -> str:
         """How other nodes reach a node, password included; never to be logged."""
         ...
 
-    async def conninfo(self, node_id: int) -> str:
-        """How the lord reaches a node, password included; never to be logged."""
-        ...
-
     def turn(self, name: str) -> AbstractAsyncContextManager[None]:
         """Keeps other tasks of the shardlord from what has this name, after waiting for them."""
+        ...
+
+    async def conninfo(self, node_id: int) -> str:
+        """How the lord reaches a node, password included; never to be logged."""
         ...
 
     async def progress(

@@ -178,7 +178,8 @@ async def set_standbys(run: Run, node: int, besides: int | None = None) -> None:
         wanted = await value(
             await run.node(0), "select shardman.synchronous_channels(%s, %s)", node, besides
         )
-        await standbys.set_list(await run.node(node), run.cluster_id, list(wanted))
+        prefix = names.channels_of(run.cluster_id, node)
+        await standbys.set_list(await run.node(node), prefix, list(wanted))
 
 
 @step("register")

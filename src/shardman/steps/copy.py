@@ -26,14 +26,7 @@ async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnecti
         The replication connection, which keeps the snapshot alive until it is closed, and the
         snapshot's name (PostgreSQL manual, 55.4, CREATE_REPLICATION_SLOT).
     """
-    conn = await AsyncConnection.connect(
-        await run.conninfo(node),
-        autocommit=True,
-        replication="database",
-        application_name=names.application(run.epoch),
-        connect_timeout=5,
-    )
-    run.adopt(node, conn)
+    conn = await run.replication(node)
     try:
         cur = await conn.execute(
             sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(

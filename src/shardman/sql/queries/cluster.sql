@@ -2,7 +2,7 @@
 select cluster, node_id, lord, epoch from shardman.local
 
 -- name: nodes
-select id, connstring, worker_status::text as status, lord, zone, draining from shardman.nodes order by id
+select id, connstring, worker_status::text as status, lord, zone, draining, system_id from shardman.nodes order by id
 
 -- name: tables
 select relation, expr, partitions_count, initial_node, definition, replevel, sync from shardman.tables

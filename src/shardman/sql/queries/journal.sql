@@ -144,7 +144,9 @@ select pg_current_wal_insert_lsn() as lsn
 select shardman.emit()
 
 -- name: copied
--- Null: there is nobody to wait for.
-select case when shardman.setting('lord_sync', 'on') <> 'off' then bool_or(confirmed_flush_lsn >= %(lsn)s::pg_lsn) end as copied
-  from pg_replication_slots
- where database = current_database() and active and slot_name like 'shardman\_meta\_%%'
+-- Null: there is nobody to wait for. A worker on the lord's own server would be lost together with it.
+select case when shardman.setting('lord_sync', 'on') <> 'off' then bool_or(s.confirmed_flush_lsn >= %(lsn)s::pg_lsn) end as copied
+  from shardman.nodes n join shardman.local l on true
+  join pg_replication_slots s on s.slot_name = format('shardman_meta_%%s_%%s', l.cluster, n.id)
+ where s.database = current_database() and s.active
+   and n.system_id is distinct from (select system_identifier::text from pg_control_system())
