@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -54,7 +54,7 @@ class Watch:
         #: The failover that is being waited for.
         self._work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._work.set_result(None)
-        self._warned = False
+        self._suspicion: str | None = None
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -110,7 +110,7 @@ class Watch:
         after_them = {n: succeed(cluster, n, alive) for n in dead}
         # Those who have nothing any more that somebody could take over say nothing about the network.
         over = {n for n, found in after_them.items() if not found.promoted and not found.stale}
-        if self._suspicious(len(self._silent.keys() - over), len(workers - over)):
+        if await self._suspicious(self._silent.keys() - over, len(workers - over)):
             return
         for node in sorted(dead):
             # Whoever waits for its answer has waited long enough.
@@ -128,12 +128,16 @@ class Watch:
         heard = f"nodes asked, which do not hear it either: {asked}" if asked else "nobody to ask"
         return f"silent for {silent:.1f} s; {heard}"
 
-    def _suspicious(self, silent: int, workers: int) -> bool:
+    async def _suspicious(self, silent: Collection[int], workers: int) -> bool:
         """Whether so many nodes are silent at once that the fault is more likely here."""
-        suspicious = silent >= max(2, TOO_MANY * workers)
-        if suspicious and not self._warned:
-            log.warning("most nodes are silent: nothing is done", nodes=sorted(self._silent))
-        self._warned = suspicious
+        suspicious = len(silent) >= max(2, TOO_MANY * workers)
+        nodes = ", ".join(map(str, sorted(silent)))
+        suspicion = f"most workers are silent at once: {nodes}" if suspicious else None
+        if suspicion != self._suspicion:
+            if suspicion is not None:
+                log.warning("nothing is done", reason=suspicion)
+            self._suspicion = suspicion
+            await self._lord.execute("update shardman.lease set suspicion = %s", (suspicion,))
         return suspicious
 
     async def _replace(self, node: int, after: float, reason: str) -> None:

@@ -10,9 +10,10 @@ import psycopg
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import UserError
+from shardman.errors import Temporary, UserError
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
+from shardman.steps.rounds import in_rounds
 from shardman.tasks import all_of
 
 #: How long a command waits for nodes to follow. What is left then is the reconciler's business.
@@ -84,6 +85,10 @@ async def await_metadata(run: Run, node: int, seconds: float) -> bool:
     return True
 
 
+async def _exchange(conn: Connection, part: str) -> None:
+    await conn.execute("select shardman.mend_partition(%s, 'exchange route')", (part,))
+
+
 @step("converge")
 @dataclass(frozen=True)
 class Converge:
@@ -91,8 +96,9 @@ class Converge:
 
     Args:
         relation: of one table; None: of all.
-        stranded: partitions that have left a dead node. Sessions that wait for it there are ended: they
-            would hold the routes, and wait for as long as TCP does.
+        stranded: partitions that have left a dead node. Nothing is forwarded over routes to it, so they are
+            exchanged whatever transactions are open, and sessions that hold them are ended. What a
+            transaction has seen of them on the new primary's node, as a replica, it still sees.
     """
 
     relation: str | None = None
@@ -105,25 +111,37 @@ class Converge:
             "select id from shardman.nodes where lord or worker_status = 'active' order by id"
         )
         nodes = [int(r[0]) for r in await cur.fetchall()]
-        await all_of(*(self._node(run, n) for n in nodes))
+        held = [each for each in await all_of(*(self._node(run, n) for n in nodes)) if each]
+        if held:
+            raise Temporary("; ".join(held))
 
-    async def _node(self, run: Run, node: int) -> None:
+    async def _node(self, run: Run, node: int) -> str | None:
+        """Returns what could not be done and must be."""
         deadline = time.monotonic() + CONVERGE_S
         try:
             conn = await run.node(node)
             await await_metadata(run, node, CONVERGE_S)
-            while await self._differs(conn):
+            held = await self._reroute(run, node, conn)
+            while await value(conn, "select shardman.reconcile(%s)", self.relation):
                 if time.monotonic() > deadline:
-                    return
+                    break
                 await asyncio.sleep(0.05)
+            return held
         except (psycopg.OperationalError, UserError):
             # A node that is away learns of it when it is back; until then its routes are forwarded.
             run.say(f"Node {node} could not be reached and will follow when it is back.")
+            return None
 
-    async def _differs(self, conn: Connection) -> bool:
-        if self.stranded:
-            await conn.execute("select shardman.end_stranded(%s)", (self.stranded,))
-        return bool(await value(conn, "select shardman.reconcile(%s)", self.relation))
+    async def _reroute(self, run: Run, node: int, conn: Connection) -> str | None:
+        """Exchanges the routes to the dead node."""
+        cur = await conn.execute(
+            "select part_name from shardman.partition_state"
+            " where part_name = any (%s) and action = 'exchange route'",
+            (self.stranded,),
+        )
+        parts = [r[0] for r in await cur.fetchall()]
+        held = await in_rounds(run, node, parts, _exchange)
+        return f"{', '.join(held)} cannot be locked on node {node}" if held else None
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

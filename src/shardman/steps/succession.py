@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from psycopg import sql
 
 from shardman import names
 from shardman.errors import Temporary
 from shardman.pg import subscriptions
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.catalog import data_table, is_attached, need_relation, value
-from shardman.steps.locks import LIMIT_S, Busy, Deadline, lock_against, rolled_back
+from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.metadata import reorder, set_stale, unlink
-from shardman.tasks import all_of
-
-#: Promotions on one node at once.
-SIDE_BY_SIDE = 2
-#: How long one of them stands in the queue for a slot, and the pause after it.
-TRY_MS = 200
-PAUSE_S = 0.05
-#: How long transactions that hold a slot, but do not wait for the dead node, may go on.
-PATIENCE_S = 1.0
+from shardman.steps.rounds import in_rounds
 
 
 @step("cut_channel")
@@ -88,36 +74,18 @@ class Succeed:
 @step("promote")
 @dataclass(frozen=True)
 class Promote:
-    """Puts replicas into the slots of their partitions, where the routes to the dead node were.
-
-    Each in a transaction of its own, and one that somebody holds goes to the end of the queue: it does
-    not keep the others waiting. Whoever waits for the dead node is ended at once; whoever else holds a
-    slot (an open transaction that has read it, a dump) after PATIENCE_S, for nobody can write meanwhile.
-    """
+    """Puts replicas into the slots of their partitions, where the routes to the dead node were."""
 
     node: int
     parts: list[str]
 
     async def do(self, run: Run) -> None:
-        todo = deque(await self._ours(run))
-        begun = time.monotonic()
-
-        async def some() -> None:
-            conn, other = await run.extra(self.node), await run.extra(self.node)
-            while todo:
-                part, waited = todo.popleft(), time.monotonic() - begun
-                try:
-                    await self._promote(conn, other, part, waited)
-                except Busy as busy:
-                    todo.append(part)
-                    if waited > PATIENCE_S + LIMIT_S:
-                        raise Temporary(f"{part} is held by {busy}") from None
-                    await asyncio.sleep(PAUSE_S)
-
-        await all_of(*(some() for _ in list(todo)[:SIDE_BY_SIDE]))
+        if held := await in_rounds(run, self.node, await self._ours(run), self._promote):
+            raise Temporary(f"{', '.join(held)} cannot be locked on node {self.node}")
 
     async def _ours(self, run: Run) -> list[str]:
-        """Those that a later command has not taken elsewhere, in the order of the plan."""
+        """Those that a later command has not taken elsewhere and that are not in their slots yet, in the
+        order of the plan."""
         found = await value(
             await run.node(0),
             "select coalesce(array_agg(part_name), '{}') from shardman.partitions"
@@ -125,22 +93,19 @@ class Promote:
             self.parts,
             self.node,
         )
-        return [part for part in self.parts if part in set(found)]
-
-    async def _promote(self, conn: Connection, other: Connection, part: str, waited: float) -> None:
-        data = await data_table(conn, part)
-        if await is_attached(conn, data):
-            return
-        await need_relation(conn, data)
-        ending = "end_stranded" if waited < PATIENCE_S else "end_holders"
-        clear = sql.SQL("select {}(array[{}])").format(
-            sql.Identifier("shardman", ending), sql.Literal(part)
+        waiting = await value(
+            await run.node(self.node),
+            "select coalesce(array_agg(p), '{}') from unnest(%s::text[]) as p"
+            " where not shardman.is_in_use(shardman.data_table(p))",
+            found,
         )
-        async with rolled_back(conn):
-            await lock_against(conn, other, [part], Deadline(TRY_MS), self.node, clear)
-            await conn.execute("select shardman.make_writable(%s)", (data,))
-            await conn.execute("select shardman.fence_in(%s)", (part,))
-            await conn.execute("commit")
+        return [part for part in self.parts if part in set(waiting)]
+
+    async def _promote(self, conn: Connection, part: str) -> None:
+        data = await data_table(conn, part)
+        await need_relation(conn, data)
+        await conn.execute("select shardman.make_writable(%s)", (data,))
+        await conn.execute("select shardman.fence_in(%s)", (part,))
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

@@ -9,7 +9,8 @@ select pg_terminate_backend(pid) from pg_stat_activity
  where pid = %(pid)s and application_name like 'shardman %%'
 
 -- name: take
-update shardman.lease set epoch = epoch + 1, holder = %(holder)s, pid = pg_backend_pid(), renewed_at = clock_timestamp()
+update shardman.lease set epoch = epoch + 1, holder = %(holder)s, pid = pg_backend_pid(), renewed_at = clock_timestamp(),
+       suspicion = null
 returning epoch
 
 -- name: renew

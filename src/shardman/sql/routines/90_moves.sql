@@ -53,17 +53,30 @@ $$;
 comment on function shardman.lock_tables(text[], text, int) is
     'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms in all';
 
+create or replace function shardman.prepared_text(p pg_prepared_xacts) returns text
+language sql stable set search_path = pg_catalog as $$
+    select format('the prepared transaction %L (%s, database %s, for %s), which COMMIT PREPARED or ROLLBACK PREPARED ends',
+                  p.gid, p.owner, p.database, date_trunc('second', clock_timestamp() - p.prepared))
+$$;
+comment on function shardman.prepared_text(pg_prepared_xacts) is 'a prepared transaction, for a person to read';
+
 create or replace function shardman.holders(relations text[]) returns text
 language sql stable set search_path = pg_catalog as $$
-    select string_agg(distinct format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
+    with held as (
+        select l.pid, l.virtualtransaction from pg_locks l
+         where l.locktype = 'relation' and l.granted
+           and l.database = (select oid from pg_database where datname = current_database())
+           and l.relation in (select shardman.find_relation(r) from unnest(relations) as r)
+    )
+    select string_agg(distinct whom, ', ') from (
+        select format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
                coalesce(nullif(a.application_name, ''), 'no application name'),
-               date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
-      from pg_locks l join pg_stat_activity a using (pid)
-     where l.locktype = 'relation' and l.granted
-       and l.database = (select oid from pg_database where datname = current_database())
-       and l.relation in (select shardman.find_relation(r) from unnest(relations) as r)
-       and a.pid <> pg_backend_pid()
-       and a.application_name not like 'shardman lord %'
+               date_trunc('second', clock_timestamp() - a.xact_start)) as whom
+          from held h join pg_stat_activity a using (pid)
+         where a.pid <> pg_backend_pid() and a.application_name not like 'shardman lord %'
+        union all
+        select shardman.prepared_text(p) from held h join pg_prepared_xacts p on h.virtualtransaction = '-1/' || p.transaction
+    ) as found
 $$;
 comment on function shardman.holders(text[]) is 'who has locks on these relations, for a person to read; null when nobody';
 
@@ -204,10 +217,13 @@ comment on function shardman.table_bytes(text) is 'bytes of a table on disk with
 
 create or replace function shardman.writers() returns text
 language sql volatile set search_path = pg_catalog as $$
-    select string_agg(format('pid %s (%s, in its transaction for %s)', pid, usename,
-               date_trunc('second', clock_timestamp() - xact_start)), ', ' order by xact_start)
-      from pg_stat_activity
-     where backend_xid is not null and pid <> pg_backend_pid()
-       and xact_start < clock_timestamp() - interval '1 second'
+    select string_agg(whom, ', ' order by since) from (
+        select format('pid %s (%s, in its transaction for %s)', pid, usename,
+                      date_trunc('second', clock_timestamp() - xact_start)) as whom, xact_start as since
+          from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
+        union all
+        select shardman.prepared_text(p), p.prepared from pg_prepared_xacts p
+    ) as found
+     where since < clock_timestamp() - interval '1 second'
 $$;
 comment on function shardman.writers() is 'write transactions of the server older than a second: making a replication slot waits for them';

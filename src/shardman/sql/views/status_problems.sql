@@ -8,6 +8,11 @@ create or replace view shardman.cluster_problems as
       from shardman.lease l, shardman.local h
      where h.lord and (l.epoch = 0 or clock_timestamp() - l.renewed_at > interval '5 seconds')
     union all
+    select 'network', l.suspicion, 'Nothing is done about silent nodes meanwhile: look at the network of the shardlord''s machine; if '
+           'they are really down, start them, or call shardman failover for each'
+      from shardman.lease l, shardman.local h
+     where h.lord and l.suspicion is not null
+    union all
     select p.part_name, format('lies on node %s, which is no active worker: its rows cannot be reached', p.owner),
            'Bring its rows back from a backup or from that server'
       from shardman.partitions p join shardman.nodes n on n.id = p.owner, shardman.local h
@@ -87,6 +92,17 @@ create or replace view shardman.node_problems as
                              coalesce(nullif(array_to_string(w.for_nodes, ', '), ''), '?'), date_trunc('second', w.longest)),
            'They go on when it answers, or when the shardlord gives it up after failover_after'
       from shardman.status_waiting w where w.longest > interval '3 seconds'
+    union all
+    select 'synchronous_commit', format('is %s%s: commits do not wait for replicas', s.value, s.whose),
+           'Set it to on: what is acknowledged otherwise can be lost with this node'
+      from (select reset_val as value, '' as whose from pg_catalog.pg_settings where name = 'synchronous_commit'
+            union
+            select split_part(c, '=', 2), format(' for role %s', r.rolname)
+              from pg_catalog.pg_db_role_setting d join pg_catalog.pg_roles r on r.oid = d.setrole, unnest(d.setconfig) as c
+             where d.setdatabase in (0, (select oid from pg_catalog.pg_database where datname = current_database()))
+               and c like 'synchronous_commit=%') as s
+     where s.value not in ('on', 'remote_apply', 'true', 'yes', '1')
+       and exists (select from shardman.status_links k where k.synchronous)
     union all
     select 'tables set aside', format('%s, with %s: %s%s', count(*), pg_catalog.pg_size_pretty(sum(a.bytes)),
                                       array_to_string((array_agg(a.table_name order by a.table_name))[:3], ', '),
