@@ -70,6 +70,7 @@ def returned_step(dead: int, after: Succession, leaves: bool = False) -> Step:
 
 def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
     """What the other nodes do."""
+    heirs = {part: order[0] for part, order in after.promoted.items()}
     return (
         *(
             Step(
@@ -80,12 +81,15 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
             for node in after.publishers
         ),
         *(
-            Step(
-                "promote",
-                f"make {counted(parts)} on node {node} primaries",
-                _at(node, parts=list[Json](parts)),
+            (
+                Step(
+                    "promote",
+                    f"make {counted(list(heirs))} primaries",
+                    {"parts": list[Json](heirs), "heirs": list[Json](heirs.values())},
+                ),
             )
-            for node, parts in _by_heir(after).items()
+            if heirs
+            else ()
         ),
         *(
             Step(
@@ -109,14 +113,6 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
 def tell_step(after: Succession) -> Step:
     """Lets the other nodes go to the new primaries."""
     return Step("converge", "tell all nodes", {"stranded": list[Json](sorted(after.promoted))})
-
-
-def _by_heir(after: Succession) -> dict[int, list[str]]:
-    """The promoted partitions by the node of their new primary."""
-    found: dict[int, list[str]] = {}
-    for part, order in after.promoted.items():
-        found.setdefault(order[0], []).append(part)
-    return found
 
 
 def takeover(facts: Facts, dead: int, after: Succession) -> Plan:

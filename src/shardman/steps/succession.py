@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from shardman.errors import Temporary
 from shardman.pg import subscriptions
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, need_relation, value
+from shardman.steps.fence import raise_first
 from shardman.steps.metadata import reorder, set_stale, unlink
 from shardman.steps.rounds import in_rounds
 
@@ -74,32 +76,44 @@ class Succeed:
 @step("promote")
 @dataclass(frozen=True)
 class Promote:
-    """Puts replicas into the slots of their partitions, where the routes to the dead node were."""
+    """Puts replicas into the slots of their partitions, where the routes to the dead node were; on all
+    nodes at once.
 
-    node: int
+    Args:
+        heirs: the node of each partition's new primary.
+    """
+
     parts: list[str]
+    heirs: list[int]
 
     async def do(self, run: Run) -> None:
-        if held := await in_rounds(run, self.node, await self._ours(run), self._promote):
-            raise Temporary(f"{', '.join(held)} cannot be locked on node {self.node}")
+        ends = await asyncio.gather(
+            *(self._on(run, node) for node in sorted(set(self.heirs))), return_exceptions=True
+        )
+        raise_first(ends)
 
-    async def _ours(self, run: Run) -> list[str]:
+    async def _on(self, run: Run, node: int) -> None:
+        if held := await in_rounds(run, node, await self._ours(run, node), self._promote):
+            raise Temporary(f"{', '.join(held)} cannot be locked on node {node}")
+
+    async def _ours(self, run: Run, node: int) -> list[str]:
         """Those that a later command has not taken elsewhere and that are not in their slots yet, in the
         order of the plan."""
+        mine = [p for p, heir in zip(self.parts, self.heirs, strict=True) if heir == node]
         found = await value(
             await run.node(0),
             "select coalesce(array_agg(part_name), '{}') from shardman.partitions"
             " where part_name = any (%s) and owner = %s and prv is null",
-            self.parts,
-            self.node,
+            mine,
+            node,
         )
         waiting = await value(
-            await run.node(self.node),
+            await run.node(node),
             "select coalesce(array_agg(p), '{}') from unnest(%s::text[]) as p"
             " where not shardman.is_in_use(shardman.data_table(p))",
             found,
         )
-        return [part for part in self.parts if part in set(waiting)]
+        return [part for part in mine if part in set(waiting)]
 
     async def _promote(self, conn: Connection, part: str) -> None:
         data = await data_table(conn, part)
