@@ -218,10 +218,11 @@ def test_an_address_that_leads_nowhere(ready: Cluster, connstring: str, words: s
 
 def test_members_are_refused(ready: Cluster) -> None:
     port = conninfo_to_dict(ready.dsn(1))["port"]
+    lord = conninfo_to_dict(ready.lord_dsn)["port"]
     for connstring, words in (
         (ready.dsn(1), "is node 1 already"),
         (f"host=localhost port={port} dbname=postgres user=postgres", "is node 1 already"),
-        (ready.lord_dsn, "is the lord's of cluster"),
+        (f"host=localhost port={lord} dbname=postgres user=postgres", "the nodes know as"),
     ):
         done = add(ready, connstring)
         assert done.status == "failed"

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from shardman.commands.base import Claim, Facts, Question
 from shardman.errors import UserError
-from shardman.model.cluster import Cluster
+from shardman.model.cluster import Cluster, Node
 from shardman.model.plan import Json, Plan, Step
 
 
@@ -40,16 +40,27 @@ class AddNode:
         return frozenset({Claim("membership")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        return ()
+        """Whether it is the lord's own database."""
+        lord = cluster.lord
+        return (
+            Question(
+                "lord",
+                lord.id,
+                "select shardman.same_address(%s, %s)",
+                (self.connstring, lord.connstring),
+            ),
+        )
 
     def plan(self, facts: Facts) -> Plan:
+        # An id is never used twice: names of objects and ranges of sequences carry it.
+        node_id = max(facts.cluster.nodes) + 1
+        if facts.answers.get("lord"):
+            return self._lord(facts.cluster.lord, node_id)
         for node in facts.cluster.nodes.values():
             if node.connstring == self.connstring and node.status != "removed":
                 raise UserError(
                     f"{self.connstring} is node {node.id} already", "See shardman.nodes"
                 )
-        # An id is never used twice: names of objects and ranges of sequences carry it.
-        node_id = max(facts.cluster.nodes) + 1
         new: dict[str, Json] = {"node": node_id}
         return Plan(
             prepare=(
@@ -65,6 +76,21 @@ class AddNode:
                     "insert_node",
                     f"record the node as {node_id}",
                     {**new, "connstring": self.connstring, "zone": self.zone},
+                ),
+            ),
+            finish=(Step("converge", "tell all nodes", {}),),
+        )
+
+    def _lord(self, lord: Node, node_id: int) -> Plan:
+        """The lord's database has the schema and all metadata, and every node reaches it."""
+        if lord.status is not None:
+            raise UserError(f"the lord's database is node {lord.id} already", "See shardman.nodes")
+        return Plan(
+            switch=(
+                Step(
+                    "lord_joins",
+                    f"record the lord's database as worker {node_id}",
+                    {"node": node_id, "zone": self.zone},
                 ),
             ),
             finish=(Step("converge", "tell all nodes", {}),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from shardman.errors import Temporary, UserError
-from shardman.pg.reach import scrub
+from shardman.pg.reach import plain, scrub
 
 
 def sentence(error: BaseException) -> str:
@@ -13,10 +13,9 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, UserError):
         return scrub(str(error))
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
-        reason = " ".join(str(error).split())
-        return scrub(
-            f"a node could not be reached: {reason.rstrip('.')}. Start it or wait, then try again."
-        )
+        reason = plain(error)
+        known = reason if reason.startswith("node ") else f"a node cannot be reached: {reason}"
+        return scrub(f"{known}. Start it or wait, then try again.")
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         where = f" {error.diag.message_detail}" if error.diag.message_detail else ""
         hint = error.diag.message_hint or "See the server's log"

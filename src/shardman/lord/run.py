@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 
 from shardman.commands.base import Command, Facts
 from shardman.lord.planner import gather_facts
+from shardman.pg.reach import plain
 from shardman.steps.base import Connection
 
 if TYPE_CHECKING:
@@ -75,15 +76,15 @@ class CommandRun:
     async def _open(self, node_id: int) -> Connection:
         if node_id == 0:
             return await self._sessions.lord()
-        if self._gone is None:
-            return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
-        if node_id in self._gone:
-            raise psycopg.OperationalError(f"node {node_id} is away")
+        if self._gone and node_id in self._gone:
+            raise psycopg.OperationalError(f"node {node_id} cannot be reached")
         try:
             return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
-        except psycopg.OperationalError:
-            self._gone.add(node_id)
-            raise
+        except psycopg.OperationalError as error:
+            if self._gone is not None:
+                self._gone.add(node_id)
+            reason = f"node {node_id} cannot be reached: {plain(error)}"
+            raise psycopg.OperationalError(reason) from error
 
     async def extra(self, node_id: int) -> Connection:
         conn = await self._open(node_id)

@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from shardman import names
 from shardman.errors import Deposed, NodeGone, Refused, UserError
+from shardman.pg.connect import PINNED
 from shardman.steps.base import Connection
 
 CONNECT_TIMEOUT_S = 5
@@ -29,20 +30,11 @@ _TRANSPORT: dict[str, Any] = {
     "tcp_user_timeout": 8000,
 }
 
-# Ours must neither hang on a dead replica nor be ended by a timeout set for the application; and values
-# are written alike on every node, whatever is set there, for they are copied and compared as text.
+# Ours must neither hang on a dead replica nor be ended by a timeout set for the application.
 _SETTINGS = """
 select set_config('search_path', 'public', false),
        set_config('synchronous_commit', 'local', false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('default_transaction_read_only', 'off', false),
-       set_config('default_transaction_deferrable', 'off', false),
-       set_config('client_min_messages', 'warning', false),
-       set_config('DateStyle', 'ISO, MDY', false), set_config('TimeZone', 'UTC', false),
-       set_config('IntervalStyle', 'postgres', false), set_config('extra_float_digits', '3', false),
-       set_config('bytea_output', 'hex', false), set_config('array_nulls', 'on', false),
-       set_config('quote_all_identifiers', 'off', false),
-       set_config('standard_conforming_strings', 'on', false),
+       set_config('client_min_messages', 'warning', false), set_config('TimeZone', 'UTC', false),
        (select count(set_config(name, '0', false)) from pg_settings
          where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
                         'idle_session_timeout', 'transaction_timeout'))
@@ -71,6 +63,7 @@ async def open_session(conninfo: str, application_name: str) -> Connection:
                 make_conninfo(conninfo, application_name=application_name, **_TRANSPORT),
                 autocommit=True,
             )
+            await conn.execute(PINNED)
             await conn.execute(_SETTINGS)
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 await conn.execute(_QUIET)

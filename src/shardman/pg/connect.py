@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shardman.errors import UserError
+
+#: Values are written and read alike on every node and by every version, whatever its database, or the
+#: role, has set for the application.
+PINNED: LiteralString = """
+select set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_read_only', 'off', false),
+       set_config('default_transaction_deferrable', 'off', false),
+       set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
+       set_config('extra_float_digits', '3', false), set_config('bytea_output', 'hex', false),
+       set_config('array_nulls', 'on', false), set_config('quote_all_identifiers', 'off', false),
+       set_config('standard_conforming_strings', 'on', false)
+"""
 
 #: Parameters that are never shown or stored beside the others.
 SECRETS = frozenset(

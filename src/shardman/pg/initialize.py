@@ -120,7 +120,7 @@ async def _describe(conn: AsyncConnection[Any], dsn: str, advertise: str | None)
     address = _address(conn, dsn, advertise)
     await conn.execute(
         "insert into shardman.nodes as n (id, connstring, lord, options, system_id)"
-        " values (0, %(connstring)s, true, %(options)s,"
+        " values ((select node_id from shardman.local), %(connstring)s, true, %(options)s,"
         "         (select system_identifier::text from pg_control_system()))"
         " on conflict (id) do update set connstring = excluded.connstring,"
         "        options = excluded.options, system_id = excluded.system_id"
@@ -156,10 +156,13 @@ def _address(conn: AsyncConnection[Any], dsn: str, advertise: str | None) -> _Ad
 
 async def _remember_password(conn: AsyncConnection[Any], password: str | None) -> None:
     if password is None:
-        await conn.execute("delete from shardman.node_secrets where node_id = 0")
+        await conn.execute(
+            "delete from shardman.node_secrets where node_id = (select node_id from shardman.local)"
+        )
         return
     await conn.execute(
-        "insert into shardman.node_secrets as s (node_id, password) values (0, %s)"
+        "insert into shardman.node_secrets as s (node_id, password)"
+        " values ((select node_id from shardman.local), %s)"
         " on conflict (node_id) do update set password = excluded.password"
         "  where s.password <> excluded.password",
         (password,),

@@ -14,7 +14,7 @@ from psycopg import conninfo
 from psycopg.rows import dict_row
 
 from shardman.errors import UserError
-from shardman.pg.connect import SECRETS, unreadable
+from shardman.pg.connect import PINNED, SECRETS, unreadable
 from shardman.sql.loader import queries
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -68,9 +68,13 @@ def connect(dsn: str, **overrides: Any) -> Connection:
         **overrides,
     }
     try:
-        return psycopg.connect("", **params)
+        conn = psycopg.connect("", **params)
+        conn.execute(PINNED)
     except psycopg.OperationalError as error:
         raise unreachable(given, error) from None
+    if not conn.autocommit:
+        conn.commit()
+    return conn
 
 
 def address(params: Mapping[str, Any]) -> str:

@@ -59,9 +59,15 @@ async def _not_a_member(run: Run, conn: Connection) -> None:
     if row is None:
         return
     cluster, node_id, lord = row
-    if lord:
+    if lord and cluster != run.cluster_id:
         raise UserError(
             f"this database is the lord's of cluster {cluster}", "Give another database"
+        )
+    if lord and node_id == 0:
+        known = await value(await run.node(0), "select connstring from shardman.nodes where lord")
+        raise UserError(
+            f"this database is the lord's, which the nodes know as {known}",
+            "Give that connection string to make it a worker too",
         )
     if cluster == run.cluster_id and await value(
         await run.node(0),

@@ -312,6 +312,24 @@ class InsertNode:
         """The switch is the point of no return."""
 
 
+@step("lord_joins")
+@dataclass(frozen=True)
+class LordJoins:
+    """The lord's database is a worker too from now on."""
+
+    node: int
+    zone: str | None = None
+
+    async def do(self, run: Run) -> None:
+        lord = await run.node(0)
+        await lord.execute(
+            "select shardman.lord_joins(%s, %s, %s)", (self.node, run.cmd_id, self.zone)
+        )
+
+    async def undo(self, run: Run) -> None:
+        """The switch is the point of no return."""
+
+
 @step("remove_node")
 @dataclass(frozen=True)
 class RemoveNode:

@@ -152,6 +152,14 @@ language sql immutable strict parallel safe set search_path = pg_catalog as $$
 $$;
 comment on function shardman.format_connstring(jsonb) is 'a keyword=value connection string of these parameters';
 
+create or replace function shardman.same_address(one text, other text) returns bool
+language sql immutable strict parallel safe set search_path = pg_catalog as $$
+    select bool_and(coalesce(a ->> p.name, p.standard) is not distinct from coalesce(b ->> p.name, p.standard))
+      from (select shardman.parse_connstring(one), shardman.parse_connstring(other)) as params (a, b),
+           (values ('host', null), ('hostaddr', null), ('port', '5432'), ('dbname', null), ('service', null)) as p (name, standard)
+$$;
+comment on function shardman.same_address(text, text) is 'whether two connection strings name the same server and database in the same words';
+
 create or replace function shardman.secret_parameters() returns text[]
 language sql immutable parallel safe set search_path = pg_catalog as $$
     select array['password', 'sslpassword', 'oauth_client_secret', 'scram_client_key', 'scram_server_key']

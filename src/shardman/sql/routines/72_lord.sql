@@ -78,6 +78,26 @@ end
 $$;
 comment on function shardman.become_lord(bigint) is 'makes this copy of the metadata the lord''s; the other nodes follow it when its shardlord acts';
 
+create or replace function shardman.lord_joins(node_id int, cmd_id bigint, zone text) returns void
+language plpgsql set search_path = pg_catalog as $$
+declare
+    former shardman.nodes;
+begin
+    -- The row that only a lord has leaves the cluster, as when another node becomes the lord: its id means the lord, whichever
+    -- node that is.
+    update shardman.nodes n set lord = false, worker_status = 'removed' where n.lord and n.worker_status is null
+    returning * into former;
+    if not found then
+        raise exception 'the lord''s database is a worker already' using hint = 'See shardman.nodes.';
+    end if;
+    insert into shardman.nodes (id, connstring, worker_status, lord, added_by, options, system_id, zone)
+    values (lord_joins.node_id, former.connstring, 'active', true, lord_joins.cmd_id, former.options, former.system_id, lord_joins.zone);
+    update shardman.node_secrets s set node_id = lord_joins.node_id where s.node_id = former.id;
+    update shardman.local set node_id = lord_joins.node_id;
+end
+$$;
+comment on function shardman.lord_joins(int, bigint, text) is 'lord only: makes the lord''s database a worker too, in the place of its former row';
+
 create or replace function shardman.expect_copy(tables text[]) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare

@@ -75,7 +75,11 @@ language sql stable set search_path = pg_catalog as $$
           from held h join pg_stat_activity a using (pid)
          where a.pid <> pg_backend_pid() and a.application_name not like 'shardman lord %'
         union all
-        select shardman.prepared_text(p) from held h join pg_prepared_xacts p on h.virtualtransaction = '-1/' || p.transaction
+        select shardman.prepared_text(p)
+          from held h
+          join pg_locks x on h.pid is null and x.pid is null and x.virtualtransaction = h.virtualtransaction
+           and x.locktype = 'transactionid' and x.granted
+          join pg_prepared_xacts p on p.transaction = x.transactionid
     ) as found
 $$;
 comment on function shardman.holders(text[]) is 'who has locks on these relations, for a person to read; null when nobody';

@@ -1,0 +1,43 @@
+"""The functions that users call, in their sessions and beside their transactions."""
+
+from __future__ import annotations
+
+import pytest
+
+from sql.databases import LORD, Nodes
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["standard_conforming_strings = off", "quote_all_identifiers = on", "array_nulls = off"],
+)
+def test_a_call_means_the_same_whatever_is_set(nodes: Nodes, setting: str) -> None:
+    lord = nodes[LORD]
+    with lord.connect() as session:
+        session.execute(f"set {setting}".encode())
+        session.execute("select shardman.create_hash_partitions(1, 'orders', 'id', 4)")
+        session.execute("select shardman.move_part('orders_1', 2)")
+    opts = [
+        row[0]
+        for row in lord.rows(
+            "select array_agg(opt order by id) from shardman.cmd_opts group by cmd_id order by cmd_id"
+        )
+    ]
+    assert opts == [["1", "orders", "id", "4", "true"], ["orders_1", "2", None]]
+
+
+def test_a_prepared_transaction_is_named(nodes: Nodes) -> None:
+    """It has no process, and nobody thinks of it."""
+    lord = nodes[LORD]
+    lord.run("create table held (id int)")
+    with lord.connect() as session:
+        session.execute("begin")
+        session.execute("insert into held values (1)")
+        session.execute("prepare transaction 'left behind'")
+    try:
+        assert "'left behind'" in lord.value("select shardman.holders(array['held'])")
+        lord.run("select pg_sleep(1.1)")
+        assert "ROLLBACK PREPARED" in lord.value("select shardman.writers()")
+    finally:
+        lord.run("rollback prepared 'left behind'")
+    assert lord.value("select shardman.writers()") is None
