@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
+from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
 
@@ -50,3 +53,38 @@ def test_it_is_kept(cluster: Cluster, copies: tuple[str, int, int]) -> None:
     assert aside in (done.result or "")
     name = next(w for w in (done.result or "").replace(",", " ").split() if w.startswith(aside))
     assert cluster.value(replica, f"select count(*) from {name.rstrip('.')}") == rows
+
+
+def test_a_node_that_was_replaced_is_told_when_it_is_back() -> None:
+    """It was removed while it was dead, and would go on serving what it had."""
+    with closing(Cluster(workers=3)) as cluster:
+        cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
+        cluster.sql(1, "insert into acc select i from generate_series(1, 100) i")
+        for call in (
+            "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
+            "select shardman.set_replevel('acc', 1)",
+        ):
+            assert cluster.cmd(call).status in ("success", "done")
+        cluster.kill_node(2)
+        done = cluster.cmd("select shardman.rm_node(2, true)")
+        assert done.status == "success", done
+        cluster.sql(1, "update acc set v = 1")
+        cluster.start_node(2)
+        member = "select to_regclass('shardman.local')"
+        until = time.monotonic() + 30
+        while cluster.value(2, member) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert cluster.value(2, "select to_regclass('acc')") is None
+        rows = cluster.sql(2, "select relname from pg_class where relname like 'acc%aside%'")
+        assert rows
+        told = "select result from shardman.cmd_log where id = %s"
+        while "came back and was cleaned" not in (
+            cluster.value(0, told, (done_id(cluster),)) or ""
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert check(cluster.lord_dsn, data=True) == []
+
+
+def done_id(cluster: Cluster) -> int:
+    return int(cluster.value(0, "select max(id) from shardman.cmd_log where cmd_type = 'rm_node'"))

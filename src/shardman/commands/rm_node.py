@@ -83,7 +83,7 @@ class RmNode:
                 Step(
                     "clean_node",
                     f"take our objects off node {self.node_id}",
-                    {**node, "give_up": self.force},
+                    node,
                 ),
                 Step("drop_meta_slot", "drop its slot on the lord", {"of": self.node_id}),
                 tell_step(after),

@@ -11,10 +11,11 @@ import asyncio
 import psycopg
 import structlog
 
-from shardman.errors import UserError
+from shardman.errors import NodeGone, UserError
 from shardman.lord.orphans import end_orphans
 from shardman.lord.sessions import Sessions
 from shardman.steps.base import Connection
+from shardman.steps.catalog import value
 
 log = structlog.get_logger()
 
@@ -22,6 +23,18 @@ log = structlog.get_logger()
 CALM_S = 5.0
 BUSY_S = 0.5
 DOWN_S = 1.0
+#: The same, of one that was removed while it was down: it may never come back.
+REMOVED_S = 5.0
+
+#: The members, and those that were removed and do not know it.
+_VISITED = """
+select id from shardman.nodes where lord or worker_status = 'active'
+union
+select (s.args ->> 'node')::int
+  from shardman.cmd_steps s join shardman.cmd_log l on l.id = s.cmd_id and l.attempt = s.attempt
+ where s.kind = 'clean_node' and s.state = 'started' and l.status = 'success'
+"""
+_REMOVED = "select worker_status = 'removed' and not lord from shardman.nodes where id = %s"
 
 
 class Reconciler:
@@ -41,9 +54,7 @@ class Reconciler:
         self._lord = await self._sessions.lord()
         try:
             while True:
-                cur = await self._lord.execute(
-                    "select id from shardman.nodes where lord or worker_status = 'active'"
-                )
+                cur = await self._lord.execute(_VISITED)
                 self._keep({int(r[0]) for r in await cur.fetchall()})
                 for visitor in self._visitors.values():
                     if visitor.done() and not visitor.cancelled() and visitor.exception():
@@ -68,28 +79,45 @@ class Reconciler:
                 try:
                     if conn is None:
                         conn = await self._connect(node_id)
-                    left = await reconcile(conn)
-                    await end_orphans(conn, self._lord, self._sessions.cluster_id)
-                    pause = BUSY_S if left else CALM_S
+                    pause = await self._bring_in_line(conn, node_id)
                 except (psycopg.Error, UserError) as error:
-                    if node_id not in self.away:
-                        log.warning("node away", node=node_id, error=type(error).__name__)
-                    self.away.add(node_id)
                     if conn is not None:
                         await conn.close()
-                    conn, pause = None, DOWN_S
+                    conn, pause = None, REMOVED_S if isinstance(error, NodeGone) else DOWN_S
+                    self._note(node_id, there=_answered(error))
                 else:
-                    if node_id in self.away:
-                        log.info("node back", node=node_id)
-                        self.away.discard(node_id)
-                        self.returned.set()
+                    self._note(node_id, there=True)
                 await asyncio.sleep(pause)
         finally:
             if conn is not None:
                 await conn.close()
 
+    async def _bring_in_line(self, conn: Connection, node_id: int) -> float:
+        """What a visit does; returns the pause until the next."""
+        if await value(conn, "select node_id is distinct from %s from shardman.local", node_id):
+            return CALM_S  # It was removed, and is a node again under another id.
+        if await value(self._lord, _REMOVED, node_id):
+            return CALM_S  # What is left to be done there is the janitor's.
+        left = await reconcile(conn)
+        await end_orphans(conn, self._lord, self._sessions.cluster_id)
+        return BUSY_S if left else CALM_S
+
+    def _note(self, node_id: int, *, there: bool) -> None:
+        if there and node_id in self.away:
+            log.info("node back", node=node_id)
+            self.away.discard(node_id)
+            self.returned.set()
+        elif not there and node_id not in self.away:
+            log.warning("node away", node=node_id)
+            self.away.add(node_id)
+
     async def _connect(self, node_id: int) -> Connection:
         return await self._sessions.open(node_id, self._lord)
+
+
+def _answered(error: Exception) -> bool:
+    """Whether it is a removed node that is there and knows nothing of this cluster any more."""
+    return isinstance(error, NodeGone) and isinstance(error.__cause__, UserError)
 
 
 async def reconcile(conn: Connection, relation: str | None = None) -> int:

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from shardman import names
-from shardman.errors import NodeGone, UserError
+from shardman.errors import NodeGone, Temporary, UserError
 from shardman.pg import publications, slots, standbys, subscriptions
 from shardman.pg.initialize import PUBLISHED
 from shardman.pg.schema import install, remove
@@ -350,48 +350,62 @@ class RemoveNode:
 @step("clean_node")
 @dataclass(frozen=True)
 class CleanNode:
-    """Takes our objects off a removed node, if it can be reached; its tables stay.
+    """Takes our objects off a removed node; its tables stay.
 
-    Args:
-        node: which one.
-        give_up: when it cannot be reached it is not tried again.
+    One that was dead when it was removed, and comes back, believes that it is a member still and that its
+    old primaries are in use. It is cleaned as soon as it answers; these become ordinary tables under
+    other names, and nothing leads to the cluster from there any more.
     """
 
     node: int
-    give_up: bool = False
 
     async def do(self, run: Run) -> None:
         try:
             async with asyncio.timeout(CLEAN_S):
-                await self._clean(await run.node(self.node))
+                await self._clean(run, await run.node(self.node))
         except (NodeGone, psycopg.OperationalError, TimeoutError) as error:
-            self._unreachable(run, error)
+            reason = (error.__cause__ or error) if isinstance(error, NodeGone) else error
+            # One that does not know this cluster any more was cleaned before.
+            if not isinstance(reason, UserError):
+                raise Temporary(
+                    f"node {self.node} cannot be reached and believes that it is a member until it"
+                    " is: keep its server from being used"
+                ) from error
         # Its address is not needed any more.
         lord = await run.node(0)
         await lord.execute("delete from shardman.node_secrets where node_id = %s", (self.node,))
 
-    def _unreachable(self, run: Run, error: BaseException) -> None:
-        """Raises when the cleaning is to be tried again."""
-        reason = (error.__cause__ or error) if isinstance(error, NodeGone) else error
-        if isinstance(reason, UserError):
-            return  # It does not know this cluster any more: done before.
-        if not self.give_up:
-            raise reason
-        run.say(
-            f"Node {self.node} could not be reached: what is ours there stays. "
-            "Keep its server from being used; adding it to a cluster again clears it."
-        )
-
-    async def _clean(self, conn: Connection) -> None:
+    async def _clean(self, run: Run, conn: Connection) -> None:
         # The database may have been added again meanwhile, under another id.
         if await value(conn, "select node_id from shardman.local") != self.node:
             return
         await roll_back_prepared(conn)
         await conn.execute("select shardman.end_waiting_commits()")
         await drop_streams(conn)
+        if await self._was_replaced(run, conn):
+            aside = await _forget(run, conn, self.node)
+            run.say(f"Node {self.node} came back and was cleaned; its tables: {', '.join(aside)}.")
+            return
         async with conn.transaction():
             await conn.execute("select shardman.reset_database()")
             await remove(conn)
+
+    async def _was_replaced(self, run: Run, conn: Connection) -> bool:
+        """Whether it has a primary in use that is elsewhere by now."""
+        elsewhere = await value(
+            await run.node(0),
+            "select coalesce(array_agg(part_name), '{}') from shardman.partitions"
+            " where prv is null and owner <> %s",
+            self.node,
+        )
+        return bool(
+            await value(
+                conn,
+                "select exists (select from unnest(%s::text[]) as p"
+                " where shardman.is_in_use(shardman.data_table(p)))",
+                elsewhere,
+            )
+        )
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""
