@@ -88,3 +88,25 @@ def test_a_node_that_was_replaced_is_told_when_it_is_back() -> None:
 
 def done_id(cluster: Cluster) -> int:
     return int(cluster.value(0, "select max(id) from shardman.cmd_log where cmd_type = 'rm_node'"))
+
+
+def test_what_a_removed_node_had_can_still_be_promoted() -> None:
+    """Its replicas are asynchronous, so nobody promoted them by himself."""
+    with closing(Cluster(workers=3)) as cluster:
+        cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
+        cluster.sql(1, "insert into acc select i from generate_series(1, 100) i")
+        for call in (
+            "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
+            "select shardman.set_replevel('acc', 1)",
+            "select shardman.set_sync('acc', false)",
+        ):
+            assert cluster.cmd(call).status in ("success", "done")
+        cluster.kill_node(2)
+        done = cluster.cmd("select shardman.rm_node(2, true)")
+        assert done.status == "success", done
+        assert "Cannot be reached" in (done.result or "")
+        done = cluster.cmd("select shardman.failover(2, true)")
+        assert done.status == "success", done
+        assert "may lack the last writes" in (done.result or "")
+        assert cluster.value(1, "select count(*) from acc") == 100
+        assert cluster.value(3, "select count(*) from acc") == 100

@@ -22,7 +22,8 @@ from shardman.model.plan import Plan
 _UPTO = """
 select o.remote_lsn::text from pg_subscription s
   join pg_database d on d.oid = s.subdbid and d.datname = current_database()
-  join pg_replication_origin_status o on o.external_id = 'pg_' || s.oid where s.subname = %s
+  join pg_replication_origin_status o on o.external_id = 'pg_' || s.oid
+ where s.subname = %s and o.remote_lsn <> '0/0'
 """
 
 
@@ -67,7 +68,9 @@ class Failover:
 
     def plan(self, facts: Facts) -> Plan:
         dead = self.node_id
-        facts.cluster.worker(dead)
+        removed = self._removed(facts.cluster)
+        if not removed:
+            facts.cluster.worker(dead)
         if facts.answers.get(f"answers {dead}"):
             raise UserError(
                 f"node {dead} answers", "Move its partitions away with move_part, or stop it first"
@@ -81,4 +84,11 @@ class Failover:
                 else "Bring the node back, or call failover with accept_data_loss to promote also"
                 " replicas that may lack acknowledged writes",
             )
-        return takeover(facts, dead, after)
+        return takeover(facts, dead, after, removed=removed)
+
+    def _removed(self, cluster: Cluster) -> bool:
+        """Whether it is no member any more and still has partitions that nobody took over."""
+        node = cluster.nodes.get(self.node_id)
+        return (
+            node is not None and node.status == "removed" and bool(cluster.copies_on(self.node_id))
+        )

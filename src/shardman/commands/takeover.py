@@ -115,18 +115,19 @@ def tell_step(after: Succession) -> Step:
     return Step("converge", "tell all nodes", {"stranded": list[Json](sorted(after.promoted))})
 
 
-def takeover(facts: Facts, dead: int, after: Succession) -> Plan:
-    """The plan by which others take over from a node that stays a member.
+def takeover(facts: Facts, dead: int, after: Succession, *, removed: bool) -> Plan:
+    """The plan by which others take over from a node.
 
-    What is left to do on the dead node waits until it is back.
+    Args:
+        removed: it is no member any more. Otherwise what is left to do there waits until it is back.
     """
     return Plan(
         prepare=cut_steps(facts, dead, after),
-        switch=(record_step(dead, after),),
+        switch=(record_step(dead, after, leaves=removed),),
         finish=(
             *takeover_steps(dead, after),
             tell_step(after),
-            returned_step(dead, after),
+            *(() if removed else (returned_step(dead, after),)),
         ),
         warnings=said(facts, dead, after),
     )
