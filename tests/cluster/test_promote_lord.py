@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -135,6 +136,28 @@ def test_planned_under_load(cluster: Cluster, bank: Bank) -> None:
     assert shardman("promote-lord", "2", "--dsn", cluster.dsn(1)).returncode == 0
     assert cluster.lord_pid is not None
     assert check(cluster.dsn(1), data=True) == []
+
+
+def test_one_that_fails_leaves_the_lord_the_lord() -> None:
+    with closing(Cluster(workers=2)) as cluster:
+        name = cluster.value(2, "select subname::text from pg_subscription")
+        cluster.sql(2, f"alter subscription {name} disable".encode())
+        until(
+            lambda: (
+                not cluster.value(
+                    0, "select active from pg_replication_slots where slot_name = %s", (name,)
+                )
+            )
+        )
+        cluster.sql(0, "select pg_drop_replication_slot(%s)", (name,))
+        refused = shardman("promote-lord", "2", "--dsn", cluster.dsn(1))
+        assert refused.returncode == 1
+        assert "node 2 does not follow the lord" in refused.stderr
+        # Its shardlord was shut out; in its next tenure every node obeys it.
+        if cluster.lord_pid is None:
+            cluster.start_lord()
+        status, said = through(cluster, 1, "select shardman.set_zone(1, 'a')")
+        assert status == "success", said
 
 
 def test_the_old_lord_becomes_a_worker(cluster: Cluster, bank: Bank) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
 
 from shardman import steps  # noqa: F401  (registers every kind of step)
 from shardman.commands.base import Claim, Command
@@ -321,6 +322,15 @@ def _is_deposed(error: BaseException) -> bool:
     return isinstance(error, Deposed)
 
 
+_TERM = (
+    "select shardman.setting('lord_term', '0')::bigint, (select id from shardman.nodes where lord)"
+)
+_PEERS = """
+select n.options, s.password from shardman.nodes n left join shardman.node_secrets s on s.node_id = n.id
+ where n.worker_status = 'active' and n.id is distinct from (select node_id from shardman.local)
+"""
+
+
 async def _step_down(dsn: str) -> None:
     """Lets a former lord's database know that another one was promoted while it was away."""
     with contextlib.suppress(psycopg.Error):
@@ -328,9 +338,26 @@ async def _step_down(dsn: str) -> None:
         try:
             row = await (await conn.execute("select cluster from shardman.local")).fetchone()
             assert row is not None
-            await retire(conn, row[0])
+            if await _was_replaced(conn):
+                await retire(conn, row[0])
         finally:
             await conn.close()
+
+
+async def _was_replaced(conn: Connection) -> bool:
+    """Whether a node knows another lord. A promotion that has only begun may fail: this one stays then."""
+    mine = await (await conn.execute(_TERM)).fetchone()
+    for options, password in await (await conn.execute(_PEERS)).fetchall():
+        secret = {} if password is None else {"password": password}
+        with contextlib.suppress(psycopg.Error):
+            peer = await open_session(make_conninfo("", **options, **secret), "shardman")
+            try:
+                theirs = await (await peer.execute(_TERM)).fetchone()
+            finally:
+                await peer.close()
+            if mine and theirs and theirs[0] > mine[0] and theirs[1] != mine[1]:
+                return True
+    return False
 
 
 def _reason(error: BaseException) -> str:

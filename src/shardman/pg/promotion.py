@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -62,14 +62,19 @@ def promote(dsn: str, node: int, *, force: bool, say: Callable[[str], None]) -> 
         UserError: the worker is none, another one has newer metadata, the lord cannot be reached.
     """
     with Reach(dsn) as reach, ExitStack() as stack:
-        return _Promotion(reach, node, stack, say).run(force)
+        return _Promotion(reach, node, stack, say, force).run()
 
 
 class _Promotion:
     def __init__(
-        self, reach: Reach, node: int, stack: ExitStack, say: Callable[[str], None]
+        self,
+        reach: Reach,
+        node: int,
+        stack: ExitStack,
+        say: Callable[[str], None],
+        force: bool,
     ) -> None:
-        self._reach, self._node, self._say = reach, node, say
+        self._reach, self._node, self._say, self._force = reach, node, say, force
         self._slot = names.meta_slot(reach.cluster, node)
         self._open: dict[int, Connection] = {}
         for member in {n.id for n in reach.members} | {node}:
@@ -81,28 +86,46 @@ class _Promotion:
                     raise
                 say(f"Node {member} cannot be reached: {error.what}.")
 
-    def run(self, force: bool) -> Promoted:
+    def run(self) -> Promoted:
         self._require_worker()
         former = self._former()
         if former == self._node and self._acts():
             return self._done(former)
-        if former != self._node and former not in self._open and not force:
+        if former != self._node and former not in self._open and not self._force:
             raise UserError(
                 f"the lord's database (node {former}) cannot be reached",
                 "Start it, or give --force if it is lost: a lord that is alive is shut out then",
             )
         self._require_newest()
         epoch = self._fence(former)
+        try:
+            self._make_way(former, epoch)
+            self._decide(epoch)
+        except (UserError, psycopg.Error):
+            self._take_back(former, epoch)
+            raise
+        if former in self._open and former != self._node:
+            asyncio.run(_retire(self._reach, former))
+        return self._done(former)
+
+    def _make_way(self, former: int, epoch: int) -> None:
+        """The former lord decides nothing more, and the worker's copy has all that it decided."""
         if former in self._open and former != self._node:
             self._say(f"The lord's database (node {former}) steps down.")
             self._catch_up(former, epoch)
         else:
             self._cut_off()
         self._require_newest()
-        self._decide(epoch)
+
+    def _take_back(self, former: int, epoch: int) -> None:
+        """Nothing was decided: the lord goes on, in the new term, for its old one is refused everywhere."""
+        if self._acts():
+            return  # It was: what failed came behind the decision.
         if former in self._open and former != self._node:
-            asyncio.run(_retire(self._reach, former))
-        return self._done(former)
+            with suppress(psycopg.Error):
+                self._open[former].execute("select shardman.stay_lord(%s)", (epoch,))
+        with suppress(psycopg.Error):
+            self._resume()
 
     def _acts(self) -> bool:
         row = self._open[self._node].execute("select lord from shardman.local").fetchone()
@@ -151,7 +174,6 @@ class _Promotion:
         rivals = {n: at for n, at in positions.items() if n not in lords}
         best = max(rivals, key=lambda n: rivals[n])
         if rivals[best] > positions[self._node]:
-            self._resume()
             raise UserError(
                 f"the metadata of node {self._node} are older than those of node {best}",
                 f"Promote node {best}, which has the newest",
@@ -183,8 +205,15 @@ class _Promotion:
                 "End that transaction and try again",
             ) from None
         assert row is not None
-        if former not in self._positions() or not _has_slot(lord, self._slot):
+        if former not in self._positions():
             return
+        if not _has_slot(lord, self._slot):
+            if self._force:
+                return
+            raise UserError(
+                f"node {self._node} does not follow the lord: nothing carries its changes there",
+                "Choose another worker, or give --force to take what the worker has for the truth",
+            )
         until = time.monotonic() + CATCH_UP_S
         while not _confirmed(lord, self._slot, row["upto"]):
             if time.monotonic() > until:

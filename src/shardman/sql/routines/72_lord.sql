@@ -50,6 +50,14 @@ $$;
 comment on function shardman.step_down(bigint) is
     'this database is the lord''s no more: commands are refused, and its shardlord''s epoch is over';
 
+create or replace function shardman.stay_lord(epoch_ bigint) returns void
+language sql volatile set search_path = pg_catalog as $$
+    update shardman.local set lord = true;
+    update shardman.lease set epoch = greatest(epoch, epoch_);
+$$;
+comment on function shardman.stay_lord(bigint) is
+    'takes shardman.step_down back: another node was to become the lord, and did not. The next shardlord acts in the new term';
+
 create or replace function shardman.become_lord(epoch_ bigint) returns void
 language plpgsql set search_path = pg_catalog as $$
 declare
