@@ -42,6 +42,7 @@ from shardman.lord.sessions import Sessions, open_session
 from shardman.lord.together import say_what_runs, together
 from shardman.lord.watch import Watch
 from shardman.pg.retirement import retire
+from shardman.pg.schema import is_current
 from shardman.steps.base import Connection
 from shardman.tasks import all_of
 
@@ -385,6 +386,11 @@ async def _check(dsn: str) -> None:
             ).fetchone()
         if not (row and row[0]):
             raise _no_lord(*row[1:] if row else (None, None))
+        if not await is_current(conn):
+            raise UserError(
+                "the lord's database has the schema of another version",
+                "Run shardman init with the newest version, and only shardlords of that",
+            )
     finally:
         await conn.close()
 

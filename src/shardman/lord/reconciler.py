@@ -14,6 +14,7 @@ import structlog
 from shardman.errors import NodeGone, UserError
 from shardman.lord.orphans import end_orphans
 from shardman.lord.sessions import Sessions
+from shardman.pg.schema import install, is_current
 from shardman.steps.base import Connection
 from shardman.steps.catalog import value
 
@@ -98,6 +99,9 @@ class Reconciler:
             return CALM_S  # It was removed, and is a node again under another id.
         if await value(self._lord, _REMOVED, node_id):
             return CALM_S  # What is left to be done there is the janitor's.
+        if not await is_current(conn):
+            log.info("schema brought up to date", node=node_id)
+            await install(conn)
         left = await reconcile(conn)
         await end_orphans(conn, self._lord, self._sessions.cluster_id)
         return BUSY_S if left else CALM_S

@@ -6,14 +6,19 @@ laid anew every time. All in one transaction behind an advisory lock, so two ins
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from psycopg import AsyncConnection
+import psycopg
+from psycopg import AsyncConnection, sql
 
 from shardman.errors import UserError
 
 LOCK = "shardman schema"
+#: Folders of scripts that are laid anew every time.
+_REPEATED = ("routines", "views")
 
 
 def _scripts(folder: str) -> list[tuple[str, bytes]]:
@@ -52,12 +57,55 @@ async def install(conn: AsyncConnection[Any]) -> int:
             " (name text primary key, applied_at timestamptz not null default now())"
         )
         applied = await _migrate(conn)
-        for folder in ("routines", "views"):
-            for _, script in _scripts(folder):
-                await conn.execute(script)
+        await _lay_anew(conn)
         if not had_extension:
             await conn.execute("select shardman.made('extension postgres_fdw')")
+        await conn.execute(
+            sql.SQL("comment on schema shardman is {}").format(sql.Literal(_comment()))
+        )
     return applied
+
+
+@cache
+def version() -> str:
+    """What tells this version of the schema from all others: a hash of its scripts."""
+    found = hashlib.sha256()
+    for folder in ("migrations", *_REPEATED):
+        for name, script in _scripts(folder):
+            found.update(name.encode() + b"\0" + script + b"\0")
+    return found.hexdigest()[:12]
+
+
+def _comment() -> str:
+    return f"pg_shardman: metadata, commands, and what keeps this node in line; schema {version()}"
+
+
+async def is_current(conn: AsyncConnection[Any]) -> bool:
+    """Whether a database has the schema of this version."""
+    cur = await conn.execute("select obj_description('shardman'::regnamespace, 'pg_namespace')")
+    return await cur.fetchone() == (_comment(),)
+
+
+async def _lay_anew(conn: AsyncConnection[Any]) -> None:
+    """Routines and views. A view whose columns have changed cannot be replaced: then all are dropped first."""
+    try:
+        async with conn.transaction():
+            await _lay(conn)
+    except psycopg.errors.InvalidTableDefinition:
+        cur = await conn.execute(
+            "select relname from pg_class where relnamespace = 'shardman'::regnamespace and relkind = 'v'"
+        )
+        for (view,) in await cur.fetchall():
+            await conn.execute(
+                sql.SQL("drop view if exists {} cascade").format(sql.Identifier("shardman", view))
+            )
+        await _lay(conn)
+
+
+async def _lay(conn: AsyncConnection[Any]) -> None:
+    for folder in _REPEATED:
+        for _, script in _scripts(folder):
+            await conn.execute(script)
 
 
 async def _refuse_strange(conn: AsyncConnection[Any]) -> None:

@@ -48,6 +48,7 @@ $$;
 comment on function shardman.fence_demote(text) is
     'inside a fence, on the primary''s node: takes the data table off its slot, as a replica, and puts the route in its place';
 
+drop function if exists shardman.synchronous_channels(int);
 create or replace function shardman.synchronous_channels(of_node int, besides bigint default null) returns text[]
 language sql stable set search_path = pg_catalog as $$
     select coalesce(array_agg(format('shardman_%s_%s_%s', l.cluster, of_node, to_node) order by to_node), '{}')
