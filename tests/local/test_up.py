@@ -106,3 +106,25 @@ def test_wipe_leaves_nothing(directory: Path) -> None:
     assert not directory.exists()
     assert not process.alive(pid)
     assert all(server.gone() for server in cluster.servers)
+
+
+def test_a_worker_that_cannot_be_added_stops_nobody() -> None:
+    with tempfile.TemporaryDirectory(prefix="shardman-test-") as name:
+        Path(name).chmod(0o755)
+        place = Path(name) / "cluster"
+        done("up", "--dir", place, "--workers", "1", "--no-fsync")
+        try:
+            for dsn in nodes(place).values():
+                with psycopg.connect(dsn, autocommit=True) as node:
+                    node.execute("create type mood as enum ('good')")
+            with psycopg.connect(nodes(place)[1], autocommit=True) as node:
+                node.execute("create table t (id int primary key, m mood)")
+                sharded = node.execute("select shardman.create_hash_partitions(1, 't', 'id', 2)")
+                node.execute("select shardman.cmd_wait(%s)", sharded.fetchone())
+            for _ in range(2):
+                refused = shardman("up", "--dir", place, "--workers", "2")
+                assert refused.returncode == 1
+                assert "mood" in refused.stderr
+                assert {my_id(dsn) for dsn in nodes(place).values()} == {0, 1}
+        finally:
+            LocalCluster.open(place).down(wipe=True)

@@ -142,17 +142,44 @@ class LocalCluster:
     def up(self) -> None:
         """Servers, schema, shardlord, workers; does what is missing, so it also restarts.
 
-        When it cannot, it stops whatever runs and leaves the files: the logs say why, and the next
-        `up` goes on from there.
+        When it cannot, it stops whatever it started and leaves the files: the logs say why, and the
+        next `up` goes on from there. A worker that cannot be added stops nobody else.
         """
+        ran = [server for server in self.servers if server.pid() is not None]
+        acted = self.lord_pid is not None
         try:
             self.start_servers()
             self.init()
             self.start_lord()
-            self.add_workers()
         except BaseException:  # Ctrl-C as well: nothing may stay behind
-            self.stop()
+            self._stop_but(ran, acted)
             raise
+        try:
+            self.add_workers()
+        except UserError:
+            members = self._members()
+            self._stop_but(ran + members, acted or len(members) > 1)
+            raise
+        except BaseException:
+            self._stop_but(ran, acted)
+            raise
+
+    def _members(self) -> list[Server]:
+        """The lord's server and those of the workers that were added; without any worker none."""
+        added = [each.name for each in self.state.servers[1:] if each.added_id is not None]
+        return [self.lord_server, *map(self._by_name, added)] if added else []
+
+    def _stop_but(
+        self, stay: Sequence[Server], lord_stays: bool, mode: StopMode = StopMode.FAST
+    ) -> None:
+        """Stops all servers but these, and the shardlord unless it stays."""
+        if not lord_stays:
+            self.stop_lord()
+        leaving = [server for server in self.servers if server not in stay]
+        for server in leaving:
+            server.begin_stop(mode)
+        for server in leaving:
+            server.finish_stop()
 
     def add_worker(self) -> int:
         """One more server, started and added to the running cluster; returns its node id."""
@@ -169,11 +196,7 @@ class LocalCluster:
 
     def stop(self, mode: StopMode = StopMode.FAST) -> None:
         """Stop the shardlord, then all servers at the same time."""
-        self.stop_lord()
-        for server in self.servers:
-            server.begin_stop(mode)
-        for server in self.servers:
-            server.finish_stop()
+        self._stop_but((), lord_stays=False, mode=mode)
 
     # -- servers --------------------------------------------------------------------------------
 
