@@ -109,6 +109,18 @@ def test_exec_and_its_exit_codes(shardman: Run) -> None:
         {"node": 0, "ok": True, "message": "SELECT 1", "rows": [{"one": 1}]}
     ]
     assert shardman("exec", "-", stdin="create temp table t (); drop table t").code == 0
+    odd = json.loads(
+        shardman(
+            "exec",
+            "select 1 as a, 2 as a, 'NaN'::float8 as n, 'infinity'::timestamptz as t",
+            "--json",
+        ).out
+    )
+    assert odd[0]["rows"] == [{"a": 1, "a_2": 2, "n": "nan", "t": "infinity"}]
+    assert "[/]" in shardman("exec", 'select 1 as "[/]"').out
+    copied = shardman("exec", "copy (select 1) to stdout")
+    assert copied.code == 1
+    assert "use psql" in copied.out
     bad = shardman("exec", "select nonsense")
     assert bad.code == 1
     assert 'column "nonsense" does not exist' in bad.out

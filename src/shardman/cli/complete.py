@@ -9,6 +9,7 @@ import os
 from typing import LiteralString
 
 import psycopg
+from rich.markup import escape
 
 from shardman.errors import UserError
 from shardman.pg import reach
@@ -50,7 +51,8 @@ def _first(query: LiteralString, incomplete: str) -> list[str]:
 
 
 def _pairs(query: LiteralString, incomplete: str) -> list[tuple[str, str]]:
-    return [(str(a), str(b)) for a, b in _ask(query) if str(a).startswith(incomplete)]
+    # What explains a candidate is printed as markup.
+    return [(str(a), escape(str(b))) for a, b in _ask(query) if str(a).startswith(incomplete)]
 
 
 def _ask(query: LiteralString) -> list[tuple[object, ...]]:

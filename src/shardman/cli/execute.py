@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
+from psycopg.pq import TransactionStatus
+from psycopg.types.string import TextLoader
 from rich.text import Text
 
 from shardman.cli import output
@@ -18,6 +20,8 @@ from shardman.errors import UserError
 from shardman.pg.reach import Connection, NodeError, Reach, in_words
 
 app = typer.Typer()
+
+_NO_COPY = "COPY from or to the client does not work on several nodes at once; use psql"
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,19 @@ def _wanted(reach: Reach, nodes: str | None, *, workers: bool) -> list[int]:
 
 
 def _execute(node: int, session: Connection, text: str) -> Answer:
-    """The last result of the statement, as psql would show it."""
+    """The last result of the statement, as psql would show it: what cannot be a value in Python
+    (an infinite timestamp) is text, for the statement has been carried out."""
     with session.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        cursor.adapters.register_loader("timestamptz", TextLoader)
+        for kind in ("timestamp", "date", "timetz", "time", "interval"):
+            cursor.adapters.register_loader(kind, TextLoader)
         try:
             cursor.execute(text.encode())
         except psycopg.Error as error:
-            return Answer(node, ok=False, message=in_words(error).what)
+            # The server waits for rows, or for somebody to take them.
+            copies = session.info.transaction_status == TransactionStatus.ACTIVE
+            session.close()
+            return Answer(node, ok=False, message=_NO_COPY if copies else in_words(error).what)
         while cursor.nextset():
             pass
         message = cursor.statusmessage or ""
@@ -103,7 +114,12 @@ def _execute(node: int, session: Connection, text: str) -> Answer:
 
 
 def _document(answer: Answer) -> dict[str, Any]:
-    rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    # A name may stand twice.
+    names = [
+        name if name not in answer.columns[:n] else f"{name}_{n + 1}"
+        for n, name in enumerate(answer.columns)
+    ]
+    rows = [dict(zip(names, row, strict=True)) for row in answer.rows]
     return {"node": answer.node, "ok": answer.ok, "message": answer.message, "rows": rows}
 
 

@@ -4,6 +4,7 @@ stderr."""
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -50,6 +51,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return str(value)  # JSON has no such numbers.
     return value
 
 
@@ -74,7 +77,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     for n, name in enumerate(columns):
         values = [row[n] for row in listed if row[n] is not None]
         right = bool(values) and all(isinstance(v, int | float | Decimal) for v in values)
-        made.add_column(name, justify="right" if right else "left", overflow="fold")
+        # As text: a name may look like markup.
+        made.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     for row in listed:
         made.add_row(*(_cell(value) for value in row))
     return made

@@ -9,8 +9,8 @@ from shardman.commands.presence import answering
 from shardman.model.plan import Json, Plan, Step
 from shardman.model.succession import Succession, succeed
 
-#: So many partitions are named in an error or a result.
-NAMED = 10
+#: So many partitions are named in an error or a result: enough for one node's share of a table.
+NAMED = 100
 
 
 def heirs(facts: Facts, dead: int, accept_data_loss: bool = False) -> Succession:

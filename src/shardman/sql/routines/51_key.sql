@@ -72,7 +72,7 @@ begin
             'problem', format('"%s" cannot be a key: %s', expr, replace(message, 'shardman_probe_key', relation::regclass::text)),
             'hint', case state
                 when '42703' then (
-                    select 'The columns are ' || string_agg(quote_ident(attname), ', ' order by attnum)
+                    select coalesce('The columns are ' || string_agg(quote_ident(attname), ', ' order by attnum), 'The table has no columns')
                       from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped)
                 when '42P17' then 'Only columns and immutable functions of them can say where a row lies'
                 else 'Give a column, several with commas between, or an expression like lower(name) or (a + b)' end);

@@ -93,7 +93,7 @@ language sql stable set search_path = pg_catalog as $$
     ), uses as (
         select d.classid, d.objid, d.objsubid, d.deptype
           from pg_depend d
-         where (d.refclassid = 'pg_class'::regclass and d.refobjid = rel
+         where (d.refclassid = 'pg_class'::regclass and d.refobjid in (select rel union select seq from shardman.owned_sequences(rel))
                 or d.refclassid = 'pg_type'::regclass and d.refobjid in (select oid from types))
            and d.deptype in ('n', 'a')
     ), found_ as (
@@ -101,6 +101,10 @@ language sql stable set search_path = pg_catalog as $$
                    when u.classid = 'pg_rewrite'::regclass
                        then (select case c.relkind when 'm' then 'materialized view ' else 'view ' end || shardman.metadata_name(c.oid)
                                from pg_rewrite r join pg_class c on c.oid = r.ev_class where r.oid = u.objid and r.ev_class <> rel)
+                   when u.classid = 'pg_attrdef'::regclass
+                       then (select format('default of column %s of %s', a.attname, shardman.metadata_name(f.adrelid))
+                               from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+                              where f.oid = u.objid and f.adrelid <> rel)
                    when u.classid = 'pg_proc'::regclass then 'function ' || u.objid::regprocedure
                    when u.classid = 'pg_class'::regclass
                        then (select format('column %s of %s', a.attname, shardman.metadata_name(c.oid))
@@ -121,7 +125,7 @@ language sql stable set search_path = pg_catalog as $$
       from found_ where name is not null having count(*) > 0
 $$;
 comment on function shardman.dependent_obstacles(oid) is
-    'views, functions and columns that know the table by its oid or its row type: the name would mean the sharded table, they would not';
+    'views, functions, columns and defaults that know the table, or a sequence of it, by its oid or its row type: the name would mean the sharded table, they would not';
 
 create or replace function shardman.content_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog as $$
