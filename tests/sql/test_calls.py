@@ -41,3 +41,12 @@ def test_a_prepared_transaction_is_named(nodes: Nodes) -> None:
     finally:
         lord.run("rollback prepared 'left behind'")
     assert lord.value("select shardman.writers()") is None
+
+
+def test_what_nobody_has_begun_is_cancelled_at_once(nodes: Nodes) -> None:
+    lord = nodes[LORD]
+    cmd = lord.value("select shardman.add_node('host=nowhere password=hush')")
+    assert lord.value("select shardman.cancel_cmd(%s)", cmd)
+    assert lord.value("select shardman.cmd_wait(%s)", cmd) == "canceled"
+    assert lord.value("select count(*) from shardman.cmd_secrets") == 0
+    assert not lord.value("select shardman.cancel_cmd(%s)", cmd)

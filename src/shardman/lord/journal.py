@@ -81,12 +81,18 @@ class Journal:
         if cur.rowcount == 0:
             raise Refused(f"epoch {self._epoch} is over")
 
-    async def begin(self, cmd_id: int) -> int:
-        """Marks a command as in progress; returns the number of the attempt."""
+    async def begin(self, cmd_id: int) -> int | None:
+        """Marks a command as in progress; returns the number of the attempt.
+
+        Returns:
+            None when it was canceled a moment ago.
+        """
         rows = await self._rows("begin_command", id=cmd_id)
-        if not rows:
+        if rows:
+            return int(rows[0]["attempt"])
+        if not await self._rows("ours"):
             raise Refused(f"command {cmd_id} is not ours to begin")
-        return int(rows[0]["attempt"])
+        return None
 
     async def begin_child(self, parent: int, cmd_type: str, opts: list[str | None]) -> int:
         """Writes down a command that is a part of another one; returns its id."""

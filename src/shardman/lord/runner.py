@@ -86,6 +86,8 @@ class Runner:
         """
         # Cancelled halfway it would be in progress with nobody at work.
         attempt = await self._to_its_end(self.journal.begin(cmd_id))
+        if attempt is None:
+            return Outcome("canceled")
         run = self.new_run(cmd_id, attempt, parent)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
         try:

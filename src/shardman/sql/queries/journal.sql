@@ -7,6 +7,9 @@ update shardman.cmd_log
    and exists (select from shardman.lease where epoch = %(epoch)s)
 returning attempt
 
+-- name: ours
+select from shardman.lease where epoch = %(epoch)s
+
 -- name: begin_child
 with child as (
     insert into shardman.cmd_log (cmd_type, parent, submitted_by)

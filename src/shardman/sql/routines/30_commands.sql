@@ -268,6 +268,14 @@ create or replace function shardman.cancel_here(cmd_id bigint) returns bool
 language plpgsql set search_path = pg_catalog as $$
 begin
     perform shardman.must_be_lord();
+    -- What nobody has begun needs nobody to take it back.
+    update shardman.cmd_log l
+       set status = 'canceled', cancel_requested = true, ended_at = clock_timestamp()
+     where l.id = cmd_id and l.status = 'waiting' and l.attempt = 0;
+    if found then
+        delete from shardman.cmd_secrets s where s.cmd_id = cancel_here.cmd_id;
+        return true;
+    end if;
     update shardman.cmd_log
        set cancel_requested = true
      where id = cmd_id and status in ('waiting', 'in progress') and not switched;
