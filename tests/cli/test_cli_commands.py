@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
+import psycopg
 import pytest
 
+from shardman.client import connect
 from shardman.testing.cluster import Cluster
 
 Run = Callable[..., Any]
@@ -36,6 +39,38 @@ def test_a_command_that_fails(shardman: Run, acting: Acting) -> None:
     assert said.code == 1
     assert json.loads(said.out)["status"] == "failed"
     assert "error: acc is not a sharded table" in shardman("rebalance", "acc").err
+
+
+ODD_SETTINGS = {
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "sql_standard",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "standard_conforming_strings": "off",
+    "quote_all_identifiers": "on",
+    "array_nulls": "off",
+}
+
+
+@pytest.fixture
+def oddly_set(lord: Cluster) -> Iterator[None]:
+    """The database of somebody who has changed what every new session begins with."""
+    with psycopg.connect(lord.lord_dsn, autocommit=True) as conn:
+        for name, value in ODD_SETTINGS.items():
+            conn.execute(f"alter database postgres set {name} = '{value}'".encode())
+        yield
+        conn.execute("alter database postgres reset all")
+
+
+@pytest.mark.usefixtures("oddly_set")
+def test_settings_of_the_database_do_not_matter(shardman: Run, lord: Cluster) -> None:
+    cmd_id = shardman("move-part", "acc_3", "2", "--no-wait").out.strip()
+    assert shardman("wait", cmd_id, "--timeout", "0.3").code == 4
+    assert "move_part acc_3, 2" in shardman("log").out
+    assert "cluster" in shardman("status").out
+    with connect(lord.lord_dsn, autocommit=False) as db:
+        db.connection.rollback()
+        assert isinstance(db.command(int(cmd_id)).submitted_at, datetime)
 
 
 def test_no_wait_prints_the_id_for_wait(shardman: Run, acting: Acting) -> None:

@@ -44,7 +44,8 @@ class Client:
     mode.
 
     Args:
-        connection: to any node.
+        connection: to any node. One of your own keeps its settings: `wait` needs read committed
+            transactions, and times are only read with an ISO DateStyle.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
