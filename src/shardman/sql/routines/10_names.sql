@@ -1,4 +1,8 @@
 -- Names of relations, as the metadata writes them: what regclass prints with search_path = public.
+--
+-- Users call these, and what rests on them, in sessions of their own. So what a function's result or its text depends on is
+-- set for the function: quote_all_identifiers where a name of the metadata is made, standard_conforming_strings where a
+-- literal has a backslash.
 
 create or replace function shardman.relation_parts(relation text) returns text[]
 language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
@@ -24,7 +28,7 @@ $$;
 comment on function shardman.relation_parts(text) is 'schema and name of a relation written as in SQL; public where no schema is given';
 
 create or replace function shardman.relation_text(schema_name text, relname text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog set quote_all_identifiers = off as $$
     select case when schema_name = 'public' then quote_ident(relname)
                 else quote_ident(schema_name) || '.' || quote_ident(relname) end
 $$;

@@ -24,7 +24,7 @@ $$;
 comment on function shardman.url_decode(text) is 'percent-decoding of a part of a connection URI';
 
 create or replace function shardman.parse_keyword_string(connstring text) returns jsonb
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
 declare
     found_  text[];
     result  jsonb := '{}';
@@ -52,7 +52,7 @@ $$;
 comment on function shardman.parse_keyword_string(text) is 'the parameters of a connection string of the keyword=value form';
 
 create or replace function shardman.parse_uri(connstring text) returns jsonb
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
 declare
     found_ text[] := regexp_match(connstring, '^postgres(?:ql)?://(?:([^@/?#]*)@)?([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?$');
     login  text[];
@@ -123,7 +123,7 @@ declare
     result  jsonb;
     keyword text;
 begin
-    if connstring !~ '\S' then
+    if btrim(connstring, E' \t\n\r') = '' then
         raise exception 'the connection string is empty'
             using errcode = 'invalid_parameter_value',
                   hint = 'Write it as host=... port=... dbname=... user=... or as postgresql://user@host:port/dbname.';
@@ -143,7 +143,7 @@ $$;
 comment on function shardman.parse_connstring(text) is 'the parameters of any libpq connection string';
 
 create or replace function shardman.format_connstring(params jsonb) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
     select coalesce(string_agg(key || '=' ||
                case when value ~ '^[^\s''\\]+$' then value
                     else '''' || regexp_replace(value, '([''\\])', '\\\1', 'g') || '''' end,

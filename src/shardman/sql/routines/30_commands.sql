@@ -65,6 +65,10 @@ comment on view shardman.inbox is 'lord only: a command is submitted by insertin
 create or replace function shardman.inbox_insert() returns trigger
 language plpgsql set search_path = pg_catalog as $$
 begin
+    -- Then the null that a worker sent has been read as a word.
+    if current_setting('array_nulls') = 'off' then
+        new.opts := array_replace(new.opts, 'NULL', null);
+    end if;
     if new.cmd_type = 'cancel' then
         new.id := case when shardman.cancel_here(new.opts[1]::bigint) then 1 else 0 end;
     else
@@ -88,7 +92,7 @@ $$;
 create or replace function shardman.need_zone(zone text) returns void
 language plpgsql immutable set search_path = pg_catalog as $$
 begin
-    if zone !~ '\S' then
+    if btrim(zone, E' \t\n\r') = '' then
         raise exception 'zone is empty' using errcode = 'invalid_parameter_value', hint = 'Give null for a node that is a zone of its own.';
     end if;
 end
@@ -150,7 +154,7 @@ begin
     if partitions_count not between 1 and 4096 then
         raise exception 'partitions_count is %, it must be from 1 to 4096', partitions_count
             using errcode = 'invalid_parameter_value', hint = 'Choose a few partitions for each node you may ever have.';
-    elsif expr !~ '\S' then
+    elsif btrim(expr, E' \t\n\r') = '' then
         raise exception 'expr is empty' using errcode = 'invalid_parameter_value', hint = 'Name the column to shard by.';
     end if;
     return shardman.submit('create_hash_partitions',
@@ -318,7 +322,7 @@ begin
     perform shardman.need(cmd_id::text, 'cmd_id');
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'cmd_wait cannot see the command end in a % transaction', current_setting('transaction_isolation')
-            using errcode = 'invalid_transaction_state', hint = 'Call it in a transaction of its own.';
+            using errcode = 'invalid_transaction_state', hint = 'Call it in a read committed transaction of its own.';
     end if;
     loop
         select status into now_ from shardman.cmd_log where id = cmd_id;

@@ -55,7 +55,7 @@ $$;
 comment on function shardman.part_number(text) is 'k of partition acc_k';
 
 create or replace function shardman.split_list(list text) returns text[]
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
 declare
     items text[] := '{}';
     item  text := '';

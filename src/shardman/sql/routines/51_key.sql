@@ -83,7 +83,7 @@ comment on function shardman.read_key(oid, text) is
     'what expr means for a table; leaves nothing behind. A table is partitioned by it to find out: nothing else knows better';
 
 create or replace function shardman.probed_key(relation oid, probe oid) returns jsonb
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog set standard_conforming_strings = on as $$
 declare
     p        pg_partitioned_table;
     sqls     text[] := '{}';

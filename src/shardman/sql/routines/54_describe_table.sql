@@ -30,7 +30,7 @@ $$;
 comment on function shardman.estimated_rows(oid) is 'about how many rows a table has: what the planner thinks, or a count of a small one';
 
 create or replace function shardman.describe_table(relation text, expr text, partitions_count int) returns jsonb
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog set quote_all_identifiers = off as $$
 declare
     name      text := shardman.normal_name(relation);
     rel       oid := shardman.find_relation(relation);

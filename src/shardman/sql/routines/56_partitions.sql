@@ -124,7 +124,7 @@ $$;
 comment on function shardman.free_name(text, text, int) is 'what to call an index of data table k: shardman.numbered_name, unless that is taken';
 
 create or replace function shardman.has_index(data oid, wanted text, k int) returns bool
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog set standard_conforming_strings = on as $$
     select exists (select from pg_index i join pg_class c on c.oid = i.indexrelid
                     where i.indrelid = data and i.indisvalid
                       and (c.relname = shardman.numbered_name(wanted, k)

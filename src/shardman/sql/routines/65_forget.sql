@@ -65,7 +65,7 @@ $$;
 comment on function shardman.set_data_aside(oid, text, bigint) is 'makes a data table, already detached, an ordinary table under another name';
 
 create or replace function shardman.forget_tables(cmd_id bigint) returns text[]
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog set standard_conforming_strings = on as $$
 declare
     aside  text[] := '{}';
     parent oid;

@@ -9,7 +9,7 @@ begin
           from pg_catalog.pg_proc p
          where p.pronamespace = 'shardman'::pg_catalog.regnamespace
            and p.proname in ('add_node', 'cancel_cmd', 'create_hash_partitions', 'create_replica', 'drain_node', 'failover',
-                             'inbox_insert', 'move_part', 'rebalance', 'rm_node', 'rm_replica', 'set_replevel', 'set_sync',
+                             'move_part', 'rebalance', 'rm_node', 'rm_replica', 'set_replevel', 'set_sync',
                              'set_zone', 'suspend_replicas', 'switch_primary')
     loop
         execute pg_catalog.format('alter function %s set standard_conforming_strings = on', called);
