@@ -16,7 +16,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from typer.rich_utils import rich_render_text
 
+from shardman.cli import complete
 from shardman.client import connect
 from shardman.testing.cluster import Cluster
 
@@ -144,23 +146,68 @@ def test_exec_and_its_exit_codes(shardman: Run) -> None:
         {"node": 0, "ok": True, "message": "SELECT 1", "rows": [{"one": 1}]}
     ]
     assert shardman("exec", "-", stdin="create temp table t (); drop table t").code == 0
-    odd = json.loads(
-        shardman(
-            "exec",
-            "select 1 as a, 2 as a, 'NaN'::float8 as n, 'infinity'::timestamptz as t",
-            "--json",
-        ).out
-    )
-    assert odd[0]["rows"] == [{"a": 1, "a_2": 2, "n": "nan", "t": "infinity"}]
-    assert "[/]" in shardman("exec", 'select 1 as "[/]"').out
-    copied = shardman("exec", "copy (select 1) to stdout")
-    assert copied.code == 1
-    assert "use psql" in copied.out
     bad = shardman("exec", "select nonsense")
     assert bad.code == 1
     assert 'column "nonsense" does not exist' in bad.out
     assert shardman("exec", "select 1", "--nodes", "7").code == 1
     assert shardman("exec", "select 1", "--nodes", "x").code == 2
+
+
+def rows_of(shardman: Run, statement: str) -> Any:
+    said = shardman("exec", statement, "--json")
+    assert said.code == 0, said
+    return json.loads(said.out, parse_constant=pytest.fail)[0]["rows"]
+
+
+def test_exec_shows_any_value(shardman: Run) -> None:
+    odd = (
+        "select 'infinity'::timestamptz as a, '0044-03-15 BC'::date as b, '2 mons'::interval as c,"
+        " 'NaN'::float8 as d, '-Infinity'::numeric as e, null as f, array[1, null] as g,"
+        " '24:00'::time as h, 1.5 as i, true as j, jsonb '{\"x\": [1]}' as k, repeat('9', 5000)::jsonb as l"
+    )
+    assert rows_of(shardman, odd) == [
+        {
+            "a": "infinity", "b": "0044-03-15 BC", "c": "2 mons", "d": "NaN", "e": "-Infinity", "f": None,
+            "g": "{1,NULL}", "h": "24:00:00", "i": 1.5, "j": True, "k": {"x": [1]}, "l": "9" * 5000,
+        }
+    ]  # fmt: skip
+    said = shardman("exec", odd)
+    assert said.code == 0
+    assert "0044-03-15 BC" in said.out
+
+
+def test_exec_keeps_columns_of_equal_names(shardman: Run) -> None:
+    assert rows_of(shardman, "select 1 as a, 2 as a, 3 as a_2, 4 as a") == [
+        {"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}
+    ]
+
+
+def test_exec_reads_no_markup(shardman: Run) -> None:
+    said = shardman("exec", """select '[/b]' as "[/]", '[red]x' as "[blue]y\"""")
+    assert said.code == 0
+    assert all(word in said.out for word in ("[/]", "[blue]y", "[/b]", "[red]x"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["copy (select 1) to stdout", "copy pg_class from stdin", "select 1; copy pg_am to stdout"],
+)
+def test_exec_refuses_copy_to_and_from_itself(shardman: Run, statement: str) -> None:
+    said = shardman("exec", statement)
+    assert said.code == 1
+    assert "node 0: error: COPY cannot" in said.out
+    assert "Use psql" in said.out
+    assert said.err == ""
+
+
+def test_completion_reads_no_markup(
+    shardman: Run, lord: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cmd_id = shardman("move-part", '"[/]_1"', "2", "--no-wait").out.strip()
+    monkeypatch.setenv("SHARDMAN_DSN", lord.lord_dsn)
+    ((found, text),) = complete.commands(cmd_id)
+    assert found == cmd_id
+    assert '"[/]_1"' in rich_render_text(text)
 
 
 def test_status_says_what_is_wrong_and_what_to_do(

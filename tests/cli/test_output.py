@@ -47,6 +47,28 @@ def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["list"][0]["status"] == "waiting"
 
 
+def test_numbers_that_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json([float("nan"), float("-inf"), Decimal("NaN"), Decimal("Infinity"),
+                       {"x": float("inf")}, Decimal("1e5000"), 1.5, Decimal("0.5")])  # fmt: skip
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert printed == [
+        "NaN",
+        "-Infinity",
+        "NaN",
+        "Infinity",
+        {"x": "Infinity"},
+        "1E+5000",
+        1.5,
+        0.5,
+    ]
+
+
+def test_nothing_in_a_table_is_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    output.stdout().print(output.table(("[/]", "[red]b"), [("[/x]", 1)], title="[/title]"))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("[/]", "[red]b", "[/x]", "[/title]"))
+
+
 RUNNING = Result(
     7, "move_part", "acc_3, 2", "in progress", step_no=3, steps_total=4, step_name="copy acc_3",
     bytes_done=512, bytes_total=1024, rows_done=12345,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json as jsons
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import count
 from typing import Annotated, Any
 
 import psycopg
 import typer
+from psycopg.postgres import types
 from psycopg.pq import TransactionStatus
-from psycopg.types.string import TextLoader
+from psycopg.pq.abc import PGresult
 from rich.text import Text
 
 from shardman.cli import output
@@ -21,18 +25,35 @@ from shardman.pg.reach import Connection, NodeError, Reach, in_words
 
 app = typer.Typer()
 
-_NO_COPY = "COPY from or to the client does not work on several nodes at once; use psql"
+Row = tuple[str | None, ...]
+_NUMBERS: dict[int, Callable[[str], Any]] = {
+    **{types[name].oid: int for name in ("int2", "int4", "int8", "oid")},
+    **{types[name].oid: float for name in ("float4", "float8")},
+    types["numeric"].oid: Decimal,
+}
+#: Of the types that JSON knows; all else is text there as well.
+_VALUES: dict[int, Callable[[str], Any]] = {
+    **_NUMBERS,
+    types["bool"].oid: lambda text: text == "t",
+    types["json"].oid: jsons.loads,
+    types["jsonb"].oid: jsons.loads,
+}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the statement gave on one node."""
+    """What the statement gave on one node: values as the server writes them, and their types' oids.
+
+    There is a PostgreSQL value for everything, but not a Python one: infinity, years before Christ.
+    """
 
     node: int
     ok: bool
     message: str
+    hint: str = ""
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Any, ...], ...] = ()
+    types: tuple[int, ...] = ()
+    rows: tuple[Row, ...] = ()
 
 
 @app.command("exec", rich_help_panel="Look")
@@ -61,7 +82,7 @@ def exec_(
     with Reach(dsn) as reach:
         wanted = _wanted(reach, nodes, workers=workers)
         answers = [
-            Answer(node, ok=False, message=answer.problem)
+            Answer(node, ok=False, message=answer.problem, hint=answer.hint)
             if isinstance(answer, NodeError)
             else answer
             for node, answer in reach.everywhere(
@@ -91,47 +112,94 @@ def _wanted(reach: Reach, nodes: str | None, *, workers: bool) -> list[int]:
 
 
 def _execute(node: int, session: Connection, text: str) -> Answer:
-    """The last result of the statement, as psql would show it: what cannot be a value in Python
-    (an infinite timestamp) is text, for the statement has been carried out."""
-    with session.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
-        cursor.adapters.register_loader("timestamptz", TextLoader)
-        for kind in ("timestamp", "date", "timetz", "time", "interval"):
-            cursor.adapters.register_loader(kind, TextLoader)
+    """The last result of the statement, as psql would show it."""
+    with session.cursor() as cursor:
         try:
             cursor.execute(text.encode())
         except psycopg.Error as error:
-            # The server waits for rows, or for somebody to take them.
-            copies = session.info.transaction_status == TransactionStatus.ACTIVE
-            session.close()
-            return Answer(node, ok=False, message=_NO_COPY if copies else in_words(error).what)
+            if session.info.transaction_status == TransactionStatus.ACTIVE:
+                # The server waits for rows, or sends some: there is no other way out.
+                session.close()
+                return Answer(node, False, _NO_COPY.what, _NO_COPY.hint)
+            said = in_words(error)
+            return Answer(node, False, said.what, said.hint)
         while cursor.nextset():
             pass
-        message = cursor.statusmessage or ""
-        if cursor.description is None:
+        message, result = cursor.statusmessage or "", cursor.pgresult
+        if cursor.description is None or result is None:
             return Answer(node, ok=True, message=message)
-        columns = tuple(c.name for c in cursor.description)
-        return Answer(node, True, message, columns, tuple(cursor.fetchall()))
+        return _rows(Answer(node, ok=True, message=message), result, session.info.encoding)
+
+
+_NO_COPY = UserError(
+    "COPY cannot send rows to shardman exec, nor read them from it",
+    "Use psql for that, or COPY with a file or a program of the server",
+)
+
+
+def _rows(answer: Answer, result: PGresult, encoding: str) -> Answer:
+    def text(value: bytes | None) -> str | None:
+        return None if value is None else value.decode(encoding, "backslashreplace")
+
+    over = range(result.nfields)
+    return replace(
+        answer,
+        columns=tuple(text(result.fname(n)) or "" for n in over),
+        types=tuple(result.ftype(n) for n in over),
+        rows=tuple(
+            tuple(text(result.get_value(row, n)) for n in over) for row in range(result.ntuples)
+        ),
+    )
 
 
 def _document(answer: Answer) -> dict[str, Any]:
-    # A name may stand twice.
-    names = [
-        name if name not in answer.columns[:n] else f"{name}_{n + 1}"
-        for n, name in enumerate(answer.columns)
-    ]
-    rows = [dict(zip(names, row, strict=True)) for row in answer.rows]
-    return {"node": answer.node, "ok": answer.ok, "message": answer.message, "rows": rows}
+    names = list(_different(answer.columns))
+    rows = [dict(zip(names, _values(answer, row), strict=True)) for row in answer.rows]
+    document = {"node": answer.node, "ok": answer.ok, "message": answer.message, "rows": rows}
+    return document | ({"hint": answer.hint} if answer.hint else {})
+
+
+def _different(columns: Sequence[str]) -> Iterator[str]:
+    """Names of columns, each once: the second a is called a_2."""
+    used = set(columns)
+    seen: set[str] = set()
+    for name in columns:
+        new = name
+        if name in seen:
+            new = next(n for k in count(2) if (n := f"{name}_{k}") not in used)
+        seen.add(new)
+        used.add(new)
+        yield new
+
+
+def _values(answer: Answer, row: Row) -> Iterator[Any]:
+    for kind, text in zip(answer.types, row, strict=True):
+        try:
+            yield None if text is None else _VALUES.get(kind, str)(text)
+        except ValueError:
+            # A number in JSON that is too long for Python.
+            yield text
 
 
 def _print(answers: Sequence[Answer]) -> None:
     """One table when all nodes gave the same columns; what has no rows or failed below it."""
     console = output.stdout()
-    shapes = {a.columns for a in answers if a.columns}
+    shapes = dict.fromkeys(a.columns for a in answers if a.columns)
     for columns in shapes:
-        rows = [(a.node, *row) for a in answers if a.columns == columns for row in a.rows]
+        rows = [
+            (a.node, *_cells(a, row)) for a in answers if a.columns == columns for row in a.rows
+        ]
         console.print(output.table(("node", *columns), rows))
     for answer in answers:
         if not answer.ok:
             console.print(Text(f"node {answer.node}: error: {answer.message}", "red"))
+            if answer.hint:
+                console.print(Text(f"  {answer.hint}"))
         elif not answer.columns:
             console.print(Text(f"node {answer.node}: {answer.message}"))
+
+
+def _cells(answer: Answer, row: Row) -> Iterator[Text | None]:
+    """Numbers to the right."""
+    for kind, text in zip(answer.types, row, strict=True):
+        yield None if text is None else Text(text, justify="right" if kind in _NUMBERS else None)

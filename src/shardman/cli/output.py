@@ -46,14 +46,23 @@ def print_json_line(value: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return _plain(asdict(value))
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
-        return str(value)  # JSON has no such numbers.
+    if isinstance(value, float | Decimal):
+        return _number(value)
     return value
+
+
+def _number(value: float | Decimal) -> int | float | str:
+    """JSON has neither NaN nor infinity, and readers of it no larger number: text instead."""
+    if not math.isfinite(float(value)):
+        return str(Decimal(value))
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
+    return float(value)
 
 
 def _encode(value: Any) -> Any:
@@ -61,27 +70,34 @@ def _encode(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes | memoryview):
         return "\\x" + bytes(value).hex()
     return str(value)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
-    """A table; numbers to the right, None as nothing. Columns named in upper case are free text."""
+    """A table; numbers to the right, None as nothing. Nothing in it is read as markup."""
     made = Table(
-        box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, title_style="bold"
+        box=SIMPLE_HEAD,
+        title=None if title is None else Text(title),
+        title_justify="left",
+        pad_edge=False,
+        title_style="bold",
     )
     listed = [list(row) for row in rows]
     for n, name in enumerate(columns):
         values = [row[n] for row in listed if row[n] is not None]
-        right = bool(values) and all(isinstance(v, int | float | Decimal) for v in values)
-        # As text: a name may look like markup.
+        right = bool(values) and all(_is_number(v) for v in values)
         made.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     for row in listed:
         made.add_row(*(_cell(value) for value in row))
     return made
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Text):
+        return value.justify == "right"
+    return isinstance(value, int | float | Decimal)
 
 
 def _cell(value: Any) -> Text:
