@@ -48,12 +48,18 @@ comment on function shardman.equal_is_same(oid) is
 create or replace function shardman.read_key(relation oid, expr text) returns jsonb
 language plpgsql set search_path = pg_catalog as $$
 declare
+    items   text[];
     message text;
     state   text;
     answer  jsonb;
 begin
     begin
-        perform shardman.split_list(expr);
+        items := shardman.split_list(expr);
+        if items = '{""}' then
+            return jsonb_build_object('problem', 'the key is empty', 'hint', 'Name the column to shard by');
+        elsif '' = any (items) then
+            raise exception 'there is nothing between two commas, or before or after one' using errcode = 'data_exception';
+        end if;
         perform set_config('client_min_messages', 'error', true);
         -- The user's functions are looked for where the user's names are.
         perform set_config('search_path', 'public', true);
@@ -68,6 +74,10 @@ begin
         return answer;
     when others then
         get stacked diagnostics message = message_text, state = returned_sqlstate;
+        -- Where split_list finds nothing wrong PostgreSQL has only this to say: syntax error at or near ")".
+        if state = '42601' and items is not null then
+            message := 'it is no list of columns, functions of columns, and expressions in parentheses';
+        end if;
         return jsonb_build_object(
             'problem', format('"%s" cannot be a key: %s', expr, replace(message, 'shardman_probe_key', relation::regclass::text)),
             'hint', case state
@@ -102,6 +112,9 @@ begin
         else
             sqls := sqls || exprs[1];
             exprs := exprs[2:];
+        end if;
+        if sqls[i + 1] = any (sqls[:i]) then
+            return jsonb_build_object('problem', format('%s is in the key twice', sqls[i + 1]), 'hint', 'Name it once');
         end if;
     end loop;
     execute format('create temp view shardman_probe_types as select %s from pg_temp.shardman_probe',

@@ -27,6 +27,8 @@ language sql stable set search_path = pg_catalog as $$
             then shardman.obstacle(format('%s is a temporary table', name), 'Make it a permanent one')
         when c.relpersistence = 'u'
             then shardman.obstacle(format('%s is unlogged, and unlogged rows are not replicated', name), format('ALTER TABLE %s SET LOGGED', name))
+        when not exists (select from pg_attribute where attrelid = rel and attnum > 0 and not attisdropped)
+            then shardman.obstacle(format('%s has no columns', name), 'Add the column to shard by')
         end
       from pg_class c join pg_namespace n on n.oid = c.relnamespace,
            lateral (select shardman.metadata_name(rel) as name) as m
