@@ -101,6 +101,57 @@ def test_cancel(shardman: Run, acting: Acting) -> None:
     assert "too late" in again.err
 
 
+def silence(lord: Cluster, seconds: int) -> None:
+    """The last sign of life of a shardlord is so old."""
+    lord.sql(
+        0,
+        "update shardman.lease set epoch = 1, renewed_at = clock_timestamp() - make_interval(secs => %s)",
+        (seconds,),
+    )
+
+
+def test_what_nobody_has_begun_can_be_cancelled_without_a_shardlord(
+    shardman: Run, lord: Cluster
+) -> None:
+    silence(lord, 6)
+    dsn = "host=nowhere password=geheim"
+    cmd_id = shardman("add-node", "-", "--no-wait", stdin=dsn).out.strip()
+    said = shardman("cancel", cmd_id, "--timeout", "10")
+    assert (said.code, "canceled" in said.out) == (0, True), said
+    assert (
+        lord.value(0, "select count(*) from shardman.cmd_secrets where cmd_id = %s", (cmd_id,)) == 0
+    )
+    assert shardman("wait", cmd_id).code == 1
+    assert shardman("cancel", cmd_id).code == 1
+
+
+def test_a_shardlord_that_dies_before_it_hears_of_it(shardman: Run, lord: Cluster) -> None:
+    silence(lord, 0)
+    cmd_id = shardman("rebalance", "acc", "--no-wait").out.strip()
+    # It was begun, and put back when a shardlord was told to stop.
+    lord.sql(0, "update shardman.cmd_log set attempt = 1 where id = %s", (cmd_id,))
+    said = shardman("cancel", cmd_id, "--timeout", "0.3")
+    assert said.code == 4
+    assert "It goes on" in said.err
+    assert shardman("cancel", cmd_id, "--timeout", "20").code == 0
+
+
+def test_a_command_that_runs_is_left_to_the_next_shardlord(shardman: Run, lord: Cluster) -> None:
+    silence(lord, 6)
+    cmd_id = shardman("rebalance", "acc", "--no-wait").out.strip()
+    lord.sql(
+        0,
+        "update shardman.cmd_log set status = 'in progress', started_at = now() where id = %s",
+        (cmd_id,),
+    )
+    assert shardman("cancel", cmd_id, "--timeout", "0.3").code == 4
+    lord.sql(
+        0,
+        "update shardman.cmd_log set status = 'canceled', ended_at = now() where id = %s",
+        (cmd_id,),
+    )
+
+
 def test_log_shows_all_of_it(shardman: Run, acting: Acting) -> None:
     acting("failed", error="no")
     shardman("rm-node", "9", "--force")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.text import Text
 
@@ -13,10 +16,12 @@ from shardman.cli import output, wait
 from shardman.cli.exits import Exit
 from shardman.cli.options import CommandId, Dsn, Json, Timeout
 from shardman.client import Client, Result, connect
+from shardman.client.client import Watcher
 
 app = typer.Typer()
 _PANEL = "Commands that were submitted"
 _POLL_SECONDS = 0.5
+_ASK_AGAIN_SECONDS = 5.0
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -104,6 +109,7 @@ def cancel(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Do not wait until all is undone.")
     ] = False,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Cancel a command that waits or runs; what it has begun is undone.
@@ -115,9 +121,23 @@ def cancel(
         result = client.command(cmd_id)
         if accepted and not no_wait:
             with wait.Display(dsn) as display:
-                result = client.wait(cmd_id, watch=display.show)
+                result = _until_undone(client, cmd_id, timeout, display.show)
     wait.report(result, json=json)
     if not accepted and not json:
         output.stderr().print("too late: it has ended or is past its point of no return")
+    if accepted and not no_wait and not result.ended:
+        raise typer.Exit(Exit.TIMEOUT)
     cancelled = accepted and result.status != "success"
     raise typer.Exit(Exit.OK if cancelled else Exit.FAILED)
+
+
+def _until_undone(client: Client, cmd_id: int, timeout: float | None, watch: Watcher) -> Result:
+    """Waits, and asks again: a shardlord that has died since did not hear of it."""
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = max(0.0, until - time.monotonic())
+        result = client.wait(cmd_id, min(left, _ASK_AGAIN_SECONDS), watch)
+        if result.ended or time.monotonic() >= until:
+            return result
+        with contextlib.suppress(psycopg.OperationalError):
+            client.cancel(cmd_id)

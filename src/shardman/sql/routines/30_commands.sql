@@ -272,12 +272,19 @@ create or replace function shardman.cancel_here(cmd_id bigint) returns bool
 language plpgsql set search_path = pg_catalog as $$
 begin
     perform shardman.must_be_lord();
-    -- What nobody has begun needs nobody to take it back.
+    -- What nobody has begun needs nobody to take it back. What was put back is left to a shardlord that acts, if one does.
     update shardman.cmd_log l
        set status = 'canceled', cancel_requested = true, ended_at = clock_timestamp()
-     where l.id = cmd_id and l.status = 'waiting' and l.attempt = 0;
+     where l.id = cmd_id and l.status = 'waiting'
+       and (l.attempt = 0
+            or not exists (select from shardman.lease e
+                            where e.epoch > 0 and e.renewed_at > clock_timestamp() - interval '5 seconds'));
     if found then
-        delete from shardman.cmd_secrets s where s.cmd_id = cancel_here.cmd_id;
+        -- What it has left behind, if anything, is undone by the next shardlord, who needs it.
+        delete from shardman.cmd_secrets s
+         where s.cmd_id = cancel_here.cmd_id
+           and not exists (select from shardman.cmd_steps t
+                            where t.cmd_id = s.cmd_id and t.phase = 'prepare' and t.state in ('started', 'done'));
         return true;
     end if;
     update shardman.cmd_log
