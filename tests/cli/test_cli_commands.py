@@ -278,6 +278,16 @@ def test_status_says_what_is_wrong_and_what_to_do(
     assert json.loads(shardman("status", "--json").out)["healthy"] is False
 
 
+def test_no_shardlord_since_a_promotion(shardman: Run, lord: Cluster) -> None:
+    silence(lord, 6)
+    lord.sql(0, "update shardman.lease set holder = null, pid = null")
+    assert "shardlord: none has acted since" in shardman("status").out
+
+
+def test_there_is_no_such_node(shardman: Run) -> None:
+    assert "error: there is no node 77." in shardman("promote-lord", "77").err
+
+
 LEFT = {
     "replication slot shardman_{}_c98765": (
         "select pg_create_logical_replication_slot('shardman_{}_c98765', 'pgoutput')",

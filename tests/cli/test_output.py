@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from shardman.cli import output
-from shardman.cli.wait import amount, describe, fraction
+from shardman.cli.wait import Display, amount, describe, fraction
 from shardman.client import Result
 from shardman.errors import UserError
 
@@ -79,6 +80,27 @@ def test_progress_in_words_and_as_a_fraction() -> None:
     assert describe(RUNNING) == "command 7 (move_part acc_3, 2), step 3 of 4: copy acc_3"
     assert amount(RUNNING) == "512 B of 1.0 kB, 12,345 rows"
     assert fraction(RUNNING) == pytest.approx(0.625)
+
+
+def test_without_a_terminal_a_line_is_not_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display("") as display:
+        for waits_for in (
+            None,
+            "pid 7 (for 00:00:01)",
+            None,
+            "a lock",
+            "pid 7 (for 00:01:02)",
+            None,
+        ):
+            display.show(replace(RUNNING, waits_for=waits_for))
+        display.show(replace(RUNNING, step_no=4, waits_for="a lock"))
+    said = [line.partition("copy acc_3")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        "",
+        ", waits for pid 7 (for 00:00:01)",
+        ", waits for a lock",
+        ", waits for a lock",
+    ]
 
 
 def test_a_command_that_has_not_begun_says_what_it_waits_for() -> None:

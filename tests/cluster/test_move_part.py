@@ -131,7 +131,7 @@ def test_mistakes_are_said_plainly(bank: Cluster) -> None:
     for args, words in [
         (("accounts_99", 1), "no partition accounts_99"),
         (("accounts_1", 77), "no worker 77"),
-        (("accounts_1", src), "has a copy of accounts_1 already"),
+        (("accounts_1", src), "has a copy of accounts_1 already. Choose another destination."),
     ]:
         done = bank.cmd("select shardman.move_part(%s, %s)", args)
         assert done.status == "failed"

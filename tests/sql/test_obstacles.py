@@ -226,6 +226,15 @@ ALLOWED = [
 ]
 
 
+def test_parts_of_a_sharded_table(nodes: Nodes) -> None:
+    nodes[1].run("create table acc (id int primary key)")
+    nodes.shard("acc", "id")
+    nodes[2].reconcile()
+    for node, part in ((1, "acc_0"), (1, "acc_0_data"), (2, "acc_0"), (2, "acc_0_fdw")):
+        (said,) = nodes[node].describe(part, "id")["obstacles"]
+        assert said["what"] == f"{part} belongs to the sharded table acc"
+
+
 @pytest.mark.parametrize("kind", ALLOWED)
 def test_attaching_a_table_of_rows_never_scans_it(node: Node, kind: str) -> None:
     node.run("create domain shardman_test_domain as varchar check (value <> 'x')")

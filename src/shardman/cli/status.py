@@ -59,6 +59,8 @@ def _shardlord(lord: Shardlord | None) -> str:
         return "unknown, the lord's database cannot be reached"
     if lord.epoch == 0:
         return "none has ever acted"
+    if lord.holder is None:
+        return "none has acted since this database became the lord's"
     age = output.span(lord.age)
     return f"{lord.holder}, epoch {lord.epoch}, last sign of life {age} ago"
 

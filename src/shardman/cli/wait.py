@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +28,8 @@ from shardman.pg.status import why_waiting
 _RECONNECT_SECONDS = 30.0
 # A command that has not begun by then probably waits for something worth saying.
 _EXPLAIN_SECONDS = 2.0
+# As PostgreSQL writes an interval.
+_TIME = re.compile(r"(\d+ days? )?\d+:\d\d:\d\d")
 
 
 def follow(dsn: str, cmd_id: int, timeout: float | None, *, json: bool = False) -> None:
@@ -126,6 +130,8 @@ class Display:
         self._spinner = Spinner("dots")
         self._live = Live(console=self._console, transient=True, refresh_per_second=8)
         self._said = ""
+        self._step: tuple[object, ...] = ()
+        self._of_step: set[str] = set()
         self._begun = time.monotonic()
         self._reason: str | None = None
         self._explained = False
@@ -158,10 +164,21 @@ class Display:
         if now.status == "waiting":
             self._explain()
         if not self._console.is_terminal:
-            self.say(describe(now, self._reason))
+            self._say_news(now)
             return
         parts = [now, *self._parts(now)]
         self._live.update(Group(*(_line(p, self._spinner, self._reason) for p in parts)))
+
+    def _say_news(self, now: Result) -> None:
+        """A line for each step and for each that it waits for: a lock is tried again and again, and
+        how long somebody has held it is no news."""
+        step = (now.status, now.attempt, now.step_no)
+        if step != self._step:
+            self._step, self._of_step = step, set()
+        line = describe(now, self._reason)
+        if (news := _TIME.sub("", line)) not in self._of_step:
+            self.say(line)
+        self._of_step |= {news, describe(replace(now, waits_for=None), self._reason)}
 
     def _parts(self, now: Result) -> list[Result]:
         """The commands that this one has begun and that are running."""

@@ -72,9 +72,12 @@ class MovePart:
             )
         cluster.place(self.dest)
         if self.dest in owners:
+            switch = (
+                "Make that replica the primary with switch_primary, or choose another destination"
+            )
             raise UserError(
                 f"node {self.dest} has a copy of {self.part_name} already",
-                "Choose another destination",
+                switch if src == primary.owner != self.dest else "Choose another destination",
             )
         return src
 

@@ -261,9 +261,10 @@ class Reach:
         return {k: v for k, v in params.items() if v is not None}
 
     def open(self, node_id: int) -> Connection:
-        """A session on a node. Raises UserError when it cannot be reached."""
+        """A session on a node. Raises UserError when there is none or it cannot be reached."""
+        params = self.params(node_id)
         try:
-            return connect(conninfo.make_conninfo("", **self.params(node_id)))
+            return connect(conninfo.make_conninfo("", **params))
         except UserError as error:
             raise NodeError(node_id, error.what, error.hint) from None
 

@@ -15,6 +15,8 @@ language sql stable set search_path = pg_catalog as $$
             then shardman.obstacle(format('%s belongs to the system', name), 'Shard a table of your own')
         when c.relkind = 'p' and exists (select from shardman.tables t where t.relation = name)
             then shardman.obstacle(format('%s is sharded already', name), 'Nothing is to be done')
+        when part.of_table is not null
+            then shardman.obstacle(format('%s belongs to the sharded table %s', name, part.of_table), 'Nothing is to be done')
         when c.relkind = 'p'
             then shardman.obstacle(format('%s is partitioned already', name), 'Move its rows into a plain table and shard that')
         when c.relispartition
@@ -31,7 +33,9 @@ language sql stable set search_path = pg_catalog as $$
             then shardman.obstacle(format('%s has no columns', name), 'Add the column to shard by')
         end
       from pg_class c join pg_namespace n on n.oid = c.relnamespace,
-           lateral (select shardman.metadata_name(rel) as name) as m
+           lateral (select shardman.metadata_name(rel) as name) as m,
+           lateral (select min(p.relation) as of_table from shardman.partitions p
+                     where name in (p.part_name, shardman.data_table(p.part_name), shardman.route_table(p.part_name))) as part
      where c.oid = rel
 $$;
 comment on function shardman.kind_obstacle(oid) is 'why a relation is no table that could be sharded; null when it is one';
