@@ -34,7 +34,10 @@ def test_names_the_partitions_that_are_in_the_way() -> None:
     with pytest.raises(UserError) as refused:
         RmNode(2).plan(Facts(cluster(12), answers={"answers": True}))
     assert "holds 12 partitions (acc_0, acc_1, acc_2" in refused.value.what
-    assert refused.value.what.count("acc_") == 10
+    assert refused.value.what.count("acc_") == 12
+    with pytest.raises(UserError) as refused:
+        RmNode(2).plan(Facts(cluster(200), answers={"answers": True}))
+    assert refused.value.what.count("acc_") == 100
     assert "…" in refused.value.what
 
 

@@ -151,7 +151,12 @@ class Journal:
         await self._must("end_step", id=cmd_id, attempt=attempt, n=n, state=state, error=error)
 
     async def end(self, cmd_id: int, status: str, error: str | None, result: str | None) -> None:
-        await self._must("end_command", id=cmd_id, status=status, error=error, result=result)
+        """Writes down how a command ended, unless it was canceled before it began."""
+        ended = await self._rows(
+            "end_command", id=cmd_id, status=status, error=error, result=result
+        )
+        if not ended and not await self._rows("ours"):
+            raise Refused(f"epoch {self._epoch} is over")
         if status != "waiting":
             await self._rows("forget_secret", id=cmd_id)
 

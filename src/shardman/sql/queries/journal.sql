@@ -64,6 +64,7 @@ update shardman.cmd_log
        waits_for = null
  where id = %(id)s and status in ('waiting', 'in progress')
    and exists (select from shardman.lease where epoch = %(epoch)s)
+returning id
 
 -- name: add_result
 update shardman.cmd_log set result = concat_ws(' ', result, %(sentence)s::text) where id = %(id)s
@@ -98,7 +99,8 @@ select id from shardman.cmd_log where cancel_requested and status in ('waiting',
 select l.id, l.cmd_type, l.attempt, l.switched, l.parent, l.cancel_requested, l.status::text as status,
        (select coalesce(array_agg(o.opt order by o.id), '{}') from shardman.cmd_opts o where o.cmd_id = l.id) as opts
   from shardman.cmd_log l
- where l.status = 'in progress'
+ -- Nobody but its parent begins a child.
+ where l.status = 'in progress' or l.status = 'waiting' and l.parent is not null
  order by l.parent nulls last, l.id
 
 -- name: steps

@@ -1,7 +1,7 @@
 -- What is wrong, and what to do about it.
 
 create or replace view shardman.cluster_problems as
-    select 'shardlord' as subject, case when l.epoch = 0 then 'none has ever acted'
+    select 'shardlord' as subject, case when l.holder is null then 'none has acted in this database yet'
                              else format('the last one (%s) gave no sign of life for %s', l.holder,
                                          date_trunc('second', clock_timestamp() - l.renewed_at)) end as problem,
            'Start one: shardman lord LORD_DSN' as hint
