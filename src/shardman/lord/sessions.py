@@ -40,8 +40,10 @@ select set_config('search_path', 'public', false),
                         'idle_session_timeout', 'transaction_timeout'))
 """
 # Our statements may carry passwords (user mappings, subscriptions): they stay out of the server's log.
+# An autovacuum gives way to whom it has blocked for deadlock_timeout, by default longer than we ever wait.
 _QUIET = """
-select set_config('log_statement', 'none', false),
+select set_config('deadlock_timeout', '10ms', false),
+       set_config('log_statement', 'none', false),
        set_config('log_min_duration_statement', '-1', false),
        set_config('log_min_error_statement', 'panic', false)
 """

@@ -11,7 +11,6 @@ undoing takes away nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -61,9 +60,6 @@ async def lock_patiently(
     Raises:
         Temporary: it could not be had for so long.
     """
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        # An autovacuum gives way to whom it blocks for longer than this.
-        await conn.execute("set deadlock_timeout = '10ms'")
     await patiently(
         run,
         lambda deadline: begin_locked(conn, [table], mode, deadline, node),

@@ -25,7 +25,14 @@ from shardman.pg import publications
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.convergence import end_prepared
-from shardman.steps.locks import Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.locks import (
+    HELD,
+    Busy,
+    Deadline,
+    begin_locked,
+    patiently,
+    rolled_back,
+)
 from shardman.steps.replication import catch_up
 from shardman.tasks import all_of
 
@@ -152,7 +159,7 @@ class FenceMove:
                 begun = time.monotonic()
                 try:
                     await self._up(run, source, dest, emitter, deadline)
-                except Busy:
+                except HELD:
                     await end_prepared(run, self.src, "rollback")
                     await end_prepared(run, self.dest, "rollback")
                     raise

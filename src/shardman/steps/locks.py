@@ -40,6 +40,11 @@ class Busy(Exception):
     """A lock could not be had in time, or the stream did not empty; whom we wait for."""
 
 
+#: What a try ends with that comes again: the locks that it asks for by `begin_locked`, or one that a
+#: statement under them needs beside.
+HELD = (Busy, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+
 class Deadline:
     """When whatever a try waits for must be there, all together.
 
@@ -135,7 +140,7 @@ async def patiently(
     limit_s: float = math.inf,
     longest_pause_s: float = math.inf,
 ) -> T:
-    """Tries until what is wanted is not `Busy`, saying for whom it waits.
+    """Tries until nobody holds what is wanted, saying for whom it waits.
 
     Args:
         attempt: one try; gets until when it may wait for locks.
@@ -150,10 +155,11 @@ async def patiently(
         try:
             found = await attempt(Deadline(timeout_ms))
             break
-        except Busy as busy:
+        except HELD as held:
+            whom = str(held) if isinstance(held, Busy) else "a lock"
             if time.monotonic() > until:
-                raise Temporary(f"waited in vain for {busy}") from None
-            await run.waits_for(str(busy))
+                raise Temporary(f"waited in vain for {whom}") from None
+            await run.waits_for(whom)
             await asyncio.sleep(min(pause, longest_pause_s))
     await run.waits_for(None)
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman.steps.base import Connection, Run
-from shardman.steps.locks import Busy, Deadline, lock_against, rolled_back
+from shardman.steps.locks import HELD, Deadline, lock_against, rolled_back
 from shardman.tasks import all_of
 
 Work = Callable[[Connection, str], Awaitable[None]]
@@ -65,7 +65,7 @@ async def _round(run: Run, node: int, parts: list[str], work: Work, how: Round) 
             part = todo.pop()
             try:
                 await _locked(conn, other, node, part, work, how)
-            except Busy:
+            except HELD:
                 held.append(part)
         await conn.close()
         await other.close()

@@ -48,6 +48,8 @@ begin
         end if;
         execute format('lock table only %s in %s mode', found_::regclass, mode);
     end loop;
+    -- What is done under the locks may need others.
+    perform set_config('lock_timeout', timeout_ms::text, true);
 end
 $$;
 comment on function shardman.lock_tables(text[], text, int) is
