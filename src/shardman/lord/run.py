@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from shardman.commands.base import Command, Facts
+from shardman.errors import NodeGone
 from shardman.lord.planner import gather_facts
 from shardman.pg.reach import plain
 from shardman.steps.base import Connection
@@ -77,6 +78,8 @@ class CommandRun:
         if node_id == 0:
             return await self._sessions.lord()
         if self._gone and node_id in self._gone:
+            if (await self._address(node_id)).removed:
+                raise NodeGone(f"node {node_id} was removed and cannot be reached")
             raise psycopg.OperationalError(f"node {node_id} cannot be reached")
         try:
             return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
