@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, signature
 from typing import Annotated, Any
 
 import typer
@@ -24,9 +26,68 @@ class Measure(StrEnum):
 
 
 _PANEL = "Change the cluster (the shardlord does the work)"
+#: What a command is given, in the order of the client's method.
+Arguments = tuple[Any, ...]
 
 
-@app.command(rich_help_panel=_PANEL)
+def _run(
+    method: Callable[..., Result],
+    arguments: Arguments,
+    *,
+    dsn: Dsn,
+    no_wait: NoWait = False,
+    timeout: Timeout = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    if dry_run:
+        plan.show(dsn, method.__name__, arguments, json=json)
+        return
+    with connect(dsn) as client:
+        submitted = method(client, *arguments, wait=False)
+    if not no_wait:
+        wait.follow(dsn, submitted.id, timeout, json=json)
+    elif json:
+        output.print_json(submitted)
+    else:
+        typer.echo(submitted.id)
+
+
+#: The options that every command has.
+_HOW = [
+    p
+    for p in signature(_run, eval_str=True).parameters.values()
+    if p.kind is Parameter.KEYWORD_ONLY
+]
+
+
+def _command(
+    method: Callable[..., Result],
+) -> Callable[[Callable[..., Arguments]], Callable[..., None]]:
+    """Makes a command of the program out of a function that reads its own arguments.
+
+    Args:
+        method: of the client, which submits it.
+    """
+
+    def register(read: Callable[..., Arguments]) -> Callable[..., None]:
+        own = signature(read, eval_str=True)
+
+        @wraps(read)
+        def run(**given: Any) -> None:
+            how = {p.name: given.pop(p.name) for p in _HOW}
+            _run(method, read(**given), **how)
+
+        named = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*own.parameters.values(), *_HOW)]
+        # The program's options are read off the signature.
+        vars(run)["__signature__"] = own.replace(parameters=named)
+        app.command(rich_help_panel=_PANEL)(run)
+        return run
+
+    return register
+
+
+@_command(Client.add_node)
 def add_node(
     connstring: Annotated[
         str,
@@ -37,26 +98,20 @@ def add_node(
             show_default=False,
         ),
     ],
-    dsn: Dsn,
     zone: Annotated[
         str | None,
         typer.Option(help="What it may fail together with, say a rack.", show_default=False),
     ] = None,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Add a server to the cluster as a worker."""
     if connstring == "-":
         connstring = sys.stdin.readline().strip()
-    _run("add_node", (connstring, zone), dsn, no_wait, timeout, dry_run, json)
+    return connstring, zone
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.set_zone)
 def set_zone(
     node_id: NodeId,
-    dsn: Dsn,
     zone: Annotated[
         str | None,
         typer.Argument(
@@ -65,51 +120,37 @@ def set_zone(
             show_default=False,
         ),
     ] = None,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Say what a worker may fail together with: copies go to different zones where they can."""
-    _run("set_zone", (node_id, zone), dsn, no_wait, timeout, dry_run, json)
+    return node_id, zone
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.drain_node)
 def drain_node(
     node_id: NodeId,
-    dsn: Dsn,
     end: Annotated[
         bool, typer.Option("--end", help="It may have partitions again.", show_default=False)
     ] = False,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Move all partitions and replicas off a worker, and place no new ones on it."""
-    _run("drain_node", (node_id, not end), dsn, no_wait, timeout, dry_run, json)
+    return node_id, not end
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.rm_node)
 def rm_node(
     node_id: NodeId,
-    dsn: Dsn,
     force: Annotated[
         bool,
         typer.Option(
             "--force", help="Even if it holds partitions or is dead. Its rows become unreachable."
         ),
     ] = False,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Remove a worker from the cluster; its data stay on it."""
-    _run("rm_node", (node_id, force), dsn, no_wait, timeout, dry_run, json)
+    return node_id, force
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.create_hash_partitions)
 def create_hash_partitions(
     node_id: NodeId,
     relation: Annotated[
@@ -134,97 +175,66 @@ def create_hash_partitions(
             metavar="PARTITIONS_COUNT", min=1, max=4096, help="Into how many.", show_default=False
         ),
     ],
-    dsn: Dsn,
     rebalance: Annotated[
         bool, typer.Option(help="Spread the partitions over all workers at once.")
     ] = True,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Shard a table that lies on one worker, while it is read and written."""
-    arguments = (node_id, relation, expr, partitions_count, rebalance)
-    _run("create_hash_partitions", arguments, dsn, no_wait, timeout, dry_run, json)
+    return node_id, relation, expr, partitions_count, rebalance
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.move_part)
 def move_part(
     part_name: PartName,
     dest: NodeId,
-    dsn: Dsn,
     src: Annotated[
         int | None,
         typer.Option(
             help="Move the copy on this node; the primary's if not given.", show_default=False
         ),
     ] = None,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Move a partition to another worker, while it is read and written."""
-    _run("move_part", (part_name, dest, src), dsn, no_wait, timeout, dry_run, json)
+    return part_name, dest, src
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.rebalance)
 def rebalance(
     relation: Relation,
-    dsn: Dsn,
     by: Annotated[Measure, typer.Option(help="What is to be even.")] = Measure.NUMBER,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Spread the partitions of a table evenly, by the fewest moves."""
-    _run("rebalance", (relation, by.value), dsn, no_wait, timeout, dry_run, json)
+    return relation, by.value
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.create_replica)
 def create_replica(
     part_name: PartName,
     dest: NodeId,
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Make a further copy of a partition on a worker."""
-    _run("create_replica", (part_name, dest), dsn, no_wait, timeout, dry_run, json)
+    return part_name, dest
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.rm_replica)
 def rm_replica(
     part_name: PartName,
     node_id: NodeId,
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Drop the replica of a partition on a worker."""
-    _run("rm_replica", (part_name, node_id), dsn, no_wait, timeout, dry_run, json)
+    return part_name, node_id
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.switch_primary)
 def switch_primary(
     part_name: PartName,
     node_id: NodeId,
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Make a replica the primary, and the primary a replica."""
-    _run("switch_primary", (part_name, node_id), dsn, no_wait, timeout, dry_run, json)
+    return part_name, node_id
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.suspend_replicas)
 def suspend_replicas(
     src: Annotated[
         int,
@@ -244,17 +254,12 @@ def suspend_replicas(
             show_default=False,
         ),
     ],
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Let commits on one worker wait no more for the replicas on another one."""
-    _run("suspend_replicas", (src, dest), dsn, no_wait, timeout, dry_run, json)
+    return src, dest
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.set_replevel)
 def set_replevel(
     relation: Relation,
     replevel: Annotated[
@@ -263,14 +268,9 @@ def set_replevel(
             min=0, metavar="REPLEVEL", help="Replicas beside the primary.", show_default=False
         ),
     ],
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Bring every partition of a table to a number of replicas."""
-    _run("set_replevel", (relation, replevel), dsn, no_wait, timeout, dry_run, json)
+    return relation, replevel
 
 
 class Switch(StrEnum):
@@ -280,27 +280,21 @@ class Switch(StrEnum):
     OFF = "off"
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.set_sync)
 def set_sync(
     relation: Relation,
     sync: Annotated[
         Switch,
         typer.Argument(help="on: a commit waits until every replica has it.", show_default=False),
     ],
-    dsn: Dsn,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Let commits wait for the replicas of a table, or not."""
-    _run("set_sync", (relation, sync is Switch.ON), dsn, no_wait, timeout, dry_run, json)
+    return relation, sync is Switch.ON
 
 
-@app.command(rich_help_panel=_PANEL)
+@_command(Client.failover)
 def failover(
     node_id: NodeId,
-    dsn: Dsn,
     accept_data_loss: Annotated[
         bool,
         typer.Option(
@@ -308,50 +302,6 @@ def failover(
             help="Also promote replicas that may lack acknowledged writes, where nothing else is there.",
         ),
     ] = False,
-    no_wait: NoWait = False,
-    timeout: Timeout = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
+) -> Arguments:
     """Promote the replicas of a dead worker's partitions now."""
-    _run("failover", (node_id, accept_data_loss), dsn, no_wait, timeout, dry_run, json)
-
-
-def _run(
-    name: str,
-    arguments: Sequence[Any],
-    dsn: str,
-    no_wait: bool,
-    timeout: float | None,
-    dry_run: bool,
-    json: bool,
-) -> None:
-    if dry_run:
-        plan.show(dsn, name, arguments, json=json)
-        return
-    with connect(dsn) as client:
-        submitted = _METHODS[name](client, *arguments, wait=False)
-    if not no_wait:
-        wait.follow(dsn, submitted.id, timeout, json=json)
-    elif json:
-        output.print_json(submitted)
-    else:
-        typer.echo(submitted.id)
-
-
-_METHODS: dict[str, Callable[..., Result]] = {
-    "add_node": Client.add_node,
-    "rm_node": Client.rm_node,
-    "create_hash_partitions": Client.create_hash_partitions,
-    "move_part": Client.move_part,
-    "rebalance": Client.rebalance,
-    "create_replica": Client.create_replica,
-    "rm_replica": Client.rm_replica,
-    "switch_primary": Client.switch_primary,
-    "suspend_replicas": Client.suspend_replicas,
-    "set_replevel": Client.set_replevel,
-    "set_sync": Client.set_sync,
-    "set_zone": Client.set_zone,
-    "drain_node": Client.drain_node,
-    "failover": Client.failover,
-}
+    return node_id, accept_data_loss
