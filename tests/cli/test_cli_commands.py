@@ -227,6 +227,11 @@ def test_exec_shows_any_value(shardman: Run) -> None:
     assert "0044-03-15 BC" in said.out
 
 
+@pytest.mark.usefixtures("oddly_set")
+def test_exec_reads_and_writes_as_the_database_is_set(shardman: Run) -> None:
+    assert rows_of(shardman, "select '31/12/2013'::date as a") == [{"a": "31/12/2013"}]
+
+
 def test_exec_keeps_columns_of_equal_names(shardman: Run) -> None:
     assert rows_of(shardman, "select 1 as a, 2 as a, 3 as a_2, 4 as a") == [
         {"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}

@@ -113,6 +113,8 @@ def _wanted(reach: Reach, nodes: str | None, *, workers: bool) -> list[int]:
 
 def _execute(node: int, session: Connection, text: str) -> Answer:
     """The last result of the statement, as psql would show it."""
+    # Dates are read and written as the server's owner has chosen, not as our own sessions do.
+    session.execute("reset all")
     with session.cursor() as cursor:
         try:
             cursor.execute(text.encode())
