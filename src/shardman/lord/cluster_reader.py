@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg.rows import dict_row
 
-from shardman.model.cluster import Cluster, Copy, Node, Table
+from shardman.model.cluster import Cluster
 from shardman.sql.loader import queries
 from shardman.steps.base import Connection
 
@@ -18,14 +18,8 @@ async def read_cluster(conn: Connection) -> Cluster:
     sql = queries("cluster")
     async with conn.transaction(), conn.cursor(row_factory=dict_row) as cur:
         await cur.execute("set transaction isolation level repeatable read, read only")
-        local = await (await cur.execute(sql["local"])).fetchone()
-        nodes = await (await cur.execute(sql["nodes"])).fetchall()
-        tables = await (await cur.execute(sql["tables"])).fetchall()
-        copies = await (await cur.execute(sql["copies"])).fetchall()
-    assert local is not None
-    return Cluster(
-        id=local["cluster"],
-        nodes={n["id"]: Node(**n) for n in nodes},
-        tables={t["relation"]: Table(**t) for t in tables},
-        copies=tuple(Copy(**c) for c in copies),
-    )
+        local, nodes, tables, copies = [
+            await (await cur.execute(sql[name])).fetchall()
+            for name in ("local", "nodes", "tables", "copies")
+        ]
+    return Cluster.of_rows(local[0]["cluster"], nodes, tables, copies)

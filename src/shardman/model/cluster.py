@@ -6,12 +6,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shardman.errors import UserError
 from shardman.model.plan import Json
 
 K = TypeVar("K", bound=Hashable)
+#: Of a query: columns by name.
+Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,16 @@ class Cluster:
     tables: Mapping[str, Table]
     copies: tuple[Copy, ...]
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, cluster_id: str, nodes: Rows, tables: Rows, copies: Rows) -> Cluster:
+        """As read from the metadata by the queries in ``sql/queries/cluster.sql``."""
+        return cls(
+            cluster_id,
+            {node.id: node for node in (Node(**row) for row in nodes)},
+            {table.relation: table for table in (Table(**row) for row in tables)},
+            tuple(Copy(**row) for row in copies),
+        )
 
     @cached_property
     def primaries(self) -> Mapping[str, Copy]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from shardman.model.cluster import Cluster, Copy, Node, Table
+from shardman.model.cluster import Cluster
 from shardman.pg.reach import Connection
 from shardman.sql.loader import queries
 
@@ -16,16 +16,10 @@ def read_cluster(session: Connection) -> Cluster:
     named = queries("cluster")
     with session.transaction():
         session.execute("set transaction isolation level repeatable read read only")
-        local = _all(session, named["local"])[0]
-        nodes = [Node(**row) for row in _all(session, named["nodes"])]
-        tables = [Table(**row) for row in _all(session, named["tables"])]
-        copies = tuple(Copy(**row) for row in _all(session, named["copies"]))
-    return Cluster(
-        id=local["cluster"],
-        nodes={n.id: n for n in nodes},
-        tables={t.relation: t for t in tables},
-        copies=copies,
-    )
+        local, nodes, tables, copies = (
+            _all(session, named[name]) for name in ("local", "nodes", "tables", "copies")
+        )
+    return Cluster.of_rows(local[0]["cluster"], nodes, tables, copies)
 
 
 def _all(session: psycopg.Connection[dict[str, Any]], query: Any) -> list[dict[str, Any]]:
