@@ -48,7 +48,10 @@ def test_plans_do_nothing(cluster: Cluster, program: Program) -> None:
     made = json.loads(program("move-part", "acc_0", str(dest), "--plan", "--json", dsn=dsn).out)
     assert {s["phase"] for s in made["steps"]} == {"prepare", "switch", "finish"}
     even = program("plan", "rebalance", "acc", dsn=dsn)
-    assert "nothing to move" in even.out
+    assert "nothing to do" in even.out
+    level = program("plan", "set-replevel", "acc", "1", dsn=dsn)
+    assert level.out.count("make a replica") == 6
+    assert "nothing to do" in program("plan", "set-replevel", "acc", "0", dsn=dsn).out
     assert program("plan", "move-part", "nix_0", "1", dsn=dsn).code == 1
     held = program("plan", "rm-node", str(owner), dsn=dsn)
     assert held.code == 1

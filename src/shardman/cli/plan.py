@@ -18,14 +18,19 @@ from shardman.commands import registry
 from shardman.commands.base import Command, Facts, Question
 from shardman.commands.drain_node import DrainNode
 from shardman.commands.rebalance import Rebalance
+from shardman.commands.set_replevel import SetReplevel
 from shardman.errors import UserError
+from shardman.model.cluster import Cluster
 from shardman.model.placement import Move, Placement, Spread
 from shardman.model.plan import Plan
+from shardman.model.replicas import Change
 from shardman.pg.metadata import read_cluster
 from shardman.pg.reach import Connection, Reach, in_words
 from shardman.sql.loader import queries
 
 app = typer.Typer()
+
+Moves = tuple[Move | Change, ...]
 
 
 @app.command(
@@ -74,7 +79,7 @@ def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -
     if placement is None:
         _print_plan(made)
     if moves is not None:
-        _print_moves(moves)
+        _print_moves(moves, facts.cluster)
     if placement is not None:
         output.stdout().print(
             output.table(_SPREAD, _spread_rows(placement.before, placement.after))
@@ -82,8 +87,10 @@ def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -
     _print_warnings(made)
 
 
-def _moves(command: Command, facts: Facts, placement: Placement | None) -> tuple[Move, ...] | None:
+def _moves(command: Command, facts: Facts, placement: Placement | None) -> Moves | None:
     """What a command that consists of others would do by them."""
+    if isinstance(command, SetReplevel):
+        return tuple(command.changes(facts))
     if isinstance(command, DrainNode):
         return tuple(command.moves(facts)) if command.drain else ()
     return placement.moves if placement is not None else None
@@ -117,7 +124,7 @@ def _document(
     name: str,
     opts: Sequence[str | None],
     made: Plan,
-    moves: tuple[Move, ...] | None,
+    moves: Moves | None,
     placement: Placement | None,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
@@ -153,21 +160,32 @@ def _print_plan(made: Plan) -> None:
     console.print(output.table(("step", "phase", "what"), rows))
 
 
-def _print_moves(moves: tuple[Move, ...]) -> None:
+def _print_moves(moves: Moves, cluster: Cluster) -> None:
     if not moves:
-        output.stdout().print("There is nothing to move.")
+        output.stdout().print("There is nothing to do.")
         return
-    rows = [
-        (m.part_name, _what(m), m.src, m.dest, output.size(m.bytes) if m.bytes else None)
-        for m in moves
-    ]
+    rows = [_change(m, cluster) if isinstance(m, Change) else _move(m) for m in moves]
     output.stdout().print(output.table(("partition", "what", "from node", "to node", "size"), rows))
 
 
-def _what(move: Move) -> str:
+_Row = tuple[str, str, int | None, int | None, str | None]
+
+
+def _move(move: Move) -> _Row:
     if move.kind == "move":
-        return "move the primary" if move.via is None else "move the replica"
-    return "drop the replica" if move.kind == "drop" else "change places with the replica"
+        what = "move the primary" if move.via is None else "move the replica"
+    else:
+        what = "drop the replica" if move.kind == "drop" else "change places with the replica"
+    size = output.size(move.bytes) if move.bytes else None
+    return move.part_name, what, move.src, move.dest, size
+
+
+def _change(change: Change, cluster: Cluster) -> _Row:
+    if not change.add:
+        return change.part_name, "drop the replica", change.node, None, None
+    old = any(c.owner == change.node for c in cluster.copies_of(change.part_name))
+    what = "bring the old replica up to date" if old else "make a replica"
+    return change.part_name, what, cluster.primaries[change.part_name].owner, change.node, None
 
 
 _SPREAD = ("node", "partitions", "then", "size", "then", "replicas", "then")
