@@ -60,7 +60,7 @@ def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
         time.sleep(2)
         cluster.kill_node(2)
         said = failed_over(cluster, 2, 20)
-        assert "Promoted replicas of 4 partitions" in said
+        assert "Replicas take over 4 partitions" in said
         load.reset_waits()
         acknowledged = load.acknowledged
         time.sleep(2)
@@ -173,7 +173,7 @@ def test_a_living_worker_is_removed_by_force(cluster: Cluster, bank: Bank) -> No
         time.sleep(0.5)
         done = cluster.cmd("select shardman.rm_node(3, true)")
         assert done.status == "success", done
-        assert "Promoted replicas of" in (done.result or "")
+        assert "Replicas take over" in (done.result or "")
         assert "Cannot be reached" not in (done.result or "")
         time.sleep(0.5)
     assert load.errors == []

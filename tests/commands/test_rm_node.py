@@ -72,7 +72,7 @@ def test_force_promotes_replicas() -> None:
     )
     plan = RmNode(2, force=True).plan(facts)
     assert plan.warnings == (
-        "Promoted replicas of 1 partition (acc_0).",
+        "Replicas take over 1 partition (acc_0).",
         (
             "Cannot be reached without node 2, for they have no replica that may take over:"
             " 1 partition (acc_1)."

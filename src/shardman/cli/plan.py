@@ -177,7 +177,7 @@ def _move(move: Move) -> _Row:
     else:
         what = "drop the replica" if move.kind == "drop" else "change places with the replica"
     size = output.size(move.bytes) if move.bytes else None
-    return move.part_name, what, move.src, move.dest, size
+    return move.part_name, what, move.src, None if move.kind == "drop" else move.dest, size
 
 
 def _change(change: Change, cluster: Cluster) -> _Row:

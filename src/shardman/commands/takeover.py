@@ -137,7 +137,7 @@ def said(facts: Facts, dead: int, after: Succession) -> tuple[str, ...]:
     """What becomes of the partitions, for the command's result."""
     told = []
     if after.promoted:
-        told.append(f"Promoted replicas of {counted(list(after.promoted))}.")
+        told.append(f"Replicas take over {counted(list(after.promoted))}.")
     told += [_loss(facts, dead, part, after.promoted[part][0]) for part in after.lossy]
     if after.stuck:
         told.append(
