@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import LiteralString
 
 import psycopg
@@ -35,6 +36,13 @@ RENEWED = 60
 PARTITIONS = 12
 TABLES = ("accounts", "marks")
 
+BALANCE = 1000
+#: Ids of one partition that no account has.
+TWO_IDS = """
+select id from generate_series(10000, 1000000) id
+ where satisfies_hash_partition('accounts'::regclass, %(modulus)s, %(remainder)s, id)
+ limit 2
+"""
 #: Partitions with fewer replicas that follow than asked for.
 MISSING = """
 select count(*) from shardman.partitions p
@@ -51,6 +59,7 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     moves: dict[str, int] = field(default_factory=dict)
     acknowledged: int = 0
+    looked: int = 0
     retried: int = 0
     unknown: int = 0
     refused: int = 0
@@ -63,6 +72,7 @@ class Report:
         yield f"faults              {sum(self.faults.values())} {self.faults}"
         yield f"moves               {sum(self.moves.values())} {self.moves}"
         yield f"acknowledged        {self.acknowledged}"
+        yield f"partitions' money   counted {self.looked} times meanwhile"
         yield from self._times()
         yield f"serialization retry {self.retried}"
         yield f"outcome unknown     {self.unknown} (connections lost to kills)"
@@ -83,11 +93,21 @@ class Report:
 
 
 class PartitionBank(Bank):
-    """Transfers within one partition."""
+    """Transfers within one partition: its accounts and their balance are the same at every look.
 
-    def __init__(self, accounts: str, groups: list[list[int]]) -> None:
+    Args:
+        groups: the ids of the accounts of each partition.
+        nomads: of each partition one account more, which changes its id from one of two to the other.
+    """
+
+    def __init__(
+        self, accounts: str, groups: list[list[int]], nomads: list[tuple[int, int]]
+    ) -> None:
         super().__init__(accounts, SIZE)
         self._groups = groups
+        self._nomads = nomads
+        #: How often the balance of a partition was found right.
+        self.looked = count(1)
 
     def transfer(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
         group = [i for i in rng.choice(self._groups) if i <= SIZE]
@@ -123,11 +143,27 @@ class PartitionBank(Bank):
         return 0
 
     def look(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
-        """Counts one partition: a reader, through whatever node."""
+        """Counts one partition and its money: a reader, through whatever node."""
         k = rng.randrange(len(self._groups))
-        row = conn.execute(f"select count(*) from {self.accounts}_{k}").fetchone()
-        if row != (len(self._groups[k]),):
-            raise AssertionError(f"{self.accounts}_{k} has {row} rows, not {len(self._groups[k])}")
+        row = conn.execute(
+            f"select count(*), sum(balance)::bigint from {self.accounts}_{k}"
+        ).fetchone()
+        there = len(self._groups[k]) + 1
+        if row != (there, there * BALANCE):
+            raise AssertionError(f"{self.accounts}_{k} has {row}, not {there} x {BALANCE}")
+        next(self.looked)
+        return 0
+
+    def wander(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+        """Changes the key of an account."""
+        k = rng.randrange(len(self._nomads))
+        one, other = self._nomads[k]
+        done = conn.execute(
+            f"update {self.accounts}_{k} set id = %s - id where id in (%s, %s)",
+            (one + other, one, other),
+        )
+        if done.rowcount != 1:
+            raise AssertionError(f"{done.rowcount} accounts {one} or {other}")
         return 0
 
 
@@ -148,12 +184,17 @@ def prepare(cluster: Cluster, replevel: int, partitions: int) -> PartitionBank:
         if replevel:
             done = cluster.cmd("select shardman.set_replevel(%s, %s)", (table, replevel))
             assert done.status == "done", done
-    groups = []
+    groups, nomads = [], []
     with cluster.connect(1) as node:
         for k in range(partitions):
             rows = node.execute(f"select id from accounts_{k} order by id".encode()).fetchall()
             groups.append([int(r[0]) for r in rows])
-    return PartitionBank("accounts", groups)
+            one, other = (
+                r[0] for r in node.execute(TWO_IDS, {"modulus": partitions, "remainder": k})
+            )
+            node.execute("insert into accounts (id) values (%s)", (one,))
+            nomads.append((one, other))
+    return PartitionBank("accounts", groups, nomads)
 
 
 class Chaos:
@@ -237,7 +278,9 @@ class Chaos:
         self._report.clocked = self.faults.clocked
 
 
-def judge(cluster: Cluster, nodes: Sequence[int], load: Load, report: Report) -> None:
+def judge(
+    cluster: Cluster, nodes: Sequence[int], load: Load, accounts: int, report: Report
+) -> None:
     """Compares what the clients were told with what is there, through every node."""
     nodes = (0, *nodes)
     report.acknowledged, report.retried = load.acknowledged, load.retried
@@ -253,11 +296,11 @@ def judge(cluster: Cluster, nodes: Sequence[int], load: Load, report: Report) ->
         report.wrong += [f"node {node}: {m} came from nowhere" for m in set(found) - told - maybe]
         if len(found) != len(set(found)):
             report.wrong.append(f"node {node}: inserts are doubled")
-        ((count, balance, touched),) = cluster.sql(
+        ((rows, balance, touched),) = cluster.sql(
             node, "select count(*), sum(balance), sum(touched) from accounts"
         )
-        if (count, balance) != (SIZE + RENEWED, (SIZE + RENEWED) * 1000):
-            report.wrong.append(f"node {node}: {count} accounts with {balance} in all")
+        if (rows, balance) != (accounts, accounts * BALANCE):
+            report.wrong.append(f"node {node}: {rows} accounts with {balance} in all")
         if not load.added <= touched <= load.added + report.unknown:
             report.wrong.append(
                 f"node {node}: {touched} increments there, {load.added} acknowledged"
@@ -296,13 +339,15 @@ def soak(
             bank.look,
             bank.renew,
             bank.swell,
+            bank.wander,
         ]
         dsns = list(cluster.worker_dsns.values())
         chaos = Chaos(net, seed, report, replevel, partitions)
         with Load(dsns, work, workers=12, marks="marks", reconnect=True, pause=0.01) as load:
             chaos.run(seconds, every)
             chaos.settle()
-        judge(cluster, chaos.faults.nodes, load, report)
+        report.looked = next(bank.looked) - 1
+        judge(cluster, chaos.faults.nodes, load, SIZE + RENEWED + partitions, report)
     return report
 
 
