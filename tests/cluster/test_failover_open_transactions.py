@@ -47,6 +47,9 @@ def test_partitions_go_on(cluster: Cluster) -> None:
     for sleeper in sleepers:
         sleeper.execute("set idle_in_transaction_session_timeout = 0")
         sleeper.execute("select count(*) from acc")
+    # A report on the replica, by its own name.
+    reader = psycopg.connect(cluster.dsn(heir))
+    reader.execute(f"select count(*) from {part}_data")
     # One that has read nothing of it is in nobody's way, and stays.
     bystander = psycopg.connect(cluster.dsn(other))
     bystander.execute("select pg_current_xact_id()")
@@ -56,7 +59,7 @@ def test_partitions_go_on(cluster: Cluster) -> None:
         assert first_write(cluster, node, key, 20) < 20
     assert bystander.execute("select 1").fetchone() == (1,)
 
-    for conn in (*sleepers, bystander):
+    for conn in (*sleepers, reader, bystander):
         conn.close()
     cluster.start_node(dead)
     until = time.monotonic() + 60

@@ -120,6 +120,18 @@ def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[
     until(lambda: ready.value(src, waited_for, (dest,)) is False)
     # Whoever took it away, the shardlord puts it back.
     until(lambda: ready.value(src, waited_for, (dest,)) is True)
+    shown = "show synchronous_standby_names"
+    right = ready.value(src, shown)
+    channel = ready.value(
+        src, "select slot_name from shardman.status_links where to_node = %s", (dest,)
+    )
+    # A name that nobody answers to would hold every commit; a number too low would let some go.
+    stray = f"{channel[: -len(str(dest))]}99"
+    for wrong in (f'FIRST 2 ("{channel}", "{stray}")', f'ANY 1 ("{channel}", "{stray}")'):
+        ready.sql(src, f"alter system set synchronous_standby_names = '{wrong}'".encode())
+        ready.sql(src, "select pg_reload_conf()")
+        until(lambda wrong=wrong: ready.value(src, shown) == wrong)
+        until(lambda: ready.value(src, shown) == right)
     assert ready.cmd("select shardman.suspend_replicas(%s, %s)", (src, dest)).status == "success"
     until(lambda: status()["healthy"])
     assert "submitted by" in status()["failovers"][0]["reason"]
@@ -140,7 +152,7 @@ def test_a_failover_is_told_with_its_reason(
     ((node, reason, took, result),) = rows
     assert (node, took) == (2, True)
     assert "silent for" in reason and "1, 3" in reason
-    assert "Promoted" in result
+    assert "Replicas take over" in result
     told = status()
     assert not told["healthy"]
     assert told["tables"][0]["replevel"] == 1

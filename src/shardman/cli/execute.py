@@ -115,9 +115,14 @@ def _execute(node: int, session: Connection, text: str) -> Answer:
     """The last result of the statement, as psql would show it."""
     # Dates are read and written as the server's owner has chosen, not as our own sessions do.
     session.execute("reset all")
+    try:
+        sent = text.encode(session.info.encoding)
+    except UnicodeEncodeError:
+        what = f"the statement has characters that {session.info.encoding} does not have"
+        return Answer(node, False, what, "Set client_encoding of the role or the database to UTF8")
     with session.cursor() as cursor:
         try:
-            cursor.execute(text.encode())
+            cursor.execute(sent)
         except psycopg.Error as error:
             if session.info.transaction_status == TransactionStatus.ACTIVE:
                 # The server waits for rows, or sends some: there is no other way out.

@@ -268,13 +268,12 @@ class LocalCluster:
         """Add every worker that is no node yet, and write cluster.json."""
         new = [each for each in self.state.servers[1:] if each.added_id is None]
         dsns = [self._by_name(each.name).dsn for each in new]
-        try:
-            ids = joining.add_nodes(self.lord_dsn, dsns)
-        except UserError as error:
-            raise UserError(error.what, _with_log(error.hint, self._lord_log)) from error
+        ids, refused = joining.add_nodes(self.lord_dsn, dsns)
         for each, dsn in zip(new, dsns, strict=True):
-            each.added_id = ids[dsn]
+            each.added_id = ids.get(dsn)
         self._save()
+        if refused is not None:
+            raise UserError(refused.what, _with_log(refused.hint, self._lord_log)) from refused
         self.describe()
 
     def describe(self) -> None:

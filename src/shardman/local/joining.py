@@ -13,21 +13,29 @@ from shardman.errors import UserError
 _SECONDS = 60
 
 
-def add_nodes(lord_dsn: str, dsns: Sequence[str]) -> dict[str, int]:
-    """Submit all, then wait for each: the lord decides what may run side by side."""
+def add_nodes(lord_dsn: str, dsns: Sequence[str]) -> tuple[dict[str, int], UserError | None]:
+    """Submits all, then waits for each: the lord decides what may run side by side.
+
+    Returns:
+        The ids of those that are nodes now, and why the first of the others is none.
+    """
     if not dsns:
-        return {}
+        return {}, None
+    refused: UserError | None = None
     try:
         with psycopg.connect(lord_dsn, autocommit=True) as lord:
             known = _known(lord)
             new = [dsn for dsn in dsns if _address(dsn) not in known]
             submitted = [(dsn, _submit(lord, dsn)) for dsn in new]
             for dsn, cmd_id in submitted:
-                _wait(lord, dsn, cmd_id)
+                try:
+                    _wait(lord, dsn, cmd_id)
+                except UserError as error:
+                    refused = refused or error
             known = _known(lord)
     except psycopg.Error as error:
         raise UserError(f"Cannot add workers to {lord_dsn}: {error}") from error
-    return {dsn: known[_address(dsn)] for dsn in dsns}
+    return {dsn: known[_address(dsn)] for dsn in dsns if _address(dsn) in known}, refused
 
 
 def _submit(lord: psycopg.Connection, dsn: str) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
+from shardman.errors import Temporary
 from shardman.lord import settings
 from shardman.lord.sessions import Sessions
 from shardman.pg import standbys
@@ -26,17 +28,22 @@ EVERY_S = 0.5
 _COPIES = """
 select coalesce(array_agg(s.slot_name::text order by s.slot_name) filter (where s.active), '{}')
   from shardman.nodes n join shardman.local l on true
-  join pg_replication_slots s on s.slot_name = format('shardman_meta_%s_%s', l.cluster, n.id)
- where n.worker_status = 'active'
+  join pg_replication_slots s on s.slot_name = format('shardman_meta_%%s_%%s', l.cluster, n.id)
+ where n.worker_status = 'active' and n.id <> all (%s::int[])
    and n.system_id is distinct from (select system_identifier::text from pg_control_system())
 """
 
 
 class Copies:
-    """Keeps `synchronous_standby_names` of the lord's server right as far as the metadata go."""
+    """Keeps `synchronous_standby_names` of the lord's server right as far as the metadata go.
 
-    def __init__(self, sessions: Sessions) -> None:
+    Args:
+        silent: the workers that do not answer now: one that hangs streams for its server, for a while.
+    """
+
+    def __init__(self, sessions: Sessions, silent: Callable[[], set[int]]) -> None:
         self._sessions = sessions
+        self._silent = silent
         #: Since when no worker has streamed.
         self._alone: float | None = None
         self._warned = False
@@ -46,7 +53,10 @@ class Copies:
         lord = await self._sessions.lord()
         try:
             while True:
-                await self._look(lord)
+                try:
+                    await self._look(lord)
+                except Temporary as busy:
+                    log.warning("list of standbys of the lord", error=str(busy))
                 await asyncio.sleep(EVERY_S)
         finally:
             await lord.close()
@@ -55,7 +65,7 @@ class Copies:
         if await value(lord, "select shardman.setting('lord_sync', 'on')") == "off":
             await standbys.set_copies(lord, self._sessions.cluster_id, [])
             return
-        streaming = list(await value(lord, _COPIES))
+        streaming = list(await value(lord, _COPIES, list(self._silent())))
         if streaming:
             self._alone, self._warned = None, False
         elif not await self._alone_for_long(lord):

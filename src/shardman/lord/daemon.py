@@ -75,7 +75,8 @@ class Tenure:
         self.links = Links(sessions, self.watch.silent, self._suspend)
         self.lists = Lists(sessions, self.runner.turns, self.watch.silent)
         self.retention = Retention(sessions, self.watch.silent, self._suspend)
-        self.copies = Copies(sessions)
+        self.copies = Copies(sessions, self.watch.silent)
+        journal.silent = self.watch.silent
         self.followers = Followers(sessions)
         self._sweeping = asyncio.Lock()
         #: What is done about leftovers just now.
@@ -273,6 +274,11 @@ class Shardlord:
                         await _step_down(self._dsn)
                     log.warning("tenure over", reason=_reason(error))
                 await self._until_stopped(asyncio.sleep(RETRY_S))
+            except* _NotLord as group:
+                if await _is_decided(self._dsn):
+                    raise group.exceptions[0] from None
+                log.warning("a promotion is under way", reason=str(group.exceptions[0]))
+                await self._until_stopped(asyncio.sleep(RETRY_S))
         log.info("stopped")
 
     def _cancel_running(self) -> None:
@@ -295,9 +301,11 @@ class Shardlord:
     async def _one_tenure(self) -> None:
         await _check(self._dsn)
         lease = await acquire(self._dsn)
-        sessions = await _sessions(self._dsn, lease)
         lord = journal_conn = None
         try:
+            # It may have stood by for days.
+            await _check(self._dsn)
+            sessions = await _sessions(self._dsn, lease)
             lord = await sessions.lord()
             journal_conn = await sessions.lord()
             self._tenure = Tenure(sessions, Journal(journal_conn, lease.epoch), lord)
@@ -343,6 +351,25 @@ async def _step_down(dsn: str) -> None:
                 await retire(conn, row[0])
         finally:
             await conn.close()
+
+
+async def _is_decided(dsn: str) -> bool:
+    """Whether another database is the lord's: a promotion that has begun here may be taken back."""
+    try:
+        conn = await open_session(dsn, "shardman")
+    except psycopg.OperationalError:
+        return False
+    try:
+        cur = await conn.execute(
+            "select exists (select from shardman.nodes n, shardman.local l where n.lord and n.id = l.node_id)"
+        )
+        return await cur.fetchone() != (True,) or await _was_replaced(conn)
+    except psycopg.OperationalError:
+        return False
+    except psycopg.Error:
+        return True  # It has not even our tables.
+    finally:
+        await conn.close()
 
 
 async def _was_replaced(conn: Connection) -> bool:
@@ -395,15 +422,19 @@ async def _check(dsn: str) -> None:
         await conn.close()
 
 
+class _NotLord(UserError):
+    """Its database is not a lord's."""
+
+
 def _no_lord(cluster: str | None = None, node: int | None = None) -> UserError:
     if cluster is None:
-        return UserError("this database is not a lord's", 'Make it one with "shardman init" first')
+        return _NotLord("this database is not a lord's", 'Make it one with "shardman init" first')
     if node == 0:
-        return UserError(
+        return _NotLord(
             f"this database was the lord's of cluster {cluster} and is not any more",
             "Run shardman lord with the database that was promoted; add_node makes this one a worker",
         )
-    return UserError(
+    return _NotLord(
         f"this database is worker {node} of cluster {cluster}",
         "Give the lord's database, or make this one the lord's with shardman promote-lord",
     )

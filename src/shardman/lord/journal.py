@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -59,6 +59,8 @@ class Journal:
         self._conn = conn
         self._epoch = epoch
         self._sql = queries("journal")
+        #: The workers that do not answer now: nobody waits for what they confirm.
+        self.silent: Callable[[], set[int]] = set
 
     def sql(self, name: str) -> LiteralString:
         """A statement for use inside a step's own transaction."""
@@ -137,13 +139,17 @@ class Journal:
         """
         until = time.monotonic() + patience
         rows = await self._rows("position")
-        while (await self._rows("copied", lsn=rows[0]["lsn"]))[0]["copied"] is False:
+        while await self._lacks(rows[0]["lsn"]):
             if time.monotonic() > until:
                 log.warning("no worker confirms the lord's metadata")
                 return False
             await asyncio.sleep(COPIED_PAUSE_S)
             await self._rows("emit")
         return True
+
+    async def _lacks(self, lsn: str) -> bool:
+        rows = await self._rows("copied", lsn=lsn, silent=list(self.silent()))
+        return rows[0]["copied"] is False
 
     async def end_step(
         self, cmd_id: int, attempt: int, n: int, state: str, error: str | None = None

@@ -27,10 +27,7 @@ EVERY_S = 3.0
 #: A node that does not answer within this is looked at the next time.
 PATIENCE_S = 10.0
 
-_PRIMARIES = """
-select distinct p.owner from shardman.partitions p join shardman.nodes n on n.id = p.owner
- where p.prv is null and p.nxt is not null and n.worker_status = 'active' order by 1
-"""
+_WORKERS = "select id from shardman.nodes where worker_status = 'active' order by id"
 
 
 class Lists:
@@ -53,7 +50,7 @@ class Lists:
         try:
             while True:
                 await asyncio.sleep(EVERY_S)
-                nodes = [int(r[0]) for r in await (await lord.execute(_PRIMARIES)).fetchall()]
+                nodes = [int(r[0]) for r in await (await lord.execute(_WORKERS)).fetchall()]
                 await all_of(*(self._look(n) for n in nodes if n not in self._silent()))
         finally:
             await lord.close()
@@ -76,9 +73,10 @@ class Lists:
         wanted = list(await value(lord, "select shardman.synchronous_channels(%s)", node))
         conn = await self._sessions.open(node, lord)
         try:
-            if lacking := await standbys.missing(conn, wanted):
-                log.warning("commits did not wait for replicas", node=node, channels=lacking)
-                prefix = names.channels_of(self._sessions.cluster_id, node)
-                await standbys.set_list(conn, prefix, wanted)
+            prefix = names.channels_of(self._sessions.cluster_id, node)
+            before = await standbys.setting(conn)
+            await standbys.set_list(conn, prefix, wanted, sure=True)
+            if (now := await standbys.setting(conn)) != before:
+                log.warning("commits did not wait as they should", node=node, was=before, now=now)
         finally:
             await conn.close()

@@ -10,6 +10,7 @@ import asyncio
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from shardman.errors import NodeGone, UserError
 from shardman.lord.orphans import end_orphans
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 #: Pause between two visits of a node that is in line, and of one that is not.
 CALM_S = 5.0
+#: For all that a new version of our schema needs on a node.
+LOCK_TIMEOUT_MS = 300
 BUSY_S = 0.5
 DOWN_S = 1.0
 #: The same, of one that was removed while it was down: it may never come back.
@@ -81,6 +84,8 @@ class Reconciler:
                     if conn is None:
                         conn = await self._connect(node_id)
                     pause = await self._bring_in_line(conn, node_id)
+                except psycopg.errors.LockNotAvailable:
+                    pause = DOWN_S  # The node is there; what it needs is not free just now.
                 except (psycopg.Error, UserError) as error:
                     if conn is not None:
                         await conn.close()
@@ -100,8 +105,8 @@ class Reconciler:
         if await value(self._lord, _REMOVED, node_id):
             return CALM_S  # What is left to be done there is the janitor's.
         if not await is_current(conn):
+            await _upgrade(conn)
             log.info("schema brought up to date", node=node_id)
-            await install(conn)
         left = await reconcile(conn)
         await end_orphans(conn, self._lord, self._sessions.cluster_id)
         return BUSY_S if left else CALM_S
@@ -117,6 +122,15 @@ class Reconciler:
 
     async def _connect(self, node_id: int) -> Connection:
         return await self._sessions.open(node_id, self._lord)
+
+
+async def _upgrade(conn: Connection) -> None:
+    """Somebody may have an open transaction that has read one of our views: others do not wait behind us."""
+    await conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT_MS)))
+    try:
+        await install(conn)
+    finally:
+        await conn.execute("set lock_timeout = 0")
 
 
 def _answered(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from shardman import names
 from shardman.errors import UserError
 from shardman.pg import publications
-from shardman.pg.connect import address_only, parse, password_of, resolved, without_secrets
+from shardman.pg.connect import PINNED, address_only, parse, password_of, resolved, without_secrets
 from shardman.pg.reach import unreachable
 from shardman.pg.schema import install
 from shardman.pg.server import requirements
@@ -68,6 +68,7 @@ async def initialize(dsn: str, advertise: str | None = None) -> str:
     except psycopg.OperationalError as error:
         raise unreachable(given, error) from None
     async with conn:
+        await conn.execute(PINNED)
         await requirements(conn)
         await _refuse_worker(conn)
         async with conn.transaction():

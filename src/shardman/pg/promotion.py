@@ -101,7 +101,7 @@ class _Promotion:
         try:
             self._make_way(former, epoch)
             self._decide(epoch)
-        except (UserError, psycopg.Error):
+        except BaseException:  # Ctrl-C as well: without a lord nobody could submit anything
             self._take_back(former, epoch)
             raise
         if former in self._open and former != self._node:

@@ -20,8 +20,10 @@ from shardman.errors import Temporary, UserError
 
 #: A reload reaches a process within milliseconds.
 RELOAD_S = 5.0
-#: Pause between two looks at the checkpointer, which has been woken before the first.
-CHECKPOINTER_S = 0.03
+#: A checkpointer that is behind with a checkpoint reads no settings before it has caught up.
+CHECKPOINTER_S = 60.0
+#: Within a checkpoint it sleeps for a tenth of a second at most, and a reload wakes it.
+TWO_NAPS_S = 0.12
 #: A list that somebody else changes at the same instant is changed again, so often.
 TRIES = 5
 _QUOTED = r'"?shardman_(?:meta_)?[a-z0-9]{6}(?:_\d+){1,2}"?'
@@ -33,6 +35,8 @@ Connection = AsyncConnection[Any]
 
 #: Reading the setting and writing it are two.
 _turn = asyncio.Lock()
+#: Servers, by their system identifiers, whose checkpointers know that there is a list.
+_told: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -95,22 +99,25 @@ def _quoted(listed: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in listed)
 
 
-def read(setting: str) -> Listed | None:
+def read(text: str) -> Listed | None:
     """The setting taken apart; None when it is somebody else's."""
-    if _OURS.match(setting) is None:
+    if _OURS.match(text) is None:
         return None
     return Listed(
-        tuple(m[0] for m in _CHANNEL.finditer(setting)),
-        tuple(m[0] for m in _COPY.finditer(setting)),
+        tuple(m[0] for m in _CHANNEL.finditer(text)),
+        tuple(m[0] for m in _COPY.finditer(text)),
     )
 
 
-async def set_list(conn: Connection, prefix: str, channels: Sequence[str]) -> None:
+async def set_list(
+    conn: Connection, prefix: str, channels: Sequence[str], *, sure: bool = False
+) -> None:
     """Lets commits on this server wait for exactly these channels of a node, and for those of others.
 
     Args:
         conn: an autocommit session with ``synchronous_commit = local``.
         prefix: what the names of the node's channels begin with.
+        sure: waits until all commits do, also where the list was right already.
 
     Raises:
         UserError: somebody else uses the setting.
@@ -124,7 +131,8 @@ async def set_list(conn: Connection, prefix: str, channels: Sequence[str]) -> No
         stay = [c for c in now.channels if mine(c) and c in channels]
         # Those of others that have no slot any more nobody will ever confirm.
         others = await _with_slots(conn, [c for c in now.channels if not mine(c)])
-        new = [c for c in channels if c not in now.channels]
+        # Without a slot nobody could ever confirm.
+        new = await _with_slots(conn, [c for c in channels if c not in now.channels])
         kept = {*stay, *others}
         return Listed(
             (*new, *(c for c in now.channels if c in kept)),
@@ -132,9 +140,9 @@ async def set_list(conn: Connection, prefix: str, channels: Sequence[str]) -> No
             await _with_slots(conn, now.copies, active=True),
         )
 
-    if not await _set(conn, wanted) and channels:
+    if not await _set(conn, wanted, sure=sure) and channels:
         raise UserError(
-            f"synchronous_standby_names of the server is {await _setting(conn)}",
+            f"synchronous_standby_names of the server is {await setting(conn)}",
             "Reset it, or let the table's replicas be asynchronous with set_sync",
         )
 
@@ -162,39 +170,44 @@ async def set_copies(conn: Connection, cluster: str, copies: Sequence[str]) -> b
     return await _set(conn, wanted)
 
 
-async def missing(conn: Connection, channels: Sequence[str]) -> list[str]:
-    """Those of these channels for which commits on this server do not wait."""
-    now = read(await _setting(conn))
-    return [c for c in channels if now is None or c not in now.channels]
+async def _set(conn: Connection, wanted: Callable[[Listed], Any], *, sure: bool = False) -> bool:
+    """Changes the setting to what is wanted, given what it is; whether it is ours.
 
+    New names come first, and alone: in front of all others they change everybody's priority, by which it
+    is seen that every walsender has read the list. One that has not lets commits go on by the old.
 
-async def _set(conn: Connection, wanted: Callable[[Listed], Any]) -> bool:
-    """Changes the setting to what is wanted, given what it is; whether it is ours."""
-    async with _turn:
-        for _ in range(TRIES):
-            now = read(await _setting(conn))
+    Args:
+        sure: waits until the list is in force also where it was right already: whoever wrote it may have
+            been interrupted.
+    """
+    server = await _server(conn)
+    for _ in range(TRIES):
+        async with _turn:
+            text = await setting(conn)
+            now = read(text)
             if now is None:
                 return False
+            if not now.names:
+                _told.discard(server)
             to_be: Listed = await wanted(now)
-            if str(to_be) == str(now):
-                return True
-            await _change(conn, now, to_be)
-        raise Temporary("synchronous_standby_names is changed by others at the same time")
+            new = tuple(c for c in to_be.channels if c not in now.channels)
+            step = replace(now, channels=(*new, *now.channels)) if new else to_be
+            altered = str(step) != text
+            if altered:
+                await _alter(conn, step)
+        # Not in the turn: a server that is busy keeps nobody from the others' lists.
+        if new or (sure and not altered and step.channels):
+            await _in_force(conn, server, now.names)
+        if not altered:
+            return True
+        # Commits that waited for a name that is off the list are looked at again when a walsender speaks.
+        await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
+    raise Temporary("synchronous_standby_names is changed by others at the same time")
 
 
-async def _change(conn: Connection, now: Listed, to_be: Listed) -> None:
-    """New names come first, and alone: in front of all others they change everybody's priority, by which
-    it is seen that every walsender has read the list. One that has not lets commits go on by the old."""
-    new = tuple(c for c in to_be.channels if c not in now.channels)
-    if new:
-        grown = replace(now, channels=(*new, *now.channels))
-        await _alter(conn, grown)
-        await _in_force(conn, now, grown)
-        now = grown
-    if str(to_be) != str(now):
-        await _alter(conn, to_be)
-    # Commits that waited for a name that is off the list are looked at again when a walsender speaks.
-    await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
+async def _server(conn: Connection) -> int:
+    row = await (await conn.execute("select system_identifier from pg_control_system()")).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def _alter(conn: Connection, to_be: Listed) -> None:
@@ -203,38 +216,41 @@ async def _alter(conn: Connection, to_be: Listed) -> None:
     )
     await conn.execute("select pg_reload_conf()")
     until = time.monotonic() + RELOAD_S
-    while await _setting(conn) != str(to_be):
+    while await setting(conn) != str(to_be):
         if time.monotonic() > until:
             raise Temporary("the server does not take over synchronous_standby_names")
         await asyncio.sleep(0.005)
 
 
-async def _in_force(conn: Connection, before: Listed, now: Listed) -> None:
-    """Waits until no commit can be acknowledged by the list before.
+async def _in_force(conn: Connection, server: int, before: Sequence[str]) -> None:
+    """Waits until no commit can be acknowledged by an older list.
 
     Every walsender releases commits by what it has read itself, and whether commits wait at all is told
     to everybody by the checkpointer (PostgreSQL: src/backend/replication/syncrep.c).
 
+    Args:
+        server: its system identifier.
+        before: what was listed.
+
     Raises:
         Temporary: a process does not read the list.
     """
-    priorities = now.priorities()
     until = time.monotonic() + RELOAD_S
-    while await _not_read(conn, priorities):
+    while await _not_read(conn, before):
         if time.monotonic() > until:
             raise Temporary("a walsender does not take over synchronous_standby_names")
         # It shows a priority once its subscriber has answered for the first time.
         await conn.execute("select pg_logical_emit_message(true, 'shardman', '')")
         await asyncio.sleep(0.005)
-    calm = 0
-    while not before.names and calm < 2:
-        if time.monotonic() > until:
-            raise Temporary("the checkpointer does not take over synchronous_standby_names")
-        await asyncio.sleep(CHECKPOINTER_S)
-        calm = calm + 1 if await _checkpointer_waits(conn) else 0
+    if server not in _told:
+        await _checkpointer_told(conn)
+        _told.add(server)
 
 
-async def _not_read(conn: Connection, priorities: dict[str, int]) -> bool:
+async def _not_read(conn: Connection, before: Sequence[str]) -> bool:
+    """Whether a walsender still goes by another list than the setting of now."""
+    now = read(await setting(conn))
+    priorities = dict.fromkeys(before, 0) | (now.priorities() if now else {})
     cur = await conn.execute(
         "select application_name, sync_priority from pg_stat_replication"
         " where application_name = any (%s)",
@@ -243,17 +259,31 @@ async def _not_read(conn: Connection, priorities: dict[str, int]) -> bool:
     return any(priorities[name] != shown for name, shown in await cur.fetchall())
 
 
-async def _checkpointer_waits(conn: Connection) -> bool:
-    """Whether the checkpointer has nothing to do: it reads settings before it waits."""
+async def _checkpointer_told(conn: Connection) -> None:
+    """Waits until the checkpointer has slept twice: it reads settings in between, except while it is
+    behind with a checkpoint (PostgreSQL: src/backend/postmaster/checkpointer.c)."""
+    until, asleep_since = time.monotonic() + CHECKPOINTER_S, None
+    while asleep_since is None or time.monotonic() - asleep_since < TWO_NAPS_S:
+        if time.monotonic() > until:
+            raise Temporary("the checkpointer does not take over synchronous_standby_names")
+        await asyncio.sleep(0.02)
+        if not await _checkpointer_sleeps(conn):
+            asleep_since = None
+        elif asleep_since is None:
+            asleep_since = time.monotonic()
+
+
+async def _checkpointer_sleeps(conn: Connection) -> bool:
     cur = await conn.execute(
-        "select coalesce(bool_or(wait_event = 'CheckpointerMain'), false)"
+        "select coalesce(bool_or(wait_event in ('CheckpointerMain', 'CheckpointWriteDelay')), false)"
         " from pg_stat_activity where backend_type = 'checkpointer'"
     )
     row = await cur.fetchone()
     return bool(row and row[0])
 
 
-async def _setting(conn: Connection) -> str:
+async def setting(conn: Connection) -> str:
+    """The setting as this session sees it."""
     row = await (await conn.execute("show synchronous_standby_names")).fetchone()
     return str(row[0]) if row else ""
 

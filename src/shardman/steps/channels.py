@@ -8,6 +8,8 @@ inside a fence. No subscription is altered while locks are held.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -78,6 +80,10 @@ class Channel:
             await self._make(run)
 
     async def _make(self, run: Run) -> None:
+        # By the old slot everything that was written there in vain would come.
+        old = await value(await run.node(0), "select shardman.not_set_aside(%s)", self.src)
+        if old is not None:
+            raise Temporary(f"node {self.src} has not set {old} aside yet, which was taken over")
         name = names.channel(run.cluster_id, self.src, self.dest)
         source, dest = await run.node(self.src), await run.node(self.dest)
         await publications.ensure_empty(source, name)
@@ -106,10 +112,22 @@ async def in_use(run: Run, src: int, dest: int) -> bool:
     return bool(await value(lord, "select shardman.linked(%s, %s)", src, dest))
 
 
+@asynccontextmanager
+async def turn_to_end(run: Run, src: int, dest: int) -> AsyncIterator[None]:
+    """The turn of whoever wants to drop a channel: it is not waited for while a command opens that.
+
+    Raises:
+        Temporary: one does.
+    """
+    await in_use(run, src, dest)
+    async with run.turn(f"channel {src} {dest}"):
+        yield
+
+
 async def end_unused(run: Run, src: int, dest: int) -> None:
     """Drops the channel between two nodes unless it carries a table, or is about to."""
     name = names.channel(run.cluster_id, src, dest)
-    async with run.turn(f"channel {src} {dest}"):
+    async with turn_to_end(run, src, dest):
         source = await run.node(src)
         if await published(source, name) or await in_use(run, src, dest):
             return
@@ -161,25 +179,34 @@ class Standbys:
     also: list[int]
 
     async def do(self, run: Run) -> None:
-        await set_standbys(run, self.node)
+        await self._set(run)
 
     async def undo(self, run: Run) -> None:
-        await set_standbys(run, self.node, besides=run.cmd_id)
+        await self._set(run, besides=run.cmd_id)
+
+    async def _set(self, run: Run, besides: int | None = None) -> None:
+        removed = "select worker_status = 'removed' from shardman.nodes where id = %s"
+        # One that has not been cleaned may have old primaries in use, and is to wait for their replicas.
+        if not await value(await run.node(0), removed, self.node):
+            await set_standbys(run, self.node, besides, sure=bool(self.also))
 
 
-async def set_standbys(run: Run, node: int, besides: int | None = None) -> None:
+async def set_standbys(
+    run: Run, node: int, besides: int | None = None, *, sure: bool = False
+) -> None:
     """Lets commits on a node wait for the synchronous replicas of the metadata, and for those that
     running commands are about to make.
 
     Args:
         besides: a command that gives its own up.
+        sure: waits until they do, also where nothing is to be changed.
     """
     async with run.turn(f"standbys {node}"):
         wanted = await value(
             await run.node(0), "select shardman.synchronous_channels(%s, %s)", node, besides
         )
         prefix = names.channels_of(run.cluster_id, node)
-        await standbys.set_list(await run.node(node), prefix, list(wanted))
+        await standbys.set_list(await run.node(node), prefix, list(wanted), sure=sure)
 
 
 @step("register")

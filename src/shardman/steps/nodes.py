@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import dataclass
 
 import psycopg
@@ -18,7 +19,7 @@ from shardman.pg.schema import install, remove
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
 from shardman.steps.copy import export_patiently
-from shardman.steps.locks import Busy, Deadline, patiently
+from shardman.steps.locks import LIMIT_S, Busy, Deadline, patiently
 from shardman.steps.node_check import at_all_nodes
 
 #: Locks held by the application can delay the routes on a new node; so often is it tried again.
@@ -35,7 +36,11 @@ async def drop_streams(conn: Connection) -> None:
         await slots.drop(conn, name)
     for name in filter(names.is_ours, await publications.ls(conn, "shardman_")):
         await publications.drop(conn, name)
-    # Nobody may wait for channels that are gone.
+
+
+async def wait_for_nobody(conn: Connection) -> None:
+    """Lets no commit wait for channels that are gone. Not before the old primaries are out of use: a
+    commit that hangs on one is a write that the cluster does not have."""
     await standbys.set_list(conn, "", [])
 
 
@@ -81,14 +86,18 @@ class ForgetFormer:
         """What a former cluster left is not missed."""
 
 
-async def _forget(run: Run, conn: Connection, node: int) -> list[str]:
-    """Takes tables, routes, servers and the schema away, all at once: a crash leaves all or nothing.
+async def _forget(run: Run, conn: Connection, node: int, limit_s: float = math.inf) -> list[str]:
+    """Takes tables, routes and servers away, all at once: a crash leaves all or nothing. Then the schema.
+
+    Args:
+        limit_s: afterwards those who use the tables are waited for no longer.
 
     Returns:
         The tables with rows, which have other names now.
     """
 
     async def attempt(deadline: Deadline) -> list[str]:
+        await conn.execute("select shardman.end_waiting_commits()")
         try:
             async with conn.transaction():
                 await conn.execute(
@@ -97,12 +106,15 @@ async def _forget(run: Run, conn: Connection, node: int) -> list[str]:
                 aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id)
                 await conn.execute("select shardman.drop_routes()")
                 await conn.execute("select shardman.take_back()")
-                await remove(conn)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             raise Busy(f"clients that use sharded tables on node {node}") from None
         return list(aside or [])
 
-    return await patiently(run, attempt)
+    aside = await patiently(run, attempt, limit_s=limit_s)
+    await wait_for_nobody(conn)
+    async with conn.transaction():
+        await remove(conn)
+    return aside
 
 
 @step("node_schema")
@@ -138,7 +150,7 @@ class NodeSchema:
             return
         cur = await conn.execute("select cluster, node_id from shardman.local")
         if await cur.fetchone() == (run.cluster_id, self.node):
-            await _forget(run, conn, self.node)
+            await _forget(run, conn, self.node, LIMIT_S)
 
 
 @step("node_reaches")
@@ -386,6 +398,7 @@ class CleanNode:
             aside = await _forget(run, conn, self.node)
             run.say(f"Node {self.node} came back and was cleaned; its tables: {', '.join(aside)}.")
             return
+        await wait_for_nobody(conn)
         async with conn.transaction():
             await conn.execute("select shardman.reset_database()")
             await remove(conn)
@@ -419,7 +432,10 @@ class DropMetaSlot:
     of: int
 
     async def do(self, run: Run) -> None:
-        await slots.drop(await run.node(0), names.meta_slot(run.cluster_id, self.of))
+        lord = await run.node(0)
+        if await value(lord, "select exists (select from shardman.returns_of(%s))", self.of):
+            raise Temporary(f"node {self.of} has to know what it sets aside first")
+        await slots.drop(lord, names.meta_slot(run.cluster_id, self.of))
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

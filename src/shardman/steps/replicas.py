@@ -32,7 +32,8 @@ class ReadOnly:
         conn = await run.node(self.node)
         name = await data_table(conn, self.part)
         if await relation(conn, name) is not None:
-            await conn.execute("select shardman.make_writable(%s)", (name,))
+            writable = sql.SQL("select shardman.make_writable({})").format(sql.Literal(name))
+            await execute_patiently(run, conn, self.node, name, writable, limit_s=LIMIT_S)
 
 
 async def need_primary(run: Run, part: str) -> None:

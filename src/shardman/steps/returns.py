@@ -3,6 +3,7 @@ from and to it."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import psycopg
@@ -13,7 +14,7 @@ from shardman.errors import Temporary, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, value
-from shardman.steps.channels import in_use, leave, set_standbys
+from shardman.steps.channels import in_use, leave, set_standbys, turn_to_end
 from shardman.steps.convergence import await_metadata
 from shardman.steps.locks import (
     LIMIT_S,
@@ -79,7 +80,7 @@ class DropPublisher:
 
 async def _drop_publisher(run: Run, conn: Connection, node: int, to: int) -> None:
     name = names.channel(run.cluster_id, node, to)
-    async with run.turn(f"channel {node} {to}"):
+    async with turn_to_end(run, node, to):
         if not await in_use(run, node, to):
             await slots.drop(conn, name)
             await publications.drop(conn, name)
@@ -87,7 +88,7 @@ async def _drop_publisher(run: Run, conn: Connection, node: int, to: int) -> Non
 
 async def _drop_subscriber(run: Run, conn: Connection, of: int, node: int) -> bool:
     """Drops a node's subscription to a channel, unless that is needed; whether it is not."""
-    async with run.turn(f"channel {of} {node}"):
+    async with turn_to_end(run, of, node):
         if await in_use(run, of, node):
             return False
         await subscriptions.drop(conn, names.channel(run.cluster_id, of, node))
@@ -119,12 +120,30 @@ class Returned:
         # Writers here wait for subscribers that never come back. They are ended, not cancelled: a
         # cancelled wait would be a commit on this node alone.
         await conn.execute("select shardman.end_waiting_commits()")
-        aside = [name for part in self.promoted if (name := await self._aside(run, conn, part))]
+        aside = await self._all_aside(run, conn)
         await self._drop_channels(run, conn)
+        await set_standbys(run, self.node, besides=run.cmd_id)
         aside += [name for part in self.replicas if (name := await self._give_up(run, conn, part))]
-        await set_standbys(run, self.node)
+        self._say(run, aside)
+
+    def _say(self, run: Run, aside: list[str]) -> None:
         if aside:
             run.say(f"Set aside on node {self.node}: {', '.join(aside)}.")
+
+    async def _all_aside(self, run: Run, conn: Connection) -> list[str]:
+        """One that somebody holds keeps none of the others in use."""
+        aside, held = list[str](), list[str]()
+        until = time.monotonic() + LIMIT_S
+        for part in self.promoted:
+            try:
+                if name := await self._aside(run, conn, part, until):
+                    aside.append(name)
+            except Temporary as busy:
+                held.append(f"{part} cannot be set aside: {busy}")
+        if held:
+            self._say(run, aside)
+            raise Temporary("; ".join(held))
+        return aside
 
     async def _give_up(self, run: Run, conn: Connection, part: str) -> str | None:
         """Drops a replica. When its primary cannot be reached it may be the last copy, and is renamed.
@@ -152,7 +171,7 @@ class Returned:
         for subscriber in self.subscribers:
             await _drop_publisher(run, conn, self.node, subscriber)
 
-    async def _aside(self, run: Run, conn: Connection, part: str) -> str | None:
+    async def _aside(self, run: Run, conn: Connection, part: str, until: float) -> str | None:
         data = await data_table(conn, part)
         if not await is_attached(conn, data):
             return None
@@ -169,7 +188,8 @@ class Returned:
             return aside
 
         try:
-            return await patiently(run, attempt, limit_s=LIMIT_S, longest_pause_s=SHORT_PAUSE_S)
+            left_s = until - time.monotonic()
+            return await patiently(run, attempt, limit_s=left_s, longest_pause_s=SHORT_PAUSE_S)
         finally:
             await other.close()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman.steps.base import Connection, Run
+from shardman.steps.catalog import data_table
 from shardman.steps.locks import HELD, Deadline, lock_against, rolled_back
 from shardman.tasks import all_of
 
@@ -40,23 +41,35 @@ ROUNDS = (
 )
 
 
-async def in_rounds(run: Run, node: int, parts: Sequence[str], work: Work) -> list[str]:
+async def in_rounds(
+    run: Run, node: int, parts: Sequence[str], work: Work, *, data_too: bool = False
+) -> list[str]:
     """Locks the slot of each partition on a node, does the work, and commits; each in a transaction of its
     own, and what somebody holds does not keep the others waiting.
 
     Args:
         work: gets the session that holds the lock, and the partition.
+        data_too: the data table, which is not in its slot yet, is locked as well.
 
     Returns:
         The partitions that could not be locked.
     """
     held = list(parts)
     for each in ROUNDS:
-        held = await _round(run, node, held, work, each)
+        held = await _round(run, node, held, _Job(work, data_too), each)
     return held
 
 
-async def _round(run: Run, node: int, parts: list[str], work: Work, how: Round) -> list[str]:
+@dataclass(frozen=True)
+class _Job:
+    work: Work
+    data_too: bool
+
+    async def tables(self, conn: Connection, part: str) -> list[str]:
+        return [part, await data_table(conn, part)] if self.data_too else [part]
+
+
+async def _round(run: Run, node: int, parts: list[str], job: _Job, how: Round) -> list[str]:
     todo, held = list(reversed(parts)), list[str]()
 
     async def some() -> None:
@@ -64,7 +77,7 @@ async def _round(run: Run, node: int, parts: list[str], work: Work, how: Round) 
         while todo:
             part = todo.pop()
             try:
-                await _locked(conn, other, node, part, work, how)
+                await _locked(conn, other, node, part, job, how)
             except HELD:
                 held.append(part)
         await conn.close()
@@ -75,12 +88,13 @@ async def _round(run: Run, node: int, parts: list[str], work: Work, how: Round) 
 
 
 async def _locked(
-    conn: Connection, other: Connection, node: int, part: str, work: Work, how: Round
+    conn: Connection, other: Connection, node: int, part: str, job: _Job, how: Round
 ) -> None:
-    clear = sql.SQL("select {}(array[{}])").format(
-        sql.Identifier("shardman", how.ending), sql.Literal(part)
+    tables = await job.tables(conn, part)
+    clear = sql.SQL("select {}({}::text[])").format(
+        sql.Identifier("shardman", how.ending), sql.Literal(tables)
     )
     async with rolled_back(conn):
-        await lock_against(conn, other, [part], Deadline(how.ms), node, clear)
-        await work(conn, part)
+        await lock_against(conn, other, tables, Deadline(how.ms), node, clear)
+        await job.work(conn, part)
         await conn.execute("commit")

@@ -30,13 +30,18 @@ class CutChannel:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        name = names.channel(run.cluster_id, self.of, self.node)
-        await subscriptions.disable(conn, name)
+        async with run.turn(f"channel {self.of} {self.node}"):
+            await subscriptions.disable(conn, self._name(run))
 
     async def undo(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        name = names.channel(run.cluster_id, self.of, self.node)
-        await subscriptions.enable(conn, name)
+        conn, lord = await run.node(self.node), await run.node(0)
+        again = "select shardman.cut_again(%s, %s, %s)"
+        async with run.turn(f"channel {self.of} {self.node}"):
+            if not await value(lord, again, self.of, self.node, run.cmd_id):
+                await subscriptions.enable(conn, self._name(run))
+
+    def _name(self, run: Run) -> str:
+        return names.channel(run.cluster_id, self.of, self.node)
 
 
 @step("succeed")
@@ -93,7 +98,9 @@ class Promote:
         raise_first(ends)
 
     async def _on(self, run: Run, node: int) -> None:
-        if held := await in_rounds(run, node, await self._ours(run, node), self._promote):
+        # Somebody may be reading the replica by its own name.
+        ours = await self._ours(run, node)
+        if held := await in_rounds(run, node, ours, self._promote, data_too=True):
             raise Temporary(f"{', '.join(held)} cannot be locked on node {node}")
 
     async def _ours(self, run: Run, node: int) -> list[str]:

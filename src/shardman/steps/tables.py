@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -9,7 +10,7 @@ from psycopg import sql
 from shardman import names
 from shardman.steps.base import Run, step
 from shardman.steps.catalog import data_table, is_attached, relation, value
-from shardman.steps.locks import execute_patiently
+from shardman.steps.locks import LIMIT_S, execute_patiently
 from shardman.steps.replicas import drop_detached
 
 #: Sorting in memory makes an index build faster; one build at a time on a node.
@@ -72,7 +73,7 @@ class ReplicaIdentity:
     former: str
 
     async def do(self, run: Run) -> None:
-        await self._set(run, "full")
+        await self._set(run, "full", math.inf)
 
     async def undo(self, run: Run) -> None:
         conn = await run.node(self.node)
@@ -80,17 +81,16 @@ class ReplicaIdentity:
         if not await value(
             conn, "select shardman.is_published(shardman.data_table(%s))", self.part
         ):
-            await self._set(run, self.former)
+            await self._set(run, self.former, LIMIT_S)
 
-    async def _set(self, run: Run, identity: str) -> None:
+    async def _set(self, run: Run, identity: str, limit_s: float) -> None:
         conn = await run.node(self.node)
         name = await data_table(conn, self.part)
         table = await relation(conn, name)
         if table is not None:
             change = sql.SQL("alter table {} replica identity {}")
-            await execute_patiently(
-                run, conn, self.node, name, change.format(table, sql.SQL(identity))
-            )
+            statement = change.format(table, sql.SQL(identity))
+            await execute_patiently(run, conn, self.node, name, statement, limit_s=limit_s)
 
 
 @step("fresh_route")

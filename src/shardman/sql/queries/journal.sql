@@ -154,4 +154,5 @@ select case when shardman.setting('lord_sync', 'on') <> 'off' then bool_or(s.con
   from shardman.nodes n join shardman.local l on true
   join pg_replication_slots s on s.slot_name = format('shardman_meta_%%s_%%s', l.cluster, n.id)
  where s.database = current_database() and s.active
+   and n.id <> all (%(silent)s::int[])
    and n.system_id is distinct from (select system_identifier::text from pg_control_system())

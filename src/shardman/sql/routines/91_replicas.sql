@@ -48,6 +48,22 @@ $$;
 comment on function shardman.fence_demote(text) is
     'inside a fence, on the primary''s node: takes the data table off its slot, as a replica, and puts the route in its place';
 
+create or replace function shardman.returns_of(node int) returns table (cmd_id bigint, args jsonb)
+language sql stable set search_path = pg_catalog as $$
+    select s.cmd_id, s.args from shardman.cmd_steps s join shardman.cmd_log l on l.id = s.cmd_id and l.attempt = s.attempt
+     where s.kind = 'returned' and s.state in ('planned', 'started') and l.switched
+       and s.args @> jsonb_build_object('node', node)
+$$;
+comment on function shardman.returns_of(int) is
+    'lord only: what a node that was declared dead has still to set aside and to drop when it is back';
+
+create or replace function shardman.not_set_aside(node int) returns text
+language sql stable set search_path = pg_catalog as $$
+    select min(part) from shardman.returns_of(node) r cross join jsonb_array_elements_text(r.args -> 'promoted') as part
+$$;
+comment on function shardman.not_set_aside(int) is
+    'lord only: a partition that was promoted elsewhere, and that a node may still have in use; null when there is none';
+
 drop function if exists shardman.synchronous_channels(int);
 create or replace function shardman.synchronous_channels(of_node int, besides bigint default null) returns text[]
 language sql stable set search_path = pg_catalog as $$
@@ -63,11 +79,15 @@ language sql stable set search_path = pg_catalog as $$
          where c.status = 'in progress' and not c.switched and c.id is distinct from besides
            and s.kind = 'standbys' and s.phase = 'prepare' and s.state in ('started', 'done')
            and (s.args ->> 'node')::int = of_node
+        union
+        -- Its old primaries may be in use, so nothing that is written to them may be acknowledged.
+        select dest::int from shardman.returns_of(of_node) r cross join jsonb_array_elements_text(r.args -> 'subscribers') as dest
+         where r.cmd_id is distinct from besides
       ) as dests (to_node)
 $$;
 comment on function shardman.synchronous_channels(int, bigint) is
     'lord only: the channels for which commits on a node wait, by the metadata and by the commands, but one, that are about to '
-    'make a replica synchronous';
+    'make a replica synchronous, or have replaced the node';
 
 create or replace function shardman.follows(part text, src int, dest int) returns bool
 language sql stable set search_path = pg_catalog as $$
@@ -106,6 +126,15 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 comment on function shardman.opens_channel(int, int, bigint) is
     'lord only: the running command, besides one, that opens the channel between two nodes';
+
+create or replace function shardman.cut_again(src int, dest int, since bigint) returns bool
+language sql stable set search_path = pg_catalog as $$
+    select exists (select from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
+                    where l.id > since and s.kind = 'cut_channel' and s.state in ('started', 'done')
+                      and s.args @> jsonb_build_object('of', src, 'node', dest))
+$$;
+comment on function shardman.cut_again(int, int, bigint) is
+    'lord only: whether a command later than one has cut the channel between two nodes';
 
 create or replace function shardman.unpublish(relation text) returns void
 language plpgsql set search_path = pg_catalog as $$

@@ -1,0 +1,98 @@
+"""A node that was declared dead, and is back, while somebody keeps what it had from being set aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from shardman.pg.invariants import check
+from shardman.testing.cluster import Cluster
+from shardman.testing.faults import freeze
+
+ROWS = 300
+PENDING = """
+select count(*) from shardman.cmd_steps s join shardman.cmd_log l on l.id = s.cmd_id and l.attempt = s.attempt
+ where s.kind = 'returned' and s.state in ('planned', 'started') and l.switched
+"""
+
+
+def until(found: Callable[[], object], seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def written(cluster: Cluster, node: int, key: int, v: int) -> bool:
+    """Whether a write is acknowledged; a commit that waits for ever is ended by the shardlord."""
+    try:
+        with cluster.connect(node) as conn:
+            conn.execute("update acc set v = %s where id = %s", (v, key))
+    except psycopg.Error:
+        return False
+    return True
+
+
+@pytest.fixture
+def ready(cluster: Cluster) -> Cluster:
+    """A table with two replicas, and one without that has partitions on every node."""
+    cluster.add_worker()
+    for table in ("acc", "solo"):
+        create = f"create table {table} (id int primary key, v int not null default 0)"
+        cluster.sql(1, create.encode())
+        insert = f"insert into {table} select i from generate_series(1, {ROWS}) i"
+        cluster.sql(1, insert.encode())
+        done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 4)", (table,))
+        assert done.status == "success", done
+    assert cluster.cmd("select shardman.set_replevel('acc', 2)").status == "done"
+    return cluster
+
+
+def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
+    """Two nodes die at once, so each failover leaves something to be done on the other's dead node."""
+    dead, other = (2, 3), 4
+    owned = "select part_name from shardman.partitions where relation = %s and owner = %s and prv is null"
+    parts = {node: ready.value(0, owned, ("acc", node)) for node in dead}
+    keys = {n: ready.value(n, f"select min(id) from {p}_data".encode()) for n, p in parts.items()}
+    solo = ready.value(0, owned, ("solo", dead[0]))
+    holders = []
+    for node, part in parts.items():
+        holders.append(psycopg.connect(ready.dsn(node)))
+        holders[-1].execute("set idle_in_transaction_session_timeout = 0")
+        holders[-1].execute(f"select count(*) from {part}".encode())
+
+    thaws = [freeze(ready, node) for node in dead]
+    try:
+        until(lambda: ready.value(0, PENDING) == 2)
+        for key in keys.values():
+            until(lambda key=key: written(ready, other, key, 1))
+    finally:
+        for thaw in thaws:
+            thaw()
+    # Nothing may shorten the lists of the old primaries, nor open the way from them to the new ones.
+    assert not any(written(ready, node, key, 100) for node, key in keys.items())
+    done = ready.cmd("select shardman.set_sync('solo', false)")
+    assert done.status == "success", done
+    done = ready.cmd("select shardman.create_replica(%s, %s)", (solo, other))
+    assert done.status == "failed"
+    assert "has not set" in (done.error or "")
+    assert not any(written(ready, node, key, 100) for node, key in keys.items())
+    assert ready.value(0, PENDING) == 2
+    for key in keys.values():
+        assert ready.value(other, "select v from acc where id = %s", (key,)) == 1
+
+    for holder in holders:
+        holder.close()
+    until(lambda: ready.value(0, PENDING) == 0)
+    for node, key in keys.items():
+        until(
+            lambda node=node, key=key: (
+                ready.value(node, "select v from acc where id = %s", (key,)) == 1
+            )
+        )
+    until(lambda: not check(ready.lord_dsn, data=True))
+    done = ready.cmd("select shardman.create_replica(%s, %s)", (solo, other))
+    assert done.status == "success", done
