@@ -27,7 +27,7 @@ from shardman.lord.cluster_reader import read_cluster
 from shardman.lord.copies import Copies
 from shardman.lord.failures import sentence
 from shardman.lord.followers import Followers
-from shardman.lord.janitor import sweep
+from shardman.lord.janitor import Janitor
 from shardman.lord.journal import Journal, LordLost
 from shardman.lord.leader import Lease, acquire
 from shardman.lord.links import Links
@@ -78,9 +78,11 @@ class Tenure:
         self.copies = Copies(sessions, self.watch.silent)
         journal.silent = self.watch.silent
         self.followers = Followers(sessions)
-        self._sweeping = asyncio.Lock()
+        self.janitor = Janitor(
+            self.runner, journal, lambda: self.watch.silent() | self.reconciler.away
+        )
         #: What is done about leftovers just now.
-        self._sweep_work: asyncio.Task[None] | None = None
+        self._sweeps: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Recovers, then runs commands until cancelled or the tenure is over."""
@@ -116,8 +118,8 @@ class Tenure:
             for task, theirs in self.running.values():
                 if disturb(claims, theirs):
                     task.cancel()
-            if self._sweep_work is not None:
-                self._sweep_work.cancel()
+            for sweep in self._sweeps:
+                sweep.cancel()
             cur = await conn.execute(
                 "select shardman.accept_because(%s, %s, %s)", (command.name, opts, reason)
             )
@@ -160,16 +162,16 @@ class Tenure:
                 await asyncio.wait_for(self.reconciler.returned.wait(), SWEEP_S)
             self.reconciler.returned.clear()
 
-    async def _sweep(self) -> None:
-        async with self._sweeping:
-            away = self.watch.silent() | self.reconciler.away
-            self._sweep_work = asyncio.create_task(sweep(self.runner, self.journal, away))
-            try:
-                await asyncio.wait({self._sweep_work})
-            finally:
-                self._sweep_work.cancel()
-            if not self._sweep_work.cancelled():
-                self._sweep_work.result()
+    async def _sweep(self, *, only_new: bool = False) -> None:
+        sweep = asyncio.create_task(self.janitor.sweep(only_new=only_new))
+        self._sweeps.add(sweep)
+        try:
+            await asyncio.wait({sweep})
+        finally:
+            sweep.cancel()
+            self._sweeps.discard(sweep)
+        if not sweep.cancelled():
+            sweep.result()
 
     async def _begin_commands(self) -> None:
         while True:
@@ -224,9 +226,11 @@ class Tenure:
 
     async def _execute(self, cmd_id: int, command: Command) -> None:
         # What an earlier command left half undone could stand in this one's way.
-        if not isinstance(command, URGENT):
-            await self._sweep()
-        await self.runner.execute(cmd_id, command)
+        if isinstance(command, URGENT):
+            await self.runner.execute(cmd_id, command, gone=self.watch.silent())
+        else:
+            await self._sweep(only_new=True)
+            await self.runner.execute(cmd_id, command)
 
     def cancel_running(self) -> None:
         """Takes back what runs, as far as it is not past its point of no return."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -12,24 +13,55 @@ from shardman.lord.runner import Runner
 log = structlog.get_logger()
 
 
-async def sweep(runner: Runner, journal: Journal, away: set[int]) -> None:
-    """Tries everything that is left once, but for partitions that a command works on just now.
+#: What was tried in vain a moment ago keeps no command waiting.
+AGAIN_S = 10.0
+
+
+class Janitor:
+    """Tries what is left.
 
     Args:
         away: nodes that do not answer: they are not tried.
     """
-    for left in await journal.leftovers():
-        cmd_id, attempt = int(left["id"]), int(left["attempt"])
-        finishing = bool(left["switched"])
+
+    def __init__(self, runner: Runner, journal: Journal, away: Callable[[], set[int]]) -> None:
+        self._runner = runner
+        self._journal = journal
+        self._away = away
+        #: Commands of which something is being tried.
+        self._busy: set[int] = set()
+        #: When a command was tried last, by the monotonic clock.
+        self._tried: dict[int, float] = {}
+
+    async def sweep(self, *, only_new: bool = False) -> None:
+        """Tries everything once, but for partitions that a command works on just now.
+
+        Args:
+            only_new: not what was tried within the last seconds.
+        """
+        for left in await self._journal.leftovers():
+            cmd_id = int(left["id"])
+            recent = time.monotonic() - self._tried.get(cmd_id, -AGAIN_S) < AGAIN_S
+            if cmd_id in self._busy or (only_new and recent):
+                continue
+            self._busy.add(cmd_id)
+            try:
+                await self._try(cmd_id, int(left["attempt"]), finishing=bool(left["switched"]))
+            finally:
+                self._busy.discard(cmd_id)
+                self._tried[cmd_id] = time.monotonic()
+
+    async def _try(self, cmd_id: int, attempt: int, *, finishing: bool) -> None:
+        runner, journal = self._runner, self._journal
         steps = await (journal.to_finish(cmd_id, attempt) if finishing else journal.to_undo(cmd_id))
         parts = parts_of(steps)
         if runner.turns.taken(parts):
-            continue
+            return
         async with runner.turns.take(parts):
             if finishing:
-                await _finish(runner, journal, cmd_id, attempt, away)
+                await _finish(runner, journal, cmd_id, attempt, self._away())
             else:
-                await runner.undo(cmd_id, away)
+                await runner.undo(cmd_id, self._away())
             await journal.forget_secret(cmd_id)
 
 

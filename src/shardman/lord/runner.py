@@ -79,8 +79,17 @@ class Runner:
         finally:
             del self.children[cmd_id]
 
-    async def execute(self, cmd_id: int, command: Command, parent: int | None = None) -> Outcome:
+    async def execute(
+        self,
+        cmd_id: int,
+        command: Command,
+        parent: int | None = None,
+        gone: set[int] | None = None,
+    ) -> Outcome:
         """Runs a command from planning to its end in the journal.
+
+        Args:
+            gone: nodes that are not even tried.
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
         """
@@ -88,7 +97,7 @@ class Runner:
         attempt = await self._to_its_end(self.journal.begin(cmd_id))
         if attempt is None:
             return Outcome("canceled")
-        run = self.new_run(cmd_id, attempt, parent)
+        run = self.new_run(cmd_id, attempt, parent, gone)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
         try:
             outcome = await self._attempt(command, run)
@@ -192,6 +201,8 @@ class Runner:
         for step in steps:
             where = nodes_of(step.args.items())
             if where & sick:
+                if where & run.gone:
+                    said.append(f"Left for later: {step.title} (it does not answer)")
                 continue
             await self.journal.start_step(
                 run.cmd_id, run.attempt, step.n, total or step.n, durable=False

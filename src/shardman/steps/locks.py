@@ -29,9 +29,6 @@ LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
 #: Pauses between them, in s.
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
-
-#: The longest pause of those for whom clients wait.
-SHORT_PAUSE_S = 0.2
 #: How long a step after a switch tries before it leaves the rest for later.
 LIMIT_S = 5.0
 
@@ -138,7 +135,6 @@ async def patiently(
     attempt: Callable[[Deadline], Awaitable[T]],
     *,
     limit_s: float = math.inf,
-    longest_pause_s: float = math.inf,
 ) -> T:
     """Tries until nobody holds what is wanted, saying for whom it waits.
 
@@ -160,7 +156,7 @@ async def patiently(
             if time.monotonic() > until:
                 raise Temporary(f"waited in vain for {whom}") from None
             await run.waits_for(whom)
-            await asyncio.sleep(min(pause, longest_pause_s))
+            await asyncio.sleep(pause)
     await run.waits_for(None)
     return found
 

@@ -3,11 +3,9 @@ from and to it."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import sql
 
 from shardman import names
 from shardman.errors import Temporary, UserError
@@ -16,15 +14,8 @@ from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, value
 from shardman.steps.channels import in_use, leave, set_standbys, turn_to_end
 from shardman.steps.convergence import await_metadata
-from shardman.steps.locks import (
-    LIMIT_S,
-    SHORT_PAUSE_S,
-    Deadline,
-    lock_against,
-    patiently,
-    rolled_back,
-)
 from shardman.steps.replicas import drop_detached, need_primary, rename_detached
+from shardman.steps.rounds import in_rounds
 
 #: How long a node that is back may take to know the metadata of now.
 KNOW_S = 5.0
@@ -131,19 +122,27 @@ class Returned:
             run.say(f"Set aside on node {self.node}: {', '.join(aside)}.")
 
     async def _all_aside(self, run: Run, conn: Connection) -> list[str]:
-        """One that somebody holds keeps none of the others in use."""
-        aside, held = list[str](), list[str]()
-        until = time.monotonic() + LIMIT_S
-        for part in self.promoted:
-            try:
-                if name := await self._aside(run, conn, part, until):
-                    aside.append(name)
-            except Temporary as busy:
-                held.append(f"{part} cannot be set aside: {busy}")
+        """Whoever has an open transaction on one of them is ended: what it has read is not true any more,
+        and what it has written can never be acknowledged."""
+        aside: list[str] = []
+
+        async def rename(conn: Connection, part: str) -> None:
+            aside.append(await self._rename(run, conn, part))
+
+        parts = [part for part in self.promoted if await self._in_use(run, conn, part)]
+        held = await in_rounds(run, self.node, parts, rename, data_too=True)
         if held:
             self._say(run, aside)
-            raise Temporary("; ".join(held))
+            whom = await value(conn, "select shardman.holders(%s)", held)
+            raise Temporary(f"{whom or 'somebody'} holds {', '.join(held)} on node {self.node}")
         return aside
+
+    async def _in_use(self, run: Run, conn: Connection, part: str) -> bool:
+        if not await is_attached(conn, await data_table(conn, part)):
+            return False
+        # Unless it has come back here by a later command.
+        lord = await run.node(0)
+        return not await value(lord, "select shardman.has_primary(%s, %s)", part, self.node)
 
     async def _give_up(self, run: Run, conn: Connection, part: str) -> str | None:
         """Drops a replica. When its primary cannot be reached it may be the last copy, and is renamed.
@@ -170,28 +169,6 @@ class Returned:
             await _drop_subscriber(run, conn, publisher, self.node)
         for subscriber in self.subscribers:
             await _drop_publisher(run, conn, self.node, subscriber)
-
-    async def _aside(self, run: Run, conn: Connection, part: str, until: float) -> str | None:
-        data = await data_table(conn, part)
-        if not await is_attached(conn, data):
-            return None
-        if await value(await run.node(0), "select shardman.has_primary(%s, %s)", part, self.node):
-            return None  # It has come back here by a later command.
-        other = await run.extra(self.node)
-        clear = sql.SQL("select shardman.end_waiting_commits()")
-
-        async def attempt(deadline: Deadline) -> str:
-            async with rolled_back(conn):
-                await lock_against(conn, other, [part, data], deadline, self.node, clear)
-                aside = await self._rename(run, conn, part)
-                await conn.execute("commit")
-            return aside
-
-        try:
-            left_s = until - time.monotonic()
-            return await patiently(run, attempt, limit_s=left_s, longest_pause_s=SHORT_PAUSE_S)
-        finally:
-            await other.close()
 
     async def _rename(self, run: Run, conn: Connection, part: str) -> str:
         aside = names.set_aside(part, run.cmd_id)
