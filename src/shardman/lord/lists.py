@@ -77,6 +77,6 @@ class Lists:
             before = await standbys.setting(conn)
             await standbys.set_list(conn, prefix, wanted, sure=True)
             if (now := await standbys.setting(conn)) != before:
-                log.warning("commits did not wait as they should", node=node, was=before, now=now)
+                log.warning("list of standbys put right", node=node, was=before, now=now)
         finally:
             await conn.close()
