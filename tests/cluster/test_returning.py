@@ -36,7 +36,7 @@ def written(cluster: Cluster, node: int, key: int, v: int) -> bool:
     return True
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ready(cluster: Cluster) -> Cluster:
     """A table with two replicas, and one without that has partitions on every node."""
     cluster.add_worker()
@@ -97,3 +97,13 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
     until(lambda: not check(ready.lord_dsn, data=True))
     done = ready.cmd("select shardman.create_replica(%s, %s)", (solo, other))
     assert done.status == "success", done
+
+
+def test_of_a_node_that_is_removed_while_it_is_dead_nothing_is_kept(ready: Cluster) -> None:
+    ready.stop_node(2, "immediate")
+    until(lambda: ready.value(0, PENDING) == 1)
+    done = ready.cmd("select shardman.rm_node(2, true)")
+    assert done.status == "success", done
+    slots = "select count(*) from pg_replication_slots where slot_name like '%\\_2'"
+    until(lambda: ready.value(0, PENDING) == 0)
+    until(lambda: ready.value(0, slots) == 0)

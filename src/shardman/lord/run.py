@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,10 @@ class CommandRun:
                 self._gone.add(node_id)
             reason = f"node {node_id} cannot be reached: {plain(error)}"
             raise psycopg.OperationalError(reason) from error
+
+    async def any_removed(self, nodes: Iterable[int]) -> bool:
+        """Whether one of these nodes is no member any more."""
+        return any([(await self._address(node)).removed for node in nodes])
 
     async def extra(self, node_id: int) -> Connection:
         conn = await self._open(node_id)

@@ -31,6 +31,11 @@ T = TypeVar("T")
 TENURE_OVER = (LordLost, Refused)
 
 
+#: What is still done on a node that was removed, when it is back.
+FOR_REMOVED = ("clean_node",)
+GIVEN_UP = "the node was removed"
+
+
 class Canceled(Exception):
     """The user took the command back."""
 
@@ -201,7 +206,9 @@ class Runner:
         for step in steps:
             where = nodes_of(step.args.items())
             if where & sick:
-                if where & run.gone:
+                if step.kind not in FOR_REMOVED and await run.any_removed(where & run.gone):
+                    await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done", GIVEN_UP)
+                elif where & run.gone:
                     said.append(f"Left for later: {step.title} (it does not answer)")
                 continue
             await self.journal.start_step(
