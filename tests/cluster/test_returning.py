@@ -100,6 +100,8 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
 
 
 def test_of_a_node_that_is_removed_while_it_is_dead_nothing_is_kept(ready: Cluster) -> None:
+    stale = "select count(*) from shardman.partitions where stale_since is not null"
+    until(lambda: ready.value(0, stale) == 0, 90)
     ready.stop_node(2, "immediate")
     until(lambda: ready.value(0, PENDING) == 1)
     done = ready.cmd("select shardman.rm_node(2, true)")
