@@ -12,17 +12,22 @@ from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 
 
-@pytest.fixture
-def copies(cluster: Cluster) -> Iterator[tuple[str, int, int]]:
-    """A partition, its primary's node, which is down, and its replica's."""
-    cluster.sql(0, "insert into shardman.settings values ('failover_after', '3600')")
-    cluster.sql(1, "create table acc (id int primary key, v int)")
-    cluster.sql(1, "insert into acc select i, i from generate_series(1, 100) i")
+def replicate(cluster: Cluster) -> None:
+    """A table of 100 rows, each partition with one replica."""
+    cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
+    cluster.sql(1, "insert into acc select i from generate_series(1, 100) i")
     for call in (
         "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
         "select shardman.set_replevel('acc', 1)",
     ):
         assert cluster.cmd(call).status in ("success", "done")
+
+
+@pytest.fixture
+def copies(cluster: Cluster) -> Iterator[tuple[str, int, int]]:
+    """A partition, its primary's node, which is down, and its replica's."""
+    cluster.sql(0, "insert into shardman.settings values ('failover_after', '3600')")
+    replicate(cluster)
     ((part, primary, replica),) = cluster.sql(
         0,
         "select p.part_name, p.owner, p.nxt from shardman.partitions p where p.prv is null limit 1",
@@ -58,13 +63,7 @@ def test_it_is_kept(cluster: Cluster, copies: tuple[str, int, int]) -> None:
 def test_a_node_that_was_replaced_is_told_when_it_is_back() -> None:
     """It was removed while it was dead, and would go on serving what it had."""
     with closing(Cluster(workers=3)) as cluster:
-        cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
-        cluster.sql(1, "insert into acc select i from generate_series(1, 100) i")
-        for call in (
-            "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
-            "select shardman.set_replevel('acc', 1)",
-        ):
-            assert cluster.cmd(call).status in ("success", "done")
+        replicate(cluster)
         cluster.kill_node(2)
         done = cluster.cmd("select shardman.rm_node(2, true)")
         assert done.status == "success", done
@@ -93,14 +92,8 @@ def done_id(cluster: Cluster) -> int:
 def test_what_a_removed_node_had_can_still_be_promoted() -> None:
     """Its replicas are asynchronous, so nobody promoted them by himself."""
     with closing(Cluster(workers=3)) as cluster:
-        cluster.sql(1, "create table acc (id int primary key, v int not null default 0)")
-        cluster.sql(1, "insert into acc select i from generate_series(1, 100) i")
-        for call in (
-            "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
-            "select shardman.set_replevel('acc', 1)",
-            "select shardman.set_sync('acc', false)",
-        ):
-            assert cluster.cmd(call).status in ("success", "done")
+        replicate(cluster)
+        assert cluster.cmd("select shardman.set_sync('acc', false)").status == "success"
         cluster.kill_node(2)
         done = cluster.cmd("select shardman.rm_node(2, true)")
         assert done.status == "success", done

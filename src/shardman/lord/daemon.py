@@ -271,17 +271,12 @@ class Shardlord:
         loop.add_signal_handler(signal.SIGUSR2, say_what_runs)
         while not self._stopping.is_set():
             try:
-                await self._until_stopped(self._one_tenure())
+                await self._until_stopped(self._while_lord())
             except* (psycopg.Error, LordLost, Refused) as group:
                 for error in group.exceptions:
                     if _is_deposed(error):
                         await _step_down(self._dsn)
                     log.warning("tenure over", reason=_reason(error))
-                await self._until_stopped(asyncio.sleep(RETRY_S))
-            except* _NotLord as group:
-                if await _is_decided(self._dsn):
-                    raise group.exceptions[0] from None
-                log.warning("a promotion is under way", reason=str(group.exceptions[0]))
                 await self._until_stopped(asyncio.sleep(RETRY_S))
         log.info("stopped")
 
@@ -301,6 +296,15 @@ class Shardlord:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+    async def _while_lord(self) -> None:
+        try:
+            await self._one_tenure()
+        except _NotLord as reason:
+            if await _is_decided(self._dsn):
+                raise
+            log.warning("a promotion is under way", reason=str(reason))
+            await asyncio.sleep(RETRY_S)
 
     async def _one_tenure(self) -> None:
         await _check(self._dsn)
