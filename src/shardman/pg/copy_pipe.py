@@ -2,6 +2,7 @@
 
 COPY TO hands over one message for each row. The pump works on libpq's own calls, in a thread, and
 gathers rows into blocks, so that Python's cost for each row is two calls and no allocation of ours.
+It reads on while the target is busy, up to a limit, so that neither server waits for the other's pauses.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import pq
 
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024
+#: What libpq may hold for the target before the source has to wait.
+AHEAD_BYTES = 1024 * 1024
+STOP_CHECK_S = 0.5
 
 
 @dataclass
@@ -25,6 +29,8 @@ class Pump:
     bytes_done: int = 0
     rows_done: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
+    #: Bytes given to libpq since it had last sent all.
+    _ahead: int = field(default=0, init=False)
 
     def run(self, copy_out: bytes, copy_in: bytes) -> None:
         """Runs both statements and moves what the first gives to the second. Blocks.
@@ -52,34 +58,47 @@ class Pump:
                 size += length
                 if size < BLOCK_BYTES:
                     continue
-            if block and (length <= 0 or size >= BLOCK_BYTES):
+            if block:
                 self._put(b"".join(block), len(block))
                 block, size = [], 0
             if length == 0:
                 self._await_source()
             elif length < 0:
                 break
+        _flush(self.target)
         _finish(self.source)
 
     def _put(self, block: bytes, rows: int) -> None:
-        if self.stopped.is_set():
-            raise psycopg.OperationalError("the copy was stopped")
+        self._check_stopped()
         while self.target.put_copy_data(block) == 0:
             _flush(self.target)
-        _flush(self.target)
+        self._ahead += len(block)
+        if self.target.flush() == 0:
+            self._ahead = 0
+        elif self._ahead > AHEAD_BYTES:
+            _flush(self.target)
+            self._ahead = 0
         self.bytes_done += len(block)
         self.rows_done += rows
 
     def _await_source(self) -> None:
+        """Waits until the source has sent something, and meanwhile sends what the target can take."""
         while self.source.is_busy():
-            readable, _, _ = select.select([self.source.socket], [], [], 0.5)
-            if self.stopped.is_set():
-                raise psycopg.OperationalError("the copy was stopped")
-            if not readable:
-                continue
-            self.source.consume_input()
-            return
+            self._check_stopped()
+            source, target = self.source.socket, self.target.socket
+            both, writing = ([source, target], [target]) if self._ahead else ([source], [])
+            readable, writable, _ = select.select(both, writing, [], STOP_CHECK_S)
+            if target in readable:
+                self.target.consume_input()
+            if writable and self.target.flush() == 0:
+                self._ahead = 0
+            if source in readable:
+                break
         self.source.consume_input()
+
+    def _check_stopped(self) -> None:
+        if self.stopped.is_set():
+            raise psycopg.OperationalError("the copy was stopped")
 
 
 def _start(conn: pq.abc.PGconn, statement: bytes, expected: pq.ExecStatus) -> None:
