@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 
 from shardman.commands.base import Command, Facts
 from shardman.errors import NodeGone
@@ -61,6 +62,7 @@ class CommandRun:
         self._journal = runner.journal
         self._main: dict[int, Connection] = {}
         self._more: list[Connection] = []
+        self._spares: defaultdict[int, list[Connection]] = defaultdict(list)
         #: By node, so that one which is slow to answer keeps nobody from the others.
         self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._shown_at = 0.0
@@ -93,7 +95,22 @@ class CommandRun:
         """Whether one of these nodes is no member any more."""
         return any([(await self._address(node)).removed for node in nodes])
 
-    async def extra(self, node_id: int) -> Connection:
+    @asynccontextmanager
+    async def borrow(self, node_id: int) -> AsyncIterator[Connection]:
+        conn = await self._spare(node_id)
+        try:
+            yield conn
+        finally:
+            if conn.info.transaction_status == TransactionStatus.IDLE:
+                self._spares[node_id].append(conn)
+            else:
+                await conn.close()
+
+    async def _spare(self, node_id: int) -> Connection:
+        while self._spares[node_id]:
+            conn = self._spares[node_id].pop()
+            if not conn.closed:
+                return conn
         conn = await self._open(node_id)
         self._more.append(conn)
         return conn
@@ -154,3 +171,4 @@ class CommandRun:
             await conn.close()
         self._main.clear()
         self._more.clear()
+        self._spares.clear()

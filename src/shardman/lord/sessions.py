@@ -35,9 +35,10 @@ _SETTINGS = """
 select set_config('search_path', 'public', false),
        set_config('synchronous_commit', 'local', false),
        set_config('client_min_messages', 'warning', false), set_config('TimeZone', 'UTC', false),
-       (select count(set_config(name, '0', false)) from pg_settings
-         where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
-                        'idle_session_timeout', 'transaction_timeout'))
+       (select count(set_config(name, '0', false))
+          from unnest(array['statement_timeout', 'lock_timeout', 'idle_session_timeout',
+                            'idle_in_transaction_session_timeout', 'transaction_timeout']) as name
+         where current_setting(name, true) is not null)
 """
 # Our statements may carry passwords (user mappings, subscriptions): they stay out of the server's log.
 # An autovacuum gives way to whom it has blocked for deadlock_timeout, by default longer than we ever wait.
@@ -65,8 +66,7 @@ async def open_session(conninfo: str, application_name: str) -> Connection:
                 make_conninfo(conninfo, application_name=application_name, **_TRANSPORT),
                 autocommit=True,
             )
-            await conn.execute(PINNED)
-            await conn.execute(_SETTINGS)
+            await conn.execute(f"{PINNED};{_SETTINGS}")
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 await conn.execute(_QUIET)
     except TimeoutError as error:

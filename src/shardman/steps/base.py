@@ -33,8 +33,9 @@ class Run(Protocol):
         psycopg.OperationalError when the node cannot be reached."""
         ...
 
-    async def extra(self, node_id: int) -> Connection:
-        """One more such session, for use beside the first; closed when the command ends."""
+    def borrow(self, node_id: int) -> AbstractAsyncContextManager[Connection]:
+        """One more such session, for use beside the first. Its settings are left as they were: given
+        back, it serves the next who asks."""
         ...
 
     async def replication(self, node_id: int) -> AsyncConnection[Any]:

@@ -88,7 +88,8 @@ class Channel:
         source, dest = await run.node(self.src), await run.node(self.dest)
         await publications.ensure_empty(source, name)
         if name not in await slots.ls(source, name):
-            await behind_writers(run, self.src, self._make_slot(await run.extra(self.src), name))
+            async with run.borrow(self.src) as conn:
+                await behind_writers(run, self.src, self._make_slot(conn, name))
         await subscriptions.create(dest, name, await run.peer(self.src), name)
         await wait_streaming(source, name, self.dest)
 
@@ -272,7 +273,7 @@ class JoinChannel:
     dest: int
 
     async def do(self, run: Run) -> None:
-        source, emitter = await run.node(self.src), await run.extra(self.src)
+        source = await run.node(self.src)
         stream = names.move_stream(run.cluster_id, run.cmd_id)
 
         async def attempt(deadline: Deadline) -> None:
@@ -280,7 +281,8 @@ class JoinChannel:
             async with run.fence:
                 await self._hand_over(run, source, emitter, deadline)
 
-        await patiently(run, attempt)
+        async with run.borrow(self.src) as emitter:
+            await patiently(run, attempt)
 
     async def _hand_over(
         self, run: Run, source: Connection, emitter: Connection, deadline: Deadline

@@ -119,14 +119,15 @@ class Converge:
         """Returns what could not be done and must be."""
         deadline = time.monotonic() + CONVERGE_S
         try:
-            conn = await run.node(node)
-            await await_metadata(run, node, CONVERGE_S)
-            held = await self._reroute(run, node, conn)
-            while await value(conn, "select shardman.reconcile(%s)", self.relation):
-                if time.monotonic() > deadline:
-                    break
-                await asyncio.sleep(0.05)
-            return held
+            # A session of its own: through the one of the lord all ask at once.
+            async with run.borrow(node) as conn:
+                await await_metadata(run, node, CONVERGE_S)
+                held = await self._reroute(run, node, conn)
+                while await value(conn, "select shardman.reconcile(%s)", self.relation):
+                    if time.monotonic() > deadline:
+                        break
+                    await asyncio.sleep(0.05)
+                return held
         except (psycopg.OperationalError, UserError):
             # A node that is away learns of it when it is back; until then its routes are forwarded.
             run.say(f"Node {node} could not be reached and will follow when it is back.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +81,8 @@ async def for_each(conns: Sequence[Connection], items: Sequence[Any], work: _Wor
 @asynccontextmanager
 async def sessions(run: Run, node: int) -> AsyncIterator[list[Connection]]:
     """PARALLEL more sessions on a node."""
-    conns = [await run.extra(node) for _ in range(PARALLEL)]
-    try:
-        yield conns
-    finally:
-        for conn in conns:
-            await conn.close()
+    async with AsyncExitStack() as borrowed:
+        yield [await borrowed.enter_async_context(run.borrow(node)) for _ in range(PARALLEL)]
 
 
 async def check_unchanged(conn: Connection, table: str, definition: dict[str, Json]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ PROGRESS_S = 0.3
 T = TypeVar("T")
 
 
-async def export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
+async def _export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
     """Makes a logical slot and exports the snapshot of the instant from which it streams.
 
     Returns:
@@ -58,9 +59,15 @@ async def behind_writers(run: Run, node: int, work: Coroutine[Any, Any, T]) -> T
     return await making
 
 
-async def export_patiently(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
-    """As `export_snapshot`, saying for whom it waits."""
-    return await behind_writers(run, node, export_snapshot(run, node, slot))
+@asynccontextmanager
+async def exported(run: Run, node: int, slot: str) -> AsyncIterator[str]:
+    """Makes a logical slot, saying for whom it waits; the name of its snapshot, which lives as long
+    as the block."""
+    keeper, snapshot = await behind_writers(run, node, _export_snapshot(run, node, slot))
+    try:
+        yield snapshot
+    finally:
+        await keeper.close()
 
 
 async def carry(run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
@@ -100,15 +107,14 @@ class CopyRows:
     dest: int
 
     async def do(self, run: Run) -> None:
-        name = names.move_stream(run.cluster_id, run.cmd_id)
-        keeper, snapshot = await export_patiently(run, self.src, name)
-        try:
-            await self._copy(run, snapshot)
-        finally:
-            await keeper.close()
+        async with (
+            run.borrow(self.src) as source,
+            run.borrow(self.dest) as dest,
+            exported(run, self.src, names.move_stream(run.cluster_id, run.cmd_id)) as snapshot,
+        ):
+            await self._copy(run, source, dest, snapshot)
 
-    async def _copy(self, run: Run, snapshot: str) -> None:
-        source, dest = await run.extra(self.src), await run.extra(self.dest)
+    async def _copy(self, run: Run, source: Connection, dest: Connection, snapshot: str) -> None:
         name = await data_table(source, self.part)
         out, into = await relation(source, name), await relation(dest, name)
         assert out is not None and into is not None
@@ -131,11 +137,6 @@ class CopyRows:
         )
         await dest.execute("commit")
         await source.execute("commit")
-        await self._close(source, dest)
-
-    async def _close(self, *conns: Connection) -> None:
-        for conn in conns:
-            await conn.close()
 
     async def undo(self, run: Run) -> None:
         await slots.drop(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))

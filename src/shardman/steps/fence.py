@@ -72,19 +72,8 @@ class VerifyCopy:
     dest: int
 
     async def do(self, run: Run) -> None:
-        source, dest = await run.extra(self.src), await run.extra(self.dest)
-        emitter = await run.node(self.src)
-        name = await data_table(emitter, self.part)
-
-        async def attempt(deadline: Deadline) -> None:
-            await catch_up(run, emitter, names.move_stream(run.cluster_id, run.cmd_id))
-            async with run.fence:
-                await self._snapshots(run, source, dest, emitter, name, deadline)
-
-        await patiently(run, attempt)
-        here, there = await all_of(_content(source, name), _content(dest, name))
-        await source.close()
-        await dest.close()
+        async with run.borrow(self.src) as source, run.borrow(self.dest) as dest:
+            here, there = await self._contents(run, source, dest)
         if here != there:
             raise UserError(
                 f"the copies of {self.part} differ: {here[0]} rows on node {self.src},"
@@ -93,28 +82,42 @@ class VerifyCopy:
             )
         run.memory["rows"] = here[0]
 
-    async def _snapshots(
-        self,
-        run: Run,
-        source: Connection,
-        dest: Connection,
-        emitter: Connection,
-        name: str,
-        deadline: Deadline,
-    ) -> None:
-        holder = await run.extra(self.src)
-        try:
-            async with rolled_back(holder), rolled_back(source), rolled_back(dest):
+    async def _contents(
+        self, run: Run, source: Connection, dest: Connection
+    ) -> list[tuple[int, str]]:
+        emitter = await run.node(self.src)
+        name = await data_table(emitter, self.part)
+        stream = names.move_stream(run.cluster_id, run.cmd_id)
+
+        async def attempt(deadline: Deadline) -> None:
+            await catch_up(run, emitter, stream)
+            async with (
+                run.fence,
+                rolled_back(holder),
+                rolled_back(source),
+                rolled_back(dest),
+            ):
                 await begin_locked(holder, [name], "share", deadline, self.src)
-                await drain(emitter, [names.move_stream(run.cluster_id, run.cmd_id)])
-                for conn in (source, dest):
-                    await conn.execute("begin isolation level repeatable read, read only")
-                    await conn.execute("select 1")
-        finally:
-            await holder.close()
+                await drain(emitter, [stream])
+                await all_of(_take_snapshot(source), _take_snapshot(dest))
+                await holder.execute("rollback")
+
+        async with run.borrow(self.src) as holder:
+            await patiently(run, attempt)
+        contents = await all_of(_content(source, name), _content(dest, name))
+        for conn in (source, dest):
+            await conn.execute("commit")
+        return contents
 
     async def undo(self, run: Run) -> None:
         """Nothing was made."""
+
+
+async def _take_snapshot(conn: Connection) -> None:
+    await conn.execute("begin isolation level repeatable read, read only")
+    # One process on each server: a move runs beside the application, which needs the others.
+    await conn.execute("set local max_parallel_workers_per_gather = 0")
+    await conn.execute("select 1")
 
 
 async def _content(conn: Connection, name: str) -> tuple[int, str]:
@@ -147,7 +150,6 @@ class FenceMove:
 
     async def do(self, run: Run) -> None:
         source, dest = await run.node(self.src), await run.node(self.dest)
-        emitter = await run.extra(self.src)
         tries = 0
 
         async def attempt(deadline: Deadline) -> float:
@@ -165,7 +167,8 @@ class FenceMove:
                     raise
             return begun
 
-        run.memory["fence_begun"] = await patiently(run, attempt)
+        async with run.borrow(self.src) as emitter:
+            run.memory["fence_begun"] = await patiently(run, attempt)
         run.memory["tries"] = tries
 
     async def _up(

@@ -18,7 +18,7 @@ from shardman.pg.initialize import PUBLISHED
 from shardman.pg.schema import install, remove
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import value
-from shardman.steps.copy import export_patiently
+from shardman.steps.copy import begin_at, exported
 from shardman.steps.locks import LIMIT_S, Busy, Deadline, patiently
 from shardman.steps.node_check import at_all_nodes
 
@@ -211,25 +211,21 @@ class NodeMetadata:
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         name = names.meta_slot(run.cluster_id, self.node)
-        keeper, snapshot = await export_patiently(run, 0, name)
-        try:
+        async with exported(run, 0, name) as snapshot:
             await self._copy(run, conn, snapshot)
-        finally:
-            await keeper.close()
         await subscriptions.create(
             conn, name, await run.peer(0), names.meta_publication(run.cluster_id)
         )
 
     async def _copy(self, run: Run, conn: Connection, snapshot: str) -> None:
-        source = await run.extra(0)
-        await source.execute("begin isolation level repeatable read, read only")
-        await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
-        async with conn.transaction():
-            for table in PUBLISHED:
-                name = sql.Identifier("shardman", table)
-                await copy_table(source, conn, name, name)
-            await conn.execute("select shardman.note_missing_schemas()")
-        await source.close()
+        async with run.borrow(0) as source:
+            await begin_at(source, snapshot)
+            async with conn.transaction():
+                for table in PUBLISHED:
+                    name = sql.Identifier("shardman", table)
+                    await copy_table(source, conn, name, name)
+                await conn.execute("select shardman.note_missing_schemas()")
+            await source.execute("commit")
 
     async def undo(self, run: Run) -> None:
         name = names.meta_slot(run.cluster_id, self.node)

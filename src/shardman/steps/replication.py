@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from shardman import names
 from shardman.errors import Temporary, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.catalog import data_table, relation, value
+from shardman.steps.catalog import data_table, need_relation, relation, value
+from shardman.tasks import all_of
 
 #: How long a new subscription may take to start streaming. Servers start apply workers one per
 #: wal_retrieve_retry_interval, five seconds by default, over all subscriptions.
@@ -91,7 +93,8 @@ class Publication:
 @step("subscription")
 @dataclass(frozen=True)
 class Subscription:
-    """Subscribes the destination from the snapshot of the copy on, and waits until it is close."""
+    """Subscribes the destination from the snapshot of the copy on, and waits until it is close. Its
+    planner gets its statistics meanwhile."""
 
     part: str
     src: int
@@ -101,8 +104,16 @@ class Subscription:
         name = names.move_stream(run.cluster_id, run.cmd_id)
         source, dest = await run.node(self.src), await run.node(self.dest)
         await subscriptions.create(dest, name, await run.peer(self.src), name)
+        await all_of(self._catch_up(run, source, name), self._analyze(run))
+
+    async def _catch_up(self, run: Run, source: Connection, name: str) -> None:
         await wait_streaming(source, name, self.dest)
         await catch_up(run, source, name)
+
+    async def _analyze(self, run: Run) -> None:
+        async with run.borrow(self.dest) as dest:
+            table = await need_relation(dest, await data_table(dest, self.part))
+            await dest.execute(sql.SQL("analyze {}").format(table))
 
     async def undo(self, run: Run) -> None:
         await subscriptions.drop(
@@ -117,6 +128,7 @@ async def wait_streaming(source: Connection, slot: str, dest: int) -> None:
         Temporary: it does not within STREAMING_TIMEOUT_S.
     """
     deadline = time.monotonic() + STREAMING_TIMEOUT_S
+    pauses = itertools.chain((0.005, 0.005, 0.01), itertools.repeat(0.02))
     while not await value(
         source,
         "select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid"
@@ -126,7 +138,7 @@ async def wait_streaming(source: Connection, slot: str, dest: int) -> None:
         if time.monotonic() > deadline:
             raise Temporary(f"the subscription {slot} on node {dest} does not start streaming")
         await source.execute("select shardman.emit()")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(next(pauses))
 
 
 async def lag(source: Connection, slot: str) -> int:

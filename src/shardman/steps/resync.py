@@ -17,7 +17,7 @@ from shardman.pg import slots, subscriptions
 from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
-from shardman.steps.copy import begin_at, carry, copy_shape, export_patiently
+from shardman.steps.copy import begin_at, carry, copy_shape, exported
 from shardman.tasks import all_of
 
 #: A power of two. With a few rows in each, a difference of a row costs few others.
@@ -59,18 +59,18 @@ class SyncRows:
 
     async def do(self, run: Run) -> None:
         slot = names.move_stream(run.cluster_id, run.cmd_id)
-        keeper, snapshot = await export_patiently(run, self.src, slot)
-        source, dest = await run.extra(self.src), await run.extra(self.dest)
-        try:
+        async with (
+            run.borrow(self.src) as source,
+            run.borrow(self.dest) as dest,
+            exported(run, self.src, slot) as snapshot,
+        ):
             await begin_at(source, snapshot)
             await dest.execute("begin")
             # The triggers that make a replica read-only do not fire for replication.
             await dest.execute("set local session_replication_role = replica")
             await self._mend(run, source, dest)
             await dest.execute("commit")
-        finally:
-            for conn in (source, dest, keeper):
-                await conn.close()
+            await source.execute("commit")
 
     async def _mend(self, run: Run, source: Connection, dest: Connection) -> None:
         name = await data_table(source, self.part)

@@ -73,15 +73,13 @@ async def _round(run: Run, node: int, parts: list[str], job: _Job, how: Round) -
     todo, held = list(reversed(parts)), list[str]()
 
     async def some() -> None:
-        conn, other = await run.extra(node), await run.extra(node)
-        while todo:
-            part = todo.pop()
-            try:
-                await _locked(conn, other, node, part, job, how)
-            except HELD:
-                held.append(part)
-        await conn.close()
-        await other.close()
+        async with run.borrow(node) as conn, run.borrow(node) as other:
+            while todo:
+                part = todo.pop()
+                try:
+                    await _locked(conn, other, node, part, job, how)
+                except HELD:
+                    held.append(part)
 
     await all_of(*(some() for _ in parts[: how.abreast]))
     return held

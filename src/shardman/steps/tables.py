@@ -38,7 +38,7 @@ class DataTable:
 @step("data_indexes")
 @dataclass(frozen=True)
 class DataIndexes:
-    """All keys and indexes, which were left out while rows were copied, and statistics for the planner."""
+    """All keys and indexes, which were left out while rows were copied."""
 
     node: int
     part: str
@@ -51,9 +51,6 @@ class DataIndexes:
             (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
         )
         await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
-        table = await relation(conn, await data_table(conn, self.part))
-        if table is not None:
-            await conn.execute(sql.SQL("analyze {}").format(table))
 
     async def undo(self, run: Run) -> None:
         """They go with their table."""
