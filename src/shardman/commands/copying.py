@@ -60,7 +60,7 @@ def build_copy(part: str, src: int, dest: int, identity: str) -> tuple[Step, ...
     return (
         Step("check_move", f"check that node {dest} can have {part}", both),
         *_publish(part, src, identity),
-        Step("data_table", f"make the table on node {dest}", there),
+        Step("data_table", f"make the table on node {dest}", there, beside=True),
         Step("copy_rows", f"copy {part} from node {src} to node {dest}", both),
         Step("data_indexes", f"build indexes on node {dest}", there),
         *_follow(part, both),
@@ -98,4 +98,10 @@ def _follow(part: str, both: dict[str, Json]) -> tuple[Step, ...]:
     return (
         Step("subscription", f"catch up with writes to {part}", both),
         Step("verify_copy", "compare both copies", both),
+        Step(
+            "statistics",
+            f"gather statistics on node {both['dest']}",
+            {"node": both["dest"], "part": part},
+            beside=True,
+        ),
     )

@@ -96,8 +96,8 @@ class MovePart:
         return Plan(
             prepare=(
                 *build_copy(part, src, dest, identity),
+                Step("fresh_route", f"make the route on node {src}", both, beside=True),
                 *new_links(facts.cluster, part, dest, replicas, identity),
-                Step("fresh_route", f"make the route on node {src}", both),
                 Step(
                     "fence_move",
                     f"switch {part} to node {dest}",
@@ -110,10 +110,10 @@ class MovePart:
                 Step("commit_prepared", f"release node {src}", {"node": src, "cmd": cmd}),
                 Step("commit_prepared", f"release node {dest}", {"node": dest, "cmd": cmd}),
                 Step("end_subscription", f"end the stream on node {dest}", {"node": dest}),
+                Step("drop_old_copy", f"drop the old copy on node {src}", both, beside=True),
+                Step("converge", "tell all nodes", {"relation": relation}, beside=True),
                 Step("end_publication", f"end the stream on node {src}", {"node": src}),
                 *(s for r in replicas for s in unlink_steps(part, src, r)),
-                Step("drop_old_copy", f"drop the old copy on node {src}", both),
-                Step("converge", "tell all nodes", {"relation": relation}),
                 Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
             warnings=(keyless(part),) if identity in KEYLESS else (),

@@ -106,7 +106,7 @@ class Followers:
         await retire(conn, self._sessions.cluster_id)
         await subscriptions.drop(conn, name)
         await slots.drop(lord, name)
-        keeper = await self._sessions.replication(self._sessions.dsn)
+        keeper = await self._sessions.replication(self._sessions.dsn, lord)
         try:
             cur = await keeper.execute(
                 sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(

@@ -116,7 +116,8 @@ class CommandRun:
         return conn
 
     async def replication(self, node_id: int) -> AsyncConnection[Any]:
-        conn = await self._sessions.replication(await self.conninfo(node_id))
+        async with self.borrow(node_id) as beside:
+            conn = await self._sessions.replication(await self.conninfo(node_id), beside)
         self._sessions.adopt(node_id, conn)
         return conn
 

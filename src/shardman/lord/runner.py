@@ -23,6 +23,7 @@ from shardman.lord.sessions import Sessions
 from shardman.lord.turns import Turns
 from shardman.model.plan import Plan, Step
 from shardman.steps.base import Connection, bind, bind_args
+from shardman.tasks import all_of
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -155,10 +156,13 @@ class Runner:
                     raise
 
     async def _prepare(self, plan: Plan, run: CommandRun) -> None:
-        for n, step in _numbered(plan, "prepare"):
+        async def make(n: int, step: Step) -> None:
             await self.journal.start_step(run.cmd_id, run.attempt, n, len(plan), durable=True)
             await bind(step).do(run)
             await self.journal.end_step(run.cmd_id, run.attempt, n, "done")
+
+        for group in plan.groups("prepare"):
+            await all_of(*(make(n, step) for n, step in group))
 
     async def _switch(self, plan: Plan, run: CommandRun) -> None:
         """The point of no return: one transaction in the lord's database.
@@ -190,45 +194,21 @@ class Runner:
         if plan.switch:
             # From here on nodes do what must not be forgotten.
             await self.journal.copied(BEHIND_S)
-        steps = [
-            Recorded(run.attempt, n, s.kind, s.args, s.title) for n, s in _numbered(plan, "finish")
-        ]
-        for left in await self.finish(run, steps, total=len(plan)):
+        finisher = Finisher(self.journal, run, len(plan))
+        for group in plan.groups("finish"):
+            await all_of(
+                *(finisher.do(Recorded(run.attempt, n, s.kind, s.args, s.title)) for n, s in group)
+            )
+        for left in finisher.left:
             run.say(left)
         return Outcome("success" if plan.atomic else "done")
 
-    async def finish(
-        self, run: CommandRun, steps: Sequence[Recorded], total: int | None = None
-    ) -> list[str]:
-        """Runs finish steps; those behind one that failed on a node wait with it for the janitor."""
-        sick = set(run.gone)
-        said: list[str] = []
+    async def finish(self, run: CommandRun, steps: Sequence[Recorded]) -> list[str]:
+        """Runs finish steps that the journal has; returns what was left for later."""
+        finisher = Finisher(self.journal, run)
         for step in steps:
-            where = nodes_of(step.args.items())
-            if where & sick:
-                if step.kind not in FOR_REMOVED and await run.any_removed(where & run.gone):
-                    await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done", GIVEN_UP)
-                elif where & run.gone:
-                    said.append(f"Left for later: {step.title} (it does not answer)")
-                continue
-            await self.journal.start_step(
-                run.cmd_id, run.attempt, step.n, total or step.n, durable=False
-            )
-            try:
-                await bind_args(step.kind, step.args).do(run)
-            except TENURE_OVER:
-                raise
-            except NodeGone as gone:
-                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done", str(gone))
-            except Exception as error:  # noqa: BLE001  (one step must not stop the others)
-                reason = sentence(error)
-                log.warning("finish later", cmd=run.cmd_id, step=step.title, error=reason)
-                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "started", reason)
-                said.append(f"Left for later: {step.title} ({reason})")
-                sick |= where
-            else:
-                await self.journal.end_step(run.cmd_id, run.attempt, step.n, "done")
-        return said
+            await finisher.do(step)
+        return finisher.left
 
     async def _take_back(self, run: CommandRun, error: BaseException) -> Outcome:
         """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
@@ -274,10 +254,59 @@ class Runner:
         return clean
 
 
+class Finisher:
+    """Runs finish steps; those behind one that failed on a node wait with it for the janitor.
+
+    Args:
+        total: the number of steps of the whole plan, where it is known.
+    """
+
+    def __init__(self, journal: Journal, run: CommandRun, total: int | None = None) -> None:
+        #: What waits, in sentences.
+        self.left: list[str] = []
+        self._journal = journal
+        self._run = run
+        self._total = total
+        self._sick = set(run.gone)
+
+    async def do(self, step: Recorded) -> None:
+        """Does a step, or leaves it.
+
+        Raises:
+            LordLost, Refused: the tenure is over.
+        """
+        where = nodes_of(step.args.items())
+        if where & self._sick:
+            await self._skip(step, where & self._run.gone)
+            return
+        await self._journal.start_step(
+            self._run.cmd_id, self._run.attempt, step.n, self._total or step.n, durable=False
+        )
+        try:
+            await bind_args(step.kind, step.args).do(self._run)
+        except TENURE_OVER:
+            raise
+        except NodeGone as gone:
+            await self._end(step, "done", str(gone))
+        except Exception as error:  # noqa: BLE001  (one step must not stop the others)
+            reason = sentence(error)
+            log.warning("finish later", cmd=self._run.cmd_id, step=step.title, error=reason)
+            await self._end(step, "started", reason)
+            self.left.append(f"Left for later: {step.title} ({reason})")
+            self._sick |= where
+        else:
+            await self._end(step, "done")
+
+    async def _skip(self, step: Recorded, gone: set[int] | frozenset[int]) -> None:
+        if step.kind not in FOR_REMOVED and await self._run.any_removed(gone):
+            await self._end(step, "done", GIVEN_UP)
+        elif gone:
+            self.left.append(f"Left for later: {step.title} (it does not answer)")
+
+    async def _end(self, step: Recorded, state: str, error: str | None = None) -> None:
+        await self._journal.end_step(self._run.cmd_id, self._run.attempt, step.n, state, error)
+
+
 def parts_claimed(claims: Iterable[Claim]) -> set[str]:
     """The names under which `Runner.turns` knows the partitions that a command claims for itself."""
     return {c.name for c in claims if c.name.startswith("part ") and not c.shared}
-
-
-def _numbered(plan: Plan, phase: str) -> list[tuple[int, Step]]:
-    return [(n, s) for n, p, s in plan.steps() if p == phase]

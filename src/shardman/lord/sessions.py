@@ -192,15 +192,20 @@ class Sessions:
             raise UserError(f"there is no node {node_id}", "See shardman.nodes")
         return Address(row[0], row[0], member=False)
 
-    async def replication(self, conninfo: str) -> AsyncConnection[tuple[object, ...]]:
+    async def replication(
+        self, conninfo: str, beside: Connection
+    ) -> AsyncConnection[tuple[object, ...]]:
         """A new replication connection to a member, which admits it as any other session.
+
+        Args:
+            beside: a session on the same node. It asks to be admitted, for a replication connection
+                knows only the simple protocol.
 
         Raises:
             psycopg.OperationalError: the node cannot be reached.
             Refused: another shardlord acts.
         """
-        # One that knows SQL but only the simple protocol: admitted in a session of its own before.
-        await (await self._admitted(conninfo)).close()
+        await self._admit(beside)
         return await AsyncConnection.connect(
             make_conninfo(conninfo, application_name=names.application(self.epoch), **_TRANSPORT),
             autocommit=True,
@@ -209,6 +214,10 @@ class Sessions:
 
     async def _admitted(self, conninfo: str) -> Connection:
         conn = await open_session(conninfo, names.application(self.epoch))
+        await self._admit(conn)
+        return conn
+
+    async def _admit(self, conn: Connection) -> None:
         try:
             await conn.execute("select shardman.admit(%s, %s)", (self.cluster_id, self.epoch))
         except psycopg.Error as error:
@@ -222,7 +231,6 @@ class Sessions:
                     "Remove the node with rm_node and force, and add it again",
                 ) from error
             raise
-        return conn
 
 
 async def _newest_epoch(conn: Connection) -> int:

@@ -23,11 +23,14 @@ class Step:
         kind: the name under which `shardman.steps` registers what does (and undoes) it.
         title: what a person reads in the progress bar, e.g. ``copy acc_3 from node 1 to node 2``.
         args: what the step needs; must survive JSON, and must not contain secrets.
+        beside: it may run while the step before it does: neither needs what the other makes, nor holds
+            a transaction open in a session that both use. After a crash they run one after the other.
     """
 
     kind: str
     title: str
     args: Mapping[str, Json] = field(default_factory=dict)
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class Plan:
             for step in steps:
                 n += 1
                 yield n, phase, step
+
+    def groups(self, phase: Phase) -> list[list[tuple[int, Step]]]:
+        """The numbered steps of a phase: those that may run side by side together."""
+        groups: list[list[tuple[int, Step]]] = []
+        for n, of, step in self.steps():
+            if of == phase and step.beside and groups:
+                groups[-1].append((n, step))
+            elif of == phase:
+                groups.append([(n, step)])
+        return groups
 
     def __len__(self) -> int:
         return len(self.prepare) + len(self.switch) + len(self.finish)

@@ -135,6 +135,8 @@ class Converge:
 
     async def _reroute(self, run: Run, node: int, conn: Connection) -> str | None:
         """Exchanges the routes to the dead node."""
+        if not self.stranded:
+            return None
         cur = await conn.execute(
             "select part_name from shardman.partition_state"
             " where part_name = any (%s) and action = 'exchange route'",

@@ -108,9 +108,9 @@ class CopyRows:
 
     async def do(self, run: Run) -> None:
         async with (
+            exported(run, self.src, names.move_stream(run.cluster_id, run.cmd_id)) as snapshot,
             run.borrow(self.src) as source,
             run.borrow(self.dest) as dest,
-            exported(run, self.src, names.move_stream(run.cluster_id, run.cmd_id)) as snapshot,
         ):
             await self._copy(run, source, dest, snapshot)
 

@@ -13,8 +13,7 @@ from shardman import names
 from shardman.errors import Temporary, UserError
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import Connection, Run, step
-from shardman.steps.catalog import data_table, need_relation, relation, value
-from shardman.tasks import all_of
+from shardman.steps.catalog import data_table, relation, value
 
 #: How long a new subscription may take to start streaming. Servers start apply workers one per
 #: wal_retrieve_retry_interval, five seconds by default, over all subscriptions.
@@ -93,8 +92,7 @@ class Publication:
 @step("subscription")
 @dataclass(frozen=True)
 class Subscription:
-    """Subscribes the destination from the snapshot of the copy on, and waits until it is close. Its
-    planner gets its statistics meanwhile."""
+    """Subscribes the destination from the snapshot of the copy on, and waits until it is close."""
 
     part: str
     src: int
@@ -104,16 +102,8 @@ class Subscription:
         name = names.move_stream(run.cluster_id, run.cmd_id)
         source, dest = await run.node(self.src), await run.node(self.dest)
         await subscriptions.create(dest, name, await run.peer(self.src), name)
-        await all_of(self._catch_up(run, source, name), self._analyze(run))
-
-    async def _catch_up(self, run: Run, source: Connection, name: str) -> None:
         await wait_streaming(source, name, self.dest)
         await catch_up(run, source, name)
-
-    async def _analyze(self, run: Run) -> None:
-        async with run.borrow(self.dest) as dest:
-            table = await need_relation(dest, await data_table(dest, self.part))
-            await dest.execute(sql.SQL("analyze {}").format(table))
 
     async def undo(self, run: Run) -> None:
         await subscriptions.drop(

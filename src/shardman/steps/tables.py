@@ -9,7 +9,7 @@ from psycopg import sql
 
 from shardman import names
 from shardman.steps.base import Run, step
-from shardman.steps.catalog import data_table, is_attached, relation, value
+from shardman.steps.catalog import data_table, is_attached, need_relation, relation, value
 from shardman.steps.locks import LIMIT_S, execute_patiently
 from shardman.steps.replicas import drop_detached
 
@@ -51,6 +51,23 @@ class DataIndexes:
             (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
         )
         await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
+
+    async def undo(self, run: Run) -> None:
+        """They go with their table."""
+
+
+@step("statistics")
+@dataclass(frozen=True)
+class Statistics:
+    """What the planner of a copy's node needs to know, before anybody asks it."""
+
+    node: int
+    part: str
+
+    async def do(self, run: Run) -> None:
+        async with run.borrow(self.node) as conn:
+            table = await need_relation(conn, await data_table(conn, self.part))
+            await conn.execute(sql.SQL("analyze {}").format(table))
 
     async def undo(self, run: Run) -> None:
         """They go with their table."""

@@ -38,6 +38,7 @@ class Cluster:
         workers: int = 3,
         bare: bool = False,
         pg_bin: str | Path | None = None,
+        fsync: bool = False,
         settings: Mapping[str, str | int] | None = None,
     ) -> None:
         # Not pytest's own temporary directory: the servers' account may not enter root's.
@@ -45,7 +46,7 @@ class Cluster:
         self._parent.chmod(0o755)
         try:
             self.local = LocalCluster.create(
-                self._parent / "cluster", workers, pg_bin=pg_bin, fsync=False, settings=settings
+                self._parent / "cluster", workers, pg_bin=pg_bin, fsync=fsync, settings=settings
             )
             if bare:
                 self.local.start_servers()

@@ -342,8 +342,8 @@ begin
             return now_;
         end if;
         perform pg_sleep(pause);
-        -- What took long may take longer: one part in twenty of the time is the price of asking rarely.
-        pause := greatest(0.005, least(0.2, 0.05 * extract(epoch from clock_timestamp() - begun)));
+        -- What took long may take longer: one part in fifty of the time is the price of asking rarely.
+        pause := greatest(0.005, least(0.2, 0.02 * extract(epoch from clock_timestamp() - begun)));
     end loop;
 end
 $$;
