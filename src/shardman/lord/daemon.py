@@ -309,7 +309,7 @@ class Shardlord:
     async def _one_tenure(self) -> None:
         await _check(self._dsn)
         lease = await acquire(self._dsn)
-        lord = journal_conn = None
+        lord = journal_conn = sessions = None
         try:
             # It may have stood by for days.
             await _check(self._dsn)
@@ -322,6 +322,8 @@ class Shardlord:
             if self._tenure is not None:
                 self._tenure.abandon()
                 self._tenure = None
+            if sessions is not None:
+                sessions.end()
             for conn in (lease.conn, lord, journal_conn):
                 if conn is not None:
                     await conn.close()

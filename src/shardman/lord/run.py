@@ -167,9 +167,9 @@ class CommandRun:
             self.sentences.append(sentence)
 
     async def close(self) -> None:
-        """Closes every session; what ran in one is rolled back by its server."""
+        """Gives every session back. One that is in use is closed, and its server rolls back."""
         for conn in (*self._main.values(), *self._more):
-            await conn.close()
+            await self._sessions.give_back(conn)
         self._main.clear()
         self._more.clear()
         self._spares.clear()

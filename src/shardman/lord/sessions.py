@@ -8,7 +8,7 @@ import os
 import socket
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg import AsyncConnection
@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from shardman import names
 from shardman.errors import Deposed, NodeGone, Refused, UserError
+from shardman.lord.idle import IdleSessions
 from shardman.pg.connect import PINNED
 from shardman.steps.base import Connection
 
@@ -120,6 +121,9 @@ class Sessions:
         self.cluster_id = cluster_id
         self.epoch = epoch
         self._open: dict[int, WeakSet[AsyncConnection[Any]]] = {}
+        self._idle = IdleSessions()
+        #: How each admitted session was opened.
+        self._opened: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 
     def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
         """Makes `sever` know a session on a node."""
@@ -131,11 +135,22 @@ class Sessions:
             hang_up(conn)
 
     async def lord(self) -> Connection:
-        """A new session on the lord's database."""
+        """A session on the lord's database."""
         return await self._admitted(self.dsn)
 
+    async def give_back(self, conn: Connection) -> None:
+        """Takes back a session whose settings are as they were. One in a transaction is closed, which
+        rolls that back."""
+        conninfo = self._opened.get(conn)
+        if conninfo is None or not self._idle.put(conninfo, conn):
+            await conn.close()
+
+    def end(self) -> None:
+        """Closes what nobody uses: the tenure is over."""
+        self._idle.end()
+
     async def open(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Connection:
-        """A new session on a node.
+        """A session on a node.
 
         Args:
             node_id: which node; 0 is the lord's database.
@@ -213,9 +228,28 @@ class Sessions:
         )
 
     async def _admitted(self, conninfo: str) -> Connection:
-        conn = await open_session(conninfo, names.application(self.epoch))
-        await self._admit(conn)
+        conn = await self._kept(conninfo)
+        if conn is None:
+            conn = await open_session(conninfo, names.application(self.epoch))
+            await self._admit(conn)
+            self._opened[conn] = conninfo
         return conn
+
+    async def _kept(self, conninfo: str) -> Connection | None:
+        """One that was given back and still answers."""
+        while (conn := self._idle.take(conninfo)) is not None:
+            limit = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, hang_up, conn)
+            try:
+                await self._admit(conn)
+            except psycopg.OperationalError:
+                await conn.close()
+                if limit.when() <= asyncio.get_running_loop().time():
+                    raise
+            else:
+                return conn
+            finally:
+                limit.cancel()
+        return None
 
     async def _admit(self, conn: Connection) -> None:
         try:

@@ -45,12 +45,13 @@ class DataIndexes:
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        await conn.execute(
-            "select set_config('maintenance_work_mem', %s, false) from pg_settings"
-            " where name = 'maintenance_work_mem' and setting::bigint < %s",
-            (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
-        )
-        await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
+        async with conn.transaction():
+            await conn.execute(
+                "select set_config('maintenance_work_mem', %s, true) from pg_settings"
+                " where name = 'maintenance_work_mem' and setting::bigint < %s",
+                (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
+            )
+            await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
 
     async def undo(self, run: Run) -> None:
         """They go with their table."""

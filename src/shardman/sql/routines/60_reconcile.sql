@@ -372,9 +372,12 @@ $$;
 comment on function shardman.clear_problems(text, text[]) is 'takes the recorded problems away that no longer are any';
 
 create or replace function shardman.differences(relation_ text) returns int
-language sql volatile set search_path = pg_catalog as $$
-    select (select count(*) from shardman.table_state s where s.problem is not null and (relation_ is null or s.relation = relation_))::int
-         + (select count(*) from shardman.partition_state s where s.problem is not null and (relation_ is null or s.relation = relation_))::int
+language plpgsql volatile set search_path = pg_catalog as $$
+begin
+    -- In PL/pgSQL, for to plan these views takes longer than to look at a few partitions, and this keeps the plan.
+    return (select count(*) from shardman.table_state s where s.problem is not null and (relation_ is null or s.relation = relation_))
+         + (select count(*) from shardman.partition_state s where s.problem is not null and (relation_ is null or s.relation = relation_));
+end
 $$;
 comment on function shardman.differences(text) is 'how many objects of this node differ from the metadata, of one table or of all';
 
