@@ -62,7 +62,7 @@ class Lists:
                 try:
                     await self._mend(lord, node)
                 finally:
-                    await lord.close()
+                    await self._sessions.give_back(lord)
             self._said.discard(node)
         except (psycopg.Error, UserError, Temporary, TimeoutError) as error:
             if node not in self._said:
@@ -79,4 +79,4 @@ class Lists:
             if (now := await standbys.setting(conn)) != before:
                 log.warning("list of standbys put right", node=node, was=before, now=now)
         finally:
-            await conn.close()
+            await self._sessions.give_back(conn)

@@ -136,7 +136,7 @@ class Sessions:
 
     async def lord(self) -> Connection:
         """A session on the lord's database."""
-        return await self._admitted(self.dsn)
+        return await self._kept(self.dsn) or await self._admitted(self.dsn)
 
     async def give_back(self, conn: Connection) -> None:
         """Takes back a session whose settings are as they were. One in a transaction is closed, which
@@ -164,14 +164,20 @@ class Sessions:
         """
         if node_id == 0:
             return await self.lord()
-        return await self.connect(node_id, await self.address(node_id, lord, cmd_id))
+        address = await self.address(node_id, lord, cmd_id)
+        return await self._reach(node_id, address, kept=True)
 
     async def connect(self, node_id: int, address: Address) -> Connection:
-        """As `open`, where the address is known."""
+        """As `open`, where the address is known. Always a new one: whoever probes a node wants to know
+        whether it takes any."""
+        return await self._reach(node_id, address, kept=False)
+
+    async def _reach(self, node_id: int, address: Address, *, kept: bool) -> Connection:
         if not address.member:
             return await open_session(address.conninfo, names.application(self.epoch))
         try:
-            conn = await self._admitted(address.conninfo)
+            conn = await self._kept(address.conninfo) if kept else None
+            conn = conn or await self._admitted(address.conninfo)
         except (psycopg.OperationalError, UserError) as error:
             if address.removed:
                 raise NodeGone(f"node {node_id} was removed and cannot be reached") from error
@@ -228,11 +234,9 @@ class Sessions:
         )
 
     async def _admitted(self, conninfo: str) -> Connection:
-        conn = await self._kept(conninfo)
-        if conn is None:
-            conn = await open_session(conninfo, names.application(self.epoch))
-            await self._admit(conn)
-            self._opened[conn] = conninfo
+        conn = await open_session(conninfo, names.application(self.epoch))
+        await self._admit(conn)
+        self._opened[conn] = conninfo
         return conn
 
     async def _kept(self, conninfo: str) -> Connection | None:
