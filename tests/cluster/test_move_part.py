@@ -6,6 +6,7 @@ import time
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
@@ -124,6 +125,25 @@ def test_a_table_without_primary_key_moves_with_a_warning(bank: Cluster) -> None
     bank.sql(1, "delete from logs where at <= 100")
     assert bank.value(3, "select count(*) from logs") == 400
     assert check(bank.lord_dsn, data=True) == []
+
+
+def test_an_old_copy_on_which_a_view_depends_stays_and_holds_nothing_up(bank: Cluster) -> None:
+    part = "accounts_7"
+    src = owner(bank, part)
+    bank.sql(src, "create view rich as select id from accounts_7_data where balance > 0")
+    there = bank.value(src, "select count(*) from rich")
+    done = bank.cmd("select shardman.move_part(%s, %s)", (part, src % 3 + 1))
+    assert done.status == "success", done
+    assert "The old copy is left as accounts_7_aside_c" in (done.result or "")
+    assert "view rich depends on" in (done.result or "")
+    # Neither slot nor publication: an inactive slot would keep WAL until the disk is full.
+    assert not bank.sql(src, "select slot_name from pg_replication_slots where not active")
+    assert bank.value(src, "select count(*) from rich") == there
+    bank.sql(src, "drop view rich")
+    (aside,) = bank.sql(
+        src, "select relname from pg_class where relname like 'accounts_7_aside_c%'"
+    )
+    bank.sql(src, sql.SQL("drop table {}").format(sql.Identifier(aside[0])))
 
 
 def test_mistakes_are_said_plainly(bank: Cluster) -> None:

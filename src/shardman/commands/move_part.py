@@ -96,6 +96,7 @@ class MovePart:
         return Plan(
             prepare=(
                 *build_copy(part, src, dest, identity),
+                # Beside the comparison of both copies.
                 Step("fresh_route", f"make the route on node {src}", both, beside=True),
                 *new_links(facts.cluster, part, dest, replicas, identity),
                 Step(
@@ -110,10 +111,11 @@ class MovePart:
                 Step("commit_prepared", f"release node {src}", {"node": src, "cmd": cmd}),
                 Step("commit_prepared", f"release node {dest}", {"node": dest, "cmd": cmd}),
                 Step("end_subscription", f"end the stream on node {dest}", {"node": dest}),
-                Step("drop_old_copy", f"drop the old copy on node {src}", both, beside=True),
-                Step("converge", "tell all nodes", {"relation": relation}, beside=True),
                 Step("end_publication", f"end the stream on node {src}", {"node": src}),
                 *(s for r in replicas for s in unlink_steps(part, src, r)),
+                # Behind these: where it fails, what holds up WAL or commits is gone already.
+                Step("drop_old_copy", f"drop the old copy on node {src}", both),
+                Step("converge", "tell all nodes", {"relation": relation}, beside=True),
                 Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
             warnings=(keyless(part),) if identity in KEYLESS else (),

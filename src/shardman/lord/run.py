@@ -166,10 +166,15 @@ class CommandRun:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
 
-    async def close(self) -> None:
-        """Gives every session back. One that is in use is closed, and its server rolls back."""
+    async def close(self, *, keep: bool = False) -> None:
+        """Closes every session; what ran in one is rolled back by its server.
+
+        Args:
+            keep: they may serve the next command. Not after a failure: a part that could not be ended
+                may still have one in its hands.
+        """
         for conn in (*self._main.values(), *self._more):
-            await self._sessions.give_back(conn)
+            await (self._sessions.give_back(conn) if keep else conn.close())
         self._main.clear()
         self._more.clear()
         self._spares.clear()

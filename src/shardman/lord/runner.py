@@ -105,6 +105,7 @@ class Runner:
             return Outcome("canceled")
         run = self.new_run(cmd_id, attempt, parent, gone)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
+        succeeded = False
         try:
             outcome = await self._attempt(command, run)
             await self._to_its_end(
@@ -112,8 +113,9 @@ class Runner:
                     cmd_id, outcome.status, outcome.error, " ".join(run.sentences) or None
                 )
             )
+            succeeded = outcome.status in ("success", "done")
         finally:
-            await run.close()
+            await run.close(keep=succeeded)
         log.info("end", cmd=cmd_id, status=outcome.status, error=outcome.error)
         return outcome
 
@@ -255,7 +257,8 @@ class Runner:
 
 
 class Finisher:
-    """Runs finish steps; those behind one that failed on a node wait with it for the janitor.
+    """Runs finish steps; those behind one that failed on a node wait with it for the janitor. Those that
+    run beside it are under way already.
 
     Args:
         total: the number of steps of the whole plan, where it is known.

@@ -21,6 +21,8 @@ from shardman.pg.connect import PINNED
 from shardman.steps.base import Connection
 
 CONNECT_TIMEOUT_S = 5
+#: A session that was kept and says nothing for so long is given up for a new one.
+KEPT_ANSWERS_S = 1.0
 
 #: A dead peer is noticed within seconds, not when the kernel's two hours are over.
 _TRANSPORT: dict[str, Any] = {
@@ -242,17 +244,20 @@ class Sessions:
     async def _kept(self, conninfo: str) -> Connection | None:
         """One that was given back and still answers."""
         while (conn := self._idle.take(conninfo)) is not None:
-            limit = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, hang_up, conn)
+            asked = asyncio.create_task(self._admit(conn))
             try:
-                await self._admit(conn)
+                await asyncio.wait({asked}, timeout=KEPT_ANSWERS_S)
+            finally:
+                if not asked.done():
+                    # Cancelled, a query waits for its server: this one may hang.
+                    hang_up(conn)
+                    await asyncio.wait({asked})
+            try:
+                await asked
             except psycopg.OperationalError:
                 await conn.close()
-                if limit.when() <= asyncio.get_running_loop().time():
-                    raise
             else:
                 return conn
-            finally:
-                limit.cancel()
         return None
 
     async def _admit(self, conn: Connection) -> None:

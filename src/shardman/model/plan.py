@@ -23,8 +23,9 @@ class Step:
         kind: the name under which `shardman.steps` registers what does (and undoes) it.
         title: what a person reads in the progress bar, e.g. ``copy acc_3 from node 1 to node 2``.
         args: what the step needs; must survive JSON, and must not contain secrets.
-        beside: it may run while the step before it does: neither needs what the other makes, nor holds
-            a transaction open in a session that both use. After a crash they run one after the other.
+        beside: it may run while the step before it does, and those beside which that one runs: none
+            needs what another makes, and none uses a session in which another holds a lock. After a
+            crash they run one after the other.
     """
 
     kind: str

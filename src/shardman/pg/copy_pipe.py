@@ -38,14 +38,26 @@ class Pump:
         Raises:
             psycopg.Error: either side failed, or `stopped` was set.
         """
-        _start(self.target, copy_in, pq.ExecStatus.COPY_IN)
+        self._start(self.target, copy_in, pq.ExecStatus.COPY_IN)
         try:
-            _start(self.source, copy_out, pq.ExecStatus.COPY_OUT)
+            self._start(self.source, copy_out, pq.ExecStatus.COPY_OUT)
             self._carry()
         except BaseException as error:
             _end_copy_in(self.target, str(error).encode()[:200])
             raise
         _end_copy_in(self.target, None)
+
+    def _start(self, conn: pq.abc.PGconn, statement: bytes, expected: pq.ExecStatus) -> None:
+        conn.send_query(statement)
+        _flush(conn)
+        # A query may think for long before its first row.
+        while conn.is_busy():
+            self._check_stopped()
+            select.select([conn.socket], [], [], STOP_CHECK_S)
+            conn.consume_input()
+        result = conn.get_result()
+        if result is None or result.status != expected:
+            _raise(result, conn)
 
     def _carry(self) -> None:
         block: list[memoryview] = []
@@ -75,38 +87,36 @@ class Pump:
         self._ahead += len(block)
         if self.target.flush() == 0:
             self._ahead = 0
-        elif self._ahead > AHEAD_BYTES:
-            _flush(self.target)
-            self._ahead = 0
+        while self._ahead > AHEAD_BYTES:
+            self._await_target()
         self.bytes_done += len(block)
         self.rows_done += rows
 
     def _await_source(self) -> None:
-        """Waits until the source has sent something, and meanwhile sends what the target can take."""
-        while self.source.is_busy():
-            self._check_stopped()
-            source, target = self.source.socket, self.target.socket
-            both, writing = ([source, target], [target]) if self._ahead else ([source], [])
-            readable, writable, _ = select.select(both, writing, [], STOP_CHECK_S)
-            if target in readable:
-                self.target.consume_input()
-            if writable and self.target.flush() == 0:
-                self._ahead = 0
-            if source in readable:
-                break
+        """Waits a while for the source, or until the target can take more of what it is sent."""
+        self._check_stopped()
+        source, target = self.source.socket, self.target.socket
+        both, writing = ([source, target], [target]) if self._ahead else ([source], [])
+        readable, writable, _ = select.select(both, writing, [], STOP_CHECK_S)
+        if target in readable:
+            self.target.consume_input()
+        if writable and self.target.flush() == 0:
+            self._ahead = 0
+        # Also when there was nothing to read: TLS may have it already.
         self.source.consume_input()
+
+    def _await_target(self) -> None:
+        self._check_stopped()
+        target = self.target.socket
+        readable, _, _ = select.select([target], [target], [], STOP_CHECK_S)
+        if readable:
+            self.target.consume_input()
+        if self.target.flush() == 0:
+            self._ahead = 0
 
     def _check_stopped(self) -> None:
         if self.stopped.is_set():
             raise psycopg.OperationalError("the copy was stopped")
-
-
-def _start(conn: pq.abc.PGconn, statement: bytes, expected: pq.ExecStatus) -> None:
-    conn.send_query(statement)
-    _flush(conn)
-    result = _result(conn)
-    if result is None or result.status != expected:
-        _raise(result, conn)
 
 
 def _flush(conn: pq.abc.PGconn) -> None:

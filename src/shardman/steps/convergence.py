@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ async def await_metadata(run: Run, node: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     lord = await run.node(0)
     target = await value(lord, "select pg_current_wal_insert_lsn()")
+    pauses = itertools.chain(itertools.repeat(0.002, 5), itertools.repeat(0.01))
     while not await value(
         lord,
         "select n.lord or exists (select from pg_replication_slots"
@@ -81,7 +83,7 @@ async def await_metadata(run: Run, node: int, seconds: float) -> bool:
         if time.monotonic() > deadline:
             return False
         await lord.execute("select shardman.emit()")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(next(pauses))
     return True
 
 
@@ -119,7 +121,7 @@ class Converge:
         """Returns what could not be done and must be."""
         deadline = time.monotonic() + CONVERGE_S
         try:
-            # A session of its own: through the one of the lord all ask at once.
+            # Not the main one: on the lord's own node the others' tasks ask in that meanwhile.
             async with run.borrow(node) as conn:
                 await await_metadata(run, node, CONVERGE_S)
                 held = await self._reroute(run, node, conn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from shardman import names
@@ -124,10 +125,11 @@ class FreshRoute:
     dest: int
 
     async def do(self, run: Run) -> None:
-        conn = await run.node(self.src)
         server = names.fresh_server(self.dest, run.cmd_id)
-        await conn.execute("select shardman.make_fresh_server(%s, %s)", (self.dest, server))
-        await conn.execute("select shardman.make_route(%s, %s)", (self.part, server))
+        # In the command's own session writers may be held meanwhile, until the streams are empty.
+        async with run.borrow(self.src) as conn:
+            await conn.execute("select shardman.make_fresh_server(%s, %s)", (self.dest, server))
+            await conn.execute("select shardman.make_route(%s, %s)", (self.part, server))
 
     async def undo(self, run: Run) -> None:
         conn = await run.node(self.src)
@@ -170,8 +172,17 @@ class DropOldCopy:
     async def do(self, run: Run) -> None:
         conn = await run.node(self.src)
         schema, _ = names.unquote(self.part)
-        aside = sql.Identifier(schema, names.set_aside(self.part, run.cmd_id))
-        await conn.execute(sql.SQL("drop table if exists {}").format(aside))
+        aside = names.set_aside(self.part, run.cmd_id)
+        name = names.quoted(schema, aside)
+        if (table := await relation(conn, name)) is None:
+            return
+        drop = sql.SQL("drop table {}").format(table)
+        try:
+            await execute_patiently(run, conn, self.src, name, drop, limit_s=LIMIT_S)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            run.say(
+                f"The old copy is left as {aside} on node {self.src}: {error.diag.message_detail}"
+            )
 
     async def undo(self, run: Run) -> None:
         """A finish step goes only forward."""

@@ -27,11 +27,9 @@ create or replace function shardman.row_hash(relation text, alias text) returns 
 language sql stable set search_path = pg_catalog as $$
     -- Column by column, for the old table of a conversion may have dropped ones in between, and because this is three times
     -- as fast as hash_record_extended. A seed of its own for each column tells apart rows that exchanged values.
-    select coalesce(string_agg(format(case when never_null then shardman.value_hash(type_id)
-                                           else 'coalesce(' || shardman.value_hash(type_id) || ', %2$s)' end, col, seed),
-                               ' # ' order by seed),
+    select coalesce(string_agg(format('coalesce(' || shardman.value_hash(type_id) || ', %2$s)', col, seed), ' # ' order by seed),
                     '0::bigint')
-      from (select format('%I.%I', alias, a.attname) as col, a.attnotnull as never_null,
+      from (select format('%I.%I', alias, a.attname) as col,
                    case when t.typbasetype <> 0 then t.typbasetype else t.oid end as type_id,
                    row_number() over (order by a.attnum) as seed
               from pg_attribute a join pg_type t on t.oid = a.atttypid
