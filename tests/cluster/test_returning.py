@@ -81,6 +81,11 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
         assert ready.value(0, "select shardman.not_set_aside(%s)", (node,)) == part
     assert not any(written(ready, node, key, 100) for node, key in keys.items())
     assert ready.value(0, PENDING) == 2
+    # No primary comes to a node whose commits wait for replicas that come no more.
+    elsewhere = ready.value(0, owned, ("solo", other))
+    done = ready.cmd("select shardman.move_part(%s, %s)", (elsewhere, dead[0]))
+    assert done.status == "failed"
+    assert "node 2 has not set aside yet what other nodes have taken over" in (done.error or "")
     for key in keys.values():
         assert ready.value(other, "select v from acc where id = %s", (key,)) == 1
 
@@ -97,6 +102,39 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
     until(lambda: not check(ready.lord_dsn, data=True))
     done = ready.cmd("select shardman.create_replica(%s, %s)", (solo, other))
     assert done.status == "success", done
+
+
+def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> None:
+    """That command may wait for whoever hangs in a commit on the very node."""
+    stale = "select count(*) from shardman.partitions where stale_since is not null"
+    until(lambda: ready.value(0, stale) == 0, 90)
+    part, dead = ready.sql(
+        0,
+        "select part_name, owner from shardman.partitions where relation = 'acc' and prv is null"
+        " order by part_name limit 1",
+    )[0]
+    thaw = freeze(ready, dead)
+    try:
+        until(lambda: ready.value(0, PENDING) == 1)
+        heir = ready.value(
+            0, "select owner from shardman.partitions where part_name = %s and prv is null", (part,)
+        )
+        copies = "select owner from shardman.partitions where part_name = %s"
+        having = {row[0] for row in ready.sql(0, copies, (part,))}
+        dest = min({1, 2, 3, 4} - having - {dead})
+        with psycopg.connect(ready.dsn(heir)) as holder:
+            holder.execute(f"select count(*) from {part}".encode())
+            moving = ready.submit("select shardman.move_part(%s, %s)", (part, dest))
+            working = "select status::text, waits_for from shardman.commands where id = %s"
+            until(lambda: (ready.sql(0, working, (moving,))[0][1] or "").startswith("pid"))
+            thaw()
+            until(lambda: ready.value(0, PENDING) == 0)
+            assert ready.sql(0, working, (moving,))[0][0] == "in progress"
+    finally:
+        thaw()
+    assert ready.wait(moving).status == "success"
+    until(lambda: ready.value(0, stale) == 0, 90)
+    until(lambda: not check(ready.lord_dsn, data=True))
 
 
 def test_of_a_node_that_is_removed_while_it_is_dead_nothing_is_kept(ready: Cluster) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from shardman.lord.journal import Journal, Recorded
+from shardman.lord.run import CommandRun
 from shardman.lord.runner import Runner
 
 log = structlog.get_logger()
@@ -15,6 +16,9 @@ log = structlog.get_logger()
 
 #: What was tried in vain a moment ago keeps no command waiting.
 AGAIN_S = 10.0
+#: Done also while a command works on partitions that it names: that command can have nothing to do with
+#: this node (`check_cleared`), and may wait for transactions whose commits hang there until it is done.
+UNCLAIMED = ("returned",)
 
 
 class Janitor:
@@ -56,10 +60,15 @@ class Janitor:
         steps = await (journal.to_finish(cmd_id, attempt) if finishing else journal.to_undo(cmd_id))
         parts = parts_of(steps)
         if runner.turns.taken(parts):
+            steps = [s for s in steps if finishing and s.kind in UNCLAIMED]
+            parts = set()
+        if not steps:
             return
         async with runner.turns.take(parts):
             if finishing:
-                await _finish(runner, journal, cmd_id, attempt, self._away())
+                await _finish(
+                    runner, journal, runner.new_run(cmd_id, attempt, gone=set(self._away())), steps
+                )
             else:
                 await runner.undo(cmd_id, self._away())
             await journal.forget_secret(cmd_id)
@@ -76,12 +85,11 @@ def parts_of(steps: Iterable[Recorded]) -> set[str]:
 
 
 async def _finish(
-    runner: Runner, journal: Journal, cmd_id: int, attempt: int, away: set[int]
+    runner: Runner, journal: Journal, run: CommandRun, steps: Iterable[Recorded]
 ) -> None:
-    run = runner.new_run(cmd_id, attempt, gone=set(away))
     try:
-        await runner.finish(run, await journal.to_finish(cmd_id, attempt))
+        await runner.finish(run, list(steps))
     finally:
         await run.close()
     for sentence in run.sentences:
-        await journal.add_result(cmd_id, sentence)
+        await journal.add_result(run.cmd_id, sentence)

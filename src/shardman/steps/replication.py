@@ -32,6 +32,7 @@ class CheckMove:
     dest: int
 
     async def do(self, run: Run) -> None:
+        await check_cleared(run, self.dest)
         source, dest = await run.node(self.src), await run.node(self.dest)
         name = await data_table(source, self.part)
         if await relation(source, name) is None:
@@ -64,6 +65,17 @@ class CheckMove:
 
     async def undo(self, run: Run) -> None:
         """Nothing was made."""
+
+
+async def check_cleared(run: Run, node: int) -> None:
+    """A node that was replaced takes no copy before it has cleared away what it had: until then its
+    commits wait for replicas that come no more.
+
+    Raises:
+        Temporary: it has not.
+    """
+    if await value(await run.node(0), "select exists (select from shardman.returns_of(%s))", node):
+        raise Temporary(f"node {node} has not set aside yet what other nodes have taken over")
 
 
 @step("publication")

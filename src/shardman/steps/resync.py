@@ -18,6 +18,7 @@ from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Connection, Run, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
 from shardman.steps.copy import begin_at, carry, copy_shape, exported
+from shardman.steps.replication import check_cleared
 from shardman.tasks import all_of
 
 #: A power of two. With a few rows in each, a difference of a row costs few others.
@@ -33,6 +34,7 @@ class CheckResync:
     dest: int
 
     async def do(self, run: Run) -> None:
+        await check_cleared(run, self.dest)
         dest = await run.node(self.dest)
         name = await data_table(dest, self.part)
         await need_relation(dest, name)
