@@ -119,6 +119,9 @@ def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> No
         heir = ready.value(
             0, "select owner from shardman.partitions where part_name = %s and prv is null", (part,)
         )
+        # Whoever asks earlier waits for the dead node, and is ended.
+        promoted = "select shardman.is_in_use(shardman.data_table(%s))"
+        until(lambda: ready.value(heir, promoted, (part,)))
         copies = "select owner from shardman.partitions where part_name = %s"
         having = {row[0] for row in ready.sql(0, copies, (part,))}
         dest = min({1, 2, 3, 4} - having - {dead})
