@@ -176,6 +176,7 @@ def test_tables_set_aside_are_reported(ready: Cluster, status: Callable[[], Any]
     )
     assert all(name.startswith(part + "_aside_c") and size > 0 for name, part, size, _, _ in aside)
     until(lambda: "tables set aside" in problems(ready, 2))
+    until(lambda: ready.value(0, "select count(*) = 0 from shardman.returns_of(2)"))
     assert [a["part_name"] for n in status()["nodes"] if n["id"] == 2 for a in n["aside"]]
 
 

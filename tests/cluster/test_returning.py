@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
+from shardman.lord.rebuild import LOOK_EVERY_S
 from shardman.pg.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.faults import freeze
@@ -81,6 +82,13 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
         assert ready.value(0, "select shardman.not_set_aside(%s)", (node,)) == part
     assert not any(written(ready, node, key, 100) for node, key in keys.items())
     assert ready.value(0, PENDING) == 2
+    # No replica is made there again meanwhile: it would have to be refused.
+    submitted = "select max(id) from shardman.cmd_log where cmd_type = 'create_replica'"
+    newest = ready.value(0, submitted)
+    time.sleep(2 * LOOK_EVERY_S)
+    assert ready.value(0, submitted) == newest
+    refused = "select count(*) from shardman.cmd_log where cmd_type = 'create_replica' and status = 'failed'"
+    assert ready.value(0, refused) == 0
     # No primary comes to a node whose commits wait for replicas that come no more.
     elsewhere = ready.value(0, owned, ("solo", other))
     done = ready.cmd("select shardman.move_part(%s, %s)", (elsewhere, dead[0]))

@@ -60,7 +60,7 @@ class Rebuild:
             while True:
                 cluster = await read_cluster(lord)
                 alive = {n.id for n in cluster.workers} - self._silent()
-                there = {n.id for n in cluster.places} & alive
+                there = {n.id for n in cluster.places} & alive - await _uncleared(lord)
                 await self._renew(lord, cluster, there)
                 await self._look(lord, cluster, there, alive)
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -97,6 +97,14 @@ class Rebuild:
             level = cluster.tables[relation].replevel
             await _submit(lord, "set_replevel", [relation, str(level)])
             self._short[relation] = now
+
+
+async def _uncleared(lord: Connection) -> set[int]:
+    """Nodes that take no copy yet (`steps.replication.check_cleared`)."""
+    cur = await lord.execute(
+        "select id from shardman.nodes n where exists (select from shardman.returns_of(n.id))"
+    )
+    return {int(row[0]) for row in await cur.fetchall()}
 
 
 def _behind(cluster: Cluster, there: set[int]) -> Iterator[tuple[str, int]]:
