@@ -4,8 +4,11 @@ was left behind."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -39,6 +42,18 @@ def until(true: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < end
         time.sleep(0.2)
     return found
+
+
+@contextmanager
+def shardlord_held(cluster: Cluster) -> Iterator[None]:
+    """What is done here the shardlord sees only afterwards: it would mend it before a test looks."""
+    pid = cluster.lord_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 Say = Callable[..., tuple[object, str]]
@@ -114,10 +129,11 @@ def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[
     )
     assert total == 4
     until(lambda: status()["healthy"])
-    ready.sql(src, "alter system set synchronous_standby_names = ''")
-    ready.sql(src, "select pg_reload_conf()")
     waited_for = "select waited_for from shardman.status_links where to_node = %s"
-    until(lambda: ready.value(src, waited_for, (dest,)) is False)
+    with shardlord_held(ready):
+        ready.sql(src, "alter system set synchronous_standby_names = ''")
+        ready.sql(src, "select pg_reload_conf()")
+        until(lambda: ready.value(src, waited_for, (dest,)) is False)
     # Whoever took it away, the shardlord puts it back.
     until(lambda: ready.value(src, waited_for, (dest,)) is True)
     shown = "show synchronous_standby_names"
@@ -128,9 +144,10 @@ def test_links_say_what_the_server_really_does(ready: Cluster, status: Callable[
     # A name that nobody answers to would hold every commit; a number too low would let some go.
     stray = f"{channel[: -len(str(dest))]}99"
     for wrong in (f'FIRST 2 ("{channel}", "{stray}")', f'ANY 1 ("{channel}", "{stray}")'):
-        ready.sql(src, f"alter system set synchronous_standby_names = '{wrong}'".encode())
-        ready.sql(src, "select pg_reload_conf()")
-        until(lambda wrong=wrong: ready.value(src, shown) == wrong)
+        with shardlord_held(ready):
+            ready.sql(src, f"alter system set synchronous_standby_names = '{wrong}'".encode())
+            ready.sql(src, "select pg_reload_conf()")
+            until(lambda wrong=wrong: ready.value(src, shown) == wrong)
         until(lambda: ready.value(src, shown) == right)
     assert ready.cmd("select shardman.suspend_replicas(%s, %s)", (src, dest)).status == "success"
     until(lambda: status()["healthy"])
