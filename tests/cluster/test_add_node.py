@@ -6,7 +6,9 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import psycopg
 import pytest
@@ -349,6 +351,14 @@ def test_while_a_node_is_down_another_can_be_added(ready: Cluster, database: str
     remove_newest(ready, database)
 
 
+def tend(dsn: str, over: Event) -> None:
+    """Does what a shardlord does on its nodes, without a pause."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        while not over.is_set():
+            with suppress(psycopg.Error):
+                conn.execute("select shardman.reconcile()")
+
+
 def test_what_a_former_cluster_left_is_cleared_but_for_rows(
     ready: Cluster, cluster_factory: ClusterFactory
 ) -> None:
@@ -358,7 +368,15 @@ def test_what_a_former_cluster_left_is_cleared_but_for_rows(
     other.sql(1, "create table mine (id int)")
     done = other.cmd("select shardman.create_hash_partitions(1, 'old', 'id', 2)")
     assert done.status == "success", done
-    done = add(ready, other.dsn(1))
+    # The shardlord of the former cluster lives, and would make the table again at any instant.
+    over = Event()
+    tended = Thread(target=tend, args=(other.dsn(1), over))
+    tended.start()
+    try:
+        done = add(ready, other.dsn(1))
+    finally:
+        over.set()
+        tended.join()
     assert done.status == "success", done
     assert "part of a cluster before" in (done.result or "")
     aside = re.findall(r"old_\d_aside_c\d+", done.result or "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -96,25 +98,56 @@ async def _forget(run: Run, conn: Connection, node: int, limit_s: float = math.i
         The tables with rows, which have other names now.
     """
 
-    async def attempt(deadline: Deadline) -> list[str]:
+    async def tables(deadline: Deadline) -> list[str]:
         await conn.execute("select shardman.end_waiting_commits()")
-        try:
-            async with conn.transaction():
-                await conn.execute(
-                    sql.SQL("set local lock_timeout = {}").format(sql.Literal(deadline.left_ms()))
-                )
-                aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id)
-                await conn.execute("select shardman.drop_routes()")
-                await conn.execute("select shardman.take_back()")
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            raise Busy(f"clients that use sharded tables on node {node}") from None
+        async with _locking(conn, deadline, f"clients that use sharded tables on node {node}"):
+            aside = await value(conn, "select shardman.forget_tables(%s)", run.cmd_id)
+            await conn.execute("select shardman.drop_routes()")
+            await conn.execute("select shardman.take_back()")
         return list(aside or [])
 
-    aside = await patiently(run, attempt, limit_s=limit_s)
-    await wait_for_nobody(conn)
-    async with conn.transaction():
-        await remove(conn)
+    async def schema(deadline: Deadline) -> None:
+        async with _locking(conn, deadline, f"clients that use the schema shardman on node {node}"):
+            await remove(conn)
+
+    async with _reconciled_by_nobody(conn):
+        aside = await patiently(run, tables, limit_s=limit_s)
+        await wait_for_nobody(conn)
+        await patiently(run, schema, limit_s=limit_s)
     return aside
+
+
+@asynccontextmanager
+async def _locking(conn: Connection, deadline: Deadline, whom: str) -> AsyncIterator[None]:
+    """A transaction that waits for no lock after the deadline.
+
+    Args:
+        whom: who may hold what it needs.
+
+    Raises:
+        Busy: somebody does.
+    """
+    try:
+        async with conn.transaction():
+            await conn.execute(
+                sql.SQL("set local lock_timeout = {}").format(sql.Literal(deadline.left_ms()))
+            )
+            yield
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        raise Busy(whom) from None
+
+
+@asynccontextmanager
+async def _reconciled_by_nobody(conn: Connection) -> AsyncIterator[None]:
+    """Keeps the turn of `shardman.take_turn`, over several transactions. As long as the schema is there,
+    another shardlord, that of a former cluster say, makes again what its metadata list."""
+    turn = "hashtextextended('shardman reconcile', 0)"
+    await conn.execute(f"select pg_advisory_lock({turn})")
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            await conn.execute(f"select pg_advisory_unlock({turn})")
 
 
 @step("node_schema")

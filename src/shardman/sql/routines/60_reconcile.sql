@@ -406,10 +406,11 @@ declare
     failed text[] := '{}';
     left_  int;
 begin
-    if shardman.my_id() is null then
-        return 0;
-    elsif not shardman.take_turn() then
+    -- The turn first: who waits for it holds no lock on our tables, and the node may leave its cluster meanwhile.
+    if not shardman.take_turn() then
         return greatest(1, shardman.differences(relation));
+    elsif shardman.my_id() is null then
+        return 0;
     end if;
     if relation is null then
         failed := shardman.mend_servers();
@@ -435,7 +436,7 @@ language plpgsql set search_path = pg_catalog set lock_timeout = '300ms' set jit
 declare
     failed text[];
 begin
-    if shardman.my_id() is null or not shardman.take_turn() then
+    if not shardman.take_turn() or shardman.my_id() is null then
         return;
     end if;
     perform shardman.mend_tables(t.relation)
