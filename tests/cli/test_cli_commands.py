@@ -27,7 +27,7 @@ Acting = Callable[..., Any]
 
 
 def test_a_command_that_succeeds(shardman: Run, acting: Acting) -> None:
-    acting("success", pause=0.4, result="The fence took 13 ms.")
+    acting("success", pause=2, result="The fence took 13 ms.")
     said = shardman("move-part", "Acc_3", "2")
     assert said.code == 0
     assert "(move_part acc_3, 2): success" in said.out

@@ -59,12 +59,14 @@ def test_a_worker_dies_under_load(cluster: Cluster, bank: Bank) -> None:
     with Load(dsns, work, workers=6, marks="marks", reconnect=True) as load:
         time.sleep(2)
         cluster.kill_node(2)
-        said = failed_over(cluster, 2, 20)
+        said = failed_over(cluster, 2, 60)
         assert "Replicas take over 4 partitions" in said
         load.reset_waits()
         acknowledged = load.acknowledged
-        time.sleep(2)
-        assert load.acknowledged > acknowledged + 100
+        until = time.monotonic() + 30
+        while load.acknowledged <= acknowledged + 100:
+            assert time.monotonic() < until
+            time.sleep(0.1)
     assert load.errors == []
     unknown = sum(t.unknown for t in load.tallies)
     told = {m for t in load.tallies for m in t.inserted}
@@ -121,9 +123,10 @@ def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
     assert len(cluster.sql(2, "select table_name from shardman.set_aside")) == 4
     cluster.sql(2, "update accounts set touched = touched + 1")
     assert cluster.value(3, "select sum(touched) from accounts") == rows + SIZE
-    # Its replicas of marks were brought up to date; of its primaries new ones are made.
+    # Its replicas of marks were brought up to date; of its primaries new ones are made, by the shardlord
+    # itself if nobody asks for it.
     copies = "select count(*) from shardman.partitions where relation = 'marks'"
-    assert cluster.value(0, copies) == 16
+    assert 16 <= cluster.value(0, copies) <= 18
     assert cluster.cmd("select shardman.set_replevel('marks', 2)").status == "done"
     assert cluster.value(0, copies) == 18
     for table in ("accounts", "marks"):
@@ -133,10 +136,13 @@ def test_it_comes_back(cluster: Cluster, bank: Bank) -> None:
 
 def test_a_short_absence_changes_nothing(cluster: Cluster, bank: Bank) -> None:
     picture = cluster.sql(0, "select part_name, owner, prv from shardman.partitions order by 1, 2")
+    # However long this machine takes for a restart, it is a short one.
+    cluster.sql(0, "insert into shardman.settings values ('failover_after', '3600')")
     cluster.stop_node(3)
     cluster.start_node(3)
     cluster.sql(1, "update accounts set touched = touched + 1")
     settle(cluster)
+    cluster.sql(0, "delete from shardman.settings where name = 'failover_after'")
     assert picture == cluster.sql(
         0, "select part_name, owner, prv from shardman.partitions order by 1, 2"
     )
@@ -149,8 +155,8 @@ def test_a_link_breaks_between_living_nodes(cluster: Cluster, bank: Bank) -> Non
         "select p.owner, r.owner from shardman.partitions p join shardman.partitions r using (part_name)"
         " where p.prv is null and r.prv is not null limit 1",
     )[0]
-    apply_worker = "select pid from pg_stat_subscription where subname like %s and pid is not null"
-    pid = cluster.value(dest, apply_worker, (f"shardman_%_{src}_{dest}",))
+    apply_worker = "select pid from pg_stat_subscription where subname ~ %s and pid is not null"
+    pid = cluster.value(dest, apply_worker, (f"^shardman_[a-z0-9]{{6}}_{src}_{dest}$",))
     os.kill(pid, signal.SIGSTOP)
     try:
         cluster.sql(src, "update accounts set touched = touched + 1")

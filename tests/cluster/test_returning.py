@@ -52,6 +52,8 @@ def ready(cluster: Cluster) -> Cluster:
     return cluster
 
 
+# A write that hangs is ended at the shardlord's next turn.
+@pytest.mark.timeout(900)
 def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
     """Two nodes die at once, so each failover leaves something to be done on the other's dead node."""
     dead, other = (2, 3), 4

@@ -91,7 +91,8 @@ class Rebuild:
         if not short:
             return
         after = await settings.seconds(lord, "rebuild_after", settings.REBUILD_AFTER_S)
-        if not self._silent():
+        # A node that clears up is as good as away: it has its chance to offer its old copies first.
+        if not self._silent() and {n.id for n in cluster.places} <= there:
             after = min(after, NOBODY_AWAY_S)
         for relation in sorted(r for r, since in self._short.items() if now - since >= after):
             level = cluster.tables[relation].replevel
