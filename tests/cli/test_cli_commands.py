@@ -270,8 +270,9 @@ def test_status_says_what_is_wrong_and_what_to_do(
     lord: Cluster, shardman: Run, acting: Acting
 ) -> None:
     actor = acting()
-    time.sleep(0.5)
-    said = shardman("status")
+    until = time.monotonic() + 30
+    while (said := shardman("status")).code and time.monotonic() < until:
+        time.sleep(0.1)
     assert (said.code, "Nothing is wrong." in said.out) == (0, True), said.out
     actor.over.set()
     actor.join()
@@ -383,30 +384,50 @@ class Terminal:
         return self.process.returncode
 
 
+def patient(lord: Cluster, acting: Acting) -> Any:
+    """An actor whose next command ends when the test lets it; what other tests left is over before."""
+    actor = acting()
+    waiting = "select count(*) from shardman.cmd_log where status in ('waiting', 'in progress')"
+    until = time.monotonic() + 60
+    while lord.value(0, waiting):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    actor.pause = 60
+    return actor
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "words"),
     [("c", 1, "canceled"), ("w", 0, "success"), ("l", 130, "It goes on")],
 )
 def test_ctrl_c_asks(lord: Cluster, acting: Acting, answer: str, code: int, words: str) -> None:
-    acting(pause=1.5)
+    actor = patient(lord, acting)
     terminal = Terminal("rebalance", "acc", "--dsn", lord.lord_dsn)
     terminal.until("thing 1")
     terminal.interrupt()
     terminal.until("c/w/l")
     terminal.type(answer + "\n")
+    if answer == "c":
+        terminal.until("cancelling")
+    if answer != "l":
+        actor.over.set()
     assert terminal.end() == code
     assert words in terminal.shown
 
 
 def test_without_a_terminal_ctrl_c_leaves_it_running(lord: Cluster, acting: Acting) -> None:
-    acting(pause=1.0)
+    patient(lord, acting)
     process = subprocess.Popen(
         [sys.executable, "-m", "shardman", "rebalance", "acc", "--dsn", lord.lord_dsn],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    assert "thing 1" in process.stderr.readline() + process.stderr.readline()
+    said = ""
+    while "thing 1" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "It goes on" in err

@@ -105,7 +105,11 @@ def test_a_waiting_move_can_be_cancelled_and_leaves_nothing(bank: Cluster) -> No
     with psycopg.connect(bank.dsn(src)) as holder:
         holder.execute("lock table accounts_8 in row exclusive mode")
         cmd = bank.submit("select shardman.move_part('accounts_8', %s)", (src % 3 + 1,))
-        time.sleep(1.5)
+        whom = "select waits_for from shardman.cmd_log where id = %s"
+        until = time.monotonic() + 60
+        while "pid" not in (bank.value(0, whom, (cmd,)) or ""):
+            assert time.monotonic() < until
+            time.sleep(0.05)
         assert bank.value(2, "select shardman.cancel_cmd(%s)", (cmd,)) is True
         assert bank.wait(cmd, 20).status == "canceled"
     assert owner(bank, "accounts_8") == src

@@ -99,6 +99,8 @@ def test_asynchronous_replicas_are_not_waited_for(four: Cluster, bank: Bank) -> 
     for relation in TABLES:
         ok(four, "select shardman.set_sync(%s, false)", relation)
     owners = copies(four, "accounts")["accounts_0"]
+    # However long a start takes here: nobody takes over meanwhile.
+    four.sql(0, "insert into shardman.settings values ('failover_after', '3600')")
     four.stop_node(owners[1], "immediate")
     try:
         with four.connect(owners[0]) as client:
@@ -117,3 +119,4 @@ def test_asynchronous_replicas_are_not_waited_for(four: Cluster, bank: Bank) -> 
         found = four.sql(owners[1], "select sum(touched) from accounts_0_data")
         assert found == [expected]
     assert check(four.lord_dsn, data=True, patience=40) == []
+    four.sql(0, "delete from shardman.settings where name = 'failover_after'")

@@ -79,6 +79,15 @@ def test_a_server_is_killed_at_every_step(ready: Cluster, victim: str) -> None:
         settled(ready, cmd, src, dest)
 
 
+def wait_until_held(ready: Cluster, cmd: int) -> None:
+    """Until a command waits for a client that holds what it needs."""
+    until = time.monotonic() + 60
+    whom = "select waits_for from shardman.cmd_log where id = %s"
+    while "pid" not in (ready.value(0, whom, (cmd,)) or ""):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_sigterm_leaves_the_command_to_the_next_shardlord(ready: Cluster) -> None:
     src = owner(ready)
     dest = src % 3 + 1
@@ -86,7 +95,7 @@ def test_sigterm_leaves_the_command_to_the_next_shardlord(ready: Cluster) -> Non
         holder.execute("begin")
         holder.execute("lock table t_0 in row exclusive mode")
         cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
-        time.sleep(1.5)
+        wait_until_held(ready, cmd)
         ready.stop_lord()
         assert ready.value(
             0, "select status::text from shardman.cmd_log where id = %s", (cmd,)
@@ -103,10 +112,10 @@ def test_sigusr1_cancels_what_runs(ready: Cluster) -> None:
         holder.execute("begin")
         holder.execute("lock table t_0 in row exclusive mode")
         cmd = ready.submit("select shardman.move_part('t_0', %s)", (src % 3 + 1,))
-        time.sleep(1.5)
+        wait_until_held(ready, cmd)
         pid = ready.lord_pid
         assert pid is not None
         os.kill(pid, signal.SIGUSR1)
-        assert ready.wait(cmd, 10).status == "canceled"
+        assert ready.wait(cmd, 60).status == "canceled"
         holder.execute("commit")
     assert check(ready.lord_dsn, data=True) == []

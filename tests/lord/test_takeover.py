@@ -53,6 +53,12 @@ def standing_by(cluster: Cluster) -> int:
     )
 
 
+def old_sessions(cluster: Cluster, epoch: int) -> int:
+    """How many a shardlord has on all the nodes."""
+    query = "select count(*) from pg_stat_activity where application_name = %s"
+    return sum(cluster.value(n, query, (f"shardman lord {epoch}",)) for n in (0, 1, 2, 3))
+
+
 def test_a_second_shardlord_stands_by_and_takes_over(cluster: Cluster) -> None:
     before = epoch(cluster)
     with another_shardlord(cluster.lord_dsn) as second:
@@ -83,14 +89,10 @@ def test_a_shardlord_that_hangs_is_replaced_and_refused_when_it_wakes(cluster: C
                 60,
             )
             os.kill(pid, signal.SIGCONT)
+            # It may knock for a while, until it has seen that its time is over, and then no more.
+            wait_for(lambda: old_sessions(cluster, before) == 0, 30)
             time.sleep(1.5)
-            for node in (0, 1, 2, 3):
-                left = cluster.value(
-                    node,
-                    "select count(*) from pg_stat_activity where application_name = %s",
-                    (f"shardman lord {before}",),
-                )
-                assert left == 0
+            assert old_sessions(cluster, before) == 0
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -111,7 +113,7 @@ def test_the_lord_s_database_may_restart(cluster: Cluster) -> None:
     cluster.stop_node(0, "immediate")
     cluster.start_node(0)
     cmd = cluster.submit("select shardman.rm_node(99)")
-    assert cluster.wait(cmd, 20).status == "failed"
+    assert cluster.wait(cmd).status == "failed"
 
 
 def test_work_side_by_side_ends_together(cluster: Cluster) -> None:

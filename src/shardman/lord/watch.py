@@ -129,16 +129,20 @@ class Watch:
         return f"silent for {silent:.1f} s; {heard}"
 
     async def _suspicious(self, silent: Collection[int], workers: int) -> bool:
-        """Whether so many nodes are silent at once that the fault is more likely here."""
+        """Whether so many nodes are silent at once that the fault is more likely here, or were until now:
+        they come back one after the other, and each gets its time anew."""
         suspicious = len(silent) >= max(2, TOO_MANY * workers)
         nodes = ", ".join(map(str, sorted(silent)))
         suspicion = f"most workers are silent at once: {nodes}" if suspicious else None
+        over = self._suspicion is not None and not suspicious
+        if over:
+            self._silent = dict.fromkeys(self._silent, time.monotonic())
         if suspicion != self._suspicion:
             if suspicion is not None:
                 log.warning("nothing is done", reason=suspicion)
             self._suspicion = suspicion
             await self._lord.execute("update shardman.lease set suspicion = %s", (suspicion,))
-        return suspicious
+        return suspicious or over
 
     async def _replace(self, node: int, after: float, reason: str) -> None:
         await self._fail_over(node, reason)

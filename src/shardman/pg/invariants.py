@@ -40,10 +40,12 @@ def check(dsn: str, data: bool = False, patience: float = 10.0) -> list[Finding]
     while True:
         with Reach(dsn) as reach:
             found = _look(reach)
-            if found and time.monotonic() < until:
-                time.sleep(_PAUSE)
-                continue
-            return found + (check_data(reach) if data else [])
+            over = time.monotonic() >= until
+            if data and (over or not found):
+                found += check_data(reach)
+        if over or not found:
+            return found
+        time.sleep(_PAUSE)
 
 
 def _look(reach: Reach) -> list[Finding]:

@@ -28,6 +28,7 @@ from shardman.steps.node_check import at_all_nodes
 RECONCILE_TRIES = 40
 #: A node that hangs must not keep the command that removes it.
 CLEAN_S = 15.0
+_READERS = "clients that use the schema shardman"
 
 
 async def drop_streams(conn: Connection) -> None:
@@ -107,7 +108,7 @@ async def _forget(run: Run, conn: Connection, node: int, limit_s: float = math.i
         return list(aside or [])
 
     async def schema(deadline: Deadline) -> None:
-        async with _locking(conn, deadline, f"clients that use the schema shardman on node {node}"):
+        async with _locking(conn, deadline, f"{_READERS} on node {node}"):
             await remove(conn)
 
     async with _reconciled_by_nobody(conn):
@@ -428,9 +429,14 @@ class CleanNode:
             run.say(f"Node {self.node} came back and was cleaned; its tables: {', '.join(aside)}.")
             return
         await wait_for_nobody(conn)
-        async with conn.transaction():
-            await conn.execute("select shardman.reset_database()")
-            await remove(conn)
+
+        async def attempt(deadline: Deadline) -> None:
+            async with _locking(conn, deadline, f"{_READERS} on node {self.node}"):
+                await conn.execute("select shardman.reset_database()")
+                await remove(conn)
+
+        async with _reconciled_by_nobody(conn):
+            await patiently(run, attempt, limit_s=LIMIT_S)
 
     async def _was_replaced(self, run: Run, conn: Connection) -> bool:
         """Whether it has a primary in use that is elsewhere by now."""

@@ -288,6 +288,8 @@ def judge(
     report.refused = sum(t.refused for t in load.tallies)
     report.longest_s = load.longest_s
     report.wrong += load.errors
+    # A node that is back serves its old primaries until it has learnt of their heirs.
+    report.wrong += [str(f) for f in check(cluster.lord_dsn, patience=30)]
     told = {m for t in load.tallies for m in t.inserted}
     maybe = {m for t in load.tallies for m in t.maybe}
     for node in nodes:
