@@ -37,6 +37,13 @@ def written(cluster: Cluster, node: int, key: int, v: int) -> bool:
     return True
 
 
+def settled(cluster: Cluster) -> bool:
+    """Whether every copy is up to date and no command is left that makes one."""
+    stale = "select count(*) from shardman.partitions where stale_since is not null"
+    working = "select count(*) from shardman.cmd_log where status in ('waiting', 'in progress')"
+    return not cluster.value(0, stale) and not cluster.value(0, working)
+
+
 @pytest.fixture(scope="module")
 def ready(cluster: Cluster) -> Cluster:
     """A table with two replicas, and one without that has partitions on every node."""
@@ -113,8 +120,7 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
 
 def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> None:
     """That command may wait for whoever hangs in a commit on the very node."""
-    stale = "select count(*) from shardman.partitions where stale_since is not null"
-    until(lambda: ready.value(0, stale) == 0, 90)
+    until(lambda: settled(ready), 90)
     part, dead = ready.sql(
         0,
         "select part_name, owner from shardman.partitions where relation = 'acc' and prv is null"
@@ -143,13 +149,12 @@ def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> No
     finally:
         thaw()
     assert ready.wait(moving).status == "success"
-    until(lambda: ready.value(0, stale) == 0, 90)
+    until(lambda: settled(ready), 90)
     until(lambda: not check(ready.lord_dsn, data=True))
 
 
 def test_of_a_node_that_is_removed_while_it_is_dead_nothing_is_kept(ready: Cluster) -> None:
-    stale = "select count(*) from shardman.partitions where stale_since is not null"
-    until(lambda: ready.value(0, stale) == 0, 90)
+    until(lambda: settled(ready), 90)
     ready.stop_node(2, "immediate")
     until(lambda: ready.value(0, PENDING) == 1)
     done = ready.cmd("select shardman.rm_node(2, true)")

@@ -50,6 +50,8 @@ class Rebuild:
         self._silent = silent
         #: Since when a table has been below its level, by the monotonic clock.
         self._short: dict[str, float] = {}
+        #: Since when every node has been there, by the same clock; None while one is not.
+        self._complete: float | None = None
         #: When an old copy is tried again, and how long that was put off.
         self._again: dict[tuple[str, int], tuple[float, float]] = {}
 
@@ -88,16 +90,23 @@ class Rebuild:
         }
         now = time.monotonic()
         self._short = {relation: self._short.get(relation, now) for relation in short}
+        # A node that clears up is as good as away: it has its chance to offer its old copies first.
+        complete = not self._silent() and {n.id for n in cluster.places} <= there
+        self._complete = (self._complete or now) if complete else None
         if not short:
             return
         after = await settings.seconds(lord, "rebuild_after", settings.REBUILD_AFTER_S)
-        # A node that clears up is as good as away: it has its chance to offer its old copies first.
-        if not self._silent() and {n.id for n in cluster.places} <= there:
-            after = min(after, NOBODY_AWAY_S)
-        for relation in sorted(r for r, since in self._short.items() if now - since >= after):
+        for relation in [r for r, since in sorted(self._short.items()) if self._due(since, after)]:
             level = cluster.tables[relation].replevel
             await _submit(lord, "set_replevel", [relation, str(level)])
             self._short[relation] = now
+
+    def _due(self, since: float, after: float) -> bool:
+        """Whether a table has been below its level for long enough."""
+        now = time.monotonic()
+        if now - since >= after:
+            return True
+        return self._complete is not None and now - max(since, self._complete) >= NOBODY_AWAY_S
 
 
 async def _uncleared(lord: Connection) -> set[int]:
