@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
-import psycopg
 from rich.table import Table
 
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from timing import seconds, side_by_side
 
@@ -57,7 +57,7 @@ def _measure(cluster: Cluster, stack: ExitStack, rounds: int) -> dict[str, dict[
     ]
     one, two = (stack.enter_context(cluster.connect(n)) for n in (1, 2))
 
-    def on(conn: psycopg.Connection, query: str) -> Callable[[], object]:
+    def on(conn: SyncConnection, query: str) -> Callable[[], object]:
         return lambda: conn.execute(query.encode(), (random.choice(owned),)).fetchall()
 
     def whole(table: str) -> Callable[[], object]:
@@ -75,9 +75,9 @@ def _measure(cluster: Cluster, stack: ExitStack, rounds: int) -> dict[str, dict[
 
 
 def _three(
-    on: Callable[[psycopg.Connection, str], Callable[[], object]],
-    one: psycopg.Connection,
-    two: psycopg.Connection,
+    on: Callable[[SyncConnection, str], Callable[[], object]],
+    one: SyncConnection,
+    two: SyncConnection,
     query: str,
 ) -> dict[str, Callable[[], object]]:
     """The rows asked for lie on worker 2."""
@@ -105,6 +105,6 @@ def load_speed(quick: bool) -> Table:
     return table
 
 
-def _copy(conn: psycopg.Connection, table: str, lines: bytes) -> None:
+def _copy(conn: SyncConnection, table: str, lines: bytes) -> None:
     with conn.cursor().copy(f"copy {table} from stdin (format csv)".encode()) as copy:
         copy.write(lines)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from measure_background import background
 from measure_failover import failover
+from measure_idle import idle
 from measure_metadata import metadata
 from measure_moves import moves
 from measure_queries import load_speed, queries
@@ -24,7 +26,9 @@ SECTIONS: dict[str, Callable[[bool], Table]] = {
     "moves": moves,
     "metadata": metadata,
     "replicas": replicas,
+    "background": background,
     "failover": failover,
+    "idle": idle,
 }
 
 

@@ -1,4 +1,4 @@
-"""Times things side by side."""
+"""Times things by turns, so that whatever the machine does meanwhile meets all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seconds(work: Callable[[], object]) -> float:
 def side_by_side(
     works: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3
 ) -> dict[str, float]:
-    """Median seconds of each work, called in turns so that noise meets all of them alike."""
+    """Median seconds of each work, called by turns so that noise meets all of them alike."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(warm_up + rounds):
         for name, work in works.items():

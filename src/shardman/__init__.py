@@ -11,12 +11,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 
 if TYPE_CHECKING:
     from shardman.client import Client, Result, connect
 
-__all__ = ["Client", "Result", "UserError", "connect"]
+__all__ = ["Client", "Code", "Result", "UserError", "connect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -63,7 +63,7 @@ def fresh_server(node: int, cmd_id: int) -> str:
     return f"shardman_node_{node}_c{cmd_id}"
 
 
-def move_stream(cluster: str, cmd_id: int) -> str:
+def copy_channel(cluster: str, cmd_id: int) -> str:
     """Publication and slot on the source, subscription on the destination, of a running copy."""
     return f"shardman_{cluster}_c{cmd_id}"
 
@@ -72,6 +72,16 @@ def channel(cluster: str, src: int, dest: int) -> str:
     """Publication and slot on node src, subscription on node dest: what carries the writes to all
     partitions that have their primary on src and a replica on dest."""
     return f"{channels_of(cluster, src)}{dest}"
+
+
+def channel_source(cluster: str, name: str, dest: int) -> int | None:
+    """The node from which a channel of that name comes to dest; None where it is no such channel.
+
+    >>> channel_source("aaaaaa", "shardman_aaaaaa_1_2", 2)
+    1
+    """
+    found = re.fullmatch(f"shardman_{re.escape(cluster)}_([0-9]+)_{dest}", name)
+    return int(found[1]) if found else None
 
 
 def channels_of(cluster: str, src: int) -> str:

@@ -224,7 +224,7 @@ JOINS = ("join", "left join", "right join", "full join")
 
 @st.composite
 def joined(draw: DrawFn) -> Query:
-    """Two tables: side by side on their key, or across."""
+    """Two tables: joined on their key, or across."""
     kind = draw(st.sampled_from(JOINS))
     one, other, on = draw(
         st.sampled_from(

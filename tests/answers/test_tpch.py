@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from answers.twin import Session, Twin
+from answers.twin import Twin
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 HERE = Path(__file__).parent / "tpch"
 SCALE = "0.1"
@@ -47,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def twin(cluster: Cluster, data: Path) -> Iterator[Twin]:
     """The tables with all rows, on both sides."""
 
-    def fill(session: Session) -> None:
+    def fill(session: SyncConnection) -> None:
         for table in PARTITIONS:
             # Table names are this module's own.
             with (
@@ -85,12 +86,15 @@ def _set_remote_estimates(cluster: Cluster, value: str) -> None:
 
 
 def _until_servers_have(cluster: Cluster, node: int, option: str) -> None:
-    until = time.monotonic() + 30
-    while cluster.value(
-        node, "select not bool_and(%s = any (srvoptions)) from pg_foreign_server", (option,)
-    ):
-        assert time.monotonic() < until, f"node {node} does not have {option}"
-        time.sleep(0.1)
+    query = (
+        "select bool_and(%s = any (srvoptions)) is not false from pg_foreign_server"
+        " where srvname ~ '^shardman_node'"
+    )
+    eventually(
+        f"the servers of node {node} have {option}",
+        lambda: cluster.value(node, query, (option,)),
+        seconds=30,
+    )
 
 
 @pytest.mark.parametrize("query", [q for q in QUERIES if q != CORRELATED])

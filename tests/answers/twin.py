@@ -15,11 +15,10 @@ from typing import Any
 import psycopg
 from psycopg import conninfo
 
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 
 PLAIN = "plain"
-
-Session = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def multiset(rows: Iterable[Sequence[Any]]) -> Counter[str]:
     return Counter(repr(row) for row in rows)
 
 
-def ask(session: Session, statement: str, params: Sequence[Any] | None = None) -> Answer:
+def ask(session: SyncConnection, statement: str, params: Sequence[Any] | None = None) -> Answer:
     """Runs one statement; an error is an answer, too."""
     try:
         done = session.execute(statement, params)
@@ -74,14 +73,14 @@ class Twin:
         cluster: Cluster,
         schema: str,
         shard: dict[str, tuple[str, int]],
-        fill: Callable[[Session], object],
+        fill: Callable[[SyncConnection], object],
     ) -> None:
         self.cluster = cluster
         self._fill = fill
         self.tables = list(shard)
         cluster.sql(0, f"create database {PLAIN}")
         plain = conninfo.make_conninfo(cluster.dsn(0), dbname=PLAIN)
-        self.plain: Session = psycopg.connect(plain, autocommit=True)
+        self.plain: SyncConnection = psycopg.connect(plain, autocommit=True)
         with cluster.connect(1) as first:
             for session in (self.plain, first):
                 session.execute(schema)
@@ -92,7 +91,7 @@ class Twin:
                 "select shardman.create_hash_partitions(1, %s, %s, %s)", (table, expr, count)
             )
             assert done.status == "success", done
-        self.nodes: dict[int, Session] = {
+        self.nodes: dict[int, SyncConnection] = {
             node: cluster.connect(node) for node in (0, *cluster.worker_dsns)
         }
         self.dirty = False

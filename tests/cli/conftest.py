@@ -12,8 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from shardman.cli.main import main
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.plugin import ClusterFactory
 
@@ -87,7 +89,7 @@ class Actor(threading.Thread):
                 if row and row[0]:
                     self._carry_out(conn, row[0])
 
-    def _carry_out(self, conn: psycopg.Connection, cmd_id: int) -> None:
+    def _carry_out(self, conn: SyncConnection, cmd_id: int) -> None:
         for step in (1, 2):
             conn.execute(
                 "update shardman.cmd_log set status = 'in progress', step_no = %s, steps_total = 2,"
@@ -97,15 +99,17 @@ class Actor(threading.Thread):
             )
             self.over.wait(self.pause)
         row = conn.execute(
-            "select cancel_requested from shardman.cmd_log where id = %s", (cmd_id,)
+            "select exists (select from shardman.cancel_requests where cmd_id = %s)", (cmd_id,)
         ).fetchone()
         conn.execute(
             "update shardman.cmd_log set status = %s::shardman.cmd_status, error = %s, result = %s,"
-            " ended_at = clock_timestamp(), waits_for = null where id = %s",
+            " error_code = %s, result_data = %s, ended_at = clock_timestamp(), waits_for = null where id = %s",
             (
                 "canceled" if row and row[0] else self._status,
                 self._columns.get("error"),
                 self._columns.get("result"),
+                "canceled" if row and row[0] else self._columns.get("error_code"),
+                Jsonb(data) if (data := self._columns.get("result_data")) else None,
                 cmd_id,
             ),
         )

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -21,25 +20,36 @@ from typer.rich_utils import rich_render_text
 from shardman.cli import complete
 from shardman.client import connect
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 Run = Callable[..., Any]
 Acting = Callable[..., Any]
 
 
 def test_a_command_that_succeeds(shardman: Run, acting: Acting) -> None:
-    acting("success", pause=2, result="The fence took 13 ms.")
+    acting("success", pause=2, result="The cut-over took 13 ms.")
     said = shardman("move-part", "Acc_3", "2")
     assert said.code == 0
-    assert "(move_part acc_3, 2): success" in said.out
-    assert "The fence took 13 ms." in said.out
+    assert "(move_part part_name=acc_3, dest=2): success" in said.out
+    assert "The cut-over took 13 ms." in said.out
     assert "step 2 of 2: thing 2, waits for pid 7" in said.err
 
 
 def test_a_command_that_fails(shardman: Run, acting: Acting) -> None:
-    acting("failed", error="acc is not a sharded table. See shardman.tables.")
+    acting(
+        "failed",
+        error="acc is not a sharded table. See shardman.tables.",
+        error_code="not_sharded",
+        result_data={"sqlstate": "XX000"},
+    )
     said = shardman("rebalance", "acc", "--json")
     assert said.code == 1
-    assert json.loads(said.out)["status"] == "failed"
+    told = json.loads(said.out)
+    assert (told["status"], told["error_code"]) == ("failed", "not_sharded")
+    assert told["result_data"] == {"sqlstate": "XX000"}
+    assert (
+        json.loads(shardman("log", "--limit", "1", "--json").out)[0]["error_code"] == "not_sharded"
+    )
     assert "error: acc is not a sharded table" in shardman("rebalance", "acc").err
 
 
@@ -68,7 +78,7 @@ def oddly_set(lord: Cluster) -> Iterator[None]:
 def test_settings_of_the_database_do_not_matter(shardman: Run, lord: Cluster) -> None:
     cmd_id = shardman("move-part", "acc_3", "2", "--no-wait").out.strip()
     assert shardman("wait", cmd_id, "--timeout", "0.3").code == 4
-    assert "move_part acc_3, 2" in shardman("log").out
+    assert "move_part part_name=acc_3, dest=2" in shardman("log").out
     assert "cluster" in shardman("status").out
     with connect(lord.lord_dsn, autocommit=False) as db:
         db.connection.rollback()
@@ -81,7 +91,7 @@ def test_no_wait_prints_the_id_for_wait(shardman: Run, acting: Acting) -> None:
     acting("done")
     said = shardman("wait", cmd_id)
     assert said.code == 0
-    assert f"command {cmd_id} (rebalance acc, bytes): done" in said.out
+    assert f"command {cmd_id} (rebalance relation=acc, by=bytes): done" in said.out
 
 
 def test_timeout_leaves_the_command_alone(shardman: Run) -> None:
@@ -155,7 +165,7 @@ def test_a_command_that_runs_is_left_to_the_next_shardlord(shardman: Run, lord: 
 def test_log_shows_all_of_it(shardman: Run, acting: Acting) -> None:
     acting("failed", error="no")
     shardman("rm-node", "9", "--force")
-    assert "rm_node 9, true" in shardman("log").out
+    assert "rm_node node_id=9, force=true" in shardman("log").out
     newest = json.loads(shardman("log", "--limit", "1", "--json").out)
     assert [(c["cmd_type"], c["error"]) for c in newest] == [("rm_node", "no")]
 
@@ -270,10 +280,10 @@ def test_status_says_what_is_wrong_and_what_to_do(
     lord: Cluster, shardman: Run, acting: Acting
 ) -> None:
     actor = acting()
-    until = time.monotonic() + 30
-    while (said := shardman("status")).code and time.monotonic() < until:
-        time.sleep(0.1)
-    assert (said.code, "Nothing is wrong." in said.out) == (0, True), said.out
+    said = eventually(
+        "nothing is wrong", lambda: shardman("status"), until=lambda s: s.code == 0, seconds=30
+    )
+    assert "Nothing is wrong." in said.out
     actor.over.set()
     actor.join()
     lord.sql(0, "update shardman.lease set renewed_at = clock_timestamp() - interval '6 s'")
@@ -356,10 +366,13 @@ class Terminal:
         self.shown = ""
 
     def until(self, words: str, seconds: float = 20) -> None:
-        end = time.monotonic() + seconds
-        while words not in self.shown:
-            assert time.monotonic() < end, self.shown
+        def shown() -> str:
             self._read()
+            return self.shown
+
+        eventually(
+            f"{words!r} is shown", shown, until=lambda text: words in text, seconds=seconds, every=0
+        )
 
     def _read(self) -> bool:
         if select.select([self.fd], [], [], 0.1)[0]:
@@ -387,11 +400,7 @@ class Terminal:
 def patient(lord: Cluster, acting: Acting) -> Any:
     """An actor whose next command ends when the test lets it; what other tests left is over before."""
     actor = acting()
-    waiting = "select count(*) from shardman.cmd_log where status in ('waiting', 'in progress')"
-    until = time.monotonic() + 60
-    while lord.value(0, waiting):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually("no command waits or runs", lambda: not lord.commands_left(), every=0.05)
     actor.pause = 60
     return actor
 

@@ -15,12 +15,14 @@ Acting = Callable[..., Any]
 
 
 def test_a_command_waits_and_tells(lord: Cluster, acting: Acting) -> None:
-    acting("success", result="fine")
+    acting("success", result="fine", result_data={"cut_over_ms": 12.5})
     seen: list[int | None] = []
     with shardman.connect(lord.lord_dsn) as db:
         result = db.move_part("acc_1", 2)
         assert result.check().result == "fine"
-        assert result.title == "move_part acc_1, 2"
+        assert result.result_data == {"cut_over_ms": 12.5}
+        assert result.error_code is None
+        assert result.title == "move_part part_name=acc_1, dest=2"
         submitted = db.rebalance("acc", wait=False)
         assert not submitted.ended
         assert db.wait(submitted.id, watch=lambda now: seen.append(now.step_no)).ok
@@ -31,12 +33,13 @@ def test_a_command_waits_and_tells(lord: Cluster, acting: Acting) -> None:
 
 
 def test_a_command_that_fails(lord: Cluster, acting: Acting) -> None:
-    acting("failed", error="it rained")
+    acting("failed", error="it rained", error_code="node_draining")
     with (
         shardman.connect(lord.lord_dsn) as db,
-        pytest.raises(shardman.UserError, match="it rained"),
+        pytest.raises(shardman.UserError, match="it rained") as failed,
     ):
         db.rm_node(7, force=True).check()
+    assert failed.value.code is shardman.Code.NODE_DRAINING
 
 
 def test_timeout_and_cancel(lord: Cluster, acting: Acting) -> None:

@@ -71,13 +71,16 @@ def test_nothing_in_a_table_is_markup(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 RUNNING = Result(
-    7, "move_part", "acc_3, 2", "in progress", step_no=3, steps_total=4, step_name="copy acc_3",
+    7, "move_part", "part_name=acc_3, dest=2", "in progress", step_no=3, steps_total=4, step_name="copy acc_3",
     bytes_done=512, bytes_total=1024, rows_done=12345,
 )  # fmt: skip
 
 
 def test_progress_in_words_and_as_a_fraction() -> None:
-    assert describe(RUNNING) == "command 7 (move_part acc_3, 2), step 3 of 4: copy acc_3"
+    assert (
+        describe(RUNNING)
+        == "command 7 (move_part part_name=acc_3, dest=2), step 3 of 4: copy acc_3"
+    )
     assert amount(RUNNING) == "512 B of 1.0 kB, 12,345 rows"
     assert fraction(RUNNING) == pytest.approx(0.625)
 

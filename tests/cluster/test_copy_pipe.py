@@ -14,6 +14,7 @@ from psycopg import sql
 from shardman.pg.copy_pipe import Pump
 from shardman.testing.cluster import Cluster
 from shardman.testing.plugin import ClusterFactory
+from shardman.testing.waiting import eventually
 
 COPY_IN = b"copy arrived from stdin"
 #: 100 MB.
@@ -78,10 +79,7 @@ def test_the_source_waits_for_a_target_that_takes_nothing(two: Cluster, pump: Pu
         holder.execute("select pg_advisory_lock(%s)", (HELD,))
         carrying = threading.Thread(target=pump.run, args=(MUCH, COPY_IN))
         carrying.start()
-        deadline = time.monotonic() + 30
-        while not pump.bytes_done:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually("something was carried", lambda: pump.bytes_done, seconds=30, every=0.01)
         time.sleep(1)
         # What libpq holds for it, and what fits into the kernel's buffers.
         assert pump.bytes_done < 20_000_000

@@ -6,21 +6,28 @@ import time
 
 import psycopg
 
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 
 def first_write(cluster: Cluster, node: int, key: int, seconds: float) -> float:
     """How long it takes until a client of a node that tries again can write to a row."""
+
+    def write() -> bool:
+        with cluster.connect(node, connect_timeout=3) as conn:
+            conn.execute("update acc set v = v + 1 where id = %s", (key,))
+        return True
+
     begun = time.monotonic()
-    while time.monotonic() - begun < seconds:
-        try:
-            with cluster.connect(node, connect_timeout=3) as conn:
-                conn.execute("update acc set v = v + 1 where id = %s", (key,))
-            return time.monotonic() - begun
-        except psycopg.Error:
-            time.sleep(0.05)
-    raise AssertionError(f"node {node} could not write to row {key} for {seconds} s")
+    eventually(
+        f"node {node} writes to row {key}",
+        write,
+        seconds=seconds,
+        every=0.05,
+        tolerate=psycopg.Error,
+    )
+    return time.monotonic() - begun
 
 
 def test_partitions_go_on(cluster: Cluster) -> None:
@@ -42,7 +49,7 @@ def test_partitions_go_on(cluster: Cluster) -> None:
     part, heir = next(iter(heir_of.items()))
     other = 4 - heir
     key = cluster.value(dead, f"select min(id) from {part}_data")
-    # They have read every partition, and hold locks on the slots of all.
+    # They have read every partition, and hold locks on the partitions.
     sleepers = [psycopg.connect(cluster.dsn(n)) for n in (heir, other)]
     for sleeper in sleepers:
         sleeper.execute("set idle_in_transaction_session_timeout = 0")
@@ -62,8 +69,6 @@ def test_partitions_go_on(cluster: Cluster) -> None:
     for conn in (*sleepers, reader, bystander):
         conn.close()
     cluster.start_node(dead)
-    until = time.monotonic() + 60
     stale = "select count(*) from shardman.partitions where stale_since is not null"
-    while (cluster.value(0, stale) or check(cluster.lord_dsn)) and time.monotonic() < until:
-        time.sleep(0.3)
-    assert check(cluster.lord_dsn, data=True) == []
+    eventually("no copy is stale", lambda: cluster.value(0, stale), until=lambda n: n == 0)
+    assert check(cluster.lord_dsn, data=True, patience=60) == []

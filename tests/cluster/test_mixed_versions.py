@@ -10,8 +10,10 @@ import pytest
 from shardman.errors import UserError
 from shardman.local import Programs, find_programs
 from shardman.local.programs import embedded_bin
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
+
+pytestmark = pytest.mark.server
 
 DEBIAN = "/usr/lib/postgresql/15/bin"
 ROWS = 500

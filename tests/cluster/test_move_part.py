@@ -8,9 +8,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.load import Bank, Load
+from shardman.testing.waiting import eventually
 
 SIZE = 2000
 
@@ -61,7 +62,15 @@ def test_moves_under_load_lose_nothing_and_show_no_error(bank: Cluster) -> None:
             moved.append(bank.cmd("select shardman.move_part(%s, %s)", (part, dest)))
             assert owner(bank, part) == dest
     assert [m.status for m in moved] == ["success"] * 6, moved
-    assert all("Fence" in (m.result or "") for m in moved)
+    for each in moved:
+        assert each.data is not None and each.data.keys() >= {
+            "cut_over_ms",
+            "tries",
+            "rows",
+            "bytes",
+        }
+        assert 0 < each.data["cut_over_ms"] < 10_000 and each.data["tries"] >= 1
+        assert each.result is not None and each.result.startswith("Cut-over ")
     assert load.errors == []
     assert load.acknowledged > 100
     for node in (0, 1, 2, 3):
@@ -102,16 +111,26 @@ def test_a_long_transaction_delays_the_move_and_nobody_else(bank: Cluster) -> No
 
 def test_a_waiting_move_can_be_cancelled_and_leaves_nothing(bank: Cluster) -> None:
     src = owner(bank, "accounts_8")
-    with psycopg.connect(bank.dsn(src)) as holder:
+    with psycopg.connect(bank.dsn(src)) as holder, psycopg.connect(bank.dsn(2)) as canceling:
         holder.execute("lock table accounts_8 in row exclusive mode")
         cmd = bank.submit("select shardman.move_part('accounts_8', %s)", (src % 3 + 1,))
         whom = "select waits_for from shardman.cmd_log where id = %s"
-        until = time.monotonic() + 60
-        while "pid" not in (bank.value(0, whom, (cmd,)) or ""):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        assert bank.value(2, "select shardman.cancel_cmd(%s)", (cmd,)) is True
-        assert bank.wait(cmd, 20).status == "canceled"
+        eventually(
+            "the move waits for the client",
+            lambda: bank.value(0, whom, (cmd,)) or "",
+            until=lambda said: "pid" in said,
+            every=0.05,
+        )
+        touch = "update shardman.cmd_log set waits_for = 'somebody' where id = %s"
+        # What this transaction asks it asks with a snapshot older than the next line of the journal.
+        assert canceling.execute("select shardman.cancel_cmd(0)").fetchone() == (False,)
+        bank.sql(0, touch, (cmd,))
+        canceling.execute("select shardman.cancel_cmd(%s)", (cmd,))
+        # Until it commits nobody has asked for anything, and nobody is held up.
+        bank.sql(0, touch, (cmd,))
+        canceling.commit()
+        done, who = bank.wait(cmd, 20), bank.value(2, "select session_user")
+        assert (done.status, done.result) == ("canceled", f"Canceled by {who}.")
     assert owner(bank, "accounts_8") == src
     assert check(bank.lord_dsn) == []
 
@@ -140,6 +159,8 @@ def test_an_old_copy_on_which_a_view_depends_stays_and_holds_nothing_up(bank: Cl
     done = bank.cmd("select shardman.move_part(%s, %s)", (part, src % 3 + 1))
     assert done.status == "success", done
     assert "The old copy is left as accounts_7_aside_c" in (done.result or "")
+    assert done.data is not None
+    (kept,) = done.data["set_aside"]
     assert "view rich depends on" in (done.result or "")
     # Neither slot nor publication: an inactive slot would keep WAL until the disk is full.
     assert not bank.sql(src, "select slot_name from pg_replication_slots where not active")
@@ -148,18 +169,19 @@ def test_an_old_copy_on_which_a_view_depends_stays_and_holds_nothing_up(bank: Cl
     (aside,) = bank.sql(
         src, "select relname from pg_class where relname like 'accounts_7_aside_c%'"
     )
+    assert kept == {"node_id": src, "table": aside[0]}
     bank.sql(src, sql.SQL("drop table {}").format(sql.Identifier(aside[0])))
 
 
 def test_mistakes_are_said_plainly(bank: Cluster) -> None:
     src = owner(bank, "accounts_1")
-    for args, words in [
-        (("accounts_99", 1), "no partition accounts_99"),
-        (("accounts_1", 77), "no worker 77"),
-        (("accounts_1", src), "has a copy of accounts_1 already. Choose another destination."),
+    for args, code, words in [
+        (("accounts_99", 1), "no_such_partition", "no partition accounts_99"),
+        (("accounts_1", 77), "no_such_node", "no worker 77"),
+        (("accounts_1", src), "copy_exists", "accounts_1 already. Choose another destination."),
     ]:
         done = bank.cmd("select shardman.move_part(%s, %s)", args)
-        assert done.status == "failed"
+        assert (done.status, done.code, done.data) == ("failed", code, None)
         assert words in (done.error or ""), done
     with pytest.raises(psycopg.Error, match="must not be null"):
         bank.sql(1, "select shardman.move_part(null, 1)")
@@ -197,9 +219,20 @@ def test_a_destination_that_is_down_fails_the_move_cleanly(bank: Cluster) -> Non
     bank.stop_node(dest, "immediate")
     try:
         done = bank.cmd("select shardman.move_part(%s, %s)", (part, dest))
-        assert done.status == "failed"
+        assert (done.status, done.code) == ("failed", "node_unreachable")
         assert "cannot be reached" in (done.error or "")
     finally:
         bank.start_node(dest)
     assert owner(bank, part) == src
     assert check(bank.lord_dsn, data=True) == []
+
+
+def test_a_relation_with_the_name_of_the_route_is_told_before_anything_is_copied(
+    bank: Cluster,
+) -> None:
+    src = owner(bank, "accounts_0")
+    bank.sql(src, "set shardman.ddl = 'here'; create view accounts_0_fdw as select 1 as mine")
+    refused = bank.cmd("select shardman.move_part('accounts_0', %s)", (src % 3 + 1,))
+    bank.sql(src, "drop view accounts_0_fdw")
+    assert refused.code == "name_taken", refused
+    assert f"node {src} has a view accounts_0_fdw" in str(refused.error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 
 
@@ -38,10 +38,11 @@ def test_by_number(cluster: Cluster) -> None:
     before = moves(cluster)
     done = cluster.cmd("select shardman.rebalance('numbered')")
     assert (done.status, done.result) == ("done", "Moved 4 of 4 partitions.")
+    assert done.data == {"moved": 4, "failed": 0}
     assert moves(cluster) - before == 4
     assert sorted(spread(cluster, "numbered").values()) == [2, 2, 3]
     again = cluster.cmd("select shardman.rebalance('numbered')")
-    assert (again.status, again.result) == ("done", "Moved 0 of 0 partitions.")
+    assert (again.status, again.data) == ("done", {"moved": 0, "failed": 0})
     assert cluster.value(3, "select count(*) from numbered") == 700
     assert check(cluster.lord_dsn, data=True) == []
 
@@ -78,6 +79,12 @@ def test_a_failed_move_does_not_stop_the_rest(cluster: Cluster) -> None:
     assert kept == [True, True]
     assert done.status == "done"
     assert "Moved 3 of 4 partitions." in (done.result or "")
+    assert done.data == {"moved": 3, "failed": 1}
+    assert cluster.sql(
+        0,
+        "select cmd_type, error_code from shardman.commands where status = 'failed'"
+        " and parent = (select max(parent) from shardman.commands)",
+    ) == [("move_part", "name_taken")]
     assert "stuck_0 stays on node 1" in (done.result or "")
     assert "has a table stuck_0_data already" in (done.result or "")
     assert sorted(spread(cluster, "stuck").values()) == [1, 2, 3]
@@ -102,7 +109,7 @@ def test_a_node_that_is_down_takes_no_part(cluster: Cluster) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "shardman.nodes"])
 def test_refused(cluster: Cluster, name: str) -> None:
     done = cluster.cmd("select shardman.rebalance(%s)", (name,))
-    assert done.status == "failed"
+    assert (done.status, done.code) == ("failed", "not_sharded")
     assert f"{name} is not a sharded table" in (done.error or "")
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from shardman.lord.rebuild import LOOK_EVERY_S
-from shardman.pg.invariants import check
+from shardman.lord.watchers.rebuild import LOOK_EVERY_S
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.faults import freeze
+from shardman.testing.waiting import eventually
 
 ROWS = 300
 PENDING = """
@@ -20,11 +20,14 @@ select count(*) from shardman.cmd_steps s join shardman.cmd_log l on l.id = s.cm
 """
 
 
-def until(found: Callable[[], object], seconds: float = 40) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+def pending(cluster: Cluster, wanted: int) -> None:
+    """Waits until so many nodes have something to set aside."""
+    eventually(
+        f"{wanted} nodes have something to set aside",
+        lambda: cluster.value(0, PENDING),
+        until=lambda found: found == wanted,
+        seconds=40,
+    )
 
 
 def written(cluster: Cluster, node: int, key: int, v: int) -> bool:
@@ -40,8 +43,7 @@ def written(cluster: Cluster, node: int, key: int, v: int) -> bool:
 def settled(cluster: Cluster) -> bool:
     """Whether every copy is up to date and no command is left that makes one."""
     stale = "select count(*) from shardman.partitions where stale_since is not null"
-    working = "select count(*) from shardman.cmd_log where status in ('waiting', 'in progress')"
-    return not cluster.value(0, stale) and not cluster.value(0, working)
+    return not cluster.value(0, stale) and not cluster.commands_left()
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +79,17 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
 
     thaws = [freeze(ready, node) for node in dead]
     try:
-        until(lambda: ready.value(0, PENDING) == 2)
+        pending(ready, 2)
         for key in keys.values():
-            until(lambda key=key: written(ready, other, key, 1))
+            eventually(
+                f"row {key} is written elsewhere",
+                lambda key=key: written(ready, other, key, 1),
+                seconds=40,
+            )
     finally:
         for thaw in thaws:
             thaw()
-    # Nothing may shorten the lists of the old primaries, nor open the way from them to the new ones.
+    # Nothing may shorten the standby names of the old primaries, nor open the way from them to the new ones.
     assert not any(written(ready, node, key, 100) for node, key in keys.items())
     done = ready.cmd("select shardman.set_sync('solo', false)")
     assert done.status == "success", done
@@ -106,21 +112,22 @@ def test_what_is_not_set_aside_yet_acknowledges_nothing(ready: Cluster) -> None:
     for node in dead:
         with ready.connect(node, options="-c synchronous_commit=local") as conn:
             conn.execute("rollback prepared 'held'")
-    until(lambda: ready.value(0, PENDING) == 0)
+    pending(ready, 0)
     for node, key in keys.items():
-        until(
-            lambda node=node, key=key: (
-                ready.value(node, "select v from acc where id = %s", (key,)) == 1
-            )
+        eventually(
+            f"node {node} shows what was written elsewhere",
+            lambda node=node, key=key: ready.value(node, "select v from acc where id = %s", (key,)),
+            until=lambda v: v == 1,
+            seconds=40,
         )
-    until(lambda: not check(ready.lord_dsn, data=True))
+    assert check(ready.lord_dsn, data=True, patience=40) == []
     done = ready.cmd("select shardman.create_replica(%s, %s)", (solo, other))
     assert done.status == "success", done
 
 
 def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> None:
     """That command may wait for whoever hangs in a commit on the very node."""
-    until(lambda: settled(ready), 90)
+    eventually("the cluster is settled", lambda: settled(ready), seconds=90)
     part, dead = ready.sql(
         0,
         "select part_name, owner from shardman.partitions where relation = 'acc' and prv is null"
@@ -128,13 +135,13 @@ def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> No
     )[0]
     thaw = freeze(ready, dead)
     try:
-        until(lambda: ready.value(0, PENDING) == 1)
+        pending(ready, 1)
         heir = ready.value(
             0, "select owner from shardman.partitions where part_name = %s and prv is null", (part,)
         )
         # Whoever asks earlier waits for the dead node, and is ended.
         promoted = "select shardman.is_in_use(shardman.data_table(%s))"
-        until(lambda: ready.value(heir, promoted, (part,)))
+        eventually("the heir is promoted", lambda: ready.value(heir, promoted, (part,)), seconds=40)
         copies = "select owner from shardman.partitions where part_name = %s"
         having = {row[0] for row in ready.sql(0, copies, (part,))}
         dest = min({1, 2, 3, 4} - having - {dead})
@@ -142,23 +149,33 @@ def test_it_clears_up_while_a_command_works_on_what_it_had(ready: Cluster) -> No
             holder.execute(f"select count(*) from {part}".encode())
             moving = ready.submit("select shardman.move_part(%s, %s)", (part, dest))
             working = "select status::text, waits_for from shardman.commands where id = %s"
-            until(lambda: (ready.sql(0, working, (moving,))[0][1] or "").startswith("pid"))
+            eventually(
+                "the move waits for the client",
+                lambda: ready.sql(0, working, (moving,))[0][1] or "",
+                until=lambda said: said.startswith("pid"),
+                seconds=40,
+            )
             thaw()
-            until(lambda: ready.value(0, PENDING) == 0)
+            pending(ready, 0)
             assert ready.sql(0, working, (moving,))[0][0] == "in progress"
     finally:
         thaw()
     assert ready.wait(moving).status == "success"
-    until(lambda: settled(ready), 90)
-    until(lambda: not check(ready.lord_dsn, data=True))
+    eventually("the cluster is settled", lambda: settled(ready), seconds=90)
+    assert check(ready.lord_dsn, data=True, patience=40) == []
 
 
 def test_of_a_node_that_is_removed_while_it_is_dead_nothing_is_kept(ready: Cluster) -> None:
-    until(lambda: settled(ready), 90)
+    eventually("the cluster is settled", lambda: settled(ready), seconds=90)
     ready.stop_node(2, "immediate")
-    until(lambda: ready.value(0, PENDING) == 1)
+    pending(ready, 1)
     done = ready.cmd("select shardman.rm_node(2, true)")
     assert done.status == "success", done
     slots = "select count(*) from pg_replication_slots where slot_name like '%\\_2'"
-    until(lambda: ready.value(0, PENDING) == 0)
-    until(lambda: ready.value(0, slots) == 0)
+    pending(ready, 0)
+    eventually(
+        "no slot is left for it",
+        lambda: ready.value(0, slots),
+        until=lambda found: found == 0,
+        seconds=40,
+    )

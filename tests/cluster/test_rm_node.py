@@ -11,8 +11,9 @@ from psycopg import sql
 
 from cluster.pictures import picture
 from crash.stops import Point, armed, wait_until_stopped
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster, CommandResult
+from shardman.testing.waiting import eventually
 
 ROWS = 300
 
@@ -123,17 +124,21 @@ def test_a_dead_node_needs_force_and_then_goes_quickly(ready: Cluster) -> None:
     assert f"Left for later: take our objects off node {node}" in (done.result or "")
     for other in (0, 1, 2, 3):
         assert traces_of(ready, node, other) == set()
-    until = time.monotonic() + 20
-    while ready.value(0, left) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert ready.value(0, left) == 0
+    eventually(
+        "nothing of it is left",
+        lambda: ready.value(0, left),
+        until=lambda found: found == 0,
+        seconds=20,
+    )
     assert check(ready.lord_dsn, data=True) == []
     # It comes back, believes that it is a member still, and is told.
     ready.start_node(node)
-    until = time.monotonic() + 30
-    while ready.value(node, "select to_regclass('shardman.local')") and time.monotonic() < until:
-        time.sleep(0.2)
-    assert ready.value(node, "select to_regclass('shardman.local')") is None
+    eventually(
+        "it is no member any more",
+        lambda: ready.value(node, "select to_regclass('shardman.local')"),
+        until=lambda found: found is None,
+        seconds=30,
+    )
     cmd = ready.submit("select shardman.add_node(%s)", (ready.dsn(node),))
     done = ready.wait(cmd)
     assert done.status == "success", done

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import LORD, Cluster
 from shardman.testing.load import Bank, Load, make_bank
 from shardman.testing.network import Network
 from shardman.testing.plugin import ClusterFactory
+from shardman.testing.waiting import eventually
 
 SIZE = 300
 AFTER_S = 2
@@ -63,17 +64,18 @@ def bank(net: Network) -> Bank:
 
 def healthy(cluster: Cluster, seconds: float = 90) -> None:
     """Until every partition has its replica again and nothing is wrong."""
-    until = time.monotonic() + seconds
     short = (
         "select count(*) from shardman.partitions p where p.prv is null and not exists"
         " (select from shardman.partitions r where r.part_name = p.part_name and r.prv is not null"
         " and r.stale_since is null)"
     )
-    while cluster.value(0, short) and time.monotonic() < until:
-        time.sleep(0.2)
-    while (found := check(cluster.lord_dsn, data=True)) and time.monotonic() < until:
-        time.sleep(0.3)
-    assert found == []
+    eventually(
+        "every partition has its replica",
+        lambda: cluster.value(0, short),
+        until=lambda missing: missing == 0,
+        seconds=seconds,
+    )
+    assert check(cluster.lord_dsn, data=True, patience=seconds) == []
 
 
 @pytest.mark.timeout(300)

@@ -17,8 +17,9 @@ from typing import Any, Self
 
 import psycopg
 
+from shardman.pg.connection import SyncConnection
+
 Row = dict[str, Any]
-Connection = psycopg.Connection[Any]
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Client:
     longest_at: float = 0.0
     thread: threading.Thread | None = None
 
-    def connect(self) -> Connection:
+    def connect(self) -> SyncConnection:
         factory = psycopg.ClientCursor if self.way == "simple" else psycopg.Cursor
         conn = psycopg.connect(self.dsn, autocommit=True, cursor_factory=factory)
         conn.prepare_threshold = 0 if self.way == "prepared" else None
@@ -65,7 +66,7 @@ class Client:
                 if pause_s:
                     time.sleep(pause_s)
 
-    def once(self, conn: Connection, rng: random.Random) -> None:
+    def once(self, conn: SyncConnection, rng: random.Random) -> None:
         id_, value = rng.choice(self.ids), rng.randrange(1_000_000)
         if id_ not in self.rows:
             self.write(conn, "insert", id_, value)
@@ -77,7 +78,7 @@ class Client:
             self.write(conn, "update", id_, value)
             self.rows[id_] = value
 
-    def write(self, conn: Connection, verb: str, id_: int, value: int) -> None:
+    def write(self, conn: SyncConnection, verb: str, id_: int, value: int) -> None:
         """Raises AssertionError when the database forgot something."""
         if self.way == "plpgsql":
             cur = conn.execute("select write_row(%s, %s, %s)", (verb, id_, value))
@@ -96,7 +97,7 @@ class Client:
         if count != 1:
             self.errors.append(f"{self.way}: {verb} of {id_} touched {count} rows")
 
-    def statement(self, conn: Connection, verb: str, id_: int, value: int) -> int:
+    def statement(self, conn: SyncConnection, verb: str, id_: int, value: int) -> int:
         text = {
             "insert": f"insert into {self.table} (id, value) values (%(id)s, %(value)s)",
             "delete": f"delete from {self.table} where id = %(id)s",
@@ -135,7 +136,8 @@ class Writers:
     def __init__(
         self, dsn: str, table: str, rows: Mapping[int, int], last: int, pause_s: float = 0.0
     ) -> None:
-        with psycopg.connect(dsn, autocommit=True) as conn:
+        # Others write another table, through another node, by a function of this name.
+        with psycopg.connect(dsn, autocommit=True, options="-c shardman.ddl=here") as conn:
             conn.execute(PLPGSQL.format(table=table))
         self._stop = threading.Event()
         self._pause_s = pause_s

@@ -37,14 +37,23 @@ def described(**more: Any) -> dict[str, Any]:
     }
 
 
+OPTIONS = [
+    ("node_id", "1"),
+    ("relation", "acc"),
+    ("expr", "id"),
+    ("partitions_count", "4"),
+    ("rebalance", "true"),
+]
+
+
 def facts(**answers: Any) -> Facts:
     given = {"described": described(), "taken 0": [], "taken 2": []}
     return Facts(cluster(), 7, given | {k.replace("_", " "): v for k, v in answers.items()})
 
 
 def test_options() -> None:
-    assert CreateHashPartitions.from_opts(["1", "acc", "id", "4", "true"]) == COMMAND
-    assert not CreateHashPartitions.from_opts(["1", "acc", "id", "4", "false"]).rebalance
+    assert CreateHashPartitions.from_options(OPTIONS) == COMMAND
+    assert not CreateHashPartitions.from_options([*OPTIONS[:-1], ("rebalance", "false")]).rebalance
 
 
 def test_asks_the_node_for_the_table_and_all_others_for_its_names() -> None:
@@ -69,7 +78,7 @@ def test_everything_made_before_the_switch_can_be_taken_back() -> None:
         "conversion_index",
         "conversion_catch_up",
         "conversion_verify",
-        "conversion_fence",
+        "conversion_cut_over",
     ]
     assert [s.kind for s in plan.switch] == ["record_table"]
     assert [s.kind for s in plan.finish] == [

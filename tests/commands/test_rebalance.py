@@ -59,10 +59,12 @@ def test_a_node_that_is_away_takes_no_part() -> None:
 
 
 def test_options() -> None:
-    assert Rebalance.from_opts(["acc"]) == Rebalance("acc", "number")
-    assert Rebalance.from_opts(["acc", "bytes"]) == Rebalance("acc", "bytes")
+    assert Rebalance.from_options([("relation", "acc")]) == Rebalance("acc", "number")
+    assert Rebalance.from_options([("relation", "acc"), ("by", "bytes")]) == Rebalance(
+        "acc", "bytes"
+    )
     with pytest.raises(UserError):
-        Rebalance.from_opts(["acc", "colour"])
+        Rebalance.from_options([("relation", "acc"), ("by", "colour")])
 
 
 def test_not_a_sharded_table() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from shardman.commands.base import Facts
@@ -26,8 +28,8 @@ def cluster(parts_on_2: int) -> Cluster:
 
 
 def test_reads_its_options() -> None:
-    assert RmNode.from_opts(["2", "true"]) == RmNode(2, force=True)
-    assert RmNode.from_opts(["2", "false"]) == RmNode(2, force=False)
+    assert RmNode.from_options([("node_id", "2"), ("force", "true")]) == RmNode(2, force=True)
+    assert RmNode.from_options([("node_id", "2"), ("force", "false")]) == RmNode(2, force=False)
 
 
 def test_names_the_partitions_that_are_in_the_way() -> None:
@@ -39,6 +41,17 @@ def test_names_the_partitions_that_are_in_the_way() -> None:
         RmNode(2).plan(Facts(cluster(200), answers={"answers": True}))
     assert refused.value.what.count("acc_") == 100
     assert "…" in refused.value.what
+
+
+def test_what_force_costs_is_said_before() -> None:
+    with pytest.raises(UserError) as refused:
+        RmNode(2).plan(Facts(cluster(2), answers={"answers": True}))
+    assert "the rows of 2 partitions (acc_0, acc_1), of which no other node" in refused.value.hint
+    replicated = cluster(1)
+    copies = (Copy("acc_0", 1, None, 2, "acc"), Copy("acc_0", 2, 1, None, "acc"))
+    with pytest.raises(UserError) as refused:
+        RmNode(2).plan(Facts(replace(replicated, copies=copies), answers={"answers": True}))
+    assert "no row becomes unreachable" in refused.value.hint
 
 
 def test_one_partition_is_one() -> None:
@@ -97,10 +110,3 @@ def test_nodes_that_cannot_be_removed(node: int, words: str) -> None:
         assert command.survey(cluster(0)) == ()
         with pytest.raises(UserError, match=words):
             command.plan(Facts(cluster(0)))
-
-
-def test_the_lords_slot_goes_even_if_the_node_is_away() -> None:
-    plan = RmNode(2, force=True).plan(Facts(cluster(0)))
-    slot = next(s for s in plan.finish if s.kind == "drop_meta_slot")
-    # Steps behind one that failed on their node wait with it; this one must not.
-    assert not {"node", "src", "dest"} & set(slot.args)

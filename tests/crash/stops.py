@@ -7,14 +7,15 @@ advisory lock there holds it at that very instant; the test then kills whatever 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psycopg
 
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 LOCK = 815
 
@@ -45,7 +46,7 @@ class Point(NamedTuple):
     state: str
 
 
-def points(lord: psycopg.Connection, cmd_id: int) -> list[Point]:
+def points(lord: SyncConnection, cmd_id: int) -> list[Point]:
     """Every instant of a command that has run: read from its journal, so a new step is covered
     without a new line here."""
     rows = lord.execute(
@@ -66,7 +67,7 @@ def sample(every: list[Point], stride: int, start: int = 0) -> list[Point]:
 
 
 @contextmanager
-def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[psycopg.Connection]:
+def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[SyncConnection]:
     """While the block runs, a command of this type stops at this point."""
     with psycopg.connect(lord_dsn, autocommit=True) as holder:
         holder.execute(_SETUP)
@@ -82,29 +83,60 @@ def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[psycopg.Connec
             holder.execute("delete from public.crash_point")
 
 
-def wait_until_stopped(holder: psycopg.Connection, cmd_id: int, seconds: float = 30) -> None:
+def wait_until_stopped(holder: SyncConnection, cmd_id: int, seconds: float = 30) -> None:
     """Returns once the command stands at its point.
 
     Raises:
         AssertionError: it ended or did not get there.
     """
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        waiting = holder.execute(
-            "select count(*) from pg_locks where locktype = 'advisory' and objid = %s and not granted",
-            (LOCK,),
-        ).fetchone()
-        assert waiting is not None
-        if waiting[0]:
-            return
-        time.sleep(0.02)
-    row = holder.execute(
-        "select status, step_no, step_name, error from shardman.cmd_log where id = %s", (cmd_id,)
+    waiting = "select from pg_locks where locktype = 'advisory' and objid = %s and not granted"
+    row = (
+        "select l.status, l.step_no, l.step_name, l.error, p.n, p.state"
+        " from shardman.cmd_log l left join public.crash_point p on true where l.id = %s"
+    )
+    eventually(
+        f"command {cmd_id} comes to the point",
+        lambda: holder.execute(waiting, (LOCK,)).fetchall(),
+        seconds=seconds,
+        every=0.02,
+        after=lambda: holder.execute(row, (cmd_id,)).fetchone(),
+    )
+
+
+def comes_to(holder: SyncConnection, cmd_id: int, point: Point) -> bool:
+    """As `wait_until_stopped`; false where the command ended and its plan, made for other nodes than that of
+    which the points are, has no such instant.
+
+    Raises:
+        AssertionError: it passed the point, or it does neither.
+    """
+    status = "select 1 from shardman.cmd_log where id = %s and status in ('success', 'done')"
+
+    def ended() -> bool:
+        return bool(holder.execute(status, (cmd_id,)).fetchall())
+
+    def stands() -> bool:
+        waiting = "select from pg_locks where locktype = 'advisory' and objid = %s and not granted"
+        return bool(holder.execute(waiting, (LOCK,)).fetchall())
+
+    eventually(
+        f"command {cmd_id} ends or comes to {point}",
+        lambda: stands() or ended(),
+        seconds=30,
+        every=0.02,
+    )
+    if not ended():
+        return True
+    found = holder.execute(
+        "select state from shardman.cmd_steps where cmd_id = %s and n = %s order by attempt desc limit 1",
+        (cmd_id, point.n),
     ).fetchone()
-    raise AssertionError(f"command {cmd_id} did not come to the point: {row}")
+    passed = {"started": ("started", "done"), "done": ("done",)}[point.state]
+    assert found is None or found[0] not in passed, (point, found)
+    return False
 
 
-def kill_shardlord(cluster: Cluster, holder: psycopg.Connection) -> None:
+def kill_shardlord(cluster: Cluster, holder: SyncConnection) -> None:
     """SIGKILL to the shardlord that stands at its point. Its server process would not notice before it
     has written what it waits to write; it is ended too, so that nothing was written."""
     cluster.stop_lord(kill=True)

@@ -11,8 +11,9 @@ import pytest
 
 from cluster.pictures import picture
 from crash.stops import Point, armed, points, wait_until_stopped
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 ROWS = 100
 
@@ -71,10 +72,12 @@ def settled(cluster: Cluster, cmd: int, dsn: str) -> str:
         assert cluster.value(node, "select count(*) from t") == ROWS
     assert check(cluster.lord_dsn, data=True, patience=20) == []
     if not newest(cluster):
-        until = time.monotonic() + 20
-        while ours(dsn) and time.monotonic() < until:
-            time.sleep(0.2)
-        assert ours(dsn) == set()
+        eventually(
+            "nothing of ours is left",
+            lambda: ours(dsn),
+            until=lambda left: left == set(),
+            seconds=20,
+        )
     return done.status
 
 

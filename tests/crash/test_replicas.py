@@ -7,7 +7,7 @@ import time
 import pytest
 
 from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
-from shardman.pg.invariants import check
+from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 
 ROWS = 200

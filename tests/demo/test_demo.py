@@ -15,6 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from shardman.testing.waiting import eventually
+
+pytestmark = pytest.mark.server
+
 _SHARDMAN = (sys.executable, "-P", "-m", "shardman")
 
 
@@ -73,9 +77,7 @@ def test_an_interrupted_demo_leaves_nothing(place: Path, sign: signal.Signals) -
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until = time.monotonic() + 60
-    while not processes_of(place) and demo.poll() is None and time.monotonic() < until:
-        time.sleep(0.2)
+    eventually("servers run", lambda: processes_of(place) or demo.poll() is not None, every=0.2)
     time.sleep(1)
     demo.send_signal(sign)
     said, _ = demo.communicate(timeout=60)

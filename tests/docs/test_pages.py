@@ -9,7 +9,7 @@ import pytest
 import typer
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, inline_code, links, text
 
-from shardman.cli.app import app
+from shardman.cli.app import build
 
 _SQL = ROOT / "src" / "shardman" / "sql"
 _NAMED_FILE = re.compile(r"^[\w./]+/[\w.]*\.(py|sql|md)$|^[\w/]+/$")
@@ -54,7 +54,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def program_commands() -> set[str]:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(build())
     assert hasattr(group, "commands")
     names = set(group.commands)
     return names | {f"local {name}" for name in group.commands["local"].commands}

@@ -117,8 +117,11 @@ def test_skip_locked_is_dropped_on_the_way(table: Cluster) -> None:
             conn.execute("select from t where id = %s for update skip locked", (row,))
 
 
-def test_the_parent_has_no_key(table: Cluster) -> None:
-    assert table.value(1, "select count(*) from pg_index where indrelid = 't'::regclass") == 0
+def test_the_keys_of_a_table_are_for_reading(table: Cluster) -> None:
+    keys = "select indisprimary, indisvalid from pg_index where indrelid = 't'::regclass"
+    assert table.sql(1, keys) == [(True, False)]
+    with pytest.raises(psycopg.errors.InvalidColumnReference):
+        table.sql(1, "insert into t values (1) on conflict (id) do nothing")
 
 
 def test_identity_always_becomes_a_default(table: Cluster) -> None:
@@ -131,9 +134,15 @@ def test_identity_always_becomes_a_default(table: Cluster) -> None:
     assert len(set(numbers)) == 4
 
 
-def test_a_change_of_the_table_stays_on_its_node(table: Cluster) -> None:
+def test_a_change_of_the_table_in_a_function_of_a_superuser_stays_on_its_node(
+    table: Cluster,
+) -> None:
     table.sql(1, "create table b (id int primary key)")
     assert table.cmd("select shardman.create_hash_partitions(1, 'b', 'id', 3)").status == "success"
-    table.sql(1, "alter table b add column v int")
+    table.sql(
+        1,
+        "create function change() returns void language sql as 'alter table b add column v int'",
+    )
+    table.sql(1, "select change()")
     column = "select count(*) from pg_attribute where attrelid = 'b'::regclass and attname = 'v'"
     assert (table.value(1, column), table.value(2, column)) == (1, 0)

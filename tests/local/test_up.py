@@ -11,6 +11,10 @@ import psycopg
 import pytest
 
 from shardman.local import LocalCluster, process
+from shardman.pg.conninfo import without_secrets
+from shardman.testing.waiting import eventually
+
+pytestmark = pytest.mark.server
 
 
 def shardman(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -56,6 +60,45 @@ def test_up_is_ready_when_it_returns(directory: Path) -> None:
     assert {node_id: my_id(dsn) for node_id, dsn in nodes(directory).items()} == {
         node_id: node_id for node_id in nodes(directory)
     }
+
+
+def test_a_password_is_in_files_of_their_owner_alone(directory: Path) -> None:
+    cluster = LocalCluster.open(directory)
+    password, pid = cluster.state.password, cluster.lord_pid
+    assert password is not None and len(password) >= 32
+    for file in ("cluster.json", "local.json", "pgpass"):
+        assert (directory / file).stat().st_mode & 0o777 == 0o600
+    assert password not in done("up", "--dir", directory)
+    assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    for dsn in nodes(directory).values():
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(without_secrets(dsn), passfile="/dev/null")
+        assert my_id(cluster.shown(dsn)) == my_id(dsn)
+    assert not list(directory.glob("*.password"))
+
+
+@pytest.mark.parametrize("way", ["argument", "stdin"])
+def test_a_shardlord_shows_no_password(directory: Path, way: str) -> None:
+    dsn = nodes(directory)[0]
+    argv = [sys.executable, "-P", "-m", "shardman", "lord", "-" if way == "stdin" else dsn]
+    second = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True)
+    try:
+        assert second.stdin is not None
+        second.stdin.write(dsn + "\n")
+        second.stdin.close()
+        with psycopg.connect(dsn, autocommit=True) as lord:
+            eventually(
+                "it works with the lord's database",
+                lambda: lord.execute(
+                    "select from pg_stat_activity where application_name = 'shardman standby'"
+                ).fetchone(),
+                until=lambda found: found is not None,
+                seconds=30,
+            )
+        assert b"password" not in Path(f"/proc/{second.pid}/cmdline").read_bytes()
+    finally:
+        second.terminate()
+        assert second.wait(20) == 0
 
 
 def test_up_again_changes_nothing(directory: Path) -> None:
@@ -114,10 +157,8 @@ def test_a_worker_that_cannot_be_added_stops_nobody() -> None:
         place = Path(name) / "cluster"
         done("up", "--dir", place, "--workers", "1", "--no-fsync")
         try:
-            for dsn in nodes(place).values():
-                with psycopg.connect(dsn, autocommit=True) as node:
-                    node.execute("create type mood as enum ('good')")
             with psycopg.connect(nodes(place)[1], autocommit=True) as node:
+                node.execute("create type mood as enum ('good')")
                 node.execute("create table t (id int primary key, m mood)")
                 sharded = node.execute("select shardman.create_hash_partitions(1, 't', 'id', 2)")
                 node.execute("select shardman.cmd_wait(%s)", sharded.fetchone())

@@ -1,4 +1,4 @@
-"""Which commands run side by side."""
+"""Which commands run at the same time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_command_waits_for_an_earlier_one_that_waits_itself() -> None:
 
 
 @given(st.lists(claims, max_size=6), st.lists(claims, max_size=3))
-def test_nothing_is_begun_beside_what_it_disturbs(
+def test_nothing_is_begun_while_what_it_disturbs_runs(
     waiting: list[frozenset[Claim]], running: list[frozenset[Claim]]
 ) -> None:
     numbered = list(enumerate(waiting))

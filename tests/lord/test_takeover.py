@@ -17,6 +17,7 @@ import pytest
 from shardman.lord.sessions import open_session
 from shardman.tasks import all_of
 from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
 
 
 @contextmanager
@@ -36,15 +37,6 @@ def epoch(cluster: Cluster) -> int:
     return int(cluster.value(0, "select epoch from shardman.lease"))
 
 
-def wait_for(condition: object, seconds: float) -> float:
-    assert callable(condition)
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds, "it took too long"
-        time.sleep(0.02)
-    return time.monotonic() - begun
-
-
 def standing_by(cluster: Cluster) -> int:
     return int(
         cluster.value(
@@ -59,13 +51,29 @@ def old_sessions(cluster: Cluster, epoch: int) -> int:
     return sum(cluster.value(n, query, (f"shardman lord {epoch}",)) for n in (0, 1, 2, 3))
 
 
+def which_sessions(cluster: Cluster, epoch: int) -> list[tuple[object, ...]]:
+    """What they do, for the message of a failure."""
+    query = "select %s, pid, state, wait_event, backend_start, state_change, query from pg_stat_activity"
+    query += " where application_name = %s"
+    return [
+        row for n in (0, 1, 2, 3) for row in cluster.sql(n, query, (n, f"shardman lord {epoch}"))
+    ]  # type: ignore[arg-type]
+
+
 def test_a_second_shardlord_stands_by_and_takes_over(cluster: Cluster) -> None:
     before = epoch(cluster)
     with another_shardlord(cluster.lord_dsn) as second:
-        wait_for(lambda: standing_by(cluster) == 1, 60)
+        eventually(
+            "another one stands by",
+            lambda: standing_by(cluster),
+            until=lambda n: n == 1,
+            every=0.02,
+        )
         assert epoch(cluster) == before
         cluster.stop_lord(kill=True)
-        wait_for(lambda: epoch(cluster) > before, 30)  # 0.3 s on an idle machine
+        eventually(
+            "the other one takes over", lambda: epoch(cluster) > before, seconds=30, every=0.02
+        )  # 0.3 s on an idle machine
         assert cluster.cmd("select shardman.rm_node(99)").status == "failed"
         second.terminate()
         assert second.wait(60) == 0
@@ -74,23 +82,33 @@ def test_a_second_shardlord_stands_by_and_takes_over(cluster: Cluster) -> None:
 
 
 def test_a_shardlord_that_hangs_is_replaced_and_refused_when_it_wakes(cluster: Cluster) -> None:
-    wait_for(lambda: cluster.cmd("select shardman.rm_node(99)").status == "failed", 60)
+    eventually(
+        "a command ends",
+        lambda: cluster.cmd("select shardman.rm_node(99)"),
+        until=lambda done: done.status == "failed",
+    )
     before = epoch(cluster)
     pid = cluster.lord_pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         with another_shardlord(cluster.lord_dsn):
-            wait_for(lambda: epoch(cluster) > before, 60)
-            wait_for(
+            eventually("the other one takes over", lambda: epoch(cluster) > before, every=0.02)
+            eventually(
+                "every node has the new epoch",
                 lambda: all(
                     cluster.value(n, "select epoch from shardman.local") > before for n in (1, 2, 3)
                 ),
-                60,
             )
             os.kill(pid, signal.SIGCONT)
             # It may knock for a while, until it has seen that its time is over, and then no more.
-            wait_for(lambda: old_sessions(cluster, before) == 0, 30)
+            eventually(
+                "no old session is left",
+                lambda: old_sessions(cluster, before),
+                until=lambda n: n == 0,
+                seconds=30,
+                after=lambda: which_sessions(cluster, before),
+            )
             time.sleep(1.5)
             assert old_sessions(cluster, before) == 0
     finally:

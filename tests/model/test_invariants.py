@@ -7,9 +7,18 @@ from dataclasses import replace
 import pytest
 
 from shardman.model.cluster import Cluster, Copy, Node, Table
-from shardman.model.invariants import Finding, Picture, Placed, Range, judge, partition_names
+from shardman.model.finding import Finding
+from shardman.model.invariants import Picture, Placed, Range, judge, partition_names
+from shardman.model.shapes import Shape
 
-DATA = Placed(slot=True, attached=("data",), server=None, leads_to=None, data=True)
+DATA = Placed(partition=True, attached=("data",), server=None, leads_to=None, data=True)
+
+
+def columns(*items: str) -> Shape:
+    return Shape("acc", "table", "columns", items, ("acc",))
+
+
+SHAPES = (columns("id integer", "v text"),)
 
 
 def route(owner: int) -> Placed:
@@ -34,7 +43,7 @@ def picture(node: int, **changes: object) -> Picture:
         "acc_1": DATA if node == 2 else route(2),
     }
     ranges = (Range("acc_id_seq", node * 100 + 1, (node + 1) * 100),)
-    whole = Picture(node, digests={"nodes": "1"}, placed=placed, ranges=ranges)
+    whole = Picture(node, {"nodes": "1"}, placed, ranges, shapes=SHAPES)
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -57,7 +66,9 @@ def test_a_cluster_in_order_has_no_findings() -> None:
         (picture(2, digests={"nodes": "2"}), "metadata differs"),
         (picture(1, ranges=(Range("acc_id_seq", 50, 150),)), "overlap"),
         (picture(1, missing_sequences=("acc_id_seq",)), "sequence is missing"),
-        (picture(1, placed={}), "slot is missing"),
+        (picture(1, shapes=(columns("id integer"),)), "lacks v text"),
+        (picture(1, shapes=(columns("id integer", "v bigint"),)), "has v bigint"),
+        (picture(1, placed={}), "partition is missing"),
         (placed(1, "acc_0", replace(DATA, attached=())), "must have its data table attached"),
         (placed(1, "acc_0", replace(DATA, data=False)), "data table is missing"),
         (placed(2, "acc_0", replace(route(1), attached=())), "must have its route attached"),

@@ -16,7 +16,7 @@ from shardman.model.succession import succeed
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def linked(part: str, owners: list[int], stale: frozenset[int] = frozenset()) -> list[Copy]:
+def in_order(part: str, owners: list[int], stale: frozenset[int] = frozenset()) -> list[Copy]:
     """The copies of a partition, the primary's node first."""
     around = [None, *owners, None]
     return [
@@ -41,7 +41,7 @@ def cluster_of(nodes: int, lists: list[list[int]], stale: frozenset[int] = froze
     """
     members = {0: Node(0, "host=lord", None, lord=True)}
     members |= {n: Node(n, f"host=n{n}", "active") for n in range(1, nodes + 1)}
-    copies = [c for k, owners in enumerate(lists) for c in linked(f"acc_{k}", owners, stale)]
+    copies = [c for k, owners in enumerate(lists) for c in in_order(f"acc_{k}", owners, stale)]
     return Cluster("abcdef", members, {"acc": Table("acc", "id", len(lists), 1)}, tuple(copies))
 
 
@@ -55,7 +55,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
 
 
 def applied(cluster: Cluster, todo: list[Change]) -> dict[str, list[int]]:
-    """Lists of copies that are up to date after the changes; fails when one cannot be."""
+    """The copies of each partition that are up to date after the changes; fails when one cannot be."""
     lists = {p: [cluster.primary(p).owner, *cluster.replicas_of(p)] for p in cluster.primaries}
     old = {p: list(cluster.stale_replicas_of(p)) for p in cluster.primaries}
     for change in todo:
@@ -101,6 +101,26 @@ def test_replicas_are_spread(nodes: int, parts: int, level: int) -> None:
     held = Counter(dict.fromkeys(range(1, nodes + 1), 0))
     held.update(c.node for c in todo)
     assert max(held.values()) - min(held.values()) <= max(2, level)
+
+
+@given(clusters(), st.data(), st.booleans())
+def test_what_is_not_proven_takes_over_only_where_loss_is_accepted(
+    cluster: Cluster, data: st.DataObject, accept: bool
+) -> None:
+    dead = data.draw(st.sampled_from([n.id for n in cluster.workers]))
+    alive = [n.id for n in cluster.workers if n.id != dead]
+    unproven = {
+        (part, r)
+        for part in cluster.primaries
+        for r in cluster.replicas_of(part)
+        if data.draw(st.booleans())
+    }
+    after = succeed(cluster, dead, alive, accept, unproven)
+    for part, order in after.promoted.items():
+        proven = [r for r in cluster.replicas_of(part) if (part, r) not in unproven]
+        assert order[0] == proven[0] if proven else accept and part in after.lossy
+    for part in after.stuck:
+        assert all((part, r) in unproven for r in cluster.replicas_of(part))
 
 
 @given(clusters(), st.data(), st.booleans(), st.booleans())

@@ -28,7 +28,7 @@ class Part:
     """The copies of a partition in their order, those that follow nobody, and what each holds.
 
     Args:
-        hangs: the node from which the stream to a replica comes.
+        hangs: the node from which the channel to a replica comes.
     """
 
     order: list[int]
@@ -115,7 +115,7 @@ class Survival(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PARTS), copy=st.integers(1, 3))
     def leave_behind(self, name: str, copy: int) -> None:
-        """A link between living nodes breaks."""
+        """A channel between living nodes breaks."""
         part = self.parts[name]
         for node in part.order[copy : copy + 1]:
             part.stale.add(node)

@@ -12,6 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from shardman.pg.connection import SyncConnection
+
 LORD = 0
 numbers = itertools.count()
 
@@ -19,14 +21,21 @@ numbers = itertools.count()
 class Node:
     """One database that acts as a node."""
 
-    def __init__(self, node_id: int, dsn: str, dbname: str) -> None:
+    def __init__(self, node_id: int, dsn: str, dbname: str, user: str | None = None) -> None:
         self.id = node_id
-        self.dsn = psycopg.conninfo.make_conninfo(dsn, dbname=dbname)
+        self.dsn = psycopg.conninfo.make_conninfo(
+            dsn, dbname=dbname, **({"user": user} if user else {})
+        )
         self.conn = self.connect()
 
-    def connect(self, **options: Any) -> psycopg.Connection:
+    def connect(self, **options: Any) -> SyncConnection:
         """One more session, as the application has them."""
         return psycopg.connect(self.dsn, **{"autocommit": True, **options})
+
+    @property
+    def password(self) -> str:
+        """What the server asks for: of its superuser, and of the roles that tests give it."""
+        return self.conn.info.password
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, or none for a statement without any."""
@@ -41,6 +50,10 @@ class Node:
     def run(self, script: str) -> None:
         """Statements without parameters."""
         self.conn.execute(script.encode())
+
+    def alone(self, script: str) -> None:
+        """DDL that is not spread: as where one node was changed behind the cluster's back."""
+        self.run(f"set shardman.ddl = 'here'; {script}; set shardman.ddl = ''")
 
     def receive(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         """Writes metadata in one transaction, as the apply worker does."""
@@ -122,8 +135,8 @@ class Nodes:
                 into.write(block)
         target.rows("select shardman.make_data_indexes(%s)", part)
         source.rows("select shardman.make_route(%s, shardman.node_server(%s))", part, dest)
-        source.rows("select shardman.fence_out(%s, %s)", part, f"aside_{next(numbers)}")
-        target.rows("select shardman.fence_in(%s)", part)
+        source.rows("select shardman.cut_over_out(%s, %s)", part, f"aside_{next(numbers)}")
+        target.rows("select shardman.cut_over_in(%s)", part)
 
     def close(self) -> None:
         for node in self.all:
@@ -142,7 +155,7 @@ def make_shadow(node: Node, definition: dict[str, Any]) -> tuple[str, list[str]]
         part = node.value("select shardman.suffixed(%s, %s)", relation, f"_{k}")
         count = definition["partitions_count"]
         args = (Jsonb(definition), shadow, part, count, k)
-        node.rows("select shardman.make_slot(%s, %s, %s, %s, %s)", *args)
+        node.rows("select shardman.make_partition(%s, %s, %s, %s, %s)", *args)
         node.rows(
             "select shardman.make_data_table(%s, %s, %s, false)", part, shadow, Jsonb(definition)
         )

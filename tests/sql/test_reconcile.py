@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from shardman.testing.waiting import eventually
 from sql.databases import Node, Nodes, numbers, table_rows
 
 ROWS = 100
@@ -44,10 +45,39 @@ def test_a_new_table_appears_on_every_node(sharded: Nodes) -> None:
     assert all_rows(sharded)
 
 
+def test_a_table_that_was_renamed_is_named(sharded: Nodes) -> None:
+    node = sharded[2]
+    node.alone('alter table acc rename to "New acc"')
+    assert node.reconcile() > 0
+    assert node.drift()["acc"] == (
+        'it is called "New acc" here: shardman exec --nodes 2 \'alter table "New acc" rename to acc\''
+    )
+    node.alone('alter table "New acc" rename to acc')
+    assert (node.reconcile(), node.drift()) == (0, {})
+
+
 def test_nothing_to_do_writes_nothing(sharded: Nodes) -> None:
     with sharded[2].connect(autocommit=False) as conn:
         assert conn.execute("select shardman.reconcile()").fetchone() == (0,)
         assert conn.execute("select pg_current_xact_id_if_assigned()").fetchone() == (None,)
+
+
+def test_what_may_put_a_node_out_of_line_is_counted(sharded: Nodes) -> None:
+    node = sharded[2]
+    # A session reports what it has written at most once a second.
+    counted = "select shardman.changes_counted() from pg_stat_force_next_flush()"
+    before = node.value(counted)
+    for change in (
+        "drop foreign table acc_1_fdw",
+        "create sequence of_mine",
+        "alter server shardman_node_1 options (add sslmode 'disable')",
+        "insert into shardman.settings values ('mine', '1')",
+        "update shardman.partitions set owner = 2 where part_name = 'acc_1'",
+    ):
+        node.run(change)
+        after = node.value(counted)
+        assert after > before, change
+        before = after
 
 
 def test_the_others_hear_of_a_move_at_once(sharded: Nodes) -> None:
@@ -111,7 +141,7 @@ def test_a_partition_in_use_is_left_and_the_others_are_not(sharded: Nodes) -> No
 def test_a_data_table_is_never_taken_out_of_its_slot(sharded: Nodes) -> None:
     sharded.own("acc_1", 2)
     assert sharded[1].reconcile() == 1
-    assert "data table is in the slot" in sharded[1].drift()["acc_1"]
+    assert "data table is in the partition" in sharded[1].drift()["acc_1"]
     assert sharded[1].value("select count(*) from acc") == ROWS
     assert sharded[2].reconcile() == 1
     assert "the data table is missing" in sharded[2].drift()["acc_1"]
@@ -122,21 +152,21 @@ def test_a_route_in_the_place_of_the_data_table_is_the_fences_business(sharded: 
     node.rows("select shardman.make_data_table('acc_1')")
     sharded.own("acc_1", 2, 2)
     assert node.reconcile() == 1
-    assert "the route is in the slot" in node.drift()["acc_1"]
+    assert "the route is in the partition" in node.drift()["acc_1"]
     assert node.value(SERVER, "acc_1") == "shardman_node_1"
 
 
 def test_an_empty_slot_gets_what_belongs_there(sharded: Nodes) -> None:
-    sharded[1].run("alter table acc_1 detach partition acc_1_data")
+    sharded[1].alone("alter table acc_1 detach partition acc_1_data")
     assert sharded[1].reconcile() == 0
-    sharded[2].run("alter table acc_1 detach partition acc_1_fdw")
+    sharded[2].alone("alter table acc_1 detach partition acc_1_fdw")
     sharded[2].run("drop foreign table acc_2_fdw; drop table acc_3")
     assert sharded[2].reconcile() == 0
     assert all_rows(sharded)
 
 
 def test_a_dropped_table_appears_again_and_its_rows_too(sharded: Nodes) -> None:
-    sharded[2].run("drop table acc")
+    sharded[2].alone("drop table acc")
     assert sharded[2].drift()["acc"] == "the table is missing"
     assert sharded[2].reconcile() == 0
     assert all_rows(sharded)
@@ -235,9 +265,10 @@ def test_the_server_of_a_move_goes_with_its_last_route(sharded: Nodes) -> None:
     source.rows(running, 7)
     source.rows(running, 8)
     sharded.move("acc_1", 1, 2)
-    source.run("drop foreign table acc_1_fdw")
-    source.rows("select shardman.make_route('acc_1', 'shardman_node_2_c7')")
-    source.rows("select shardman.attach_route('acc_1')")
+    source.alone(
+        "drop foreign table acc_1_fdw; select shardman.make_route('acc_1', 'shardman_node_2_c7');"
+        " select shardman.attach_route('acc_1')"
+    )
     source.receive(("alter table shardman.partitions disable trigger on_metadata", ()))
     sharded.own("acc_1", 2)
     assert source.value(SERVER, "acc_1") == "shardman_node_2_c7"
@@ -245,7 +276,9 @@ def test_the_server_of_a_move_goes_with_its_last_route(sharded: Nodes) -> None:
     assert source.reconcile() == 0
     assert source.value(SERVER, "acc_1") == "shardman_node_2"
     source.reconcile()
-    left = source.rows("select srvname from pg_foreign_server where srvname like '%%\\_c%%'")
+    left = source.rows(
+        "select srvname from pg_foreign_server where srvname like 'shardman\\_node\\_%%\\_c%%'"
+    )
     assert left == [("shardman_node_2_c8",)]
     assert all_rows(sharded)
 
@@ -254,10 +287,10 @@ def test_a_sequence_that_is_lost_comes_back_with_its_range(nodes: Nodes) -> None
     nodes[1].run("create table acc (id bigserial primary key)")
     nodes.shard("acc", "id")
     node = nodes[2]
-    node.run("drop sequence acc_id_seq cascade")
+    node.alone("drop sequence acc_id_seq cascade")
     assert "sequences are missing" in node.drift()["acc"]
     assert node.reconcile() == 0
-    node.run("alter sequence acc_id_seq minvalue 1 restart 1")
+    node.alone("alter sequence acc_id_seq minvalue 1 restart 1")
     assert node.reconcile() == 0
     assert node.value("insert into acc default values returning id") > 2**44
     assert node.value("select count(*) from acc") == 1
@@ -311,7 +344,7 @@ def subscribed(nodes: Nodes) -> Iterator[Nodes]:
         f"create publication {name} for table shardman.nodes, shardman.tables, shardman.partitions"
     )
     lord.rows("select pg_create_logical_replication_slot(%s, 'pgoutput')", name)
-    node.run("truncate shardman.nodes, shardman.partitions, shardman.tables")
+    node.run("truncate shardman.nodes, shardman.partitions, shardman.tables cascade")
     node.run(
         f"create subscription {name} connection '{lord.dsn}' publication {name}"
         f" with (create_slot = false, slot_name = '{name}')"
@@ -319,7 +352,7 @@ def subscribed(nodes: Nodes) -> Iterator[Nodes]:
     with ExitStack() as stack:
         stack.callback(lord.rows, "select pg_drop_replication_slot(%s)", name)
         # The apply worker is gone before its walsender has heard of it.
-        stack.callback(until, lord, walsenders_of(name), 0)
+        stack.callback(gives, lord, walsenders_of(name), 0)
         stack.callback(node.run, f"drop subscription {name}")
         stack.callback(node.run, f"alter subscription {name} set (slot_name = none)")
         stack.callback(node.run, f"alter subscription {name} disable")
@@ -331,17 +364,21 @@ def walsenders_of(slot: str) -> str:
     return f"select count(*) from pg_replication_slots where slot_name = '{slot}' and active"
 
 
-def until(node: Node, query: str, wanted: object, seconds: float = 20) -> None:
+def gives(node: Node, query: str, wanted: object, seconds: float = 20) -> None:
     """Waits until a query gives what is wanted."""
-    end = time.monotonic() + seconds
-    while (found := node.value(query)) != wanted:
-        assert time.monotonic() < end, (query, found, node.rows("select * from shardman.drift"))
-        time.sleep(0.05)
+    eventually(
+        f"{query} gives {wanted}",
+        lambda: node.value(query),
+        until=lambda found: found == wanted,
+        seconds=seconds,
+        every=0.05,
+        after=lambda: node.rows("select * from shardman.drift"),
+    )
 
 
 def test_the_apply_worker_does_all_of_it(subscribed: Nodes) -> None:
     lord, first, node = subscribed[0], subscribed[1], subscribed[2]
-    until(node, "select count(*) from shardman.nodes", 3)
+    gives(node, "select count(*) from shardman.nodes", 3)
     first.run(
         "create schema app; create table app.acc (name text primary key, at timestamptz default now())"
     )
@@ -349,16 +386,16 @@ def test_the_apply_worker_does_all_of_it(subscribed: Nodes) -> None:
     receivers = subscribed.all
     subscribed.all = receivers[:2]
     subscribed.shard("app.acc", "name", 8)
-    until(node, "select count(*) from shardman.partitions", 8)
-    until(node, "select count(*) from shardman.drift", 0)
+    gives(node, "select count(*) from shardman.partitions", 8)
+    gives(node, "select count(*) from shardman.drift", 0)
     assert node.value("select count(*) from app.acc") == 30
     subscribed.all = receivers
     subscribed.move("app.acc_3", 1, 2)
     subscribed.own("app.acc_3", 2, 0, 1)
-    until(node, "select owner from shardman.partitions where part_name = 'app.acc_3'", 2)
-    until(node, "select count(*) from shardman.drift", 0)
+    gives(node, "select owner from shardman.partitions where part_name = 'app.acc_3'", 2)
+    gives(node, "select count(*) from shardman.drift", 0)
     assert lord.value("select count(*) from app.acc") == 30
-    until(
+    gives(
         node,
         "select count(*) from pg_stat_subscription_stats where apply_error_count + sync_error_count > 0",
         0,

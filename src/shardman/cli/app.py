@@ -1,7 +1,11 @@
-"""The program's commands, put together."""
+"""The program's commands, put together: all of them, or the one that is run.
+
+To import what every command needs takes longer than most commands do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -10,16 +14,26 @@ from typing import Annotated
 
 import typer
 
-from shardman.cli import check, clean, commands, execute, local, log, lord, plan, promote, status
 from shardman.cli.exits import EPILOG
 
-app = typer.Typer(
-    name="shardman",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: Modules of this package, in the order in which their commands are listed, each with these. `commands` makes
+#: one of each verb; `plan` shows the others, so it needs them.
+PARTS: dict[str, tuple[str, ...]] = {
+    "demo": ("demo",),
+    "init": ("init",),
+    "lord": ("lord",),
+    "promote": ("promote-lord",),
+    "local": ("local",),
+    "status": ("status",),
+    "check": ("check",),
+    "execute": ("exec",),
+    "clean": ("clean",),
+    "disarm": ("disarm",),
+    "dump": ("dump", "restore"),
+    "commands": (),
+    "plan": (),
+    "log": ("log", "wait", "cancel"),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -32,7 +46,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     _version: Annotated[
         bool,
@@ -47,22 +60,40 @@ def _root(
     """
 
 
-def _mount(name: str) -> None:
-    """A command of a part that may not be installed."""
-    if find_spec(f"shardman.cli.{name}"):
-        command = getattr(import_module(f"shardman.cli.{name}"), name)
-        app.command(rich_help_panel="Cluster")(command)
+def build(words: Iterable[str] = ()) -> typer.Typer:
+    """The program.
+
+    Args:
+        words: the arguments that it is called with. Where they begin with a command, it alone is there.
+    """
+    app = typer.Typer(
+        name="shardman",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for part in _needed(next(iter(words), "")):
+        # Some may not be installed.
+        if find_spec(f"shardman.cli.{part}"):
+            _mount(app, part)
+    return app
 
 
-_mount("demo")
-_mount("init")
-app.add_typer(lord.app)
-app.add_typer(promote.app)
-app.add_typer(local.app, name="local", rich_help_panel="Cluster")
-app.add_typer(status.app)
-app.add_typer(check.app)
-app.add_typer(execute.app)
-app.add_typer(clean.app)
-app.add_typer(commands.app)
-app.add_typer(plan.app)
-app.add_typer(log.app)
+def _needed(command: str) -> Iterable[str]:
+    """The parts that a command needs; all where there is no such command."""
+    verb = command.replace("-", "_")
+    if verb.isidentifier() and find_spec(f"shardman.commands.{verb}"):
+        return ("commands",)
+    return [part for part, names in PARTS.items() if command in names] or PARTS
+
+
+def _mount(app: typer.Typer, part: str) -> None:
+    module = import_module(f"shardman.cli.{part}")
+    if part == "local":
+        app.add_typer(module.app, name=part, rich_help_panel="Cluster")
+    elif part in ("demo", "init"):
+        app.command(rich_help_panel="Cluster")(getattr(module, part))
+    else:
+        app.add_typer(module.app)

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from shardman.cli import output
 from shardman.cli.exits import Exit
-from shardman.cli.options import Dsn, Json
-from shardman.pg.invariants import check as find
+from shardman.cli.options import Dsn, Json, finite
+from shardman.nodes.invariants import check as find
 
 app = typer.Typer()
 
@@ -23,13 +23,16 @@ def check(
         typer.Option(
             "--data",
             help="Also read all rows: copies are equal, each row lies in its partition, every node "
-            "counts the same. Nobody must write meanwhile.",
+            "counts the same. Each partition's writers wait for some milliseconds.",
         ),
     ] = False,
     patience: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", min=0, help="How long something must be wrong to be reported."
+            metavar="SECONDS",
+            min=0,
+            callback=finite,
+            help="How long something must be wrong to be reported.",
         ),
     ] = 5.0,
     json: Json = False,

@@ -12,10 +12,10 @@ from rich.text import Text
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
-from shardman.errors import UserError
-from shardman.pg import clean as tables
-from shardman.pg.clean import Aside, Found
-from shardman.pg.reach import Reach
+from shardman.errors import Code, UserError
+from shardman.nodes import clean as tables
+from shardman.nodes.clean import Aside, Found
+from shardman.nodes.reach import Reach
 
 app = typer.Typer()
 
@@ -46,7 +46,9 @@ def clean(
     """
     with Reach(dsn) as reach:
         if node is not None and node not in {n.id for n in reach.members}:
-            raise UserError(f"there is no node {node}", "See shardman status")
+            raise UserError(
+                f"there is no node {node}", "See shardman status", code=Code.NO_SUCH_NODE
+            )
         seen = tables.find(reach, None if node is None else [node], found=found)
         doomed = [t for t in seen.tables if t.kept is None]
         if not json:

@@ -12,7 +12,7 @@ import psycopg
 from rich.markup import escape
 
 from shardman.errors import UserError
-from shardman.pg import reach
+from shardman.pg.connect import connect
 
 
 def relations(incomplete: str) -> list[str]:
@@ -60,12 +60,12 @@ def _ask(query: LiteralString) -> list[tuple[object, ...]]:
     if not dsn:
         return []
     try:
-        with reach.connect(
+        with connect(
             dsn,
             connect_timeout=1,
-            options="-c statement_timeout=1000",
             row_factory=psycopg.rows.tuple_row,
         ) as node:
-            return node.execute(query).fetchall()  # type: ignore[return-value]
+            node.execute("set statement_timeout = 1000")
+            return node.execute(query).fetchall()
     except (UserError, psycopg.Error):
         return []

@@ -153,9 +153,9 @@ def _stay(screen: Screen, cluster: LocalCluster, good: bool, words: str, move: s
     )
     screen.console.print()
     for name, dsn in {"lord": cluster.lord_dsn, **_named(cluster)}.items():
-        screen.copyable(f"{name:<9} {dsn}")
+        screen.copyable(f"{name:<9} {cluster.shown(dsn)}")
     screen.console.print()
-    screen.copyable(f'export SHARDMAN_DSN="{cluster.worker_dsns[1]}"')
+    screen.copyable(f'export SHARDMAN_DSN="{cluster.shown(cluster.worker_dsns[1])}"')
     screen.copyable(
         f"shardman local down --dir {cluster.directory} --wipe   # stops and removes it"
     )

@@ -20,8 +20,10 @@ from rich.text import Text
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
-from shardman.errors import UserError
-from shardman.pg.reach import Connection, NodeError, Reach, in_words
+from shardman.errors import Code, UserError
+from shardman.nodes.reach import NodeError, Reach
+from shardman.pg.connection import SyncConnection
+from shardman.pg.wording import in_words
 
 app = typer.Typer()
 
@@ -51,6 +53,7 @@ class Answer:
     ok: bool
     message: str
     hint: str = ""
+    code: Code | None = None
     columns: tuple[str, ...] = ()
     types: tuple[int, ...] = ()
     rows: tuple[Row, ...] = ()
@@ -81,19 +84,37 @@ def exec_(
     text = sys.stdin.read() if statement == "-" else statement
     with Reach(dsn) as reach:
         wanted = _wanted(reach, nodes, workers=workers)
-        answers = [
-            Answer(node, ok=False, message=answer.problem, hint=answer.hint)
-            if isinstance(answer, NodeError)
-            else answer
-            for node, answer in reach.everywhere(
-                lambda node, session: _execute(node, session, text), wanted
-            ).items()
-        ]
+        answers = _answers(reach, text, _where(reach, text, wanted) if nodes is None else wanted)
     if json:
         output.print_json([_document(a) for a in answers])
     else:
         _print(answers)
     raise typer.Exit(Exit.OK if all(a.ok for a in answers) else Exit.FAILED)
+
+
+def _answers(reach: Reach, text: str, nodes: list[int]) -> list[Answer]:
+    alone = len(nodes) == 1
+    return [
+        Answer(node, ok=False, message=answer.problem, hint=answer.hint, code=answer.code)
+        if isinstance(answer, NodeError)
+        else answer
+        for node, answer in reach.everywhere(
+            lambda node, session: _execute(node, session, text, spread=alone), nodes
+        ).items()
+    ]
+
+
+def _where(reach: Reach, text: str, wanted: list[int]) -> list[int]:
+    """The nodes to send a statement to: one, where that one hands it on to all others."""
+
+    def spreads(_: int, session: SyncConnection) -> bool:
+        row = session.execute("select shardman.is_spread(%s) as it", (text,)).fetchone()
+        return bool(row and row["it"])
+
+    for node, answer in reach.everywhere(spreads, wanted).items():
+        if answer is True:
+            return [node]
+    return wanted
 
 
 def _wanted(reach: Reach, nodes: str | None, *, workers: bool) -> list[int]:
@@ -104,22 +125,29 @@ def _wanted(reach: Reach, nodes: str | None, *, workers: bool) -> list[int]:
         wanted = [int(word) for word in nodes.split(",") if word.strip()]
     except ValueError:
         raise typer.BadParameter("give node ids with commas between, e.g. 1,2") from None
+    if not wanted:
+        raise typer.BadParameter("no node is named; give node ids with commas between, e.g. 1,2")
     for node in wanted:
         if node not in members:
             known = ", ".join(map(str, members))
-            raise UserError(f"there is no node {node}", f"The nodes are: {known}")
+            raise UserError(
+                f"there is no node {node}", f"The nodes are: {known}", code=Code.NO_SUCH_NODE
+            )
     return wanted
 
 
-def _execute(node: int, session: Connection, text: str) -> Answer:
-    """The last result of the statement, as psql would show it."""
+def _execute(node: int, session: SyncConnection, text: str, *, spread: bool) -> Answer:
+    """The last result of the statement, as psql would show it. DDL of sharded tables is spread by the node
+    only where no other is sent the same."""
     # Dates are read and written as the server's owner has chosen, not as our own sessions do.
     session.execute("reset all")
+    session.execute("select set_config('shardman.ddl', %s, false)", ("" if spread else "here",))
     try:
         sent = text.encode(session.info.encoding)
     except UnicodeEncodeError:
         what = f"the statement has characters that {session.info.encoding} does not have"
-        return Answer(node, False, what, "Set client_encoding of the role or the database to UTF8")
+        hint = "Set client_encoding of the role or the database to UTF8"
+        return Answer(node, False, what, hint, Code.BAD_ARGUMENT)
     with session.cursor() as cursor:
         try:
             cursor.execute(sent)
@@ -127,9 +155,9 @@ def _execute(node: int, session: Connection, text: str) -> Answer:
             if session.info.transaction_status == TransactionStatus.ACTIVE:
                 # The server waits for rows, or sends some: there is no other way out.
                 session.close()
-                return Answer(node, False, _NO_COPY.what, _NO_COPY.hint)
+                return Answer(node, False, _NO_COPY.what, _NO_COPY.hint, _NO_COPY.code)
             said = in_words(error)
-            return Answer(node, False, said.what, said.hint)
+            return Answer(node, False, said.what, said.hint, said.code)
         while cursor.nextset():
             pass
         message, result = cursor.statusmessage or "", cursor.pgresult
@@ -141,6 +169,7 @@ def _execute(node: int, session: Connection, text: str) -> Answer:
 _NO_COPY = UserError(
     "COPY cannot send rows to shardman exec, nor read them from it",
     "Use psql for that, or COPY with a file or a program of the server",
+    code=Code.BAD_ARGUMENT,
 )
 
 
@@ -163,7 +192,8 @@ def _document(answer: Answer) -> dict[str, Any]:
     names = list(_different(answer.columns))
     rows = [dict(zip(names, _values(answer, row), strict=True)) for row in answer.rows]
     document = {"node": answer.node, "ok": answer.ok, "message": answer.message, "rows": rows}
-    return document | ({"hint": answer.hint} if answer.hint else {})
+    more = {"hint": answer.hint, "error_code": answer.code}
+    return document | {name: value for name, value in more.items() if value}
 
 
 def _different(columns: Sequence[str]) -> Iterator[str]:

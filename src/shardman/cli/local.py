@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.local import LocalCluster
 from shardman.local.server import StopMode
 
@@ -122,11 +122,12 @@ def _grow(cluster: LocalCluster, workers: int | None) -> None:
         raise UserError(
             f"The cluster in {cluster.directory} has {existing} workers, not {workers}",
             "Remove nodes with shardman.rm_node, or give no --workers",
+            code=Code.LOCAL_CLUSTER,
         )
     cluster.add_servers(workers - existing)
 
 
 def _print_nodes(cluster: LocalCluster) -> None:
-    typer.echo(f"lord      {cluster.lord_dsn}")
+    typer.echo(f"lord      {cluster.shown(cluster.lord_dsn)}")
     for node_id, dsn in cluster.worker_dsns.items():
-        typer.echo(f"worker {node_id:<2} {dsn}")
+        typer.echo(f"worker {node_id:<2} {cluster.shown(dsn)}")

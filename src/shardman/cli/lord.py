@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Annotated
 
 import typer
+
+from shardman.cli.options import LORD_DSN, read_dsn
+from shardman.pg.conninfo import SECRETS, parse
 
 app = typer.Typer()
 
@@ -16,8 +21,8 @@ def lord(
         str,
         typer.Argument(
             metavar="LORD_DSN",
-            envvar="SHARDMAN_LORD_DSN",
-            help="The lord's database, made by shardman init.",
+            envvar=LORD_DSN,
+            help="The lord's database, made by shardman init; - reads it from the standard input.",
             show_default=False,
         ),
     ],
@@ -27,5 +32,17 @@ def lord(
     Any number may run, on any machine: one acts, the others stand by. It logs to stderr. SIGUSR1
     cancels what it is executing.
     """
+    given = read_dsn(dsn)
+    if not SECRETS.isdisjoint(parse(given)) and given in sys.orig_argv:
+        _hide(given)
     # By name: the rest of the command line works without the shardlord's code, and never uses it.
-    raise typer.Exit(import_module("shardman.lord.daemon").main(dsn))
+    raise typer.Exit(import_module("shardman.lord.daemon").main(given))
+
+
+def _hide(dsn: str) -> None:
+    """Begins the program anew, in the same process: every account of the machine can read its arguments (`ps`),
+    only its own what is in its environment."""
+    arguments = [word for word in sys.orig_argv[1:] if word != dsn]
+    os.execve(  # noqa: S606 (no shell: the same arguments)
+        sys.executable, [sys.executable, *arguments], {**os.environ, LORD_DSN: dsn}
+    )

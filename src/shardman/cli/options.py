@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Annotated
 
 import typer
 
-from shardman.cli import complete
+from shardman.cli import complete, output
+
+#: The largest integer and bigint of SQL.
+INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
+
+
+def finite(seconds: float | None) -> float | None:
+    """A number of seconds that ends."""
+    if seconds is not None and not math.isfinite(seconds):
+        raise typer.BadParameter("give a number of seconds")
+    return seconds
+
+
+#: The environment variable of the lord's connection string.
+LORD_DSN = "SHARDMAN_LORD_DSN"
+
+
+def read_dsn(given: str) -> str:
+    """A connection string; "-" means that it is the first line of the standard input, so that a
+    password in it is in no list of processes."""
+    return sys.stdin.readline().strip() if given == "-" else given
+
 
 Dsn = Annotated[
     str,
@@ -18,7 +41,9 @@ Dsn = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, for programs.", callback=output.remember)
+]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Print the command's id and return at once.")
 ]
@@ -27,6 +52,7 @@ Timeout = Annotated[
     typer.Option(
         metavar="SECONDS",
         min=0,
+        callback=finite,
         help="Wait no longer than this; the command goes on, the exit code is 4.",
         show_default=False,
     ),
@@ -58,6 +84,7 @@ NodeId = Annotated[
     typer.Argument(
         metavar="NODE_ID",
         help="A worker's node id.",
+        max=INT_MAX,
         autocompletion=complete.workers,
         show_default=False,
     ),
@@ -67,6 +94,7 @@ CommandId = Annotated[
     typer.Argument(
         metavar="ID",
         help="A command's id, see shardman log.",
+        max=BIGINT_MAX,
         autocompletion=complete.commands,
         show_default=False,
     ),

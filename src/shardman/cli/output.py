@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shardman.errors import UserError
+from shardman.pg.wording import scrub
+
 # Into a file or a pipe a table is as wide as it needs to be, rather than folded at 80.
 _PIPE_WIDTH = 400
 
@@ -31,6 +34,25 @@ def stdout() -> Console:
 def stderr() -> Console:
     """For progress, questions and errors."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+_for_programs = False
+
+
+def remember(json: bool) -> bool:
+    """Whether errors are printed as JSON too; the callback of --json."""
+    global _for_programs  # noqa: PLW0603  (an error is printed when the command's options are gone)
+    _for_programs = json
+    return json
+
+
+def print_error(error: UserError) -> None:
+    """What was wrong and what to do, in words on stderr; for programs as JSON on stdout too."""
+    if _for_programs:
+        print_json_line({"error": scrub(str(error)), "error_code": error.code})
+    print(f"error: {scrub(error.what)}.", file=sys.stderr)
+    if error.hint:
+        print(scrub(error.hint), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,8 @@ The same code plans here and in the shardlord: the command's own `survey` and `p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import psycopg
@@ -14,18 +15,18 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from shardman.cli import output
-from shardman.commands import registry
-from shardman.commands.base import Command, Facts, Question
+from shardman.client.calls import call
+from shardman.commands.base import Command, Facts
 from shardman.commands.drain_node import DrainNode
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.set_replevel import SetReplevel
-from shardman.errors import UserError
 from shardman.model.cluster import Cluster
 from shardman.model.placement import Move, Placement, Spread
 from shardman.model.plan import Plan
 from shardman.model.replicas import Change
-from shardman.pg.metadata import read_cluster
-from shardman.pg.reach import Connection, Reach, in_words
+from shardman.nodes.facts import gather_facts
+from shardman.nodes.reach import NodeError, Reach
+from shardman.pg.connection import Connection, SyncConnection
 from shardman.sql.loader import queries
 
 app = typer.Typer()
@@ -60,21 +61,24 @@ def plan(
         found.invoke(inner)
 
 
-def show(dsn: str, name: str, arguments: Sequence[Any], *, json: bool = False) -> None:
+def show(dsn: str, verb: type[Command], given: Mapping[str, Any], *, json: bool = False) -> None:
     """Prints what a command would do.
+
+    Args:
+        given: its arguments, by name.
 
     Raises:
         UserError: the cluster's state forbids the command, as the shardlord would say.
     """
-    with Reach(dsn) as reach, reach.open(reach.lord) as lord:
-        opts = _opts(lord, name, arguments)
-        command = registry.read(name, opts)
-        facts = _facts(reach, lord, command)
+    with Reach(dsn) as reach:
+        with reach.open(reach.lord) as lord:
+            command = _submitted(lord, verb, given)
+        facts = asyncio.run(_facts(reach, command))
     made = command.plan(facts)
     placement = command.placement(facts) if isinstance(command, Rebalance) else None
     moves = _moves(command, facts, placement)
     if json:
-        output.print_json(_document(name, opts, made, moves, placement))
+        output.print_json(_document(command, made, moves, placement))
         return
     if placement is None:
         _print_plan(made)
@@ -96,40 +100,35 @@ def _moves(command: Command, facts: Facts, placement: Placement | None) -> Moves
     return placement.moves if placement is not None else None
 
 
-def _opts(lord: Connection, name: str, arguments: Sequence[Any]) -> list[str | None]:
-    row = lord.execute(queries("plan")[name], arguments).fetchone()
-    return list(row["opts"]) if row else []
+def _submitted(lord: SyncConnection, verb: type[Command], given: Mapping[str, Any]) -> Command:
+    """The command as its SQL function would write it down: the call is rolled back."""
+    with lord.transaction(force_rollback=True):
+        (submitted,) = lord.execute(call(verb.name, given), dict(given)).fetchall()
+        options = lord.execute(queries("plan")["options"], (submitted["id"],)).fetchall()
+    return verb.from_options((o["name"], o["opt"]) for o in options)
 
 
-def _facts(reach: Reach, lord: Connection, command: Command) -> Facts:
-    cluster = read_cluster(lord)
-    answers = {q.key: _ask(reach, q) for q in command.survey(cluster)}
-    return Facts(cluster, 0, answers)
+async def _facts(reach: Reach, command: Command) -> Facts:
+    async with reach.sessions() as session:
 
+        async def node(node_id: int) -> Connection:
+            try:
+                return await session(node_id)
+            except NodeError as error:
+                raise psycopg.OperationalError(str(error)) from None
 
-def _ask(reach: Reach, question: Question) -> Any:
-    """The node's answer; None when it cannot be reached, as for the shardlord."""
-    try:
-        with reach.open(question.node) as node:
-            row = node.execute(question.sql.encode(), question.params).fetchone()
-    except (UserError, psycopg.OperationalError):
-        return None
-    except psycopg.Error as error:
-        said = in_words(error)
-        raise UserError(f"node {question.node}: {said.what}", said.hint) from None
-    return next(iter(row.values())) if row else None
+        return await gather_facts(command, 0, await session(reach.lord), node)
 
 
 def _document(
-    name: str,
-    opts: Sequence[str | None],
+    command: Command,
     made: Plan,
     moves: Moves | None,
     placement: Placement | None,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "command": name,
-        "opts": list(opts),
+        "command": command.name,
+        "options": command.options(),
         "steps": [
             {"n": n, "phase": phase, "kind": s.kind, "title": s.title, "args": dict(s.args)}
             for n, phase, s in made.steps()

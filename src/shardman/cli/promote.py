@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
 
 from shardman.cli.options import Dsn, NodeId
-from shardman.pg.promotion import promote
+from shardman.nodes.promotion import promote
 
 app = typer.Typer()
 
@@ -25,7 +26,9 @@ def promote_lord(
 
     The worker stays a worker. Then start a shardlord for its database: the other nodes follow.
     """
-    done = promote(dsn, node_id, force=force, say=lambda line: typer.echo(line, err=True))
+    done = asyncio.run(
+        promote(dsn, node_id, force=force, say=lambda line: typer.echo(line, err=True))
+    )
     typer.echo(f"Node {done.node} is the lord now. Start its shardlord:")
     typer.echo(f"  shardman lord '{done.dsn}'")
     if done.away:

@@ -12,8 +12,8 @@ from rich.text import Text
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
-from shardman.pg import status as cluster_status
-from shardman.pg.status import NodeStatus, Shardlord, Status
+from shardman.nodes import status as cluster_status
+from shardman.nodes.status import NodeStatus, Shardlord, Status
 
 app = typer.Typer()
 
@@ -48,9 +48,18 @@ def _print(now: Status, *, partitions: bool) -> None:
         console.print("No sharded tables yet: see shardman create-hash-partitions --help\n")
     if partitions:
         console.print(_partitions(now))
-    for shown in (_links(now), _commands(now), _failovers(now), _aside(now)):
+    for shown in (_channels(now), _commands(now), _failovers(now), _aside(now)):
         if shown.row_count:
             console.print(shown)
+    if any(node.aside for node in now.nodes):
+        console.print(
+            "Tables set aside: shardman clean drops them when nobody needs what they hold.\n"
+        )
+    if plain := [str(node.id) for node in now.nodes if not node.spreads_ddl]:
+        console.print(
+            f"Without a superuser: a plain ALTER TABLE on node {', '.join(plain)} changes that node only;"
+            " docs/rights.md says what else is missing.\n"
+        )
     _print_problems(console, now)
 
 
@@ -77,7 +86,7 @@ def _node(node: NodeStatus) -> tuple[Any, ...]:
     return (
         node.id,
         node.role,
-        Text("up", "green") if node.up else Text("down", "red"),
+        _state(node),
         node.zone,
         node.address,
         node.version,
@@ -89,6 +98,18 @@ def _node(node: NodeStatus) -> tuple[Any, ...]:
         _waiting(node),
         node.drift,
     )
+
+
+def _state(node: NodeStatus) -> Text:
+    state = Text("up", "green") if node.up else Text("full" if node.full else "down", "red")
+    return state.append(_planned(node), "yellow")
+
+
+def _planned(node: NodeStatus) -> str:
+    """Until when it may be down."""
+    if node.away_until is None:
+        return ""
+    return f", may be away until {node.away_until.astimezone():%H:%M:%S}"
 
 
 def _waiting(node: NodeStatus) -> str | None:
@@ -137,10 +158,18 @@ def _partitions(now: Status) -> Any:
             or None,
             output.size(p["bytes"]),
             p["rows"],
+            ", ".join(f"{n}: {_compared(c)}" for n, c in p["compared"].items()) or None,
         )
         for p in now.partitions
     ]
-    return output.table(("partition", "primary on", "replicas on", "size", "rows (about)"), rows)
+    columns = ("partition", "primary on", "replicas on", "size", "rows (about)", "last compared")
+    return output.table(columns, rows)
+
+
+def _compared(comparison: Mapping[str, Any]) -> str:
+    """How long ago a replica was compared with its primary, and whether they differed."""
+    age = f"{output.span(comparison['age'])} ago"
+    return f"{age}, differed" if comparison["differing"] else age
 
 
 def _commands(now: Status) -> Any:
@@ -159,22 +188,22 @@ def _commands(now: Status) -> Any:
     return output.table(("id", "command", "status", "step", "now", "waits for", "for"), rows)
 
 
-def _links(now: Status) -> Any:
+def _channels(now: Status) -> Any:
     rows = [
         (
-            link["from_node"],
-            link["to_node"],
-            link["partitions"],
-            Text("streams", "green") if link["streaming"] else Text("down", "red"),
-            (link["sync_state"] or "waited for") if link["waited_for"] else "no",
-            output.size(link["lag_bytes"]),
-            output.span(link["lag"]),
-            output.size(link["retained_bytes"]),
+            channel["from_node"],
+            channel["to_node"],
+            channel["partitions"],
+            Text("streams", "green") if channel["streaming"] else Text("down", "red"),
+            (channel["sync_state"] or "waited for") if channel["waited_for"] else "no",
+            output.size(channel["lag_bytes"]),
+            output.span(channel["lag"]),
+            output.size(channel["retained_bytes"]),
         )
         for node in now.nodes
-        for link in node.links
+        for channel in node.channels
     ]
-    columns = ("from", "to", "replicas", "link", "synchronous", "lag", "lag in time", "WAL kept")
+    columns = ("from", "to", "replicas", "channel", "synchronous", "lag", "lag in time", "WAL kept")
     return output.table(columns, rows)
 
 

@@ -22,8 +22,8 @@ from rich.text import Text
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.client import Client, Result, connect
-from shardman.errors import UserError
-from shardman.pg.status import why_waiting
+from shardman.errors import Code, UserError
+from shardman.nodes.status import why_waiting
 
 _RECONNECT_SECONDS = 30.0
 # A command that has not begun by then probably waits for something worth saying.
@@ -70,6 +70,7 @@ def _wait(dsn: str, cmd_id: int, until: float | None, display: Display) -> Resul
                 raise UserError(
                     f"lost the node; command {cmd_id} goes on",
                     f"Follow it through another node: shardman wait {cmd_id} --dsn DSN",
+                    code=Code.NODE_UNREACHABLE,
                 ) from None
         display.say("connection lost, trying again")
         time.sleep(0.5)

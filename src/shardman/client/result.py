@@ -6,14 +6,18 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 
 _OPEN = ("waiting", "in progress")
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a command stands, or ended. The fields are the columns of `shardman.commands`."""
+    """How a command stands, or ended. The fields are the columns of `shardman.commands`.
+
+    What programs need is in `result_data` (docs/commands/README.md) and `error_code` (docs/errors.md, and
+    `shardman.Code`); `result` and `error` are sentences for people.
+    """
 
     id: int
     cmd_type: str
@@ -35,11 +39,13 @@ class Result:
     rows_done: int | None = None
     waits_for: str | None = None
     attempt: int = 0
+    result_data: dict[str, Any] | None = None
+    error_code: str | None = None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
         """Reads a row of `shardman.commands`."""
-        return cls(**{f.name: row[f.name] for f in fields(cls)})
+        return cls(**{f.name: row[f.name] for f in fields(cls) if f.name in row})
 
     @property
     def ended(self) -> bool:
@@ -60,8 +66,11 @@ class Result:
         """Returns itself.
 
         Raises:
-            UserError: the command failed or was cancelled.
+            UserError: the command failed or was cancelled; its `code` is the command's.
         """
         if self.ended and not self.ok:
-            raise UserError(f"command {self.id} ({self.title}) {self.status}: {self.error or ''}")
+            raise UserError(
+                f"command {self.id} ({self.title}) {self.status}: {self.error or ''}",
+                code=Code.of(self.error_code),
+            )
         return self

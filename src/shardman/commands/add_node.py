@@ -6,35 +6,30 @@ held of a former cluster is taken away first, and never user data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
-from shardman.errors import UserError
-from shardman.model.cluster import Cluster, Node
+from shardman.commands.arguments import argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.create_shared_table import share_step
+from shardman.errors import Code, UserError
+from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
 
-@dataclass(frozen=True)
-class AddNode:
+@verb
+class AddNode(Command):
     """Adds the server that ``connstring`` (without its password) reaches.
 
     Args:
         zone: what may fail together with other nodes of that name; None: with no other.
     """
 
-    name: ClassVar[str] = "add_node"
+    name = "add_node"
+    summary = "Add a server to the cluster as a worker."
 
-    connstring: str
-    zone: str | None = None
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        connstring, *rest = opts
-        if connstring is None:
-            raise UserError("add_node needs a connection string", "Give one")
-        return cls(connstring, rest[0] if rest else None)
+    connstring: str = argument(
+        "A libpq connection string that reaches the server from every node.",
+        secret=True,
+    )
+    zone: str | None = argument("What it may fail together with, say a rack.", default=None)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset({Claim("membership")})
@@ -55,11 +50,13 @@ class AddNode:
         # An id is never used twice: names of objects and ranges of sequences carry it.
         node_id = max(facts.cluster.nodes) + 1
         if facts.answers.get("lord"):
-            return self._lord(facts.cluster.lord, node_id)
+            return self._lord(facts.cluster, node_id)
         for node in facts.cluster.nodes.values():
             if node.connstring == self.connstring and node.status != "removed":
                 raise UserError(
-                    f"{self.connstring} is node {node.id} already", "See shardman.nodes"
+                    f"{self.connstring} is node {node.id} already",
+                    "See shardman.nodes",
+                    code=Code.NODE_EXISTS,
                 )
         new: dict[str, Json] = {"node": node_id}
         return Plan(
@@ -70,6 +67,7 @@ class AddNode:
                 Step("node_reaches", "check that it reaches the other nodes", new),
                 Step("node_metadata", "subscribe to the metadata", new),
                 Step("node_tables", "make the routes to all sharded tables", new),
+                *self._check_shared(facts.cluster, node_id),
             ),
             switch=(
                 Step(
@@ -78,14 +76,36 @@ class AddNode:
                     {**new, "connstring": self.connstring, "zone": self.zone},
                 ),
             ),
-            finish=(Step("converge", "tell all nodes", {}),),
+            finish=(
+                *_share_out(facts.cluster, node_id),
+                Step("converge", "tell all nodes", {}),
+            ),
+            data={"node_id": node_id},
         )
 
-    def _lord(self, lord: Node, node_id: int) -> Plan:
+    def _check_shared(self, cluster: Cluster, node_id: int) -> tuple[Step, ...]:
+        names: list[Json] = [t.relation for t in cluster.shared_in_order]
+        if not names:
+            return ()
+        return (
+            Step(
+                "check_all_shared",
+                "check that it can have the shared tables",
+                {"node": node_id, "relations": names},
+            ),
+        )
+
+    def _lord(self, cluster: Cluster, node_id: int) -> Plan:
         """The lord's database has the schema and all metadata, and every node reaches it."""
+        lord = cluster.lord
         if lord.status is not None:
-            raise UserError(f"the lord's database is node {lord.id} already", "See shardman.nodes")
+            raise UserError(
+                f"the lord's database is node {lord.id} already",
+                "See shardman.nodes",
+                code=Code.NODE_EXISTS,
+            )
         return Plan(
+            prepare=self._check_shared(cluster, lord.id),
             switch=(
                 Step(
                     "lord_joins",
@@ -93,5 +113,14 @@ class AddNode:
                     {"node": node_id, "zone": self.zone},
                 ),
             ),
-            finish=(Step("converge", "tell all nodes", {}),),
+            finish=(
+                *_share_out(cluster, node_id),
+                Step("converge", "tell all nodes", {}),
+            ),
+            data={"node_id": node_id},
         )
+
+
+def _share_out(cluster: Cluster, node_id: int) -> tuple[Step, ...]:
+    """Gives it the shared tables, before anybody is told of it."""
+    return tuple(share_step(node_id, t.relation) for t in cluster.shared_in_order)

@@ -1,15 +1,17 @@
 """What every command has in common: one file per verb, each pure.
 
-A command reads its options, says what it must not run beside (`claims`), may ask for facts of single
+A command reads its options, says what it needs to itself (`claims`), may ask for facts of single
 servers (`survey`), and makes a plan of one consistent picture of the cluster. It does no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
+from shardman.commands.arguments import Argument, Option, argument, arguments_of, decode, encode
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan
 
@@ -57,20 +59,60 @@ class Facts:
     answers: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Command(Protocol):
-    """A verb with its arguments."""
+class Command(ABC):
+    """A verb with its arguments. A class of its own for each, made a frozen dataclass by `verb`."""
 
+    #: In cmd_log, as the SQL function, as the method of the client, and with hyphens in the program.
     name: ClassVar[str]
+    #: What it does, in one sentence for the program's help and the client's documentation.
+    summary: ClassVar[str]
+    #: Clients' writes wait for it: it goes before all others.
+    urgent: ClassVar[bool] = False
+    _arguments: ClassVar[tuple[Argument, ...]]
 
     @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        """Reads the options as the SQL function of the same name wrote them to cmd_opts."""
-        ...
+    def arguments(cls) -> tuple[Argument, ...]:
+        """What it is given, in order."""
+        return cls._arguments
 
-    def claims(self, cluster: Cluster) -> frozenset[Claim]: ...
+    @classmethod
+    def from_options(cls, options: Iterable[Option]) -> Self:
+        """Reads what was written to cmd_opts.
 
-    def survey(self, cluster: Cluster) -> tuple[Question, ...]: ...
+        Raises:
+            UserError: it makes no sense.
+        """
+        return cls(**decode(cls.name, cls.arguments(), options))
 
+    def options(self) -> dict[str, str | None]:
+        """What is written to cmd_opts, by name."""
+        return encode(self, self._arguments)
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        """What it needs for itself."""
+        return frozenset()
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        """What it asks single nodes before planning."""
+        return ()
+
+    @abstractmethod
     def plan(self, facts: Facts) -> Plan:
         """Raises UserError when the cluster's state forbids the command."""
-        ...
+
+
+C = TypeVar("C", bound=Command)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(argument,))
+def verb(cls: type[C]) -> type[C]:
+    """Makes a class a verb: a frozen dataclass whose fields are its arguments.
+
+    Raises:
+        TypeError: it lacks a name, a summary, or the declaration of a field.
+    """
+    made = dataclass(frozen=True)(cls)
+    if not (getattr(cls, "name", "") and getattr(cls, "summary", "")):
+        raise TypeError(f"{cls.__name__} needs a name and a summary")
+    made._arguments = arguments_of(made)  # noqa: SLF001  (this makes the class)
+    return made

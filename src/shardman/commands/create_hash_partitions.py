@@ -1,17 +1,17 @@
 """create_hash_partitions: shards a table that lies on one worker, while it is read and written.
 
 What it guarantees, and how, is in docs/commands/create_hash_partitions.md; the instant that matters is
-steps/conversion_fence.py.
+steps/conversion/cut_over.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any
 
-from shardman.commands.base import Claim, Facts, Question
-from shardman.errors import UserError
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
@@ -19,34 +19,28 @@ from shardman.model.plan import Json, Plan, Step
 NAMES_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class CreateHashPartitions:
-    """Shards ``relation`` of node ``node`` by the hash of ``expr`` into ``partitions_count`` parts."""
+@verb
+class CreateHashPartitions(Command):
+    """Shards ``relation`` of node ``node_id`` by the hash of ``expr`` into ``partitions_count`` parts."""
 
-    name: ClassVar[str] = "create_hash_partitions"
+    name = "create_hash_partitions"
+    summary = "Shard a table that lies on one worker, while it is read and written."
 
-    node: int
-    relation: str
-    expr: str
-    partitions_count: int
-    rebalance: bool = True
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        node, relation, expr, count, rebalance = opts
-        assert node is not None and relation is not None
-        assert expr is not None and count is not None
-        return cls(int(node), relation, expr, int(count), rebalance in (None, "true", "t"))
+    node_id: int = argument("The worker that has the table.", kind=Kind.NODE)
+    relation: str = argument("The plain table on that worker, with its rows.")
+    expr: str = argument("What to shard by: a column, several (a, b), or an immutable expression.")
+    partitions_count: int = argument("Into how many.", at_least=1, at_most=4096)
+    rebalance: bool = argument("Spread the partitions over all workers at once.", default=True)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        if not cluster.nodes.get(self.node):
+        if not cluster.nodes.get(self.node_id):
             return ()
         described = Question(
             "described",
-            self.node,
+            self.node_id,
             "select shardman.describe_table(%s, %s, %s)",
             (self.relation, self.expr, self.partitions_count),
         )
@@ -67,9 +61,11 @@ class CreateHashPartitions:
         cluster = facts.cluster
         if self.relation in cluster.tables:
             raise UserError(
-                f"{self.relation} is sharded already", "Spread it with rebalance if that is the aim"
+                f"{self.relation} is sharded already",
+                "Spread it with rebalance if that is the aim",
+                code=Code.ALREADY_SHARDED,
             )
-        cluster.worker(self.node)
+        cluster.worker(self.node_id)
         described = self._described(facts)
         self._check_names(facts)
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
@@ -86,7 +82,7 @@ class CreateHashPartitions:
 
     def _prepare(self, described: Mapping[str, Any]) -> tuple[Step, ...]:
         name = self.relation
-        here: dict[str, Json] = {"node": self.node, "relation": self.relation}
+        here: dict[str, Json] = {"node": self.node_id, "relation": self.relation}
         make: dict[str, Json] = {**here, "definition": described["definition"]}
         check = Step("check_definition", f"check that every node can have {name}", make)
         shadow = Step("conversion_shadow", f"make {self.partitions_count} partitions", make)
@@ -100,7 +96,7 @@ class CreateHashPartitions:
             Step("conversion_index", "build indexes", make),
             Step("conversion_catch_up", f"catch up with writes to {name}", make),
             Step("conversion_verify", "compare partitions and table", make),
-            Step("conversion_fence", f"switch {name} to its partitions", make),
+            Step("conversion_cut_over", f"switch {name} to its partitions", make),
         )
 
     def _record(self, described: Mapping[str, Any]) -> Step:
@@ -108,7 +104,7 @@ class CreateHashPartitions:
             "record_table",
             f"record {self.relation} as sharded",
             {
-                "node": self.node,
+                "node": self.node_id,
                 "relation": self.relation,
                 "definition": described["definition"],
                 "create_sql": described["create_sql"],
@@ -119,13 +115,13 @@ class CreateHashPartitions:
         return (
             Step(
                 "commit_prepared",
-                f"release node {self.node}",
-                {"node": self.node, "cmd": facts.cmd_id},
+                f"release node {self.node_id}",
+                {"node": self.node_id, "cmd": facts.cmd_id},
             ),
             Step(
                 "drop_aside",
                 f"drop the plain {self.relation}",
-                {"node": self.node, "relation": self.relation},
+                {"node": self.node_id, "relation": self.relation},
             ),
             Step("converge", "tell all nodes", {"relation": self.relation}),
             *((self._spread(),) if self.rebalance else ()),
@@ -135,18 +131,22 @@ class CreateHashPartitions:
         return Step(
             "spread_new_table",
             f"spread {self.relation}",
-            {"node": self.node, "relation": self.relation},
+            {"node": self.node_id, "relation": self.relation},
         )
 
     def _described(self, facts: Facts) -> Mapping[str, Any]:
         described = facts.answers.get("described")
         if described is None:
-            raise UserError(f"node {self.node} cannot be reached", "Start it and try again")
+            raise UserError(
+                f"node {self.node_id} cannot be reached",
+                "Start it and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
         obstacles = described["obstacles"]
         if obstacles:
             first, more = obstacles[0], len(obstacles) - 1
             others = f" (and {more} more in the way)" if more else ""
-            raise UserError(f"{first['what']}{others}", first["hint"])
+            raise UserError(f"{first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE)
         return dict(described)
 
     def _check_names(self, facts: Facts) -> None:
@@ -160,11 +160,12 @@ class CreateHashPartitions:
                     f"{where} has relations of its own of names that the table's need there:"
                     f" {shown}{more}",
                     "Rename or drop them there",
+                    code=Code.NAME_TAKEN,
                 )
 
     def _others(self, cluster: Cluster) -> list[int]:
         ids = {cluster.lord.id, *(n.id for n in cluster.workers)}
-        return sorted(ids - {self.node})
+        return sorted(ids - {self.node_id})
 
     def _locked_warning(self, described: Mapping[str, Any]) -> str:
         return (

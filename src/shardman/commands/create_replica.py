@@ -1,25 +1,25 @@
-"""create_replica(part, dest): a further copy of a partition, at the end of its list of copies.
+"""create_replica(part, dest): a further copy of a partition, at the end of its succession.
 
 What it guarantees is in docs/commands/replicas.md; the instant that matters is
-`steps.channels.JoinChannel`.
+`steps.channels.join.JoinChannel`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
 
-from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import (
     KEYLESS,
     build_copy,
+    end_copy_channel,
     identity_question,
-    keyless,
     need_identity,
     renew_copy,
+    warnings,
 )
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
 
@@ -34,11 +34,11 @@ def replica_claims(cluster: Cluster, part_name: str) -> frozenset[Claim]:
     return frozenset(claims)
 
 
-def link_steps(src: int, dests: Sequence[int], sync: bool) -> tuple[Step, ...]:
+def channel_steps(src: int, dests: Sequence[int], sync: bool) -> tuple[Step, ...]:
     """Makes ready the ways from a primary's node to those of replicas."""
     nodes = ", ".join(map(str, dests))
     wait = Step(
-        "standbys",
+        "standby_names",
         f"let commits on node {src} wait for node {nodes}",
         {"node": src, "also": list(dests)},
     )
@@ -64,7 +64,7 @@ def registration(part: str, src: int, dest: int) -> Step:
     )
 
 
-def new_links(
+def new_channels(
     cluster: Cluster, part: str, primary: int, replicas: Sequence[int], identity: str
 ) -> tuple[Step, ...]:
     """Makes ready the ways from the node that is about to become a partition's primary: its replicas
@@ -83,7 +83,7 @@ def new_links(
     sync = cluster.table(cluster.primary(part).relation).sync
     return (
         *((by_whole_rows,) if identity in KEYLESS else ()),
-        *link_steps(primary, replicas, sync),
+        *channel_steps(primary, replicas, sync),
         *(registration(part, primary, r) for r in replicas),
     )
 
@@ -97,7 +97,7 @@ def join_steps(
     alone = Step("read_only", "let nobody else write to it", {"node": dest, "part": part})
     return (
         *(() if renewed else (alone,)),
-        *link_steps(src, [dest], cluster.table(primary.relation).sync),
+        *channel_steps(src, [dest], cluster.table(primary.relation).sync),
         registration(part, src, dest),
         Step(
             "join_channel",
@@ -107,21 +107,16 @@ def join_steps(
     )
 
 
-@dataclass(frozen=True)
-class CreateReplica:
+@verb
+class CreateReplica(Command):
     """Makes a replica of ``part_name`` on the worker ``dest``, or lets one follow again that was left
     behind."""
 
-    name: ClassVar[str] = "create_replica"
+    name = "create_replica"
+    summary = "Make a further copy of a partition on a worker."
 
-    part_name: str
-    dest: int
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        part_name, dest = opts
-        assert part_name is not None and dest is not None
-        return cls(part_name, int(dest))
+    part_name: str = argument("A partition, e.g. accounts_3.", kind=Kind.PARTITION)
+    dest: int = argument("The worker that is to have it.", kind=Kind.NODE)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return replica_claims(cluster, self.part_name)
@@ -146,7 +141,9 @@ class CreateReplica:
         (cluster.worker if stale else cluster.place)(dest)
         if not stale and dest in (c.owner for c in cluster.copies_of(part)):
             raise UserError(
-                f"node {dest} has a copy of {part} already", "Choose another destination"
+                f"node {dest} has a copy of {part} already",
+                "Choose another destination",
+                code=Code.COPY_EXISTS,
             )
         src = primary.owner
         identity = need_identity(facts, part, src)
@@ -166,9 +163,8 @@ class CreateReplica:
             ),
             switch=(record,),
             finish=(
-                Step("end_subscription", f"end the copy's stream on node {dest}", {"node": dest}),
-                Step("end_publication", f"end the copy's stream on node {src}", {"node": src}),
+                *end_copy_channel(src, dest),
                 Step("converge", "tell all nodes", {"relation": primary.relation}),
             ),
-            warnings=(keyless(part),) if identity in KEYLESS else (),
+            warnings=warnings(part, identity),
         )

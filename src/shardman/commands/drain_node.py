@@ -6,33 +6,25 @@ and its result names what stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.presence import answering, who_answers
-from shardman.errors import UserError
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.reachability import answering, who_answers
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.draining import drain
 from shardman.model.placement import Move
 from shardman.model.plan import Json, Plan, Step
 
 
-@dataclass(frozen=True)
-class DrainNode:
+@verb
+class DrainNode(Command):
     """Empties the worker ``node_id``; with ``drain`` false it may have partitions again."""
 
-    name: ClassVar[str] = "drain_node"
+    name = "drain_node"
+    summary = "Move all partitions and replicas off a worker, and place no new ones on it."
 
-    node_id: int
-    drain: bool = True
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        node_id, wanted = opts
-        assert node_id is not None
-        return cls(int(node_id), wanted == "true")
+    node_id: int = argument("A worker's node id.", kind=Kind.NODE)
+    drain: bool = argument("It may have partitions again.", default=True, off="--end")
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         tables = {c.relation for c in cluster.copies_on(self.node_id)} if self.drain else set()
@@ -57,21 +49,22 @@ class DrainNode:
 
     def plan(self, facts: Facts) -> Plan:
         node = facts.cluster.worker(self.node_id).id
-        mark: dict[str, Json] = {"node": node, "draining": self.drain}
+        that: dict[str, Json] = {"node": node}
         if not self.drain:
             return Plan(
-                switch=(Step("set_draining", f"record that node {node} may be used", mark),),
+                switch=(Step("end_draining", f"record that node {node} may be used", that),),
                 finish=(Step("converge", "tell all nodes", {}),),
             )
         if node not in answering(facts):
             raise UserError(
                 f"node {node} cannot be reached",
                 "Start it, or let its replicas take over with failover or rm_node and force",
+                code=Code.NODE_UNREACHABLE,
             )
         return Plan(
             finish=(
-                Step("set_draining", f"record that nothing new goes to node {node}", mark),
-                Step("run_drain", f"move all that node {node} holds", {"node": node}),
+                Step("begin_draining", f"record that nothing new goes to node {node}", that),
+                Step("run_drain", f"move all that node {node} holds", that),
             ),
             atomic=False,
         )

@@ -1,44 +1,39 @@
 """move_part(part, dest, src): moves a copy of a partition to another worker while it is in use.
 
-What it guarantees is in docs/commands/move_part.md; the instant that matters is steps/fence.py.
+What it guarantees is in docs/commands/move_part.md; the instant that matters is steps/cut_over.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import (
-    KEYLESS,
     build_copy,
+    end_copy_channel,
     identity_question,
-    keyless,
     need_identity,
+    release,
+    warnings,
 )
-from shardman.commands.create_replica import join_steps, new_links
-from shardman.commands.rm_replica import drop_steps, unlink_steps
-from shardman.errors import UserError
+from shardman.commands.create_replica import join_steps, new_channels
+from shardman.commands.rm_replica import close_channel_steps, drop_steps
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
 
-@dataclass(frozen=True)
-class MovePart:
+@verb
+class MovePart(Command):
     """Moves ``part_name`` to the worker ``dest``; ``src`` defaults to the primary's node."""
 
-    name: ClassVar[str] = "move_part"
+    name = "move_part"
+    summary = "Move a partition to another worker, while it is read and written."
 
-    part_name: str
-    dest: int
-    src: int | None = None
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        part_name, dest, src = opts
-        assert part_name is not None and dest is not None
-        return cls(part_name, int(dest), None if src is None else int(src))
+    part_name: str = argument("A partition, e.g. accounts_3.", kind=Kind.PARTITION)
+    dest: int = argument("The worker that is to have it.", kind=Kind.NODE)
+    src: int | None = argument(
+        "Move the copy on this node; the primary's if not given.", kind=Kind.NODE, default=None
+    )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         primary = cluster.primaries.get(self.part_name)
@@ -69,6 +64,7 @@ class MovePart:
             raise UserError(
                 f"node {src} has no copy of {self.part_name}",
                 f"Leave src out, or give the node that has one: {', '.join(map(str, owners))}",
+                code=Code.NO_SUCH_COPY,
             )
         cluster.place(self.dest)
         if self.dest in owners:
@@ -78,6 +74,7 @@ class MovePart:
             raise UserError(
                 f"node {self.dest} has a copy of {self.part_name} already",
                 switch if src == primary.owner != self.dest else "Choose another destination",
+                code=Code.COPY_EXISTS,
             )
         return src
 
@@ -89,36 +86,32 @@ class MovePart:
         return plan(facts, src, identity)
 
     def _primary(self, facts: Facts, src: int, identity: str) -> Plan:
-        dest, part, cmd = self.dest, self.part_name, facts.cmd_id
+        dest, part = self.dest, self.part_name
         relation = facts.cluster.primary(part).relation
         replicas = facts.cluster.replicas_of(part)
         both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
         return Plan(
             prepare=(
                 *build_copy(part, src, dest, identity),
-                # Beside the comparison of both copies.
-                Step("fresh_route", f"make the route on node {src}", both, beside=True),
-                *new_links(facts.cluster, part, dest, replicas, identity),
+                Step("fresh_route", f"make the route on node {src}", both),
+                *new_channels(facts.cluster, part, dest, replicas, identity),
                 Step(
-                    "fence_move",
+                    "cut_over",
                     f"switch {part} to node {dest}",
-                    {**both, "old_links": list(replicas), "new_links": list(replicas)},
+                    {**both, "old_channels": list(replicas), "new_channels": list(replicas)},
                 ),
             ),
             switch=(Step("set_owner", f"record node {dest} as owner of {part}", both),),
             finish=(
-                # The new primary last: until then every client waits or is forwarded.
-                Step("commit_prepared", f"release node {src}", {"node": src, "cmd": cmd}),
-                Step("commit_prepared", f"release node {dest}", {"node": dest, "cmd": cmd}),
-                Step("end_subscription", f"end the stream on node {dest}", {"node": dest}),
-                Step("end_publication", f"end the stream on node {src}", {"node": src}),
-                *(s for r in replicas for s in unlink_steps(part, src, r)),
+                *release(src, dest, facts.cmd_id),
+                *end_copy_channel(src, dest),
+                *(s for r in replicas for s in close_channel_steps(part, src, r)),
                 # Behind these: where it fails, what holds up WAL or commits is gone already.
                 Step("drop_old_copy", f"drop the old copy on node {src}", both),
-                Step("converge", "tell all nodes", {"relation": relation}, beside=True),
+                Step("converge", "tell all nodes", {"relation": relation}),
                 Step("end_fresh_route", f"use the plain route on node {src}", both),
             ),
-            warnings=(keyless(part),) if identity in KEYLESS else (),
+            warnings=warnings(part, identity),
         )
 
     def _replica(self, facts: Facts, src: int, identity: str) -> Plan:
@@ -138,14 +131,9 @@ class MovePart:
                 ),
             ),
             finish=(
-                Step("end_subscription", f"end the copy's stream on node {dest}", {"node": dest}),
-                Step(
-                    "end_publication",
-                    f"end the copy's stream on node {primary.owner}",
-                    {"node": primary.owner},
-                ),
+                *end_copy_channel(primary.owner, dest),
                 *drop_steps(part, primary.owner, src),
                 Step("converge", "tell all nodes", {"relation": primary.relation}),
             ),
-            warnings=(keyless(part),) if identity in KEYLESS else (),
+            warnings=warnings(part, identity),
         )

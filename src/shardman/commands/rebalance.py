@@ -7,12 +7,8 @@ names what did not move.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
-from shardman.errors import UserError
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.model.cluster import Cluster, Copy
 from shardman.model.placement import Measure, Placement
 from shardman.model.plan import Plan, Step
@@ -32,23 +28,15 @@ def run_moves(relation: str, measure: Measure = "number") -> Step:
     return Step("run_moves", f"spread {relation}", {"relation": relation, "by": measure})
 
 
-@dataclass(frozen=True)
-class Rebalance:
+@verb
+class Rebalance(Command):
     """Evens out ``relation`` by number of partitions, or by bytes."""
 
-    name: ClassVar[str] = "rebalance"
+    name = "rebalance"
+    summary = "Spread the partitions of a table evenly, by the fewest moves."
 
-    relation: str
-    by: Measure = "number"
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        relation, *rest = opts
-        assert relation is not None
-        by = rest[0] if rest else None
-        if by not in (None, "number", "bytes"):
-            raise UserError(f"rebalance cannot even out by {by}", "Use number or bytes")
-        return cls(relation, "bytes" if by == "bytes" else "number")
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    by: Measure = argument("What is to be even.", default="number")
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         replicas = any(c.prv is not None and c.relation == self.relation for c in cluster.copies)

@@ -1,52 +1,32 @@
-"""Every verb, by the name it has in cmd_log."""
+"""Every verb, by the name it has in cmd_log: a file of this package holds one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Iterable
+from importlib import import_module
 
-from shardman.commands.add_node import AddNode
+from shardman import commands
+from shardman.commands.arguments import Option
 from shardman.commands.base import Command
-from shardman.commands.create_hash_partitions import CreateHashPartitions
-from shardman.commands.create_replica import CreateReplica
-from shardman.commands.drain_node import DrainNode
-from shardman.commands.failover import Failover
-from shardman.commands.move_part import MovePart
-from shardman.commands.rebalance import Rebalance
-from shardman.commands.rm_node import RmNode
-from shardman.commands.rm_replica import RmReplica
-from shardman.commands.set_replevel import SetReplevel
-from shardman.commands.set_sync import SetSync
-from shardman.commands.set_zone import SetZone
-from shardman.commands.suspend_replicas import SuspendReplicas
-from shardman.commands.switch_primary import SwitchPrimary
-from shardman.errors import UserError
-
-COMMANDS: dict[str, type[Command]] = {
-    c.name: c
-    for c in (
-        AddNode,
-        RmNode,
-        CreateHashPartitions,
-        MovePart,
-        Rebalance,
-        CreateReplica,
-        RmReplica,
-        SetReplevel,
-        SetSync,
-        SetZone,
-        DrainNode,
-        SwitchPrimary,
-        SuspendReplicas,
-        Failover,
-    )
-}
+from shardman.errors import Code, UserError
 
 
-def read(cmd_type: str, opts: Sequence[str | None]) -> Command:
+def _verbs() -> Iterable[type[Command]]:
+    for module in pkgutil.iter_modules(commands.__path__):
+        for found in vars(import_module(f"{commands.__name__}.{module.name}")).values():
+            if isinstance(found, type) and issubclass(found, Command) and hasattr(found, "name"):
+                yield found
+
+
+COMMANDS: dict[str, type[Command]] = {c.name: c for c in _verbs()}
+
+
+def read(cmd_type: str, options: Iterable[Option]) -> Command:
     """The command of a row of cmd_log.
 
     Raises:
-        UserError: this version has no such command.
+        UserError: this version has no such command, or its options make no sense.
     """
     try:
         verb = COMMANDS[cmd_type]
@@ -54,5 +34,6 @@ def read(cmd_type: str, opts: Sequence[str | None]) -> Command:
         raise UserError(
             f"this version of the shardlord does not know the command {cmd_type}",
             "Use one of: " + ", ".join(sorted(COMMANDS)),
+            code=Code.UNKNOWN_COMMAND,
         ) from None
-    return verb.from_opts(opts)
+    return verb.from_options(options)

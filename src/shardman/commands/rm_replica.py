@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.create_replica import replica_claims
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
 
-def unlink_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
+def close_channel_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
     """Ends the way from a node to a replica that does not hang on it any more. Commits stop waiting
     first, so nobody hangs on a replica that is down."""
     pair: dict[str, Json] = {"src": src, "dest": dest}
     return (
         Step(
-            "standbys",
+            "settle_standby_names",
             f"let commits on node {src} wait for its replicas only",
-            {"node": src, "also": []},
+            {"node": src},
         ),
         Step(
             "leave_channel",
@@ -36,7 +33,7 @@ def unlink_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
 
 def drop_steps(part: str, primary: int, node: int) -> tuple[Step, ...]:
     """Drops a replica that the metadata does not name any more."""
-    *unlink, close = unlink_steps(part, primary, node)
+    *unlink, close = close_channel_steps(part, primary, node)
     return (
         *unlink,
         Step(
@@ -53,23 +50,22 @@ def need_replica(cluster: Cluster, part: str, node: int) -> None:
     nodes = [c.owner for c in cluster.succession(part)[1:]]
     if node not in nodes:
         has = ", ".join(map(str, nodes)) or "none"
-        raise UserError(f"node {node} has no replica of {part}", f"The nodes that have one: {has}")
+        raise UserError(
+            f"node {node} has no replica of {part}",
+            f"The nodes that have one: {has}",
+            code=Code.NO_SUCH_COPY,
+        )
 
 
-@dataclass(frozen=True)
-class RmReplica:
+@verb
+class RmReplica(Command):
     """Drops the replica of ``part_name`` on ``node``."""
 
-    name: ClassVar[str] = "rm_replica"
+    name = "rm_replica"
+    summary = "Drop the replica of a partition on a worker."
 
-    part_name: str
-    node: int
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        part_name, node = opts
-        assert part_name is not None and node is not None
-        return cls(part_name, int(node))
+    part_name: str = argument("A partition, e.g. accounts_3.", kind=Kind.PARTITION)
+    node: int = argument("The worker that has it.", kind=Kind.NODE)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return replica_claims(cluster, self.part_name)
@@ -95,6 +91,7 @@ class RmReplica:
             raise UserError(
                 f"the copy of {part} on node {node} is the primary",
                 "Move it away with move_part if the node is to be without it",
+                code=Code.IS_PRIMARY,
             )
         need_replica(cluster, part, node)
         if not facts.answers.get("primary"):
@@ -102,6 +99,7 @@ class RmReplica:
                 f"the primary of {part} on node {primary.owner} cannot be reached, so the replica"
                 f" on node {node} may be the last copy",
                 f"Start node {primary.owner}, or let the replica take over with failover",
+                code=Code.LAST_COPY,
             )
         return Plan(
             switch=(

@@ -6,31 +6,23 @@ nodes do not allow is said in the result; the command ends as ``done``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.presence import answering, who_answers
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.reachability import answering, who_answers
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
 from shardman.model.replicas import Change, changes
 
 
-@dataclass(frozen=True)
-class SetReplevel:
+@verb
+class SetReplevel(Command):
     """Gives each partition of ``relation`` ``replevel`` replicas, up or down."""
 
-    name: ClassVar[str] = "set_replevel"
+    name = "set_replevel"
+    summary = "Bring every partition of a table to a number of replicas."
 
-    relation: str
-    replevel: int
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        relation, replevel = opts
-        assert relation is not None and replevel is not None
-        return cls(relation, int(replevel))
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    replevel: int = argument("Replicas beside the primary.", at_least=0)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset(

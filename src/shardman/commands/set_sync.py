@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
-from shardman.commands.presence import answering, who_answers
-from shardman.errors import UserError
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.reachability import answering, who_answers
+from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
 
-@dataclass(frozen=True)
-class SetSync:
+@verb
+class SetSync(Command):
     """Makes the replicas of ``relation`` synchronous or asynchronous, now and later ones."""
 
-    name: ClassVar[str] = "set_sync"
+    name = "set_sync"
+    summary = "Let commits wait for the replicas of a table, or not."
 
-    relation: str
-    sync: bool
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        relation, sync = opts
-        assert relation is not None
-        return cls(relation, sync == "true")
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    sync: bool = argument("Whether a commit waits until every replica has it.", words=("on", "off"))
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset(
@@ -81,6 +73,7 @@ def _need(facts: Facts, links: dict[int, list[int]]) -> None:
             raise UserError(
                 f"node {node} cannot be reached, so it cannot be waited for",
                 "Start it, or take its replicas off with rm_replica",
+                code=Code.NODE_UNREACHABLE,
             )
 
 
@@ -95,7 +88,7 @@ def _begin(node: int, dests: list[int]) -> tuple[Step, ...]:
         for dest in dests
     )
     wait = Step(
-        "standbys",
+        "standby_names",
         f"let commits on node {node} wait for node {', '.join(map(str, dests))}",
         {"node": node, "also": list[Json](dests)},
     )
@@ -104,7 +97,7 @@ def _begin(node: int, dests: list[int]) -> tuple[Step, ...]:
 
 def _settle(node: int) -> Step:
     return Step(
-        "standbys",
+        "settle_standby_names",
         f"let commits on node {node} wait for its synchronous replicas only",
-        {"node": node, "also": []},
+        {"node": node},
     )

@@ -3,29 +3,25 @@ zones where they can; those that are there already are moved by `rebalance`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
-
-from shardman.commands.base import Claim, Facts, Question
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
 
 
-@dataclass(frozen=True)
-class SetZone:
+@verb
+class SetZone(Command):
     """Says that the worker ``node_id`` is in ``zone``; None: in one of its own."""
 
-    name: ClassVar[str] = "set_zone"
+    name = "set_zone"
+    summary = (
+        "Say what a worker may fail together with: copies go to different zones where they can."
+    )
 
-    node_id: int
-    zone: str | None
-
-    @classmethod
-    def from_opts(cls, opts: Sequence[str | None]) -> Self:
-        node_id, zone = opts
-        assert node_id is not None
-        return cls(int(node_id), zone)
+    node_id: int = argument("A worker's node id.", kind=Kind.NODE)
+    zone: str | None = argument(
+        "What it may fail together with, say a rack; without one: with no other node."
+    )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset({Claim("membership", shared=True), Claim(f"node {self.node_id}")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shardman.commands.base import Facts
-from shardman.commands.presence import answering
+from shardman.commands.reachability import answering, unproven
 from shardman.model.plan import Json, Plan, Step
 from shardman.model.succession import Succession, succeed
 
@@ -14,13 +14,13 @@ NAMED = 100
 
 
 def heirs(facts: Facts, dead: int, accept_data_loss: bool = False) -> Succession:
-    """Who takes over from a node, by the answers to `presence.who_answers`."""
+    """Who takes over from a node, by the answers to `reachability.who_answers`."""
     alive = [n for n in answering(facts) if n != dead]
-    return succeed(facts.cluster, dead, alive, accept_data_loss)
+    return succeed(facts.cluster, dead, alive, accept_data_loss, unproven(facts, dead))
 
 
 def cut_steps(facts: Facts, dead: int, after: Succession) -> tuple[Step, ...]:
-    """The fence against the dead node, should it still run: without its subscribers it cannot
+    """The cut-over against the dead node, should it still run: without its subscribers it cannot
     acknowledge a write. One that is away cuts nothing, and is not needed: a commit waits for all."""
     return tuple(
         Step(
@@ -68,15 +68,15 @@ def returned_step(dead: int, after: Succession, leaves: bool = False) -> Step:
     )
 
 
-def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
-    """What the other nodes do."""
+def takeover_steps(after: Succession) -> tuple[Step, ...]:
+    """What the nodes of the new primaries do, and those whose commits waited for the dead node."""
     heirs = {part: order[0] for part, order in after.promoted.items()}
     return (
         *(
             Step(
-                "standbys",
+                "settle_standby_names",
                 f"let commits on node {node} wait for its replicas only",
-                {"node": node, "also": []},
+                {"node": node},
             )
             for node in after.publishers
         ),
@@ -91,6 +91,12 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
             if heirs
             else ()
         ),
+    )
+
+
+def parting_steps(dead: int, after: Succession) -> tuple[Step, ...]:
+    """What is left of the channels from and to the dead node goes. No client waits for that."""
+    return (
         *(
             Step(
                 "retire_channel",
@@ -112,7 +118,7 @@ def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
 
 def tell_step(after: Succession) -> Step:
     """Lets the other nodes go to the new primaries."""
-    return Step("converge", "tell all nodes", {"stranded": list[Json](sorted(after.promoted))})
+    return Step("converge", "tell all nodes", {"promoted": list[Json](sorted(after.promoted))})
 
 
 def takeover(facts: Facts, dead: int, after: Succession, *, removed: bool) -> Plan:
@@ -125,12 +131,26 @@ def takeover(facts: Facts, dead: int, after: Succession, *, removed: bool) -> Pl
         prepare=cut_steps(facts, dead, after),
         switch=(record_step(dead, after, leaves=removed),),
         finish=(
-            *takeover_steps(dead, after),
+            *takeover_steps(after),
+            # Clients on other nodes wait until they are led elsewhere.
             tell_step(after),
+            *parting_steps(dead, after),
             *(() if removed else (returned_step(dead, after),)),
         ),
         warnings=said(facts, dead, after),
+        data=outcome(after),
     )
+
+
+def outcome(after: Succession) -> dict[str, Json]:
+    """What becomes of the partitions, for programs: the nodes of the new primaries by partition, which of them
+    may lack writes, and which partitions nobody has any more."""
+    found: dict[str, Json] = {
+        "promoted": {part: order[0] for part, order in sorted(after.promoted.items())},
+        "lossy": list[Json](after.lossy),
+        "unreachable": list[Json](after.stuck),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def said(facts: Facts, dead: int, after: Succession) -> tuple[str, ...]:
@@ -144,6 +164,11 @@ def said(facts: Facts, dead: int, after: Succession) -> tuple[str, ...]:
             f"Cannot be reached without node {dead}, for they have no replica that may take over: "
             f"{counted(list(after.stuck))}."
         )
+    doubts = unproven(facts, dead)
+    told += [
+        f"{part} on node {node} is not believed: {fault}."
+        for (part, node), fault in sorted(doubts.items())[:NAMED]
+    ]
     return tuple(told)
 
 

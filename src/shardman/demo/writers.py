@@ -14,10 +14,9 @@ from typing import LiteralString
 
 import psycopg
 
+from shardman.pg.connection import SyncConnection
 from shardman.sql.loader import queries
 from shardman.testing.load import Load
-
-Connection = psycopg.Connection[tuple[object, ...]]
 
 CLIENTS_PER_NODE = 2
 # Clients that think a little: the wait that a move causes is to be seen, not the one for a processor.
@@ -50,13 +49,13 @@ class Work:
         #: Ids of acknowledged new flights.
         self.added: list[int] = []
 
-    def book(self, conn: Connection, rng: random.Random) -> int:
+    def book(self, conn: SyncConnection, rng: random.Random) -> int:
         """Takes a seat: one statement, committed by itself."""
         done = conn.execute(self._sql["book"], (self._any(rng),))
         _one_row(done)
         return 1
 
-    def look_and_book(self, conn: Connection, rng: random.Random) -> int:
+    def look_and_book(self, conn: SyncConnection, rng: random.Random) -> int:
         """Looks, thinks, and takes a seat, in one transaction."""
         flight = self._any(rng)
         with conn.transaction():
@@ -65,7 +64,7 @@ class Work:
             _one_row(conn.execute(self._sql["book"], (flight,)))
         return 1
 
-    def rebook(self, conn: Connection, rng: random.Random) -> int:
+    def rebook(self, conn: SyncConnection, rng: random.Random) -> int:
         """Moves a passenger to another flight: one transaction, mostly on two nodes."""
         # In the order of ids, so that two of us never wait for each other.
         changes = sorted(((self._any(rng), -1), (self._any(rng), 1)))
@@ -74,7 +73,7 @@ class Work:
                 _one_row(conn.execute(self._sql["rebook"], (change, flight)))
         return 0
 
-    def add_flight(self, conn: Connection, rng: random.Random) -> int:
+    def add_flight(self, conn: SyncConnection, rng: random.Random) -> int:
         """Adds a flight; its id comes from the sequence of the node that we talk to."""
         row = conn.execute(self._sql["add_flight"], (rng.randint(1, 9000),)).fetchone()
         if row is None or not isinstance(row[0], int):
@@ -82,7 +81,7 @@ class Work:
         self.added.append(row[0])
         return 0
 
-    def mixed(self, conn: Connection, rng: random.Random) -> int:
+    def mixed(self, conn: SyncConnection, rng: random.Random) -> int:
         """One of all these."""
         (what,) = rng.choices(
             (self.book, self.look_and_book, self.rebook, self.add_flight), (5, 2, 2, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 
 
 class SpawnOptions(TypedDict, total=False):
@@ -74,6 +74,7 @@ def _unprivileged(names: Sequence[str]) -> Account:
     raise UserError(
         f"PostgreSQL refuses to run as root, and there is no account {' or '.join(names)}",
         "Create one of them, or run this as an ordinary user",
+        code=Code.LOCAL_CLUSTER,
     )
 
 
@@ -93,4 +94,5 @@ def require_reachable(account: Account, directory: Path) -> None:
             raise UserError(
                 f"The servers run as {account.name}, who may not enter {path}",
                 f"Choose a --dir elsewhere (for example below /var/tmp), or: chmod o+x {path}",
+                code=Code.LOCAL_CLUSTER,
             )

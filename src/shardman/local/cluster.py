@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from shardman.errors import UserError
+from psycopg.conninfo import make_conninfo
+
+from shardman.errors import Code, UserError
 from shardman.local import daemon, joining
 from shardman.local.account import account_for, require_reachable
 from shardman.local.programs import find_programs, make_usable
 from shardman.local.server import Server, StopMode
-from shardman.local.state import DESCRIPTION, STATE, ServerState, State
+from shardman.local.state import DESCRIPTION, PASSFILE, STATE, ServerState, State
+from shardman.pg.conninfo import without_secrets
 
 LORD = 0  # the id of the lord's server on the command line
 
@@ -45,20 +48,37 @@ class LocalCluster:
         *,
         pg_bin: str | Path | None = None,
         fsync: bool = True,
+        stock: bool = False,
         settings: Mapping[str, str | int] | None = None,
     ) -> LocalCluster:
-        """Prepare an empty directory; starts nothing and runs no initdb yet."""
+        """Prepare an empty directory; starts nothing and runs no initdb yet.
+
+        Args:
+            directory: where it will live.
+            workers: how many.
+            pg_bin: the server programs' directory; found by itself when None.
+            fsync: off only where a crash of the machine may cost everything.
+            stock: whether the servers keep PostgreSQL's own settings but for the required ones.
+            settings: further settings of all servers.
+        """
         path = Path(directory).expanduser().resolve()
         found = find_programs(pg_bin)
         _require_empty(path)
         account = account_for(path)
         require_reachable(account, path.parent)
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        account.give(path)
+        try:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            account.give(path)
+        except OSError as error:
+            raise UserError(
+                f"the directory {path} cannot be made: {error.strerror}",
+                "Give another one",
+                code=Code.LOCAL_CLUSTER,
+            ) from error
         require_reachable(account, path)
         programs = make_usable(found, account, path)
         (path / "log").mkdir(exist_ok=True)
-        state = State.new(programs, fsync=fsync, settings=dict(settings or {}))
+        state = State.new(programs, fsync=fsync, stock=stock, settings=dict(settings or {}))
         for number in range(workers + 1):
             state.add_server(number)
         state.save(path)
@@ -72,6 +92,7 @@ class LocalCluster:
             raise UserError(
                 f"There is no local cluster in {path}",
                 f"Make one: shardman local up --dir {path}",
+                code=Code.LOCAL_CLUSTER,
             )
         return cls(path, State.load(path))
 
@@ -91,6 +112,7 @@ class LocalCluster:
                 raise UserError(
                     f"Another command is at work on {self.directory}",
                     "Wait until it has ended",
+                    code=Code.LOCAL_CLUSTER,
                 ) from None
             yield
         finally:
@@ -124,6 +146,12 @@ class LocalCluster:
         workers = zip(self.state.servers[1:], self.servers[1:], strict=True)
         return {state.node_id: server.dsn for state, server in workers}
 
+    def shown(self, dsn: str) -> str:
+        """A connection string as it may be printed: with the file of the password in its place."""
+        if self.state.password is None:
+            return dsn
+        return make_conninfo(without_secrets(dsn), passfile=str(self.directory / PASSFILE))
+
     def server(self, node_id: int) -> Server:
         """The server of a node; 0 is the lord's."""
         if node_id == LORD:
@@ -135,6 +163,7 @@ class LocalCluster:
         raise UserError(
             f"There is no node {node_id} in {self.directory}",
             f"The workers are {known or 'none'}; {LORD} is the lord's server",
+            code=Code.LOCAL_CLUSTER,
         )
 
     # -- everything -----------------------------------------------------------------------------
@@ -273,7 +302,9 @@ class LocalCluster:
             each.added_id = ids.get(dsn)
         self._save()
         if refused is not None:
-            raise UserError(refused.what, _with_log(refused.hint, self._lord_log)) from refused
+            raise UserError(
+                refused.what, _with_log(refused.hint, self._lord_log), code=refused.code
+            ) from refused
         self.describe()
 
     def describe(self) -> None:
@@ -304,6 +335,8 @@ class LocalCluster:
             port=state.port,
             fsync=self.state.fsync,
             settings=self.state.settings,
+            stock=self.state.stock,
+            password=self.state.password,
         )
 
     def _save(self) -> None:
@@ -314,9 +347,11 @@ class LocalCluster:
     def _wipe(self) -> None:
         """Remove what we made, the state file last: after a crash in here `--wipe` works again."""
         servers = [name for each in self.servers for name in (each.name, f"{each.name}.new")]
+        for each in self.servers:
+            (self.directory / f"{each.name}.password").unlink(missing_ok=True)
         for name in (*servers, "log", "programs"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
-        for name in (DESCRIPTION, STATE):
+        for name in (DESCRIPTION, PASSFILE, STATE):
             (self.directory / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody keeps files of his own here
             self.directory.rmdir()
@@ -326,17 +361,21 @@ def _require_empty(directory: Path) -> None:
     if not directory.exists():
         return
     if not directory.is_dir():
-        raise UserError(f"{directory} is not a directory", "Choose another --dir")
+        raise UserError(
+            f"{directory} is not a directory", "Choose another --dir", code=Code.LOCAL_CLUSTER
+        )
     entries: Sequence[Path] = list(directory.iterdir())
     if any(entry.name == STATE for entry in entries):
         raise UserError(
             f"There is a local cluster in {directory} already",
             f"Remove it: shardman local down --dir {directory} --wipe",
+            code=Code.LOCAL_CLUSTER,
         )
     if entries:
         raise UserError(
             f"{directory} is not empty and holds no local cluster",
             "Choose a --dir that is empty or does not exist yet",
+            code=Code.LOCAL_CLUSTER,
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.local import process
 from shardman.local.state import ProcessState
 
@@ -24,27 +24,31 @@ _SHARDMAN = (sys.executable, "-P", "-m", "shardman")
 def init(dsn: str, log: Path) -> None:
     """Run `shardman init`; its words go to the log, and into the error if it fails."""
     done = subprocess.run(
-        [*_SHARDMAN, "init", dsn],
+        [*_SHARDMAN, "init"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        env=_environment(),
+        env=_environment(dsn),
     )
     log.write_text(done.stdout + done.stderr)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip()
-        raise UserError(f"shardman init failed: {words.removeprefix('error: ')}")
+        raise UserError(
+            f"shardman init failed: {words.removeprefix('error: ')}", code=Code.LOCAL_CLUSTER
+        )
 
 
 def start(dsn: str, log: Path) -> ProcessState:
     """Start `shardman lord` in a session of its own."""
     begin = log.stat().st_size if log.exists() else 0
-    pid = process.spawn([*_SHARDMAN, "lord", dsn], log=log, env=_environment())
+    pid = process.spawn([*_SHARDMAN, "lord"], log=log, env=_environment(dsn))
     state = ProcessState(pid, process.started_at(pid))
     process.wait_until(lambda: not runs(state) or _connected(dsn), START_SECONDS, every=0.1)
     if not runs(state):
-        raise UserError(f"The shardlord does not start:\n{tail(log, since=begin)}")
+        raise UserError(
+            f"The shardlord does not start:\n{tail(log, since=begin)}", code=Code.LOCAL_CLUSTER
+        )
     return state
 
 
@@ -86,6 +90,7 @@ def tail(log: Path, *, lines: int = 15, since: int = 0) -> str:
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
-def _environment() -> dict[str, str]:
-    """Unbuffered, so that the log is whole when the process is killed."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _environment(dsn: str) -> dict[str, str]:
+    """Unbuffered, so that the log is whole when the process is killed. The connection string is not among the
+    arguments, which everybody on the machine can read."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "SHARDMAN_LORD_DSN": dsn}

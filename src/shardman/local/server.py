@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.local import ports, process
 from shardman.local.account import Account
 from shardman.local.programs import Programs
+from shardman.local.state import write_private
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -33,15 +35,21 @@ class StopMode(StrEnum):
 
 _SIGNALS = {StopMode.FAST: signal.SIGINT, StopMode.IMMEDIATE: signal.SIGQUIT}
 
-SETTINGS: Mapping[str, str | int] = {
+#: What sharding needs of any server (shardman.pg.server checks it), and what a test of it does.
+REQUIRED: Mapping[str, str | int] = {
     # TCP only: the path of a socket below a deep directory may exceed the system's 107 bytes.
     "listen_addresses": ports.HOST,
     "unix_socket_directories": "",
+    "wal_level": "logical",
+    "max_prepared_transactions": 10,
+    "log_line_prefix": "%m [%p] %q%a ",
+}
+#: Also what is good for many nodes and partitions on one machine.
+SETTINGS: Mapping[str, str | int] = {
+    **REQUIRED,
     "max_connections": 200,
     "shared_buffers": "128MB",
     "jit": "off",
-    # What sharding needs of any server.
-    "wal_level": "logical",
     "max_prepared_transactions": 200,
     "max_wal_senders": 64,
     "max_replication_slots": 64,
@@ -50,7 +58,6 @@ SETTINGS: Mapping[str, str | int] = {
     "max_locks_per_transaction": 1024,
     # A worker that lost its connection tries again after this; the default is 5 s.
     "wal_retrieve_retry_interval": "200ms",
-    "log_line_prefix": "%m [%p] %q%a ",
     "log_lock_waits": "on",
 }
 
@@ -67,13 +74,20 @@ class Server:
     port: int | None = None  # chosen at the first start, then kept: others have written it down
     fsync: bool = True
     settings: Mapping[str, str | int] = field(default_factory=dict)
+    stock: bool = False  # all but what is required is left as PostgreSQL has it
+    password: str | None = None  # of the superuser; None: the server asks for none
 
     @property
     def dsn(self) -> str:
-        """How to connect: a database that every server has, the superuser, no password."""
+        """How to connect: a database that every server has, the superuser and his password."""
         if self.port is None:
-            raise UserError(f"The server {self.name} has never been started", "Start it first")
-        return f"host={ports.HOST} port={self.port} dbname=postgres user=postgres"
+            raise UserError(
+                f"The server {self.name} has never been started",
+                "Start it first",
+                code=Code.LOCAL_CLUSTER,
+            )
+        secret = "" if self.password is None else f" password={self.password}"
+        return f"host={ports.HOST} port={self.port} dbname=postgres user=postgres{secret}"
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -97,29 +111,51 @@ class Server:
         if failed:  # a slim system knows no C.UTF-8; initdb has cleaned up after itself
             failed = self._initdb(new, "C")
         if failed:
-            raise UserError(f"initdb of {self.name} failed: {last_lines(failed)}")
+            raise UserError(
+                f"initdb of {self.name} failed: {last_lines(failed)}", code=Code.LOCAL_CLUSTER
+            )
         with (new / "postgresql.conf").open("a") as config:
             config.write(f"\ninclude '{_CONFIG}'\n")
         new.rename(self.data)
 
     def _initdb(self, data: Path, locale: str) -> str:
         argv: list[str | Path] = [self.programs.path("initdb"), "-D", data, "-U", "postgres"]
-        argv += ["-A", "trust", "-E", "UTF8", f"--locale={locale}", "--no-sync"]
-        done = subprocess.run(
-            [*argv, "--no-instructions"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=clean_environment(),
-            cwd="/",
-            **self.account.spawn_options(),
-        )
+        argv += ["-E", "UTF8", f"--locale={locale}", "--no-sync", "--no-instructions"]
+        with self._password_file() as file:
+            argv += ["-A", "trust"] if file is None else ["-A", "scram-sha-256", "--pwfile", file]
+            done = subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=clean_environment(),
+                cwd="/",
+                **self.account.spawn_options(),
+            )
         return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
+
+    @contextlib.contextmanager
+    def _password_file(self) -> Iterator[Path | None]:
+        """What initdb reads the password from; gone afterwards. One that a crash leaves is replaced."""
+        if self.password is None:
+            yield None
+            return
+        path = self.data.with_name(self.data.name + ".password")
+        write_private(path, self.password + "\n")
+        try:
+            self.account.give(path)
+            yield path
+        finally:
+            path.unlink()
 
     def configure(self) -> None:
         """Write our settings; ALTER SYSTEM, which others use, overrides them."""
-        settings = {**SETTINGS, "fsync": "on" if self.fsync else "off", "cluster_name": self.name}
-        if self.programs.major >= 18:
+        settings = {
+            **(REQUIRED if self.stock else SETTINGS),
+            "fsync": "on" if self.fsync else "off",
+            "cluster_name": self.name,
+        }
+        if self.programs.major >= 18 and not self.stock:
             settings["max_active_replication_origins"] = 64
         if self.port is not None:
             settings["port"] = self.port
@@ -168,6 +204,7 @@ class Server:
             raise UserError(
                 f"The server {self.name} is not ready after {READY_SECONDS:.0f} s",
                 f"Its log is {self.log}",
+                code=Code.LOCAL_CLUSTER,
             )
         return self.ready()
 
@@ -176,10 +213,12 @@ class Server:
             return UserError(
                 f"The server {self.name} cannot start: its port {self.port} is taken",
                 "Stop the program that listens there; the other nodes know this port",
+                code=Code.LOCAL_CLUSTER,
             )
         return UserError(
             f"The server {self.name} does not start: {last_lines(problem)}",
             f"Its log is {self.log}",
+            code=Code.LOCAL_CLUSTER,
         )
 
     def _said_since(self, begin: int) -> str:
@@ -194,6 +233,7 @@ class Server:
                 f"{self.data} was made by PostgreSQL {made_by}, "
                 f"but the programs in {self.programs.bin} are {self.programs.major}",
                 "Name the programs of the same major version with --pg-bin",
+                code=Code.LOCAL_CLUSTER,
             )
 
     # -- observing ------------------------------------------------------------------------------
@@ -249,7 +289,7 @@ class Server:
             self.kill()
 
     def gone(self) -> bool:
-        """Whether no process of it is left, not even an orphan of a killed postmaster."""
+        """Whether no process of it is left, not even a child of a killed postmaster."""
         return self.pid() is None and not process.living_in(self.data)
 
     def kill(self) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from weakref import WeakKeyDictionary
 
 from psycopg.pq import TransactionStatus
 
-from shardman.steps.base import Connection
+from shardman.pg.connection import Connection
 
 #: How long one is kept, in seconds, and how many for one server.
 KEEP_S = 5.0
 KEEP = 4
+#: How long one on the lord's database is: somebody asks for one at least so often (`nodes.HOLD_EVERY_S`), and
+#: to open it anew each time would cost an idle shardlord as much as all its other questions there.
+KEEP_LORD_S = 15.0
 
 
 class IdleSessions:
@@ -23,24 +27,28 @@ class IdleSessions:
 
     def __init__(self) -> None:
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
+        self._expiry: WeakKeyDictionary[Connection, asyncio.TimerHandle] = WeakKeyDictionary()
         self._ended = False
 
-    def put(self, conninfo: str, conn: Connection) -> bool:
+    def put(self, conninfo: str, conn: Connection, keep_s: float = KEEP_S) -> bool:
         """Keeps a session, unless a transaction is open in it or there are enough; whether it does."""
         fit = conn.info.transaction_status == TransactionStatus.IDLE
         if self._ended or not fit or len(self._idle[conninfo]) >= KEEP:
             return False
         self._idle[conninfo].append(conn)
-        asyncio.get_running_loop().call_later(KEEP_S, self._expire, conninfo, conn)
+        if conn in self._expiry:
+            self._expiry[conn].cancel()  # Of when it was given back the last time.
+        loop = asyncio.get_running_loop()
+        self._expiry[conn] = loop.call_later(keep_s, self._expire, conninfo, conn)
         return True
 
-    def take(self, conninfo: str) -> Connection | None:
-        """A session that was idle for less than KEEP_S. The server may have ended it meanwhile."""
-        kept = self._idle[conninfo]
-        return kept.pop() if kept else None
+    def kept(self, conninfo: str) -> list[Connection]:
+        """Sessions that have been idle for less than they are kept: whoever uses one takes it off. The server
+        may have ended it meanwhile."""
+        return self._idle[conninfo]
 
     def _expire(self, conninfo: str, conn: Connection) -> None:
-        # Taken and given back it has a later call of its own, and this one ends it too early: no harm.
+        # One that was taken is not there.
         if conn in self._idle[conninfo]:
             self._idle[conninfo].remove(conn)
             conn.pgconn.finish()

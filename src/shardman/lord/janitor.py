@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 
 import structlog
 
-from shardman.lord.journal import Journal, Recorded
-from shardman.lord.run import CommandRun
+from shardman.lord.entry import Entry, Recorded
+from shardman.lord.finisher import finish, undo
+from shardman.lord.journal import Journal
 from shardman.lord.runner import Runner
+from shardman.model.plan import Phase
+from shardman.steps.base import FinishStep, StepKind, bind
 
 log = structlog.get_logger()
 
 
 #: What was tried in vain a moment ago keeps no command waiting.
 AGAIN_S = 10.0
-#: Done also while a command works on partitions that it names: that command can have nothing to do with
-#: this node (`check_cleared`), and may wait for transactions whose commits hang there until it is done.
-UNCLAIMED = ("returned",)
+#: What cannot be done though its nodes answer is tried again after the first pause, then after twice that,
+#: up to the last, in seconds.
+PAUSES_S = (1.0, 60.0)
 
 
 class Janitor:
@@ -36,60 +40,105 @@ class Janitor:
         self._busy: set[int] = set()
         #: When a command was tried last, by the monotonic clock.
         self._tried: dict[int, float] = {}
+        #: How long it rests between two tries.
+        self._pauses: dict[int, float] = {}
+        self._were_away: set[int] = set()
 
-    async def sweep(self, *, only_new: bool = False) -> None:
+    async def sweep(self, *, only_new: bool = False) -> int:
         """Tries everything once, but for partitions that a command works on just now.
 
         Args:
             only_new: not what was tried within the last seconds.
+
+        Returns:
+            Of how many commands something was left.
         """
-        for left in await self._journal.leftovers():
-            cmd_id = int(left["id"])
-            recent = time.monotonic() - self._tried.get(cmd_id, -AGAIN_S) < AGAIN_S
-            if cmd_id in self._busy or (only_new and recent):
+        self._look_who_is_back()
+        found = await self._journal.leftovers()
+        for left in found:
+            entry = Entry(self._journal, int(left["id"]), int(left["attempt"]))
+            cmd_id = entry.cmd_id
+            if cmd_id in self._busy or not self._due(cmd_id, only_new=only_new):
                 continue
             self._busy.add(cmd_id)
             try:
-                await self._try(cmd_id, int(left["attempt"]), finishing=bool(left["switched"]))
+                await (self._finish(entry) if left["switched"] else self._undo(entry))
             finally:
                 self._busy.discard(cmd_id)
                 self._tried[cmd_id] = time.monotonic()
+        self._forget({int(left["id"]) for left in found})
+        return len(found)
 
-    async def _try(self, cmd_id: int, attempt: int, *, finishing: bool) -> None:
-        runner, journal = self._runner, self._journal
-        steps = await (journal.to_finish(cmd_id, attempt) if finishing else journal.to_undo(cmd_id))
-        parts = parts_of(steps)
-        if runner.turns.taken(parts):
-            steps = [s for s in steps if finishing and s.kind in UNCLAIMED]
+    def _due(self, cmd_id: int, *, only_new: bool) -> bool:
+        pause = self._pauses.get(cmd_id, 0.0)
+        since = time.monotonic() - self._tried.get(cmd_id, -math.inf)
+        return since >= max(pause, AGAIN_S if only_new else 0.0)
+
+    def _stuck(self, cmd_id: int) -> None:
+        """Something of it could not be done, though no node was found away."""
+        first, last = PAUSES_S
+        self._pauses[cmd_id] = min(last, 2 * self._pauses.get(cmd_id, first / 2))
+
+    def _look_who_is_back(self) -> None:
+        """Whatever rests may have waited for a node that answers now."""
+        if (away := self._away()) != self._were_away:
+            self._were_away = away
+            self._pauses.clear()
+
+    def _forget(self, found: set[int]) -> None:
+        for known in (self._tried, self._pauses):
+            for cmd_id in known.keys() - found:
+                del known[cmd_id]
+
+    async def _finish(self, entry: Entry) -> None:
+        locks = self._runner.named_locks
+        steps = await entry.to_finish()
+        parts = _parts("finish", steps)
+        if locks.taken(parts):
+            steps = [step for step in steps if _unclaimed(step)]
             parts = set()
         if not steps:
             return
-        async with runner.turns.take(parts):
-            if finishing:
-                await _finish(
-                    runner, journal, runner.new_run(cmd_id, attempt, gone=set(self._away())), steps
-                )
-            else:
-                await runner.undo(cmd_id, self._away())
-            await journal.forget_secret(cmd_id)
+        async with locks.take(parts):
+            run = self._runner.run_of(entry, away=set(self._away()))
+            try:
+                before = set(run.away)
+                if await finish(run, steps) and before == self._away():
+                    self._stuck(entry.cmd_id)
+            finally:
+                await run.close()
+            for sentence in run.sentences:
+                await entry.add_result(sentence)
+            if run.figures.set_aside:
+                await entry.add_set_aside(run.figures.set_aside)
+            await entry.forget_secret()
+
+    async def _undo(self, entry: Entry) -> None:
+        locks = self._runner.named_locks
+        steps = await entry.to_undo()
+        parts = _parts("prepare", steps)
+        if steps and not locks.taken(parts):
+            async with locks.take(parts):
+                before = self._away()
+                clean = await undo(self._runner.run_of(entry, away=set(before)))
+                if not clean and before == self._away():
+                    self._stuck(entry.cmd_id)
+                await entry.forget_secret()
 
 
-def parts_of(steps: Iterable[Recorded]) -> set[str]:
-    """The names under which `Runner.turns` knows the partitions of these steps."""
-    found: set[str] = set()
-    for step in steps:
-        for key in ("part", "parts", "promoted", "replicas"):
-            named = step.args.get(key) or ()
-            found.update([named] if isinstance(named, str) else named)
-    return {f"part {name}" for name in found}
+def _parts(phase: Phase, steps: Iterable[Recorded]) -> set[str]:
+    """The names under which `Runner.named_locks` knows the partitions of these steps."""
+    return {f"part {p}" for step in steps if (b := _bound(phase, step)) for p in b.scope().parts}
 
 
-async def _finish(
-    runner: Runner, journal: Journal, run: CommandRun, steps: Iterable[Recorded]
-) -> None:
+def _unclaimed(step: Recorded) -> bool:
+    bound = _bound("finish", step)
+    return isinstance(bound, FinishStep) and bound.unclaimed
+
+
+def _bound(phase: Phase, step: Recorded) -> StepKind | None:
+    """None: this version cannot read it. Whoever runs it then says so in the journal."""
     try:
-        await runner.finish(run, list(steps))
-    finally:
-        await run.close()
-    for sentence in run.sentences:
-        await journal.add_result(run.cmd_id, sentence)
+        return bind(phase, step)
+    except (KeyError, TypeError):
+        return None

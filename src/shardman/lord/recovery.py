@@ -6,65 +6,83 @@ begun anew, so a crash delays a command and does not fail it.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
+from shardman.errors import Code, UserError
+from shardman.lord.entry import Entry
+from shardman.lord.failures import Failure, failure
+from shardman.lord.finisher import finish, undo
 from shardman.lord.journal import BEHIND_S, Journal
+from shardman.lord.run import CommandRun
 from shardman.lord.runner import Runner
 
 log = structlog.get_logger()
 
 #: A command that outlives this many shardlords is the likely cause of their deaths.
 MAX_ATTEMPTS = 10
+#: How long one command may keep the others waiting, in seconds.
+LONGEST_S = 10.0
 
 
 async def recover(runner: Runner, journal: Journal) -> None:
     """Brings every command in progress to its end, or back to waiting."""
     await journal.copied(BEHIND_S)
     for command in await journal.unfinished():
-        cmd_id = int(command["id"])
-        log.info("recover", cmd=cmd_id, type=command["cmd_type"], switched=command["switched"])
+        entry = Entry(journal, int(command["id"]), int(command["attempt"]))
+        log.info(
+            "recover", cmd=entry.cmd_id, type=command["cmd_type"], switched=command["switched"]
+        )
         if command["switched"]:
-            await _finish(runner, journal, cmd_id, int(command["attempt"]))
+            await _finish(_run(runner, entry))
         else:
-            await _take_back(runner, journal, command)
+            clean = await undo(_run(runner, entry, away=set()))
+            await entry.end(*_taken_back(command, entry, clean=clean))
 
 
-async def _finish(runner: Runner, journal: Journal, cmd_id: int, attempt: int) -> None:
-    run = runner.new_run(cmd_id, attempt)
+def _run(runner: Runner, entry: Entry, away: set[int] | None = None) -> CommandRun:
+    """Nothing else is begun meanwhile, not even a failover: what takes long is left to the janitor."""
+    run = runner.run_of(entry, away=away)
+    asyncio.get_running_loop().call_later(LONGEST_S, run.hurry.press, 0.0)
+    return run
+
+
+async def _finish(run: CommandRun) -> None:
     try:
-        for left in await runner.finish(run, await journal.to_finish(cmd_id, attempt)):
-            run.say(left)
+        run.tell_left(await finish(run, await run.entry.to_finish()))
     finally:
         await run.close()
     run.say("Finished by another shardlord than the one that began it.")
-    await journal.end(cmd_id, "success", None, " ".join(run.sentences))
+    run.figures.recovered = True
+    await run.entry.end("success", None, " ".join(run.sentences), run.figures.data())
 
 
-async def _take_back(runner: Runner, journal: Journal, command: dict[str, Any]) -> None:
-    cmd_id = int(command["id"])
-    clean = await runner.undo(cmd_id)
-    if command["cancel_requested"]:
-        await journal.end(cmd_id, "canceled", None, None)
-    elif command["parent"] is not None:
-        await journal.end(
-            cmd_id, "failed", "the shardlord died. The command it is a part of goes on.", None
+def _taken_back(
+    command: Mapping[str, Any], entry: Entry, *, clean: bool
+) -> tuple[str, Failure | None]:
+    """Status and failure of a command that had not switched.
+
+    Args:
+        clean: nothing remains of it.
+    """
+    if command["canceled_by"]:
+        return "canceled", None
+    if command["parent"] is not None:
+        return "failed", _died("The command it is a part of goes on")
+    if not clean:
+        return "failed", _died(
+            "What is left there will be cleaned when it is back; then submit the command again",
+            "the shardlord died, and a node that took part cannot be reached",
         )
-    elif not clean:
-        await journal.end(
-            cmd_id,
-            "failed",
-            "the shardlord died, and a node that took part cannot be reached. "
-            "What is left there will be cleaned when it is back; then submit the command again.",
-            None,
+    if entry.attempt >= MAX_ATTEMPTS:
+        return "failed", _died(
+            "See their logs", f"{MAX_ATTEMPTS} shardlords died while they worked on it"
         )
-    elif int(command["attempt"]) >= MAX_ATTEMPTS:
-        await journal.end(
-            cmd_id,
-            "failed",
-            f"{MAX_ATTEMPTS} shardlords died while they worked on it. See their logs.",
-            None,
-        )
-    else:
-        await journal.end(cmd_id, "waiting", None, None)
+    return "waiting", None
+
+
+def _died(hint: str, what: str = "the shardlord died") -> Failure:
+    return failure(UserError(what, hint, code=Code.SHARDLORD_DIED))

@@ -5,61 +5,80 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
 from shardman.commands.base import Command, Facts
-from shardman.errors import NodeGone
+from shardman.errors import RemovedNodeAway, UserError
+from shardman.lord.entry import Entry
+from shardman.lord.hurry import Hurry
+from shardman.lord.named_locks import NamedLocks
 from shardman.lord.planner import gather_facts
-from shardman.pg.reach import plain
-from shardman.steps.base import Connection
-
-if TYPE_CHECKING:
-    from shardman.lord.runner import Runner
-    from shardman.lord.sessions import Address
+from shardman.lord.sessions import Address, Sessions
+from shardman.pg.connection import Connection
+from shardman.pg.wording import plain
+from shardman.steps.handed import Figures, Handed
 
 #: Progress is for people: more often than this is only load on the lord's database.
 PROGRESS_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the runs of one leadership have in common.
+
+    Args:
+        named_locks: who works on a partition, or on the channel between two nodes.
+        cut_over: held while a cut-over is up: one in the cluster at a time.
+        child: runs a command as a part of another one, whose id it gets; its status and error.
+    """
+
+    named_locks: NamedLocks
+    cut_over: asyncio.Lock
+    child: Callable[[int, Command], Awaitable[tuple[str, str | None]]]
 
 
 class CommandRun:
     """The sessions and the voice of one attempt of a command.
 
     Args:
-        cmd_id: the command.
-        attempt: its number, from 1.
-        runner: whose sessions and journal it uses.
+        entry: the command's in the journal.
+        sessions: of the leadership.
+        shared: by all runs.
         parent: the command that this one is a part of.
-        gone: nodes that are not tried; one that cannot be reached joins them. None: each is tried
+        away: nodes that are not tried; one that cannot be reached joins them. None: each is tried
             each time.
+        hurry: the command's.
     """
 
     def __init__(
         self,
-        cmd_id: int,
-        attempt: int,
-        runner: Runner,
+        entry: Entry,
+        sessions: Sessions,
+        shared: Shared,
         parent: int | None,
-        gone: set[int] | None = None,
+        away: set[int] | None = None,
+        hurry: Hurry | None = None,
     ) -> None:
-        self.cmd_id = cmd_id
-        self.attempt = attempt
+        self.hurry = hurry or Hurry()
+        self.entry = entry
+        self.cmd_id = entry.cmd_id
+        self.attempt = entry.attempt
         self.parent = parent
-        self.cluster_id = runner.sessions.cluster_id
-        self.epoch = runner.sessions.epoch
-        self.memory: dict[str, Any] = {}
+        self.cluster_id = sessions.cluster_id
+        self.epoch = sessions.epoch
+        self.figures = Figures()
+        self.handed = Handed()
         self.sentences: list[str] = []
-        self.fence = runner.fence
-        self.gone: frozenset[int] = frozenset(gone or ())
-        self._gone = gone
-        self._runner = runner
-        self._sessions = runner.sessions
-        self._journal = runner.journal
+        self.cut_over_lock = shared.cut_over
+        self.away: frozenset[int] = frozenset(away or ())
+        self._away = away
+        self._sessions = sessions
+        self._shared = shared
         self._main: dict[int, Connection] = {}
         self._more: list[Connection] = []
         self._spares: defaultdict[int, list[Connection]] = defaultdict(list)
@@ -79,15 +98,27 @@ class CommandRun:
     async def _open(self, node_id: int) -> Connection:
         if node_id == 0:
             return await self._sessions.lord()
-        if self._gone and node_id in self._gone:
+        if self._away and node_id in self._away:
             if (await self._address(node_id)).removed:
-                raise NodeGone(f"node {node_id} was removed and cannot be reached")
+                raise RemovedNodeAway(node_id)
             raise psycopg.OperationalError(f"node {node_id} cannot be reached")
         try:
-            return await self._sessions.open(node_id, await self.node(0), self.cmd_id)
+            lord = await self.node(0)
+            conn = await self._sessions.open(node_id, lord, self.cmd_id)
+            try:
+                await self._sessions.schemas.require(node_id, conn, lord)
+            except BaseException as error:
+                await conn.close()
+                if self._away is not None and isinstance(error, UserError):
+                    # Our functions there are others: it is as good as away.
+                    raise psycopg.OperationalError(error.what) from error
+                raise
+            return conn
         except psycopg.OperationalError as error:
-            if self._gone is not None:
-                self._gone.add(node_id)
+            if self._away is not None:
+                self._away.add(node_id)
+            if isinstance(error, psycopg.errors.TooManyConnections):
+                raise
             reason = f"node {node_id} cannot be reached: {plain(error)}"
             raise psycopg.OperationalError(reason) from error
 
@@ -96,7 +127,7 @@ class CommandRun:
         return any([(await self._address(node)).removed for node in nodes])
 
     @asynccontextmanager
-    async def borrow(self, node_id: int) -> AsyncIterator[Connection]:
+    async def extra_session(self, node_id: int) -> AsyncIterator[Connection]:
         conn = await self._spare(node_id)
         try:
             yield conn
@@ -115,8 +146,8 @@ class CommandRun:
         self._more.append(conn)
         return conn
 
-    async def replication(self, node_id: int) -> AsyncConnection[Any]:
-        async with self.borrow(node_id) as beside:
+    async def replication(self, node_id: int) -> Connection:
+        async with self.extra_session(node_id) as beside:
             conn = await self._sessions.replication(await self.conninfo(node_id), beside)
         self._sessions.adopt(node_id, conn)
         return conn
@@ -141,30 +172,35 @@ class CommandRun:
         if now - self._shown_at < PROGRESS_INTERVAL_S and bytes_total is None:
             return
         self._shown_at = now
-        await self._journal.progress(
-            self.cmd_id, bytes_done=bytes_done, bytes_total=bytes_total, rows_done=rows_done
+        await self.entry.progress(
+            bytes_done=bytes_done, bytes_total=bytes_total, rows_done=rows_done
         )
 
     async def waits_for(self, whom: str | None) -> None:
         if whom != self._waits_for:
             self._waits_for = whom
-            await self._journal.waits_for(self.cmd_id, whom)
+            await self.entry.waits_for(whom)
 
     async def facts(self, command: Command) -> Facts:
         return await gather_facts(command, self)
 
-    async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
-        outcome = await self._runner.child(self.cmd_id, cmd_type, opts)
-        return outcome.status, outcome.error
+    async def child(self, command: Command) -> tuple[str, str | None]:
+        return await self._shared.child(self.cmd_id, command)
 
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        async with self._runner.turns.take([name]):
+    async def named_lock(self, name: str) -> AsyncIterator[None]:
+        async with self._shared.named_locks.take([name]):
             yield
 
     def say(self, sentence: str) -> None:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
+
+    def tell_left(self, left: Sequence[str]) -> None:
+        """Tells what was left for the janitor."""
+        self.figures.left = len(left) or None
+        for sentence in left:
+            self.say(sentence)
 
     async def close(self, *, keep: bool = False) -> None:
         """Closes every session; what ran in one is rolled back by its server.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,33 +12,24 @@ import psycopg
 import structlog
 
 from shardman.commands.base import Claim, Command
-from shardman.commands.registry import read
-from shardman.errors import NodeGone, Refused
-from shardman.lord.cluster_reader import read_cluster
-from shardman.lord.failures import sentence
-from shardman.lord.journal import BEHIND_S, Journal, LordLost, Recorded
+from shardman.errors import Code, Temporary
+from shardman.lord.entry import Canceled, Entry, Recorded
+from shardman.lord.failures import Failure, failure
+from shardman.lord.finisher import LEADERSHIP_OVER, Finisher, undo
+from shardman.lord.hurry import Hurry
+from shardman.lord.journal import BEHIND_S, Journal, LordLost
+from shardman.lord.named_locks import NamedLocks
 from shardman.lord.planner import make_plan
-from shardman.lord.run import CommandRun
+from shardman.lord.run import CommandRun, Shared
 from shardman.lord.sessions import Sessions
-from shardman.lord.turns import Turns
-from shardman.model.plan import Plan, Step
-from shardman.steps.base import Connection, bind, bind_args
-from shardman.tasks import all_of
+from shardman.model.plan import Json, Plan
+from shardman.pg.connection import Connection
+from shardman.pg.metadata import read_cluster
+from shardman.steps.base import bind
+from shardman.tasks import all_of, cancel_once, is_cancelled
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-#: These end the tenure: the journal is gone or is no longer ours. They undo nothing; the next tenure does.
-TENURE_OVER = (LordLost, Refused)
-
-
-#: What is still done on a node that was removed, when it is back.
-FOR_REMOVED = ("clean_node",)
-GIVEN_UP = "the node was removed"
-
-
-class Canceled(Exception):
-    """The user took the command back."""
 
 
 @dataclass(frozen=True)
@@ -46,39 +37,80 @@ class Outcome:
     """How a command ended."""
 
     status: str
-    error: str | None = None
+    failure: Failure | None = None
 
-
-def nodes_of(args: Iterable[tuple[str, object]]) -> set[int]:
-    """The nodes that a step works on, by the names of its arguments."""
-    return {v for k, v in args if k in ("node", "src", "dest") and isinstance(v, int)}
+    @property
+    def error(self) -> str | None:
+        """Why it failed, in a sentence."""
+        return self.failure.sentence if self.failure else None
 
 
 class Runner:
-    """Runs commands of one tenure."""
+    """Runs commands of one leadership."""
 
     def __init__(self, sessions: Sessions, journal: Journal) -> None:
         self.sessions = sessions
         self.journal = journal
-        self.fence = asyncio.Lock()
         #: Who works on a partition, or on the channel between two nodes.
-        self.turns = Turns()
+        self.named_locks = NamedLocks()
+        self._shared = Shared(self.named_locks, asyncio.Lock(), self._part)
         #: Commands that run as parts of others, by id: each can be cancelled by itself.
         self.children: dict[int, asyncio.Task[Outcome]] = {}
+        #: Of each command that runs, and of which command it is a part.
+        self._hurries: dict[int, tuple[Hurry, int | None]] = {}
+        #: Why commands are taken back that nobody else has cancelled.
+        self._because: dict[int, str] = {}
         #: Set when the shardlord is told to stop: what is interrupted then is begun anew by the next.
         self.stopping = False
-        #: Set when the tenure is over: nothing may be touched any more, the next one recovers.
+        #: Set when the leadership is over: nothing may be touched any more, the next one recovers.
         self.abandoned = False
 
-    def new_run(
-        self, cmd_id: int, attempt: int, parent: int | None = None, gone: set[int] | None = None
+    def run_of(
+        self, entry: Entry, parent: int | None = None, away: set[int] | None = None
     ) -> CommandRun:
-        return CommandRun(cmd_id, attempt, self, parent, gone)
+        """What the steps of a command get to work with.
 
-    async def child(self, parent: int, cmd_type: str, opts: list[str | None]) -> Outcome:
-        """Runs a command as a part of another one."""
-        cmd_id = await self.journal.begin_child(parent, cmd_type, opts)
-        task = asyncio.create_task(self.execute(cmd_id, read(cmd_type, opts), parent))
+        Args:
+            parent: the command that this one is a part of.
+            away: as of `CommandRun`.
+        """
+        hurry, _ = self._hurries.get(entry.cmd_id, (None, None))
+        return CommandRun(entry, self.sessions, self._shared, parent, away, hurry)
+
+    def because(self, cmd_id: int, sentence: str) -> None:
+        """A command is taken back, and nobody has asked for it in the lord's database: this is why."""
+        self._because.setdefault(cmd_id, sentence)
+
+    def press(self, cmd_id: int, grace: float, because: str) -> None:
+        """Something that cannot wait stands behind a command: what it has not done by then behind its switch,
+        or to take itself back, is left to the janitor.
+
+        Args:
+            grace: the step that runs may take so much longer, in seconds.
+            because: what it says when it is taken back.
+        """
+        self.because(cmd_id, because)
+        if cmd_id in self._hurries:
+            self._hurries[cmd_id][0].press(grace)
+        for part, (_, parent) in list(self._hurries.items()):
+            if parent == cmd_id and part in self.children:
+                cancel_once(self.children[part])
+                self.press(part, grace, because)
+
+    async def _part(self, parent: int, command: Command) -> tuple[str, str | None]:
+        outcome = await self.child(parent, command)
+        return outcome.status, outcome.error
+
+    async def child(self, parent: int, command: Command) -> Outcome:
+        """Runs a command as a part of another one.
+
+        Raises:
+            Temporary: something that cannot wait stands behind that.
+        """
+        if parent in self._hurries and self._hurries[parent][0].pressed:
+            raise Temporary("something that cannot wait came next", code=Code.BUSY)
+        cmd_id = await self.journal.begin_child(parent, command)
+        task = asyncio.create_task(self.execute(cmd_id, command, parent))
         self.children[cmd_id] = task
         try:
             return await task
@@ -90,31 +122,33 @@ class Runner:
         cmd_id: int,
         command: Command,
         parent: int | None = None,
-        gone: set[int] | None = None,
+        away: set[int] | None = None,
     ) -> Outcome:
         """Runs a command from planning to its end in the journal.
 
         Args:
-            gone: nodes that are not even tried.
+            away: nodes that are not even tried.
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
         """
         # Cancelled halfway it would be in progress with nobody at work.
-        attempt = await self._to_its_end(self.journal.begin(cmd_id))
-        if attempt is None:
+        entry = await self._to_its_end(Entry.begin(self.journal, cmd_id))
+        if entry is None:
             return Outcome("canceled")
-        run = self.new_run(cmd_id, attempt, parent, gone)
-        log.info("begin", cmd=cmd_id, type=command.name, attempt=attempt)
+        self._hurries[cmd_id] = Hurry(), parent
+        run = self.run_of(entry, parent, away)
+        log.info("begin", cmd=cmd_id, type=command.name, attempt=entry.attempt)
         succeeded = False
         try:
             outcome = await self._attempt(command, run)
+            result = " ".join(run.sentences) or None
             await self._to_its_end(
-                self.journal.end(
-                    cmd_id, outcome.status, outcome.error, " ".join(run.sentences) or None
-                )
+                entry.end(outcome.status, outcome.failure, result, _data(outcome, run))
             )
             succeeded = outcome.status in ("success", "done")
         finally:
+            del self._hurries[cmd_id]
+            self._because.pop(cmd_id, None)
             await run.close(keep=succeeded)
         log.info("end", cmd=cmd_id, status=outcome.status, error=outcome.error)
         return outcome
@@ -128,9 +162,10 @@ class Runner:
     ) -> Outcome:
         try:
             claims = command.claims(await read_cluster(await run.node(0)))
-            await held.enter_async_context(self.turns.take(parts_claimed(claims)))
+            await held.enter_async_context(self.named_locks.take(parts_claimed(claims)))
             plan = await make_plan(command, run)
-            await self.journal.store(run.cmd_id, run.attempt, plan)
+            await run.entry.store(plan)
+            run.figures.planned = plan.data
             for warning in plan.warnings:
                 run.say(warning)
             await self._prepare(plan, run)
@@ -138,16 +173,18 @@ class Runner:
                 return await self._finish(plan, run)
             # Cancelled inside its commit it would be undone although it has happened.
             await self._to_its_end(self._switch(plan, run))
-        except TENURE_OVER:
+        except LEADERSHIP_OVER:
             raise
         except (Exception, asyncio.CancelledError) as error:
             if self.abandoned:
                 raise
-            return await self._to_its_end(self._take_back(run, error))
+            # What was interrupted may fail with something else: the session that it waited in is over.
+            canceled = is_cancelled() or isinstance(error, asyncio.CancelledError | Canceled)
+            return await self._to_its_end(self._take_back(run, error, canceled))
         return await self._to_its_end(self._finish(plan, run))
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does what must not be left half done: a cancellation is not heard, unless the tenure is over."""
+        """Does what must not be left half done: a cancellation is not heard, unless the leadership is over."""
         task = asyncio.create_task(work)
         while True:
             try:
@@ -158,19 +195,19 @@ class Runner:
                     raise
 
     async def _prepare(self, plan: Plan, run: CommandRun) -> None:
-        async def make(n: int, step: Step) -> None:
-            await self.journal.start_step(run.cmd_id, run.attempt, n, len(plan), durable=True)
-            await bind(step).do(run)
-            await self.journal.end_step(run.cmd_id, run.attempt, n, "done")
+        async def make(step: Recorded) -> None:
+            await run.entry.start_step(step, durable=True)
+            await bind("prepare", step).do(run)
+            await run.entry.end_step(step, "done")
 
-        for group in plan.groups("prepare"):
-            await all_of(*(make(n, step) for n, step in group))
+        for group in run.entry.groups(plan, "prepare"):
+            await all_of(*(make(step) for step in group))
 
     async def _switch(self, plan: Plan, run: CommandRun) -> None:
         """The point of no return: one transaction in the lord's database.
 
         Raises:
-            LordLost: the connection was lost, so nobody here knows whether it happened; the next tenure
+            LordLost: the connection was lost, so nobody here knows whether it happened; the next leadership
                 reads it in the journal.
         """
         conn = await run.node(0)
@@ -183,133 +220,46 @@ class Runner:
             raise
 
     async def _decide(self, conn: Connection, plan: Plan, run: CommandRun) -> None:
-        cur = await conn.execute(self.journal.sql("switch"), {"id": run.cmd_id, "epoch": run.epoch})
-        if cur.rowcount == 0:
-            raise Canceled
+        await run.entry.switch(conn, run.epoch, run.figures.data())
         for step in plan.switch:
-            await bind(step).do(run)
-        await conn.execute(
-            self.journal.sql("switch_steps"), {"id": run.cmd_id, "attempt": run.attempt}
-        )
+            await bind("switch", step).do(run)
+        await run.entry.switched(conn)
 
     async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
         if plan.switch:
             # From here on nodes do what must not be forgotten.
             await self.journal.copied(BEHIND_S)
-        finisher = Finisher(self.journal, run, len(plan))
-        for group in plan.groups("finish"):
-            await all_of(
-                *(finisher.do(Recorded(run.attempt, n, s.kind, s.args, s.title)) for n, s in group)
-            )
-        for left in finisher.left:
-            run.say(left)
+        finisher = Finisher(run, atomic=plan.atomic)
+        for group in run.entry.groups(plan, "finish"):
+            await all_of(*(finisher.do(step) for step in group))
+        run.tell_left(finisher.left)
         return Outcome("success" if plan.atomic else "done")
 
-    async def finish(self, run: CommandRun, steps: Sequence[Recorded]) -> list[str]:
-        """Runs finish steps that the journal has; returns what was left for later."""
-        finisher = Finisher(self.journal, run)
-        for step in steps:
-            await finisher.do(step)
-        return finisher.left
-
-    async def _take_back(self, run: CommandRun, error: BaseException) -> Outcome:
+    async def _take_back(self, run: CommandRun, error: BaseException, canceled: bool) -> Outcome:
         """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
         await run.close()
-        await self.undo(run.cmd_id)
-        if isinstance(error, asyncio.CancelledError | Canceled):
+        await undo(self.run_of(run.entry, away=set()))
+        if canceled:
+            if because := self._because.get(run.cmd_id):
+                run.say(because)
             # A shardlord that is told to stop leaves the command to the next one.
-            return Outcome("waiting" if self.stopping and run.parent is None else "canceled")
-        reason = sentence(error)
-        if reason.startswith("an internal error"):
+            if self.stopping and run.parent is None:
+                return Outcome("waiting")
+            return Outcome("canceled")
+        reason = failure(error)
+        if reason.code is Code.INTERNAL_ERROR:
             log.error("internal error", cmd=run.cmd_id, exc_info=error)
         return Outcome("failed", reason)
 
-    async def undo(self, cmd_id: int, away: Iterable[int] = ()) -> bool:
-        """Undoes all that a command has begun, the newest first.
-
-        Args:
-            away: nodes that are not even tried. One that cannot be reached is not tried twice.
-
-        Returns:
-            Whether nothing remains. What fails stays in the journal for the janitor.
-        """
-        clean = True
-        unreachable = set(away)
-        await self.journal.supersede(cmd_id)
-        for step in await self.journal.to_undo(cmd_id):
-            run = self.new_run(cmd_id, step.attempt, gone=unreachable)
-            try:
-                await bind_args(step.kind, step.args).undo(run)
-            except TENURE_OVER:
-                raise
-            except NodeGone as gone:
-                await self.journal.end_step(cmd_id, step.attempt, step.n, "undone", str(gone))
-            except Exception as error:  # noqa: BLE001  (one step must not stop the others)
-                clean = False
-                reason = sentence(error)
-                log.warning("undo later", cmd=cmd_id, step=step.title, error=reason)
-                await self.journal.end_step(cmd_id, step.attempt, step.n, "started", reason)
-            else:
-                await self.journal.end_step(cmd_id, step.attempt, step.n, "undone")
-            finally:
-                await run.close()
-        return clean
-
-
-class Finisher:
-    """Runs finish steps; those behind one that failed on a node wait with it for the janitor. Those that
-    run beside it are under way already.
-
-    Args:
-        total: the number of steps of the whole plan, where it is known.
-    """
-
-    def __init__(self, journal: Journal, run: CommandRun, total: int | None = None) -> None:
-        #: What waits, in sentences.
-        self.left: list[str] = []
-        self._journal = journal
-        self._run = run
-        self._total = total
-        self._sick = set(run.gone)
-
-    async def do(self, step: Recorded) -> None:
-        """Does a step, or leaves it.
-
-        Raises:
-            LordLost, Refused: the tenure is over.
-        """
-        where = nodes_of(step.args.items())
-        if where & self._sick:
-            await self._skip(step, where & self._run.gone)
-            return
-        await self._journal.start_step(
-            self._run.cmd_id, self._run.attempt, step.n, self._total or step.n, durable=False
-        )
-        try:
-            await bind_args(step.kind, step.args).do(self._run)
-        except TENURE_OVER:
-            raise
-        except NodeGone as gone:
-            await self._end(step, "done", str(gone))
-        except Exception as error:  # noqa: BLE001  (one step must not stop the others)
-            reason = sentence(error)
-            log.warning("finish later", cmd=self._run.cmd_id, step=step.title, error=reason)
-            await self._end(step, "started", reason)
-            self.left.append(f"Left for later: {step.title} ({reason})")
-            self._sick |= where
-        else:
-            await self._end(step, "done")
-
-    async def _skip(self, step: Recorded, gone: set[int] | frozenset[int]) -> None:
-        if step.kind not in FOR_REMOVED and await self._run.any_removed(gone):
-            await self._end(step, "done", GIVEN_UP)
-        elif gone:
-            self.left.append(f"Left for later: {step.title} (it does not answer)")
-
-    async def _end(self, step: Recorded, state: str, error: str | None = None) -> None:
-        await self._journal.end_step(self._run.cmd_id, self._run.attempt, step.n, state, error)
-
 
 def parts_claimed(claims: Iterable[Claim]) -> set[str]:
-    """The names under which `Runner.turns` knows the partitions that a command claims for itself."""
+    """The names under which `Runner.named_locks` knows the partitions that a command claims for itself."""
     return {c.name for c in claims if c.name.startswith("part ") and not c.shared}
+
+
+def _data(outcome: Outcome, run: CommandRun) -> dict[str, Json]:
+    """What is told of an attempt to programs. What failed has made nothing, so it has no figures."""
+    if outcome.failure is not None:
+        sqlstate = outcome.failure.sqlstate
+        return {} if sqlstate is None else {"sqlstate": sqlstate}
+    return run.figures.data() if outcome.status in ("success", "done") else {}

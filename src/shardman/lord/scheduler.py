@@ -15,24 +15,27 @@ MAX_RUNNING = 8
 
 
 def disturb(one: Iterable[Claim], other: Iterable[Claim]) -> bool:
-    """Whether two commands must not run side by side."""
+    """Whether two commands must not run at the same time."""
     mine = {c.name: c.shared for c in one}
     return any(c.name in mine and not (c.shared and mine[c.name]) for c in other)
 
 
 def startable(
-    waiting: Sequence[tuple[int, frozenset[Claim]]], running: Sequence[frozenset[Claim]]
+    waiting: Sequence[tuple[int, frozenset[Claim]]],
+    running: Sequence[frozenset[Claim]],
+    at_most: int = MAX_RUNNING,
 ) -> list[int]:
     """The commands that may begin now.
 
     Args:
         waiting: id and claims, in the order of ids.
         running: claims of those in progress.
+        at_most: so many run at once.
     """
     ahead = list(running)
     chosen: list[int] = []
     for cmd_id, claims in waiting:
-        if len(running) + len(chosen) >= MAX_RUNNING:
+        if len(running) + len(chosen) >= at_most:
             break
         if not any(disturb(claims, other) for other in ahead):
             chosen.append(cmd_id)

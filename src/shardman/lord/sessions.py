@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
+import traceback
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 from shardman import names
-from shardman.errors import Deposed, NodeGone, Refused, UserError
-from shardman.lord.idle import IdleSessions
-from shardman.pg.connect import PINNED
-from shardman.steps.base import Connection
+from shardman.errors import Code, Deposed, Refused, RemovedNodeAway, UserError
+from shardman.lord.idle import KEEP_LORD_S, KEEP_S, IdleSessions
+from shardman.lord.node_schemas import NodeSchemas
+from shardman.pg import door
+from shardman.pg.bounded import BoundedConnection, hang_up
+from shardman.pg.connect import PINNED, undisturbed
+from shardman.pg.connection import Connection
+from shardman.sql.loader import queries
 
 CONNECT_TIMEOUT_S = 5
+#: Sessions that are kept on each node for when it has no connection left.
+RESERVE = 2
 #: A session that was kept and says nothing for so long is given up for a new one.
 KEPT_ANSWERS_S = 1.0
 
@@ -33,15 +42,16 @@ _TRANSPORT: dict[str, Any] = {
     "tcp_user_timeout": 8000,
 }
 
-# Ours must neither hang on a dead replica nor be ended by a timeout set for the application.
+# Ours must not hang on a dead replica.
 _SETTINGS = """
 select set_config('search_path', 'public', false),
        set_config('synchronous_commit', 'local', false),
        set_config('client_min_messages', 'warning', false), set_config('TimeZone', 'UTC', false),
-       (select count(set_config(name, '0', false))
-          from unnest(array['statement_timeout', 'lock_timeout', 'idle_session_timeout',
-                            'idle_in_transaction_session_timeout', 'transaction_timeout']) as name
-         where current_setting(name, true) is not null)
+       -- What we change on a node is for that node.
+       set_config('shardman.ddl', 'here', false),
+       -- Whoever hangs up leaves nobody at work here, nor a lock. Not every platform can look.
+       (select set_config('client_connection_check_interval', '1s', false)
+         where version() !~* 'mingw|visual c')
 """
 # Our statements may carry passwords (user mappings, subscriptions): they stay out of the server's log.
 # An autovacuum gives way to whom it has blocked for deadlock_timeout, by default longer than we ever wait.
@@ -57,6 +67,12 @@ select set_config('deadlock_timeout', '10ms', false),
 _NO_SCHEMA = (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
 
 
+def _ours(conninfo: str, application_name: str) -> str:
+    """A connection string with what all our sessions have."""
+    options = undisturbed(conninfo_to_dict(conninfo))
+    return make_conninfo(conninfo, application_name=application_name, **_TRANSPORT, **options)
+
+
 async def open_session(conninfo: str, application_name: str) -> Connection:
     """An autocommit connection with the settings that all our sessions have.
 
@@ -65,31 +81,56 @@ async def open_session(conninfo: str, application_name: str) -> Connection:
     """
     try:
         async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
-            conn = await AsyncConnection.connect(
-                make_conninfo(conninfo, application_name=application_name, **_TRANSPORT),
-                autocommit=True,
-            )
-            await conn.execute(f"{PINNED};{_SETTINGS}")
-            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-                await conn.execute(_QUIET)
+            conn = await _connected(conninfo, application_name)
+            async with closed_unless_kept(conn):
+                await conn.execute(f"{PINNED};{_SETTINGS}")
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                    await conn.execute(_QUIET)
     except TimeoutError as error:
         raise psycopg.OperationalError("the server accepted and does not answer") from error
     return conn
 
 
-def hang_up(conn: AsyncConnection[Any]) -> None:
-    """Ends a session from this side at once: whoever waits for an answer in it gets an error.
+async def _connected(conninfo: str, application_name: str, **options: Any) -> Connection:
+    """A connection. Whoever is cancelled while it is made leaves none behind: what libpq had begun would
+    stand until somebody collects garbage, so it is brought to its end and closed."""
+    making = asyncio.create_task(
+        BoundedConnection.connect(_ours(conninfo, application_name), autocommit=True, **options)
+    )
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close_made)
+        raise
+    except Exception as error:
+        _let_go(error)
+        raise
 
-    A server that was stopped answers nothing and closes nothing, so neither a cancel request nor a
-    timeout of its own helps.
-    """
-    if conn.closed:
+
+def _close_made(making: asyncio.Task[BoundedConnection]) -> None:
+    if making.cancelled():
         return
-    with (
-        contextlib.suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(conn.pgconn.socket)) as end,
-    ):
-        end.shutdown(socket.SHUT_RDWR)
+    if (error := making.exception()) is not None:
+        _let_go(error)
+    else:
+        making.result().pgconn.finish()
+
+
+def _let_go(error: BaseException) -> None:
+    """Ends a connection that took too long to be made. libpq's half of it hangs on the frames of the error,
+    which are kept as long as somebody has that; the server meanwhile has let it in."""
+    traceback.clear_frames(error.__traceback__)
+
+
+@asynccontextmanager
+async def closed_unless_kept(conn: Connection) -> AsyncIterator[None]:
+    """Closes a session when what is done with it first fails or is cancelled. A server would keep it for as
+    long as the error is held somewhere."""
+    try:
+        yield
+    except BaseException:
+        await conn.close()
+        raise
 
 
 @dataclass(frozen=True)
@@ -101,33 +142,43 @@ class Address:
         peer: from other nodes (resolved parameters, password included).
         member: false for a node that is being added: it does not know our epoch yet.
         removed: it was a member.
+        refused: why what answers there is not taken for the node, if so.
     """
 
     conninfo: str
     peer: str
     member: bool
     removed: bool = False
+    refused: str | None = None
 
 
 class Sessions:
-    """Opens sessions for one tenure.
+    """Opens sessions for one leadership.
 
     Args:
         dsn: of the lord's database.
         cluster_id: the cluster's.
-        epoch: of the tenure.
+        epoch: of the leadership.
     """
 
     def __init__(self, dsn: str, cluster_id: str, epoch: int) -> None:
         self.dsn = dsn
         self.cluster_id = cluster_id
         self.epoch = epoch
-        self._open: dict[int, WeakSet[AsyncConnection[Any]]] = {}
+        self._open: dict[int, WeakSet[Connection]] = {}
+        self.schemas = NodeSchemas()
         self._idle = IdleSessions()
+        #: Those of this leadership that somebody may hold.
+        self._all: WeakSet[Connection] = WeakSet()
+        self._ended = False
+        #: By the connection string that opened them.
+        self._reserve: defaultdict[str, list[Connection]] = defaultdict(list)
         #: How each admitted session was opened.
         self._opened: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+        #: When each node's server was started that was compared with what it was before.
+        self._started: dict[int, datetime | None] = {}
 
-    def adopt(self, node_id: int, conn: AsyncConnection[Any]) -> None:
+    def adopt(self, node_id: int, conn: Connection) -> None:
         """Makes `sever` know a session on a node."""
         self._open.setdefault(node_id, WeakSet()).add(conn)
 
@@ -144,12 +195,48 @@ class Sessions:
         """Takes back a session whose settings are as they were. One in a transaction is closed, which
         rolls that back."""
         conninfo = self._opened.get(conn)
-        if conninfo is None or not self._idle.put(conninfo, conn):
+        keep_s = KEEP_LORD_S if conninfo == self.dsn else KEEP_S
+        if conninfo is None or not (
+            self._into_reserve(conninfo, conn) or self._idle.put(conninfo, conn, keep_s)
+        ):
             await conn.close()
 
+    def _into_reserve(self, conninfo: str, conn: Connection) -> bool:
+        """Closed, somebody else would take its place on a server that is full."""
+        fit = conn.info.transaction_status == TransactionStatus.IDLE
+        wanting = conninfo in self._reserve and len(self._reserve[conninfo]) < RESERVE
+        if fit and wanting:
+            self._reserve[conninfo].append(conn)
+        return fit and wanting
+
     def end(self) -> None:
-        """Closes what nobody uses: the tenure is over."""
+        """Closes what nobody uses and hangs up the rest: the leadership is over."""
+        self._ended = True
         self._idle.end()
+        for conn in (conn for held in self._reserve.values() for conn in held):
+            conn.pgconn.finish()
+        self._reserve.clear()
+        for conn in list(self._all):
+            hang_up(conn)
+
+    async def hold(self, node_id: int, address: Address) -> None:
+        """Keeps the reserve on a node: sessions that answer.
+
+        Raises:
+            psycopg.OperationalError: there is no room for it, or the node cannot be reached.
+        """
+        reserve = self._reserve[address.conninfo]
+        held: list[Connection] = []
+        try:
+            while (conn := await self._answering(reserve)) is not None:
+                held.append(conn)
+            while len(held) < RESERVE:
+                held.append(await self._recognised(node_id, address))
+        finally:
+            reserve[:] = held
+            if self._ended:
+                for conn in held:
+                    conn.pgconn.finish()
 
     async def open(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Connection:
         """A session on a node.
@@ -161,7 +248,7 @@ class Sessions:
 
         Raises:
             psycopg.OperationalError: the node cannot be reached.
-            NodeGone: nor will it ever be, for it was removed.
+            RemovedNodeAway: nor will it ever be, for it was removed.
             Refused: another shardlord acts.
         """
         if node_id == 0:
@@ -175,17 +262,66 @@ class Sessions:
         return await self._reach(node_id, address, kept=False)
 
     async def _reach(self, node_id: int, address: Address, *, kept: bool) -> Connection:
+        if address.refused is not None:
+            raise NotTheNode(address.refused)
         if not address.member:
-            return await open_session(address.conninfo, names.application(self.epoch))
+            return await self._opened_anew(address.conninfo)
         try:
             conn = await self._kept(address.conninfo) if kept else None
-            conn = conn or await self._admitted(address.conninfo)
+            conn = conn or await self._new(node_id, address)
         except (psycopg.OperationalError, UserError) as error:
             if address.removed:
-                raise NodeGone(f"node {node_id} was removed and cannot be reached") from error
+                raise RemovedNodeAway(node_id) from error
             raise
         self.adopt(node_id, conn)
         return conn
+
+    async def _new(self, node_id: int, address: Address) -> Connection:
+        """A new session; one of the reserve where the server has no connection left.
+
+        Raises:
+            psycopg.errors.TooManyConnections: it has none, and the reserve is used up.
+        """
+        try:
+            return await self._recognised(node_id, address)
+        except psycopg.OperationalError as error:
+            params = conninfo_to_dict(address.conninfo)
+            if isinstance(error, NotTheNode) or not await asyncio.to_thread(door.is_full, params):
+                raise
+            conn = await self._answering(self._reserve[address.conninfo])
+            if conn is None:
+                raise psycopg.errors.TooManyConnections(
+                    f"node {node_id} answers, but has no connection left"
+                ) from error
+            return conn
+
+    async def _recognised(self, node_id: int, address: Address) -> Connection:
+        """A new session. The first one since a server was started compares it with what it was before.
+
+        Raises:
+            NotTheNode: it was restored to an earlier time.
+        """
+        conn = await self._admitted(address.conninfo)
+        async with closed_unless_kept(conn):
+            cur = await conn.execute("select pg_postmaster_start_time()")
+            (started,) = await cur.fetchone() or (None,)
+            if started is None or started != self._started.get(node_id):
+                await self._compare(node_id, conn)
+                self._started[node_id] = started
+        return conn
+
+    async def _compare(self, node_id: int, conn: Connection) -> None:
+        row = await (await conn.execute(queries("watch")["wal_here"])).fetchone()
+        lord = await self.lord()
+        try:
+            cur = await lord.execute(
+                "select shardman.saw_node(%s, %s, %s)", (node_id, *(row or (0, None)))
+            )
+            problem = (await cur.fetchone() or (None,))[0]
+        finally:
+            await self.give_back(lord)
+        if problem is not None:
+            raise NotTheNode(problem)
 
     async def address(self, node_id: int, lord: Connection, cmd_id: int | None = None) -> Address:
         """How to reach a node.
@@ -194,7 +330,8 @@ class Sessions:
             UserError: there is no such node.
         """
         cur = await lord.execute(
-            "select n.connstring, n.options, s.password, n.worker_status = 'removed'"
+            "select n.connstring, n.options, s.password, n.worker_status = 'removed',"
+            " (select x.problem from shardman.sightings x where x.node_id = n.id)"
             " from shardman.nodes n"
             " left join shardman.node_secrets s on s.node_id = n.id"
             " where case when %s = 0 then n.lord else n.id = %s end",
@@ -205,53 +342,76 @@ class Sessions:
             secret = {"password": row[2]} if row[2] is not None else {}
             own = self.dsn if node_id == 0 else make_conninfo(row[0] or "", **secret)
             return Address(
-                own, make_conninfo(**row[1], **secret), member=True, removed=bool(row[3])
+                own,
+                make_conninfo(**row[1], **secret),
+                member=True,
+                removed=bool(row[3]),
+                refused=row[4],
             )
         cur = await lord.execute(
             "select connstring from shardman.cmd_secrets where cmd_id = %s", (cmd_id,)
         )
         row = await cur.fetchone()
         if row is None:
-            raise UserError(f"there is no node {node_id}", "See shardman.nodes")
+            raise UserError(
+                f"there is no node {node_id}", "See shardman.nodes", code=Code.NO_SUCH_NODE
+            )
         return Address(row[0], row[0], member=False)
 
-    async def replication(
-        self, conninfo: str, beside: Connection
-    ) -> AsyncConnection[tuple[object, ...]]:
+    async def replication(self, conninfo: str, session: Connection) -> Connection:
         """A new replication connection to a member, which admits it as any other session.
 
         Args:
-            beside: a session on the same node. It asks to be admitted, for a replication connection
+            session: one on the same node. It asks to be admitted, for a replication connection
                 knows only the simple protocol.
 
         Raises:
             psycopg.OperationalError: the node cannot be reached.
             Refused: another shardlord acts.
         """
-        await self._admit(beside)
-        return await AsyncConnection.connect(
-            make_conninfo(conninfo, application_name=names.application(self.epoch), **_TRANSPORT),
-            autocommit=True,
-            replication="database",
-        )
+        await self._admit(session)
+        conn = await _connected(conninfo, names.application(self.epoch), replication="database")
+        return self._while_in_office(conn)
 
     async def _admitted(self, conninfo: str) -> Connection:
-        conn = await open_session(conninfo, names.application(self.epoch))
-        await self._admit(conn)
+        conn = await self._opened_anew(conninfo)
+        async with closed_unless_kept(conn):
+            await self._admit(conn)
         self._opened[conn] = conninfo
+        return conn
+
+    async def _opened_anew(self, conninfo: str) -> Connection:
+        return self._while_in_office(await open_session(conninfo, names.application(self.epoch)))
+
+    def _while_in_office(self, conn: Connection) -> Connection:
+        """Makes `end` know a session.
+
+        Raises:
+            Refused: it came too late.
+        """
+        if self._ended:
+            conn.pgconn.finish()
+            raise Refused(f"epoch {self.epoch} is over")
+        self._all.add(conn)
         return conn
 
     async def _kept(self, conninfo: str) -> Connection | None:
         """One that was given back and still answers."""
-        while (conn := self._idle.take(conninfo)) is not None:
+        return await self._answering(self._idle.kept(conninfo))
+
+    async def _answering(self, kept: list[Connection]) -> Connection | None:
+        """Takes one of these that still answers."""
+        while kept:
+            conn = kept.pop()
             asked = asyncio.create_task(self._admit(conn))
-            try:
-                await asyncio.wait({asked}, timeout=KEPT_ANSWERS_S)
-            finally:
-                if not asked.done():
-                    # Cancelled, a query waits for its server: this one may hang.
-                    hang_up(conn)
-                    await asyncio.wait({asked})
+            async with closed_unless_kept(conn):
+                try:
+                    await asyncio.wait({asked}, timeout=KEPT_ANSWERS_S)
+                finally:
+                    if not asked.done():
+                        # Cancelled, a query waits for its server: this one may hang.
+                        hang_up(conn)
+                        await asyncio.wait({asked})
             try:
                 await asked
             except psycopg.OperationalError:
@@ -272,8 +432,16 @@ class Sessions:
                 raise UserError(
                     f"a node does not know this cluster any more: {error.diag.message_primary}",
                     "Remove the node with rm_node and force, and add it again",
+                    code=Code.NOT_A_MEMBER,
                 ) from error
+            if error.sqlstate == "SHM07":
+                raise NotTheNode(str(error.diag.message_primary)) from error
             raise
+
+
+class NotTheNode(psycopg.OperationalError):
+    """What answers at a node's address is a copy of it. Nothing is done there: it is as if nothing
+    answered."""
 
 
 async def _newest_epoch(conn: Connection) -> int:

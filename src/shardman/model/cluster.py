@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.model.plan import Json
 
 K = TypeVar("K", bound=Hashable)
@@ -24,6 +24,8 @@ class Node:
         zone: what may fail together with other nodes of that name; None: with no other.
         draining: nothing new is placed on it.
         system_id: of its server; databases of one server fail together.
+        maintained: its absence is planned: its partitions stay its own, commits do not wait for its replicas,
+            and none of these is promoted.
     """
 
     id: int
@@ -33,6 +35,7 @@ class Node:
     zone: str | None = None
     draining: bool = False
     system_id: str | None = None
+    maintained: bool = False
 
     @property
     def zone_name(self) -> str:
@@ -80,6 +83,31 @@ class Copy:
     stale_since: datetime | None = None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A shared table.
+
+    Args:
+        refers: the shared tables that its foreign keys refer to.
+        nodes: the workers that have copies, by id.
+    """
+
+    relation: str
+    refers: tuple[str, ...] = ()
+    nodes: tuple[int, ...] = ()
+
+
+def _shared(relation: str, refers: Iterable[str], nodes: Iterable[int]) -> Shared:
+    return Shared(relation, tuple(refers), tuple(nodes))
+
+
+def _copy(*, stale_since: str | None, **columns: Any) -> Copy:
+    """Of a row in JSON, where a time is text."""
+    if stale_since is None:
+        return Copy(**columns)
+    return Copy(**columns, stale_since=datetime.fromisoformat(stale_since).astimezone(UTC))
+
+
 def _grouped(copies: Iterable[Copy], key: Callable[[Copy], K]) -> dict[K, tuple[Copy, ...]]:
     found: dict[K, list[Copy]] = {}
     for copy in copies:
@@ -97,6 +125,7 @@ class Cluster:
         tables: by relation.
         copies: every copy of every partition.
         sizes: bytes of a partition's primary, where they were asked for.
+        shared: the shared tables, by relation.
     """
 
     id: str
@@ -104,15 +133,19 @@ class Cluster:
     tables: Mapping[str, Table]
     copies: tuple[Copy, ...]
     sizes: Mapping[str, int] = field(default_factory=dict)
+    shared: Mapping[str, Shared] = field(default_factory=dict)
 
     @classmethod
-    def of_rows(cls, cluster_id: str, nodes: Rows, tables: Rows, copies: Rows) -> Cluster:
-        """As read from the metadata by the queries in ``sql/queries/cluster.sql``."""
+    def of_rows(
+        cls, cluster_id: str, nodes: Rows, tables: Rows, copies: Rows, shared: Rows = ()
+    ) -> Cluster:
+        """As ``sql/queries/cluster.sql`` reads it, out of JSON."""
         return cls(
             cluster_id,
             {node.id: node for node in (Node(**row) for row in nodes)},
             {table.relation: table for table in (Table(**row) for row in tables)},
-            tuple(Copy(**row) for row in copies),
+            tuple(_copy(**row) for row in copies),
+            shared={row["relation"]: _shared(**row) for row in shared},
         )
 
     @cached_property
@@ -139,6 +172,11 @@ class Cluster:
         return tuple(n for n in self.workers if not n.draining)
 
     @property
+    def maintained(self) -> frozenset[int]:
+        """The nodes whose absence is planned."""
+        return frozenset(n.id for n in self.nodes.values() if n.maintained)
+
+    @property
     def zones(self) -> Mapping[int, str]:
         """By node what may fail together; a server without a zone is one by itself."""
         return {n.id: n.zone_name for n in self.nodes.values()}
@@ -151,7 +189,7 @@ class Cluster:
         return self._by_part.get(part_name, ())
 
     def succession(self, part_name: str) -> tuple[Copy, ...]:
-        """The copies of a partition in the order of their list, the primary first."""
+        """The copies of a partition in the order of succession, the primary first."""
         by_owner = {c.owner: c for c in self.copies_of(part_name)}
         ordered = [self.primary(part_name)]
         while (nxt := ordered[-1].nxt) is not None and nxt in by_owner:
@@ -163,7 +201,7 @@ class Cluster:
         return tuple(c.owner for c in self.succession(part_name)[1:] if c.stale_since is None)
 
     def stale_replicas_of(self, part_name: str) -> tuple[int, ...]:
-        """The nodes whose replicas do not, in the order of the list."""
+        """The nodes whose replicas do not, in the order of succession."""
         return tuple(c.owner for c in self.succession(part_name)[1:] if c.stale_since is not None)
 
     def copies_on(self, node_id: int) -> tuple[Copy, ...]:
@@ -177,6 +215,7 @@ class Cluster:
             raise UserError(
                 f"there is no partition {part_name}",
                 "Select part_name from shardman.partitions to see those there are",
+                code=Code.NO_SUCH_PARTITION,
             ) from None
 
     def table(self, relation: str) -> Table:
@@ -187,17 +226,48 @@ class Cluster:
             raise UserError(
                 f"{relation} is not a sharded table",
                 "Select relation from shardman.tables to see those there are",
+                code=Code.NOT_SHARDED,
             ) from None
+
+    def shared_table(self, relation: str) -> Shared:
+        """Raises UserError when the table is not shared."""
+        try:
+            return self.shared[relation]
+        except KeyError:
+            raise UserError(
+                f"{relation} is not a shared table",
+                "Select relation from shardman.shared_tables to see those there are",
+                code=Code.NOT_SHARED,
+            ) from None
+
+    @property
+    def shared_in_order(self) -> tuple[Shared, ...]:
+        """The shared tables, each behind those that it refers to, as far as there is such an order."""
+        found: dict[str, Shared] = {}
+
+        def take(table: Shared, above: frozenset[str]) -> None:
+            for other in table.refers:
+                if other in self.shared and other not in found and other not in above:
+                    take(self.shared[other], above | {other})
+            found.setdefault(table.relation, table)
+
+        for name in sorted(self.shared):
+            take(self.shared[name], frozenset({name}))
+        return tuple(found.values())
 
     def worker(self, node_id: int) -> Node:
         """Raises UserError when there is no active worker of that id."""
         node = self.nodes.get(node_id)
         if node is None or node.status is None:
             known = ", ".join(str(n.id) for n in self.workers) or "none"
-            raise UserError(f"there is no worker {node_id}", f"The workers are: {known}")
+            raise UserError(
+                f"there is no worker {node_id}", f"The workers are: {known}", code=Code.NO_SUCH_NODE
+            )
         if not node.is_active_worker:
             raise UserError(
-                f"worker {node_id} is {node.status}", "Choose an active one, see shardman.nodes"
+                f"worker {node_id} is {node.status}",
+                "Choose an active one, see shardman.nodes",
+                code=Code.NODE_NOT_ACTIVE,
             )
         return node
 
@@ -208,5 +278,6 @@ class Cluster:
             raise UserError(
                 f"worker {node_id} is being drained",
                 "Choose another destination, or end it with drain_node and drain => false",
+                code=Code.NODE_DRAINING,
             )
         return node

@@ -1,6 +1,6 @@
 """What must hold in a cluster at rest, judged from pictures of its nodes. No I/O.
 
-`shardman.pg.invariants` takes the pictures; the functions here say what is wrong with them.
+`shardman.nodes.invariants` takes the pictures; the functions here say what is wrong with them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from shardman.model.cluster import Cluster, Copy, Table
+from shardman.model.finding import Finding
+from shardman.model.shapes import Shape, differences
 
 LORD_NODE = 0
 _PART = re.compile(r'"(?:[^"]|"")*"|[^".]+')
@@ -18,36 +20,18 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that must not be.
-
-    Args:
-        subject: what it is about, e.g. ``node 2`` or ``acc_3``.
-        what: what is wrong, without a full stop.
-        hint: what to do about it.
-    """
-
-    subject: str
-    what: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.what}" + (f" ({self.hint})" if self.hint else "")
-
-
-@dataclass(frozen=True)
 class Placed:
     """What one node has of one partition.
 
     Args:
-        slot: whether the slot is there.
-        attached: the slot's children by name, ``data`` for our data table, ``route`` for our route.
+        partition: whether the partition is there.
+        attached: the partition's children by name, ``data`` for our data table, ``route`` for our route.
         server: the foreign server of the route.
         leads_to: the node whose server that is; None for one that a command has made.
         data: whether a data table of the partition's name is there, attached or not.
     """
 
-    slot: bool
+    partition: bool
     attached: tuple[str, ...]
     server: str | None
     leads_to: int | None
@@ -72,7 +56,8 @@ class Picture:
         placed: by partition.
         ranges: of the sequences of sharded tables.
         missing_sequences: those that metadata knows and the node has not.
-        faults: what the node itself says is wrong: drift, leftovers.
+        faults: what the node itself says is wrong: drift, leftovers, channels.
+        shapes: what its tables and copies look like.
     """
 
     node: int
@@ -81,6 +66,7 @@ class Picture:
     ranges: tuple[Range, ...] = ()
     missing_sequences: tuple[str, ...] = ()
     faults: tuple[Finding, ...] = ()
+    shapes: tuple[Shape, ...] = ()
 
 
 def judge(
@@ -102,6 +88,11 @@ def judge(
         yield from picture.faults
         yield from placement(copies, picture, busy)
     yield from sequences(pictures)
+    yield from differences(
+        {p.node: p.shapes for p in pictures},
+        {part: c.owner for part, c in cluster.primaries.items()},
+        busy,
+    )
 
 
 Copies = Mapping[str, Sequence[Copy]]
@@ -183,8 +174,10 @@ def placement(copies: Copies, picture: Picture, busy: frozenset[str]) -> Iterato
             continue
         placed = picture.placed.get(part)
         here = f"{part} on node {picture.node}"
-        if placed is None or not placed.slot:
-            yield Finding(here, "the slot is missing", "select shardman.reconcile() on that node")
+        if placed is None or not placed.partition:
+            yield Finding(
+                here, "the partition is missing", "select shardman.reconcile() on that node"
+            )
         elif primary.owner == picture.node:
             yield from _primary_here(here, placed)
         else:
@@ -201,14 +194,15 @@ def _primary_here(here: str, placed: Placed) -> Iterator[Finding]:
         yield Finding(here, "the primary's data table is missing")
     elif placed.attached != ("data",):
         yield Finding(
-            here, f"the slot must have its data table attached, it has {_list(placed.attached)}"
+            here,
+            f"the partition must have its data table attached, it has {_list(placed.attached)}",
         )
 
 
 def _route_here(here: str, placed: Placed, owner: int) -> Iterator[Finding]:
     if placed.attached != ("route",):
         yield Finding(
-            here, f"the slot must have its route attached, it has {_list(placed.attached)}"
+            here, f"the partition must have its route attached, it has {_list(placed.attached)}"
         )
     elif placed.leads_to != owner:
         yield Finding(

@@ -29,7 +29,7 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Move:
-    """One copy that changes its node, or its place in the list of copies.
+    """One copy that changes its node, or its place in the succession.
 
     Args:
         src: where the copy is; of a switch, the primary of now.

@@ -7,7 +7,7 @@ run, counted by the progress bar, enumerated by the crash tests and written to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,15 +23,11 @@ class Step:
         kind: the name under which `shardman.steps` registers what does (and undoes) it.
         title: what a person reads in the progress bar, e.g. ``copy acc_3 from node 1 to node 2``.
         args: what the step needs; must survive JSON, and must not contain secrets.
-        beside: it may run while the step before it does, and those beside which that one runs: none
-            needs what another makes, and none uses a session in which another holds a lock. After a
-            crash they run one after the other.
     """
 
     kind: str
     title: str
     args: Mapping[str, Json] = field(default_factory=dict)
-    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,7 @@ class Plan:
         finish: idempotent, repeated until they succeed, also by a later shardlord.
         atomic: false for a command that ends as ``done``.
         warnings: what the user should know, part of the command's result.
+        data: the same for programs: what of the result is known already.
     """
 
     prepare: tuple[Step, ...] = ()
@@ -51,6 +48,7 @@ class Plan:
     finish: tuple[Step, ...] = ()
     atomic: bool = True
     warnings: tuple[str, ...] = ()
+    data: Mapping[str, Json] = field(default_factory=dict)
 
     def steps(self) -> Iterator[tuple[int, Phase, Step]]:
         """Every step with its number (from 1) and phase."""
@@ -65,13 +63,21 @@ class Plan:
                 n += 1
                 yield n, phase, step
 
-    def groups(self, phase: Phase) -> list[list[tuple[int, Step]]]:
-        """The numbered steps of a phase: those that may run side by side together."""
+    def groups(
+        self, phase: Phase, concurrent: Callable[[Step, Step], bool]
+    ) -> list[list[tuple[int, Step]]]:
+        """The numbered steps of a phase, those of a group at the same time.
+
+        Args:
+            concurrent: whether a step may run while an earlier one does.
+        """
         groups: list[list[tuple[int, Step]]] = []
         for n, of, step in self.steps():
-            if of == phase and step.beside and groups:
+            if of != phase:
+                continue
+            if groups and all(concurrent(earlier, step) for _, earlier in groups[-1]):
                 groups[-1].append((n, step))
-            elif of == phase:
+            else:
                 groups.append([(n, step)])
         return groups
 

@@ -25,7 +25,7 @@ from shardman.model.placement import (
 
 #: A replica that moved may have been in the way of a primary: a second round finds that. More than a
 #: few are never needed.
-ROUNDS = 5
+STAGES = 5
 
 
 def spread_out(
@@ -78,7 +78,7 @@ class _Spreading:
 
     def placement(self) -> Placement:
         before = self._spread()
-        for _ in range(ROUNDS):
+        for _ in range(STAGES):
             planned = len(self._moves)
             self._switch()
             self._move_primaries()
@@ -166,7 +166,9 @@ class _Spreading:
             zones=self._zones,
         )
         for move in placed.moves:
+            self._unpair(move.part_name)
             self._primary[move.part_name] = move.dest
+            self._pair(move.part_name)
             self._note(move)
 
     # -- replicas -------------------------------------------------------------------------------
@@ -188,7 +190,9 @@ class _Spreading:
         return {self._primary[part]} | self._replicas[part] | self._stale[part]
 
     def _move_replica(self, part: str, src: int, dest: int) -> None:
+        self._unpair(part)
         self._replicas[part] = self._replicas[part] - {src} | {dest}
+        self._pair(part)
         self._held.update({src: -1, dest: 1})
         self._note(Move(part, src, dest, via=self._primary[part]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from shardman.model.cluster import Cluster
@@ -31,15 +31,34 @@ class Succession:
     subscribers: tuple[int, ...]
     publishers: tuple[int, ...]
 
+    def only(self, part: str) -> Succession:
+        """What concerns one partition whose primary the node had."""
+        stale = tuple((p, n) for p, n in self.stale if p == part)
+        promoted = {p: order for p, order in self.promoted.items() if p == part}
+        following = {n for _, n in stale} | {order[0] for order in promoted.values()}
+        return Succession(
+            promoted,
+            tuple(p for p in self.lossy if p == part),
+            stale,
+            tuple(p for p in self.stuck if p == part),
+            tuple(sorted(following)),
+            (),
+        )
+
 
 def succeed(
-    cluster: Cluster, dead: int, alive: Iterable[int], accept_data_loss: bool = False
+    cluster: Cluster,
+    dead: int,
+    alive: Iterable[int],
+    accept_data_loss: bool = False,
+    unproven: Collection[tuple[str, int]] = (),
 ) -> Succession:
     """What becomes of the copies on a dead node.
 
     Args:
         alive: the workers that can be reached.
         accept_data_loss: promote also what may lack acknowledged writes, where nothing else is there.
+        unproven: partitions and nodes of replicas that should follow, and of which it is not sure.
     """
     there = set(alive)
     promoted: dict[str, tuple[int, ...]] = {}
@@ -55,7 +74,7 @@ def succeed(
                 stale.append((part, dead))
                 publishers.add(cluster.primary(part).owner)
             continue
-        safe, others = _candidates(cluster, part)
+        safe, others = _candidates(cluster, part, unproven)
         heir = next((r for r in safe if r in there), None)
         if heir is None and accept_data_loss:
             heir = next((r for r in others if r in there), None)
@@ -78,10 +97,14 @@ def succeed(
     )
 
 
-def _candidates(cluster: Cluster, part: str) -> tuple[list[int], list[int]]:
+def _candidates(
+    cluster: Cluster, part: str, unproven: Collection[tuple[str, int]]
+) -> tuple[list[int], list[int]]:
     """Replicas that have every acknowledged write, and those that may lack some, the better first."""
-    following = list(cluster.replicas_of(part))
+    follow = cluster.replicas_of(part)
+    doubtful = [r for r in follow if (part, r) in unproven or r in cluster.maintained]
+    following = [r for r in follow if r not in doubtful]
     stale = list(cluster.stale_replicas_of(part))
     if cluster.table(cluster.primary(part).relation).sync:
-        return following, stale
-    return [], following + stale
+        return following, doubtful + stale
+    return [], following + doubtful + stale

@@ -1,4 +1,4 @@
-"""Connection strings in Python: what others may know of one."""
+"""Sessions on one server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,33 @@ from collections.abc import Mapping
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
 
-from shardman.errors import UserError
+from shardman.pg.connection import Connection, SyncConnection
+from shardman.pg.conninfo import parse
+from shardman.pg.wording import unreachable
 
-#: Values are written and read alike on every node and by every version, whatever its database, or the
-#: role, has set for the application.
+_OURS: dict[str, Any] = {
+    "application_name": "shardman cli",
+    "connect_timeout": 5,
+    "autocommit": True,
+}
+
+#: What every session of ours is begun with, as libpq's parameter `options`: a timeout that was set for the
+#: application could end even the statement that sets the rest.
+UNDISTURBED = " ".join(
+    f"-c {name}"
+    for name in (
+        "statement_timeout=0",
+        "lock_timeout=0",
+        "idle_in_transaction_session_timeout=0",
+        "idle_session_timeout=0",
+        "default_transaction_read_only=off",
+    )
+)
+
+#: What every session of ours sets first. Values are written and read alike on every node and by every
+#: version, whatever its server, its database, or the role, has set for the application.
 PINNED: LiteralString = """
 select set_config('default_transaction_isolation', 'read committed', false),
        set_config('default_transaction_read_only', 'off', false),
@@ -20,109 +40,53 @@ select set_config('default_transaction_isolation', 'read committed', false),
        set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
        set_config('extra_float_digits', '3', false), set_config('bytea_output', 'hex', false),
        set_config('array_nulls', 'on', false), set_config('quote_all_identifiers', 'off', false),
-       set_config('standard_conforming_strings', 'on', false)
+       set_config('standard_conforming_strings', 'on', false),
+       -- Compiling a query of ours takes seconds, running it milliseconds.
+       set_config('jit', 'off', false),
+       -- Nor does a timeout that was set for the application end what we do.
+       (select count(set_config(name, '0', false))
+          from unnest(array['statement_timeout', 'lock_timeout', 'idle_session_timeout',
+                            'idle_in_transaction_session_timeout', 'transaction_timeout']) as name
+         where current_setting(name, true) is not null)
 """
 
-#: Parameters that are never shown or stored beside the others.
-SECRETS = frozenset(
-    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
-)
-#: What says how to reach a server, as opposed to how one session wants to be treated.
-_NOT_AN_ADDRESS = frozenset(
-    {
-        "application_name",
-        "fallback_application_name",
-        "client_encoding",
-        "options",
-        "replication",
-        "service",
-        "servicefile",
-        "passfile",
-        "connect_timeout",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-    }
-)
-#: What a service may stand for. The libpq that we run with may know, and report, more parameters
-#: than the servers' own, which would not take them.
-_OF_A_SERVICE = frozenset(
-    {
-        "host",
-        "port",
-        "dbname",
-        "user",
-        "sslmode",
-        "sslcert",
-        "sslkey",
-        "sslrootcert",
-        "sslcrl",
-        "sslcrldir",
-        "channel_binding",
-        "gssencmode",
-        "krbsrvname",
-        "requirepeer",
-        "target_session_attrs",
-    }
-)
+
+def undisturbed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a session of ours is begun with, beside what it is given: `options`, and that it is none for
+    replication, whatever the string of its user says."""
+    options = f"{given.get('options') or ''} {UNDISTURBED}".strip()
+    return {"options": options, **({"replication": "false"} if given.get("replication") else {})}
 
 
-def parse(conninfo: str) -> dict[str, str]:
-    """The parameters of a connection string.
-
-    Raises:
-        UserError: it cannot be read. libpq quotes the part it stumbled over, which may be a
-            password; we do not.
-    """
-    try:
-        given = conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError:
-        raise unreadable() from None
-    return {k: str(v) for k, v in given.items() if v is not None}
-
-
-def unreadable() -> UserError:
-    """The sentence for a malformed connection string."""
-    return UserError(
-        "the connection string cannot be read",
-        "Write it as host=... port=... dbname=... user=... or postgresql://user@host:port/dbname",
-    )
-
-
-def without_secrets(conninfo: str) -> str:
-    """The connection string as it may be shown."""
-    return make_conninfo(**{k: v for k, v in parse(conninfo).items() if k not in SECRETS})
-
-
-def address_only(params: Mapping[str, str]) -> dict[str, str]:
-    """Of some parameters those that say how to reach a server, without secrets."""
-    return {k: v for k, v in params.items() if k not in SECRETS and k not in _NOT_AN_ADDRESS}
-
-
-def resolved(conn: AsyncConnection[Any], conninfo: str) -> dict[str, str]:
-    """Parameters that reach the server of a live connection from elsewhere, without secrets.
+def connect(dsn: str, **overrides: Any) -> SyncConnection:
+    """A session in autocommit mode; rows are dictionaries.
 
     Args:
-        conn: the connection.
-        conninfo: the string it was made of. Its hosts are kept, all of them; a service, which other
-            machines may not have, is replaced by what it stood for.
+        overrides: parameters of libpq and of psycopg that differ from those of dsn and from ours.
+
+    Raises:
+        UserError: the string cannot be read, or the server cannot be reached.
     """
-    given = parse(conninfo)
-    live = {k: str(v) for k, v in conn.info.get_parameters().items() if k in _OF_A_SERVICE}
-    return address_only(
-        {
-            "host": conn.info.host,
-            "port": str(conn.info.port),
-            "dbname": conn.info.dbname,
-            "user": conn.info.user,
-            **(live if "service" in given else {}),
-            **given,
-        }
-    )
+    given: dict[str, Any] = dict(parse(dsn))
+    try:
+        params = {**given, **overrides}
+        conn = psycopg.connect(
+            "", **{**_OURS, "row_factory": dict_row, **params, **undisturbed(params)}
+        )
+        conn.execute(PINNED)
+    except psycopg.OperationalError as error:
+        raise unreachable(given, error) from None
+    if not conn.autocommit:
+        conn.commit()
+    return conn
 
 
-def password_of(conn: AsyncConnection[Any]) -> str | None:
-    """The password that a live connection was given or found in a password file, if any."""
-    return conn.info.password or None
+async def connect_async(dsn: str) -> Connection:
+    """The same for asyncio; rows are tuples, as the effects on one server expect them."""
+    given: dict[str, Any] = dict(parse(dsn))
+    try:
+        conn = await psycopg.AsyncConnection.connect("", **{**_OURS, **given, **undisturbed(given)})
+        await conn.execute(PINNED)
+    except psycopg.OperationalError as error:
+        raise unreachable(given, error) from None
+    return conn

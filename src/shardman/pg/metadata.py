@@ -1,26 +1,27 @@
-"""The cluster's metadata, read on one node."""
+"""The cluster's metadata, read on one node in one statement."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
+from psycopg.rows import args_row
 
 from shardman.model.cluster import Cluster
-from shardman.pg.reach import Connection
+from shardman.pg.connection import Connection, SyncConnection
 from shardman.sql.loader import queries
 
 
-def read_cluster(session: Connection) -> Cluster:
+async def read_cluster(conn: Connection) -> Cluster:
     """The metadata at one instant, as this node knows it."""
-    named = queries("cluster")
-    with session.transaction():
-        session.execute("set transaction isolation level repeatable read read only")
-        local, nodes, tables, copies = (
-            _all(session, named[name]) for name in ("local", "nodes", "tables", "copies")
-        )
-    return Cluster.of_rows(local[0]["cluster"], nodes, tables, copies)
+    async with conn.cursor(row_factory=args_row(Cluster.of_rows)) as cur:
+        await cur.execute(queries("cluster")["whole"])
+        return _only(await cur.fetchone())
 
 
-def _all(session: psycopg.Connection[dict[str, Any]], query: Any) -> list[dict[str, Any]]:
-    return session.execute(query).fetchall()
+def read_cluster_sync(conn: SyncConnection) -> Cluster:
+    """The same without asyncio."""
+    with conn.cursor(row_factory=args_row(Cluster.of_rows)) as cur:
+        return _only(cur.execute(queries("cluster")["whole"]).fetchone())
+
+
+def _only(found: Cluster | None) -> Cluster:
+    assert found is not None
+    return found

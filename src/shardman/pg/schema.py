@@ -1,24 +1,34 @@
 """The schema `shardman` on one database: installed, upgraded, removed.
 
 Migrations (numbered, once each) make types and tables; routines and views are create-or-replace and are
-laid anew every time. All in one transaction behind an advisory lock, so two installers at once are safe.
+laid anew every time (`routines`), and those that an older version had are dropped. All in one transaction
+behind a lock on the table of migrations, so two installers at once are safe.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
+from shardman.pg import routines, strangers
+from shardman.pg.connection import Connection
 
-LOCK = "shardman schema"
+#: Two that make the schema at the same instant find out by a unique index; then it is there.
+TRIES = 3
 #: Folders of scripts that are laid anew every time.
 _REPEATED = ("routines", "views")
+_MADE_BY_ANOTHER = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+)
 
 
 def _scripts(folder: str) -> list[tuple[str, bytes]]:
@@ -31,7 +41,11 @@ def _scripts(folder: str) -> list[tuple[str, bytes]]:
     return sorted(found)
 
 
-async def install(conn: AsyncConnection[Any]) -> int:
+def _repeated() -> list[bytes]:
+    return [script for folder in _REPEATED for _, script in _scripts(folder)]
+
+
+async def install(conn: Connection) -> int:
     """Installs the schema or brings it up to this version; safe to repeat.
 
     Args:
@@ -41,11 +55,19 @@ async def install(conn: AsyncConnection[Any]) -> int:
         How many migrations were applied; 0 when the tables were up to date.
 
     Raises:
-        UserError: somebody else's schema has the name.
+        UserError: somebody else's schema has the name, or somebody's objects depend on what is to change.
     """
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(*_MADE_BY_ANOTHER):
+            return await _install(conn)
+    return await _install(conn)
+
+
+async def _install(conn: Connection) -> int:
     async with conn.transaction():
-        await conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (LOCK,))
         await conn.execute("set local client_min_messages = warning")
+        # Functions in SQL call each other, and views, in both directions: there is no order in which each finds
+        # all that it names. tests/sql/test_routines.py lays all of them again with the check.
         await conn.execute("set local check_function_bodies = off")
         await _refuse_strange(conn)
         cur = await conn.execute("select from pg_extension where extname = 'postgres_fdw'")
@@ -56,8 +78,9 @@ async def install(conn: AsyncConnection[Any]) -> int:
             "create table if not exists shardman.migrations"
             " (name text primary key, applied_at timestamptz not null default now())"
         )
+        await conn.execute("lock table shardman.migrations in share row exclusive mode")
         applied = await _migrate(conn)
-        await _lay_anew(conn)
+        await routines.lay(conn, _repeated())
         if not had_extension:
             await conn.execute("select shardman.made('extension postgres_fdw')")
         await conn.execute(
@@ -80,56 +103,58 @@ def _comment() -> str:
     return f"pg_shardman: metadata, commands, and what keeps this node in line; schema {version()}"
 
 
-async def is_current(conn: AsyncConnection[Any]) -> bool:
+async def is_current(conn: Connection) -> bool:
     """Whether a database has the schema of this version."""
     cur = await conn.execute("select obj_description('shardman'::regnamespace, 'pg_namespace')")
-    return await cur.fetchone() == (_comment(),)
+    row = await cur.fetchone()
+    return row is not None and is_version(row[0])
 
 
-async def _lay_anew(conn: AsyncConnection[Any]) -> None:
-    """Routines and views. A view whose columns have changed cannot be replaced: then all are dropped first."""
-    try:
-        async with conn.transaction():
-            await _lay(conn)
-    except psycopg.errors.InvalidTableDefinition:
-        cur = await conn.execute(
-            "select relname from pg_class where relnamespace = 'shardman'::regnamespace and relkind = 'v'"
-        )
-        for (view,) in await cur.fetchall():
-            await conn.execute(
-                sql.SQL("drop view if exists {} cascade").format(sql.Identifier("shardman", view))
-            )
-        await _lay(conn)
+def is_version(comment: str | None) -> bool:
+    """Whether the comment of a schema says that it is of this version."""
+    return comment == _comment()
 
 
-async def _lay(conn: AsyncConnection[Any]) -> None:
-    for folder in _REPEATED:
-        for _, script in _scripts(folder):
-            await conn.execute(script)
-
-
-async def _refuse_strange(conn: AsyncConnection[Any]) -> None:
+async def _refuse_strange(conn: Connection) -> None:
+    await strangers.refuse_schema(conn)
     cur = await conn.execute(
         "select to_regclass('shardman.local') is null and exists"
-        " (select from pg_class where relnamespace = to_regnamespace('shardman'))"
+        " (select from pg_class where relnamespace = to_regnamespace('shardman') union all"
+        "  select from pg_proc where pronamespace = to_regnamespace('shardman') union all"
+        "  select from pg_type where typnamespace = to_regnamespace('shardman'))"
     )
     if await cur.fetchone() == (True,):
         raise UserError(
-            "the database has a schema shardman that is not ours", "Rename it: the name is needed"
+            "the database has a schema shardman that is not ours",
+            "Rename it: the name is needed",
+            code=Code.SCHEMA_CONFLICT,
         )
 
 
-async def _migrate(conn: AsyncConnection[Any]) -> int:
+async def _migrate(conn: Connection) -> int:
     cur = await conn.execute("select name from shardman.migrations")
     have = {row[0] for row in await cur.fetchall()}
     new = [(name, script) for name, script in _scripts("migrations") if name not in have]
     for name, script in new:
-        await conn.execute(script)
+        try:
+            await conn.execute(script)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise UserError(
+                f"the database cannot be brought up to this version: {error.diag.message_primary}:"
+                f" {error.diag.message_detail}",
+                "Drop what depends on it first, and make it again afterwards",
+                code=Code.SCHEMA_CONFLICT,
+            ) from error
         await conn.execute("insert into shardman.migrations (name) values (%s)", (name,))
     return len(new)
 
 
-async def remove(conn: AsyncConnection[Any]) -> None:
+async def remove(conn: Connection) -> None:
     """Drops the schema with all that is in it; tables of users are not."""
     await conn.execute("set client_min_messages = warning")
+    # A user's extension is not to go with our tables in it.
+    await conn.execute(
+        "do $$ begin perform shardman.take_secrets_back();"
+        " exception when undefined_function or invalid_schema_name then null; end $$"
+    )
     await conn.execute("drop schema if exists shardman cascade")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from psycopg import AsyncConnection
-
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
+from shardman.pg import rights
+from shardman.pg.connection import Connection
 
 MIN_VERSION = 150000
 
@@ -22,7 +21,7 @@ LEAST: Mapping[str, int] = {
 }
 
 
-async def requirements(conn: AsyncConnection[Any]) -> None:
+async def requirements(conn: Connection) -> None:
     """Checks version, settings, rights and extensions.
 
     Raises:
@@ -32,19 +31,20 @@ async def requirements(conn: AsyncConnection[Any]) -> None:
         raise UserError(
             f"the server is PostgreSQL {conn.info.server_version // 10000}, 15 is needed",
             "Upgrade the server",
+            code=Code.SERVER_UNSUITABLE,
         )
     await _primary(conn)
     await _settings(conn)
     await _rights(conn)
 
 
-async def _primary(conn: AsyncConnection[Any]) -> None:
+async def _primary(conn: Connection) -> None:
     row = await (await conn.execute("select pg_is_in_recovery()")).fetchone()
     if row is not None and row[0]:
-        raise UserError("the server is a standby", "Give its primary")
+        raise UserError("the server is a standby", "Give its primary", code=Code.SERVER_UNSUITABLE)
 
 
-async def _settings(conn: AsyncConnection[Any]) -> None:
+async def _settings(conn: Connection) -> None:
     cur = await conn.execute(
         "select name, setting from pg_settings where name = any(%s)", (["wal_level", *LEAST],)
     )
@@ -60,25 +60,18 @@ async def _settings(conn: AsyncConnection[Any]) -> None:
     raise UserError(
         "; ".join(said),
         "Change the server's configuration and restart it; docs/operations.md has good values",
+        code=Code.SERVER_UNSUITABLE,
     )
 
 
-async def _rights(conn: AsyncConnection[Any]) -> None:
-    row = await (
-        await conn.execute(
-            "select (select rolsuper from pg_roles where rolname = current_user),"
-            " exists (select from pg_available_extensions where name = 'postgres_fdw')"
-        )
-    ).fetchone()
-    assert row is not None
-    superuser, available = row
-    if not available:
+async def _rights(conn: Connection) -> None:
+    cur = await conn.execute(
+        "select exists (select from pg_available_extensions where name = 'postgres_fdw')"
+    )
+    if await cur.fetchone() != (True,):
         raise UserError(
             "the extension postgres_fdw is not installed on the server",
             "Install PostgreSQL's contrib package there",
+            code=Code.SERVER_UNSUITABLE,
         )
-    if not superuser:
-        raise UserError(
-            f"the role {conn.info.user} is not a superuser",
-            "Connect as one; roles with fewer rights are not supported yet",
-        )
+    await rights.require(conn)

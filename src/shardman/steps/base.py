@@ -1,98 +1,166 @@
-"""How a step reaches servers, and how the runner finds a step."""
+"""What a step is: it does something, and declares what everybody else must know about it.
+
+A step is of the phase in which it stands. Before the switch it is a `PrepareStep`, or an `UndoableStep` when
+it makes something that has to be taken back; in the transaction of the switch a `SwitchStep`; behind it a
+`FinishStep`. Nothing about a step is guessed from the names of its arguments: it says itself what it works on
+(`scope`), what it makes (`makes`) and with what it may run at the same time (`concurrent_with`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, TypeVar, overload
 
-from psycopg import AsyncConnection
+from shardman.model.plan import Json, Phase, Step
+from shardman.steps.run import Run
+from shardman.steps.state import State
 
-from shardman.commands.base import Command, Facts
-from shardman.model.plan import Json, Step
-
-Connection = AsyncConnection[Any]
-
-
-class Run(Protocol):
-    """What the runner hands to a step: the command it belongs to, sessions, and a mouth."""
-
-    cmd_id: int
-    attempt: int
-    cluster_id: str
-    epoch: int
-    #: Values that a later step of the same attempt may use; nothing that recovery needs.
-    memory: dict[str, Any]
-    #: Held while a fence is up: one in the cluster at a time.
-    fence: asyncio.Lock
-
-    async def node(self, node_id: int) -> Connection:
-        """The command's session on a node: autocommit, admitted by the epoch, search_path public,
-        synchronous_commit local. The lord's own database is node 0's. Raises
-        psycopg.OperationalError when the node cannot be reached."""
-        ...
-
-    def borrow(self, node_id: int) -> AbstractAsyncContextManager[Connection]:
-        """One more such session, for use beside the first. Its settings are left as they were: given
-        back, it serves the next who asks."""
-        ...
-
-    async def replication(self, node_id: int) -> AsyncConnection[Any]:
-        """A replication connection to a node; the caller closes it."""
-        ...
-
-    async def peer(self, node_id: int) -> str:
-        """How other nodes reach a node, password included; never to be logged."""
-        ...
-
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Keeps other tasks of the shardlord from what has this name, after waiting for them."""
-        ...
-
-    async def conninfo(self, node_id: int) -> str:
-        """How the lord reaches a node, password included; never to be logged."""
-        ...
-
-    async def progress(
-        self,
-        *,
-        bytes_done: int | None = None,
-        bytes_total: int | None = None,
-        rows_done: int | None = None,
-    ) -> None:
-        """Shows how far the running step is (rate limited)."""
-        ...
-
-    async def waits_for(self, whom: str | None) -> None:
-        """Shows whom the running step waits for; None when it waits no more."""
-        ...
-
-    async def facts(self, command: Command) -> Facts:
-        """What a plan of a command would be made of now: the cluster, and the nodes' answers."""
-        ...
-
-    async def child(self, cmd_type: str, opts: list[str | None]) -> tuple[str, str | None]:
-        """Runs another command as a part of this one; returns its status and error."""
-        ...
-
-    def say(self, sentence: str) -> None:
-        """Adds a sentence to the command's result."""
-        ...
+__all__ = ["FinishStep", "PrepareStep", "Run", "SwitchStep", "UndoableStep", "step"]
 
 
-class StepType(Protocol):
-    """One kind of step. Both directions are idempotent: they look before they act."""
+@dataclass(frozen=True)
+class Scope:
+    """What a step works on.
 
+    Args:
+        nodes: those it acts on and cannot do without. Not the lord's database, which every step may use; not
+            a node of which it only takes what it can have.
+        parts: partitions whose copies it changes or reads: no two commands do that at the same time.
+    """
+
+    nodes: frozenset[int] = frozenset()
+    parts: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, nodes: Iterable[int] = (), parts: Iterable[str] = ()) -> Self:
+        return cls(frozenset(nodes), frozenset(parts))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an undoable step makes.
+
+    Args:
+        what: the same text for the same thing.
+        shared: its name bears no command's number, so another command may make, or have made, this very
+            thing. Once a later command has, an older one does not take it away any more.
+    """
+
+    what: str
+    shared: bool = False
+
+
+#: Who waits for most steps.
+NOBODY = "nobody"
+
+
+class StepKind(ABC):
+    """One kind of step. `do` looks before it acts: doing it twice is doing it once."""
+
+    phase: ClassVar[Phase]
+    #: Kinds of steps that may run while this one does: none needs what another makes, and none uses a session
+    #: in which another holds a lock. After a crash they run one after the other.
+    concurrent_with: ClassVar[frozenset[str]] = frozenset()
+    #: For the tables in docs/commands: what stands after a crash in it, where that is not what it makes;
+    leaves: ClassVar[str] = ""
+    #: who waits as long as nobody goes on,
+    waits: ClassVar[str] = NOBODY
+    #: and behind the last step of which kind they do not any more;
+    waits_until: ClassVar[str] = ""
+    #: who puts it right, where that is not done as its base says.
+    clears: ClassVar[str] = ""
+
+    @abstractmethod
+    def scope(self) -> Scope: ...
+
+    def state(self) -> Sequence[State]:
+        """What others have to know of this step; written down in one transaction with the plan."""
+        return ()
+
+    @abstractmethod
     async def do(self, run: Run) -> None: ...
 
+
+@dataclass(frozen=True)
+class PartBetween:
+    """Of a step that works on a partition, on two nodes of its copies."""
+
+    part: str
+    src: int
+    dest: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.src, self.dest], [self.part])
+
+
+@dataclass(frozen=True)
+class OfTable:
+    """Of a step that works on a table on one node, where it is made a sharded one."""
+
+    node: int
+    relation: str
+    definition: dict[str, Json]
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+
+class PrepareStep(StepKind):
+    """Before the switch. There is nothing to take back: it makes nothing, or what goes with the things of
+    another step."""
+
+    phase = "prepare"
+
+
+class UndoableStep(PrepareStep):
+    """Before the switch, and taken back when the command fails."""
+
+    @abstractmethod
+    def makes(self) -> Made: ...
+
+    @abstractmethod
     async def undo(self, run: Run) -> None:
-        """Takes back what `do` did or half did. A finish step has none (never called)."""
-        ...
+        """Takes back what `do` did or half did; idempotent as well."""
 
 
-_registry: dict[str, Callable[..., StepType]] = {}
-S = TypeVar("S", bound=StepType)
+class SwitchStep(StepKind):
+    """In the one transaction in the lord's database that decides: the point of no return."""
+
+    phase = "switch"
+    leaves = "all of the switch, or nothing"
+    clears = "the next shardlord reads which of the two"
+
+
+class FinishStep(StepKind):
+    """Behind the switch, or of a command that has none: it only goes forward. What cannot be done now is
+    done later, by the janitor."""
+
+    phase = "finish"
+    #: It is done also on a node that was removed from the cluster. Others are given up then.
+    for_removed: ClassVar[bool] = False
+    #: It does on each of its nodes what can be done there: one that is away does not put it off.
+    each_by_itself: ClassVar[bool] = False
+    #: It is done also while another command works on its partitions.
+    unclaimed: ClassVar[bool] = False
+
+    def needs(self) -> frozenset[int]:
+        """The nodes without which it waits. Where it fails, later steps that need one of them wait too."""
+        return frozenset() if self.each_by_itself else self.scope().nodes
+
+
+class Written(Protocol):
+    """A step as a plan or the journal has it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def args(self) -> Mapping[str, Json]: ...
+
+
+_registry: dict[str, type[StepKind]] = {}
+S = TypeVar("S", bound=StepKind)
 
 
 def step(kind: str) -> Callable[[type[S]], type[S]]:
@@ -107,11 +175,36 @@ def step(kind: str) -> Callable[[type[S]], type[S]]:
     return register
 
 
-def bind(planned: Step) -> StepType:
-    """The step that does what was planned."""
-    return bind_args(planned.kind, planned.args)
+def kinds() -> Mapping[str, type[StepKind]]:
+    """Every kind of step that is registered."""
+    return dict(_registry)
 
 
-def bind_args(kind: str, args: Mapping[str, Json]) -> StepType:
-    """Raises KeyError for an unknown kind, TypeError when args do not fit it."""
-    return _registry[kind](**args)
+@overload
+def bind(phase: Literal["prepare"], written: Written) -> PrepareStep: ...
+@overload
+def bind(phase: Literal["switch"], written: Written) -> SwitchStep: ...
+@overload
+def bind(phase: Literal["finish"], written: Written) -> FinishStep: ...
+@overload
+def bind(phase: Phase, written: Written) -> StepKind: ...
+def bind(phase: Phase, written: Written) -> StepKind:
+    """The step that does what was planned.
+
+    Args:
+        phase: in which it stands.
+
+    Raises:
+        KeyError: there is no such kind.
+        TypeError: the kind is none of this phase, or the args do not fit it.
+    """
+    cls = _registry[written.kind]
+    if cls.phase != phase:
+        raise TypeError(f"{written.kind} is a {cls.phase} step and cannot stand in {phase}")
+    return cls(**written.args)
+
+
+def concurrent(earlier: Step, later: Step) -> bool:
+    """Whether two steps of a phase may run at the same time."""
+    first, second = _registry[earlier.kind], _registry[later.kind]
+    return earlier.kind in second.concurrent_with or later.kind in first.concurrent_with

@@ -6,8 +6,8 @@ from typing import Any
 
 from psycopg import sql
 
-from shardman.errors import UserError
-from shardman.steps.base import Connection
+from shardman.errors import Code, UserError
+from shardman.pg.connection import Connection
 
 
 async def value(conn: Connection, query: str, *params: Any) -> Any:
@@ -27,6 +27,11 @@ async def relation(conn: Connection, name: str) -> sql.Identifier | None:
     return sql.Identifier(*parts) if parts else None
 
 
+async def written(conn: Connection, schema: str, name: str) -> str:
+    """A relation's name as the metadata writes it."""
+    return str(await value(conn, "select shardman.relation_text(%s, %s)", schema, name))
+
+
 async def need_relation(conn: Connection, name: str) -> sql.Identifier:
     """As `relation`, where there must be one.
 
@@ -35,7 +40,11 @@ async def need_relation(conn: Connection, name: str) -> sql.Identifier:
     """
     found = await relation(conn, name)
     if found is None:
-        raise UserError(f"{name} is missing on a node", 'See what "shardman check" says')
+        raise UserError(
+            f"{name} is missing on a node",
+            'See what "shardman check" says',
+            code=Code.OBJECT_MISSING,
+        )
     return found
 
 

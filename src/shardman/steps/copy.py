@@ -8,38 +8,30 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
 from shardman import names
 from shardman.pg import slots
+from shardman.pg.bounded import shut
+from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
-from shardman.steps.base import Connection, Run, step
+from shardman.steps.base import Made, PartBetween, Run, UndoableStep, step
 from shardman.steps.catalog import data_table, relation, value
 
 PROGRESS_S = 0.3
+#: A copy that was stopped tells both servers; one that hangs does not listen.
+STOP_S = 2.0
 T = TypeVar("T")
 
 
-async def _export_snapshot(run: Run, node: int, slot: str) -> tuple[AsyncConnection[object], str]:
-    """Makes a logical slot and exports the snapshot of the instant from which it streams.
-
-    Returns:
-        The replication connection, which keeps the snapshot alive until it is closed, and the
-        snapshot's name (PostgreSQL manual, 55.4, CREATE_REPLICATION_SLOT).
-    """
+async def _export_snapshot(run: Run, node: int, slot: str) -> tuple[Connection, str]:
+    """Makes a logical slot; the connection that keeps its snapshot, and the snapshot's name."""
     conn = await run.replication(node)
     try:
-        cur = await conn.execute(
-            sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
-                sql.Identifier(slot)
-            )
-        )
-        row = await cur.fetchone()
+        return conn, await slots.create_exporting(conn, slot)
     except BaseException:
         await conn.close()
         raise
-    assert row is not None
-    return conn, row[2]
 
 
 async def behind_writers(run: Run, node: int, work: Coroutine[Any, Any, T]) -> T:
@@ -79,7 +71,10 @@ async def carry(run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
     except BaseException:
         # The thread uses the connections: they must not be closed under it.
         pump.stopped.set()
-        await asyncio.wait({carrying})
+        if not (await asyncio.wait({carrying}, timeout=STOP_S))[0]:
+            shut(pump.source)
+            shut(pump.target)
+            await asyncio.wait({carrying})
         raise
     await carrying
 
@@ -97,20 +92,32 @@ async def begin_at(source: Connection, snapshot: str) -> None:
     await source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
 
 
+async def begin_writing(dest: Connection, name: str) -> None:
+    """In a transaction that has locked a copy: from here on rows may be written into it, as replication does
+    it. The triggers that make a replica read-only do not fire, nor do the application's.
+
+    Raises:
+        psycopg.Error: SHM09, the table has code that must not run as the cluster's role.
+    """
+    await dest.execute("set local session_replication_role = replica")
+    await dest.execute("select shardman.need_trusted(array[shardman.find_relation(%s)])", (name,))
+
+
 @step("copy_rows")
 @dataclass(frozen=True)
-class CopyRows:
-    """Makes the slot and copies the rows of its snapshot: every later write comes by the stream."""
+class CopyRows(PartBetween, UndoableStep):
+    """Makes the slot and copies the rows of its snapshot: every later write comes by the copy channel."""
 
-    part: str
-    src: int
-    dest: int
+    leaves = "the slot, for which the source keeps WAL, and rows; these go with the table"
+
+    def makes(self) -> Made:
+        return Made(f"the slot of the copy of {self.part} on node {self.src}")
 
     async def do(self, run: Run) -> None:
         async with (
-            exported(run, self.src, names.move_stream(run.cluster_id, run.cmd_id)) as snapshot,
-            run.borrow(self.src) as source,
-            run.borrow(self.dest) as dest,
+            exported(run, self.src, names.copy_channel(run.cluster_id, run.cmd_id)) as snapshot,
+            run.extra_session(self.src) as source,
+            run.extra_session(self.dest) as dest,
         ):
             await self._copy(run, source, dest, snapshot)
 
@@ -126,6 +133,7 @@ class CopyRows:
         # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
         await dest.execute("begin")
         await dest.execute(sql.SQL("truncate {}").format(into))
+        await begin_writing(dest, name)
         pump = Pump(source.pgconn, dest.pgconn)
         await carry(
             run,
@@ -137,6 +145,7 @@ class CopyRows:
         )
         await dest.execute("commit")
         await source.execute("commit")
+        run.figures.bytes = pump.bytes_done
 
     async def undo(self, run: Run) -> None:
-        await slots.drop(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))
+        await slots.drop(await run.node(self.src), names.copy_channel(run.cluster_id, run.cmd_id))

@@ -18,8 +18,9 @@ from typing import TypeVar
 import psycopg
 from psycopg import sql
 
-from shardman.errors import Temporary
-from shardman.steps.base import Connection, Run
+from shardman.errors import Code, Temporary
+from shardman.pg.connection import Connection
+from shardman.steps.base import Run
 from shardman.steps.catalog import value
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ LIMIT_S = 5.0
 
 
 class Busy(Exception):
-    """A lock could not be had in time, or the stream did not empty; whom we wait for."""
+    """A lock could not be had in time, or a channel did not run empty; whom we wait for."""
 
 
 #: What a try ends with that comes again: the locks that it asks for by `begin_locked`, or one that a
@@ -154,7 +155,7 @@ async def patiently(
         except HELD as held:
             whom = str(held) if isinstance(held, Busy) else "a lock"
             if time.monotonic() > until:
-                raise Temporary(f"waited in vain for {whom}") from None
+                raise Temporary(f"waited in vain for {whom}", code=Code.LOCK_TIMEOUT) from None
             await run.waits_for(whom)
             await asyncio.sleep(pause)
     await run.waits_for(None)

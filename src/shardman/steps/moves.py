@@ -6,12 +6,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from shardman.commands.base import Command
+from shardman.commands.create_replica import CreateReplica
 from shardman.commands.drain_node import DrainNode
+from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
+from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_replevel import SetReplevel
+from shardman.commands.switch_primary import SwitchPrimary
 from shardman.commands.takeover import counted
 from shardman.model.placement import Kind, Measure, Move, ready
-from shardman.steps.base import Run, step
+from shardman.steps.base import FinishStep, Run, Scope, step
+from shardman.steps.metadata.attributes import set_draining
 
 
 @dataclass(frozen=True)
@@ -27,22 +33,25 @@ class Ended:
         return self.status != "success"
 
 
-#: The command that does each kind of move, and its options.
-_VERBS: dict[Kind, Callable[[Move], tuple[str, list[str | None]]]] = {
-    "move": lambda m: ("move_part", [m.part_name, str(m.dest), str(m.src)]),
-    "switch": lambda m: ("switch_primary", [m.part_name, str(m.dest)]),
-    "drop": lambda m: ("rm_replica", [m.part_name, str(m.src)]),
+#: The command that does each kind of move.
+_VERBS: dict[Kind, Callable[[Move], Command]] = {
+    "move": lambda m: MovePart(m.part_name, m.dest, m.src),
+    "switch": lambda m: SwitchPrimary(m.part_name, m.dest),
+    "drop": lambda m: RmReplica(m.part_name, m.src),
 }
 
 
 @step("run_moves")
 @dataclass(frozen=True)
-class RunMoves:
+class RunMoves(FinishStep):
     """Spreads a table's partitions: several moves at once where they share no node. A move that fails
     does not stop the rest."""
 
     relation: str
     by: Measure = "number"
+
+    def scope(self) -> Scope:
+        return Scope()
 
     async def do(self, run: Run) -> None:
         command = Rebalance(self.relation, self.by)
@@ -52,16 +61,31 @@ class RunMoves:
         ended = await _run_all(run, list(placement.moves))
         _tell(run, ended)
 
-    async def undo(self, run: Run) -> None:
-        """Each move is a command that takes itself back."""
+
+@step("begin_draining")
+@dataclass(frozen=True)
+class BeginDraining(FinishStep):
+    """Nothing new is placed on a node from now on. It stands behind no switch: what follows are commands of
+    their own, and what they have moved stays moved."""
+
+    node: int
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        await set_draining(await run.node(0), self.node, draining=True)
 
 
 @step("run_drain")
 @dataclass(frozen=True)
-class RunDrain:
+class RunDrain(FinishStep):
     """Moves every copy off a node, as `RunMoves`."""
 
     node: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
 
     async def do(self, run: Run) -> None:
         command = DrainNode(self.node)
@@ -77,9 +101,6 @@ class RunDrain:
         if stay:
             run.say(f"No other node can have {counted(stay)}.")
 
-    async def undo(self, run: Run) -> None:
-        """Each move is a command that takes itself back."""
-
 
 def _tell(run: Run, ended: Sequence[Ended]) -> None:
     """How the moves went, for the command's result."""
@@ -87,6 +108,8 @@ def _tell(run: Run, ended: Sequence[Ended]) -> None:
     primaries = [e for e in moved if e.move.via is None]
     replicas = [e for e in moved if e.move.via is not None]
     switched = [e for e in ended if e.move.kind == "switch"]
+    run.figures.moved = sum(not e.failed for e in ended)
+    run.figures.failed = sum(e.failed for e in ended)
     run.say(
         f"Moved {_of(primaries)} partitions"
         + (f" and {_of(replicas)} replicas" if replicas else "")
@@ -124,18 +147,40 @@ async def _run_all(run: Run, todo: list[Move]) -> list[Ended]:
 
 
 async def _one(run: Run, move: Move) -> Ended:
-    status, error = await run.child(*_VERBS[move.kind](move))
+    status, error = await run.child(_VERBS[move.kind](move))
     return Ended(move, status, error)
+
+
+@step("set_level")
+@dataclass(frozen=True)
+class SetLevel(FinishStep):
+    """Remembers how many replicas a table is to have."""
+
+    relation: str
+    replevel: int
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "update shardman.tables set replevel = %s where relation = %s",
+            (self.replevel, self.relation),
+        )
 
 
 @step("run_replicas")
 @dataclass(frozen=True)
-class RunReplicas:
+class RunReplicas(FinishStep):
     """Makes and drops replicas until every partition of a table has as many as it is to have. They
     share channels, so one follows the other. One that fails does not stop the rest."""
 
     relation: str
     replevel: int
+
+    def scope(self) -> Scope:
+        return Scope()
 
     async def do(self, run: Run) -> None:
         command = SetReplevel(self.relation, self.replevel)
@@ -143,15 +188,13 @@ class RunReplicas:
         failed = []
         for n, change in enumerate(todo):
             await run.waits_for(f"replicas: {n} of {len(todo)} done")
-            name = "create_replica" if change.add else "rm_replica"
-            status, error = await run.child(name, [change.part_name, str(change.node)])
+            verb = CreateReplica if change.add else RmReplica
+            status, error = await run.child(verb(change.part_name, change.node))
             if status != "success":
                 failed.append(f"{change.part_name} on node {change.node}: {error or status}")
         await run.waits_for(None)
+        run.figures.moved, run.figures.failed = len(todo) - len(failed), len(failed)
         made = sum(c.add for c in todo)
         run.say(f"Replicas to make: {made}, to drop: {len(todo) - made}, failed: {len(failed)}.")
         for each in failed:
             run.say(each)
-
-    async def undo(self, run: Run) -> None:
-        """Each change is a command that takes itself back."""

@@ -7,20 +7,28 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import Temporary, UserError
+from shardman.errors import Code, Temporary, UserError
 from shardman.pg import subscriptions
-from shardman.steps.base import Connection, Run, step
-from shardman.steps.catalog import data_table, is_attached, relation, value
+from shardman.pg.connection import Connection
+from shardman.steps.base import FinishStep, Made, Run, Scope, UndoableStep, step
+from shardman.steps.catalog import data_table, is_attached, relation, value, written
+from shardman.steps.channels.tables import leave_all
 from shardman.steps.locks import LIMIT_S, execute_patiently
 
 
 @step("read_only")
 @dataclass(frozen=True)
-class ReadOnly:
-    """Lets nobody write to a replica but the stream from its primary."""
+class ReadOnly(UndoableStep):
+    """Lets nothing write to a replica but the channel from its primary."""
 
     node: int
     part: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
+
+    def makes(self) -> Made:
+        return Made(f"the guard against writes to {self.part} on node {self.node}", shared=True)
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
@@ -52,7 +60,9 @@ async def need_primary(run: Run, part: str) -> None:
         return  # The table is not sharded any more.
     conn = await run.node(owner)
     if not await is_attached(conn, await data_table(conn, part)):
-        raise Temporary(f"the primary of {part} is not in use on node {owner}")
+        raise Temporary(
+            f"the primary of {part} is not in use on node {owner}", code=Code.NODE_BEHIND
+        )
 
 
 async def _detached(conn: Connection, name: str) -> sql.Identifier | None:
@@ -73,9 +83,11 @@ async def drop_detached(run: Run, conn: Connection, node: int, part: str) -> Non
     name = await data_table(conn, part)
     if (table := await _detached(conn, name)) is None:
         return
-    # A row that came for a table that is gone would stop the stream of all others.
-    if feeding := await subscriptions.feeding(conn, name):
-        raise Temporary(f"{name} on node {node} still belongs to {feeding}")
+    # A row that came for a table that is gone would stop the whole channel.
+    if feeding := await leave_all(run, part, node, name):
+        raise Temporary(
+            f"{name} on node {node} still belongs to {', '.join(feeding)}", code=Code.BUSY
+        )
     await execute_patiently(
         run, conn, node, name, sql.SQL("drop table {}").format(table), limit_s=LIMIT_S
     )
@@ -89,17 +101,22 @@ async def rename_detached(run: Run, conn: Connection, node: int, part: str) -> s
     aside = names.set_aside(part, run.cmd_id)
     change = sql.SQL("alter table {} rename to {}").format(table, sql.Identifier(aside))
     await execute_patiently(run, conn, node, name, change, limit_s=LIMIT_S)
-    return aside
+    return await written(conn, names.unquote(part)[0], aside)
 
 
 @step("drop_replica")
 @dataclass(frozen=True)
-class DropReplica:
+class DropReplica(FinishStep):
     """Drops a replica's table: its primary has every row of it. Nothing may come for it any more."""
+
+    leaves = "a table that follows nobody"
 
     node: int
     part: str
     primary: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
 
     async def do(self, run: Run) -> None:
         if await value(await run.node(0), "select shardman.has_copy(%s, %s)", self.part, self.node):
@@ -116,16 +133,15 @@ class DropReplica:
             raise UserError(
                 f"{name} on node {self.node} is not the replica that it was",
                 "Look at it before you drop it",
+                code=Code.CHANGED_MEANWHILE,
             )
         channel = names.channel(run.cluster_id, self.primary, self.node)
         if name in await subscriptions.tables(conn, channel):
             raise UserError(
                 f"{name} on node {self.node} still belongs to {channel}",
                 'See what "shardman check" says',
+                code=Code.BUSY,
             )
         await execute_patiently(
             run, conn, self.node, name, sql.SQL("drop table {}").format(table), limit_s=LIMIT_S
         )
-
-    async def undo(self, run: Run) -> None:
-        """A finish step goes only forward."""

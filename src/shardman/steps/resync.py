@@ -2,7 +2,7 @@
 
 Both sides sort their rows into buckets by a hash of the whole row and compare number and hash of each
 bucket; only buckets that differ are copied. The comparison reads both tables once, at the snapshot from
-which the command's own stream begins, so what is written meanwhile comes by the stream.
+which the copy channel begins, so what is written meanwhile comes through it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from shardman import names
-from shardman.errors import Temporary, UserError
-from shardman.pg import slots, subscriptions
+from shardman.errors import Code, Temporary, UserError
+from shardman.pg import slots
+from shardman.pg.bounded import unhurried
+from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
-from shardman.steps.base import Connection, Run, step
+from shardman.steps.base import Made, PartBetween, PrepareStep, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
-from shardman.steps.copy import begin_at, carry, copy_shape, exported
-from shardman.steps.replication import check_cleared
+from shardman.steps.channels.tables import leave_all
+from shardman.steps.check_move import check_cleared, check_names
+from shardman.steps.copy import begin_at, begin_writing, carry, copy_shape, exported
+from shardman.steps.takes import refuse_stricter
 from shardman.tasks import all_of
 
 #: A power of two. With a few rows in each, a difference of a row costs few others.
@@ -27,11 +31,19 @@ BUCKETS = 4096
 
 @step("check_resync")
 @dataclass(frozen=True)
-class CheckResync:
-    """Finds out before anything is made whether the old copy may be used."""
+class CheckResync(PrepareStep):
+    """Finds out before anything is made whether the old copy may be used.
+
+    Args:
+        src: the node of the primary; None in a journal of version 0.1.
+    """
 
     part: str
     dest: int
+    src: int | None = None
+
+    def scope(self) -> Scope:
+        return Scope.of([n for n in (self.src, self.dest) if n is not None], [self.part])
 
     async def do(self, run: Run) -> None:
         await check_cleared(run, self.dest)
@@ -42,35 +54,49 @@ class CheckResync:
             raise UserError(
                 f"{name} on node {self.dest} is still in use as a primary",
                 "Wait until the node has caught up with the metadata, see shardman.drift there",
+                code=Code.NODE_BEHIND,
             )
-        if feeding := await subscriptions.feeding(dest, name):
-            raise Temporary(f"{name} on node {self.dest} still belongs to {feeding}")
-
-    async def undo(self, run: Run) -> None:
-        """Nothing was made."""
+        if self.src is not None:
+            await check_names(run, self.src, self.dest)
+            await refuse_stricter(run, self.part, self.src, self.dest)
+        if feeding := await leave_all(run, self.part, self.dest, name):
+            raise Temporary(
+                f"{name} on node {self.dest} still belongs to {', '.join(feeding)}", code=Code.BUSY
+            )
 
 
 @step("sync_rows")
 @dataclass(frozen=True)
-class SyncRows:
+class SyncRows(PartBetween, UndoableStep):
     """Makes the slot, and makes the rows of the old copy those of its snapshot."""
 
-    part: str
-    src: int
-    dest: int
+    leaves = (
+        "the slot, for which the primary keeps WAL, and an old copy that lacks less than before"
+    )
+
+    def makes(self) -> Made:
+        return Made(f"the slot of the copy of {self.part} on node {self.src}")
 
     async def do(self, run: Run) -> None:
-        slot = names.move_stream(run.cluster_id, run.cmd_id)
+        slot = names.copy_channel(run.cluster_id, run.cmd_id)
         async with (
-            run.borrow(self.src) as source,
-            run.borrow(self.dest) as dest,
+            run.extra_session(self.src) as source,
+            run.extra_session(self.dest) as dest,
             exported(run, self.src, slot) as snapshot,
         ):
             await begin_at(source, snapshot)
+            name = await data_table(source, self.part)
             await dest.execute("begin")
-            # The triggers that make a replica read-only do not fire for replication.
-            await dest.execute("set local session_replication_role = replica")
-            await self._mend(run, source, dest)
+            await dest.execute(
+                sql.SQL("lock table only {} in share row exclusive mode").format(
+                    await need_relation(dest, name)
+                )
+            )
+            await begin_writing(dest, name)
+            with unhurried(source), unhurried(dest):
+                await self._mend(run, source, dest)
+            # Somebody may have taken the triggers away.
+            await dest.execute("select shardman.make_read_only(%s)", (name,))
             await dest.execute("commit")
             await source.execute("commit")
 
@@ -94,11 +120,12 @@ class SyncRows:
             .as_bytes(),
             sql.SQL("copy {} ({}) from stdin (format {})").format(into, columns, form).as_bytes(),
         )
+        run.figures.bytes = pump.bytes_done
         run.say(f"Parts that differed from the old copy: {len(differ)} of {BUCKETS}.")
 
     async def undo(self, run: Run) -> None:
         # The copy stays what it was: one that nobody relies on.
-        await slots.drop(await run.node(self.src), names.move_stream(run.cluster_id, run.cmd_id))
+        await slots.drop(await run.node(self.src), names.copy_channel(run.cluster_id, run.cmd_id))
 
 
 async def _buckets(conn: Connection, name: str) -> dict[int, tuple[int, str]]:

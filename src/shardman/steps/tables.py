@@ -9,8 +9,18 @@ import psycopg
 from psycopg import sql
 
 from shardman import names
-from shardman.steps.base import Run, step
-from shardman.steps.catalog import data_table, is_attached, need_relation, relation, value
+from shardman.pg.bounded import unhurried
+from shardman.steps.base import (
+    FinishStep,
+    Made,
+    PartBetween,
+    PrepareStep,
+    Run,
+    Scope,
+    UndoableStep,
+    step,
+)
+from shardman.steps.catalog import data_table, is_attached, need_relation, relation, value, written
 from shardman.steps.locks import LIMIT_S, execute_patiently
 from shardman.steps.replicas import drop_detached
 
@@ -20,29 +30,42 @@ BUILD_MEMORY_KB = 256 * 1024
 
 @step("data_table")
 @dataclass(frozen=True)
-class DataTable:
+class DataTable(UndoableStep):
     """An empty, detached data table, still without keys: rows are copied in twice as fast."""
+
+    concurrent_with = frozenset({"publication"})
 
     node: int
     part: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
+
+    def makes(self) -> Made:
+        return Made(f"the data table of {self.part} on node {self.node}", shared=True)
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
 
     async def undo(self, run: Run) -> None:
-        # Attached, it is somebody's primary; ours never was, because the fence is undone before. One
+        # Attached, it is somebody's primary; ours never was, because the cut-over is undone before. One
         # that was there before us is found by `CheckMove`; one that came in between has no such check.
         await drop_detached(run, await run.node(self.node), self.node, self.part)
 
 
 @step("data_indexes")
 @dataclass(frozen=True)
-class DataIndexes:
+class DataIndexes(PrepareStep):
     """All keys and indexes, which were left out while rows were copied."""
+
+    leaves = "indexes; they go with the table"
 
     node: int
     part: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
@@ -52,32 +75,35 @@ class DataIndexes:
                 " where name = 'maintenance_work_mem' and setting::bigint < %s",
                 (f"{BUILD_MEMORY_KB}kB", BUILD_MEMORY_KB),
             )
-            await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
-
-    async def undo(self, run: Run) -> None:
-        """They go with their table."""
+            with unhurried(conn):
+                await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
 
 
 @step("statistics")
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(PrepareStep):
     """What the planner of a copy's node needs to know, before anybody asks it."""
+
+    leaves = "statistics; they go with the table"
+
+    concurrent_with = frozenset({"verify_copy"})
 
     node: int
     part: str
 
-    async def do(self, run: Run) -> None:
-        async with run.borrow(self.node) as conn:
-            table = await need_relation(conn, await data_table(conn, self.part))
-            await conn.execute(sql.SQL("analyze {}").format(table))
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
 
-    async def undo(self, run: Run) -> None:
-        """They go with their table."""
+    async def do(self, run: Run) -> None:
+        async with run.extra_session(self.node) as conn:
+            table = await need_relation(conn, await data_table(conn, self.part))
+            with unhurried(conn):
+                await conn.execute(sql.SQL("analyze {}").format(table))
 
 
 @step("replica_identity")
 @dataclass(frozen=True)
-class ReplicaIdentity:
+class ReplicaIdentity(UndoableStep):
     """Lets updates and deletes of a table without a key be replicated: by whole rows.
 
     Args:
@@ -87,6 +113,12 @@ class ReplicaIdentity:
     node: int
     part: str
     former: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
+
+    def makes(self) -> Made:
+        return Made(f"the replica identity of {self.part} on node {self.node}", shared=True)
 
     async def do(self, run: Run) -> None:
         await self._set(run, "full", math.inf)
@@ -111,8 +143,8 @@ class ReplicaIdentity:
 
 @step("fresh_route")
 @dataclass(frozen=True)
-class FreshRoute:
-    """On the source, the route that the fence puts in the data table's place.
+class FreshRoute(UndoableStep):
+    """On the source, the route that the cut-over puts in the data table's place.
 
     It stands on a foreign server of its own. A session of the source may be in a transaction that used
     its connection to the destination before the move: the snapshot there is older than the moved copy
@@ -120,14 +152,22 @@ class FreshRoute:
     `shardman.reconcile` exchanges it for a plain route once no such transaction is left.
     """
 
+    concurrent_with = frozenset({"verify_copy", "statistics"})
+
     part: str
     src: int
     dest: int
 
+    def scope(self) -> Scope:
+        return Scope.of([self.src], [self.part])
+
+    def makes(self) -> Made:
+        return Made(f"a route to node {self.dest} for {self.part} on node {self.src}")
+
     async def do(self, run: Run) -> None:
         server = names.fresh_server(self.dest, run.cmd_id)
-        # In the command's own session writers may be held meanwhile, until the streams are empty.
-        async with run.borrow(self.src) as conn:
+        # In the command's own session writers may be held meanwhile, until the channels are empty.
+        async with run.extra_session(self.src) as conn:
             await conn.execute("select shardman.make_fresh_server(%s, %s)", (self.dest, server))
             await conn.execute("select shardman.make_route(%s, %s)", (self.part, server))
 
@@ -137,37 +177,34 @@ class FreshRoute:
         route = await relation(conn, name)
         if route is not None and not await is_attached(conn, name):
             await conn.execute(sql.SQL("drop foreign table {}").format(route))
-        server = sql.Identifier(names.fresh_server(self.dest, run.cmd_id))
-        await conn.execute(sql.SQL("drop server if exists {} cascade").format(server))
+        server = names.fresh_server(self.dest, run.cmd_id)
+        await conn.execute("select shardman.drop_server(%s, with_tables => true)", (server,))
 
 
 @step("end_fresh_route")
 @dataclass(frozen=True)
-class EndFreshRoute:
+class EndFreshRoute(PartBetween, FinishStep):
     """Drops the foreign server of `FreshRoute`. While a transaction older than the move is open the
     route stays on it; then the source's own reconciliation drops it later."""
 
-    part: str
-    src: int
-    dest: int
+    leaves = "the foreign server of the route, which works"
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.src)
         server = names.fresh_server(self.dest, run.cmd_id)
         await conn.execute("select shardman.drop_unused_server(%s)", (server,))
 
-    async def undo(self, run: Run) -> None:
-        """A finish step goes only forward."""
-
 
 @step("drop_old_copy")
 @dataclass(frozen=True)
-class DropOldCopy:
-    """Drops the source's copy: the fence has proven that the destination has every row of it."""
+class DropOldCopy(PartBetween, FinishStep):
+    """Drops the source's copy: the cut-over has proven that the destination has every row of it.
 
-    part: str
-    src: int
-    dest: int
+    It needs the destination, on which it does nothing: where that has not committed its part of the cut-over,
+    this waits.
+    """
+
+    leaves = "the old copy, out of use and renamed"
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.src)
@@ -183,6 +220,4 @@ class DropOldCopy:
             run.say(
                 f"The old copy is left as {aside} on node {self.src}: {error.diag.message_detail}"
             )
-
-    async def undo(self, run: Run) -> None:
-        """A finish step goes only forward."""
+            run.figures.keep(self.src, [await written(conn, schema, aside)])

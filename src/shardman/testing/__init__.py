@@ -5,5 +5,6 @@
 
 from shardman.testing.cluster import Cluster, CommandResult
 from shardman.testing.proxy import Proxy
+from shardman.testing.waiting import eventually
 
-__all__ = ["Cluster", "CommandResult", "Proxy"]
+__all__ = ["Cluster", "CommandResult", "Proxy", "eventually"]

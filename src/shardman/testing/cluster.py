@@ -14,6 +14,7 @@ from psycopg import sql
 from shardman.local import LocalCluster
 from shardman.local.daemon import tail
 from shardman.local.server import StopMode
+from shardman.pg.connection import SyncConnection
 
 Query = LiteralString | sql.SQL | sql.Composed
 Params = Sequence[object] | Mapping[str, object] | None
@@ -27,6 +28,8 @@ class CommandResult(NamedTuple):
     status: str
     error: str | None
     result: str | None
+    code: str | None = None
+    data: dict[str, Any] | None = None
 
 
 class Cluster:
@@ -39,14 +42,22 @@ class Cluster:
         bare: bool = False,
         pg_bin: str | Path | None = None,
         fsync: bool = False,
+        stock: bool = False,
         settings: Mapping[str, str | int] | None = None,
     ) -> None:
+        """Makes it and, unless it is ``bare``, starts everything; ``stock``: on servers with nothing but
+        the required settings."""
         # Not pytest's own temporary directory: the servers' account may not enter root's.
         self._parent = Path(tempfile.mkdtemp(prefix="shardman-test-"))
         self._parent.chmod(0o755)
         try:
             self.local = LocalCluster.create(
-                self._parent / "cluster", workers, pg_bin=pg_bin, fsync=fsync, settings=settings
+                self._parent / "cluster",
+                workers,
+                pg_bin=pg_bin,
+                fsync=fsync,
+                stock=stock,
+                settings=settings,
             )
             if bare:
                 self.local.start_servers()
@@ -77,6 +88,12 @@ class Cluster:
     def dsn(self, node_id: int) -> str:
         """One node; 0 is the lord's."""
         return self.local.server(node_id).dsn
+
+    @property
+    def password(self) -> str:
+        """The superuser's, on every server."""
+        assert self.local.state.password is not None
+        return self.local.state.password
 
     def logs(self, lines: int = 40) -> str:
         """The end of every log, for the report of a failed test."""
@@ -122,7 +139,7 @@ class Cluster:
 
     # -- SQL ------------------------------------------------------------------------------------
 
-    def connect(self, node_id: int, **options: Any) -> psycopg.Connection:
+    def connect(self, node_id: int, **options: Any) -> SyncConnection:
         """A connection of the test's own, autocommit unless told otherwise."""
         return psycopg.connect(self.dsn(node_id), **{"autocommit": True, **options})
 
@@ -148,11 +165,25 @@ class Cluster:
                 "select shardman.cmd_wait(%s, make_interval(secs => %s))", (cmd_id, seconds)
             )
             row = lord.execute(
-                "select status::text, error, result from shardman.cmd_log where id = %s", (cmd_id,)
+                # Whatever columns the server's version of the schema has.
+                "select to_jsonb(l) from shardman.cmd_log l where id = %s",
+                (cmd_id,),
             ).fetchone()
         assert row is not None, f"there is no command {cmd_id}"
-        return CommandResult(*row)
+        entry = row[0]
+        return CommandResult(
+            entry["status"],
+            entry["error"],
+            entry["result"],
+            entry.get("error_code"),
+            entry.get("result_data"),
+        )
 
     def cmd(self, query: Query, params: Params = None, *, seconds: float = 120) -> CommandResult:
         """Submit a command on the lord and wait for it."""
         return self.wait(self.submit(query, params), seconds)
+
+    def commands_left(self) -> int:
+        """How many commands wait or run, those that the shardlord itself submitted included."""
+        left = "select count(*) from shardman.cmd_log where status in ('waiting', 'in progress')"
+        return int(self.value(LORD, left))

@@ -7,16 +7,17 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
-import psycopg
-
+from shardman.testing.clocks import Clocks
+from shardman.testing.clumsy import Clumsy
 from shardman.testing.cluster import LORD, Cluster
+from shardman.testing.file_copy import copy_beside
+from shardman.testing.inside import Inside
 from shardman.testing.network import Network
+from shardman.testing.small_disk import SmallDisk
 
 #: Shorter than failover_after, and long enough for a failover to be over.
 SHORT_S = (0.0, 2.0)
@@ -43,48 +44,77 @@ def freeze(cluster: Cluster, node: int) -> Callable[[], None]:
     return lambda: send(signal.SIGCONT)
 
 
-@dataclass
-class Clocked:
-    """From a fault to the first acknowledged write to a row of the nodes that it struck."""
-
-    fault: str
-    seconds: float | None = None
-
-
 class Faults:
     """All of them; each strikes, waits, and is over.
 
     Args:
         table: one with columns id and touched; its rows are used to see when clients go on.
+        disk: what one of the nodes lies on; None where nothing can be mounted.
     """
 
-    def __init__(self, net: Network, rng: random.Random, replevel: int, table: str) -> None:
+    def __init__(
+        self,
+        net: Network,
+        rng: random.Random,
+        replevel: int,
+        table: str,
+        disk: SmallDisk | None = None,
+    ) -> None:
         self._net = net
         self._cluster = net.cluster
         self._rng = rng
         self._replevel = replevel
-        self._table = table
+        self._disk = disk
         self.nodes = sorted(net.cluster.worker_dsns)
-        self.clocked: list[Clocked] = []
-        self._clocks: list[threading.Thread] = []
+        #: Nodes whose own clients are meant by the fault that is under way, too.
+        self.struck: list[int] = []
+        one = (net.cluster, rng, lambda: self._rng.choice(self.nodes), lambda: self._pick(1)[0])
+        self._inside, self._clumsy = Inside(*one), Clumsy(*one)
+        self._clocks = Clocks(net.cluster, rng, table)
+        self.clocked = self._clocks.clocked
 
     def kinds(self) -> dict[str, Callable[[], None]]:
         """By name; the longer ones only where replicas take over."""
         brief: dict[str, Callable[[], None]] = {
             "shardlord killed": self._shardlord,
+            "shardlord hangs": lambda: self._inside.hang_lord(self._short()),
             "lord's server killed": lambda: self._kill([LORD], self._short()),
             "worker killed": lambda: self._kill(self._pick(1), self._short()),
             "worker restarted": self._restart,
             "worker hangs": lambda: self._hang(self._short()),
             "worker cut off": lambda: self._isolate(self._short()),
-            "link cut one way": lambda: self._one_way(self._short()),
+            "wire cut one way": lambda: self._one_way(self._short()),
+            "connections used up": lambda: self._inside.fill(self._short()),
+            "connections of the lord used up": lambda: self._inside.fill_lord(self._short()),
+            "process killed": self._inside.kill,
+            "session hangs": lambda: self._inside.hang("session of another node", self._short()),
+            "session of the shardlord hangs": self._hang_inside("session of the shardlord"),
+            "receiver of metadata hangs": self._hang_inside("receiver of metadata"),
+            "launcher hangs": self._hang_inside("launcher"),
+            "copy beside the original": self._copy,
+            "metadata channel damaged": lambda: self._clumsy.harm("metadata"),
+            "metadata channel damaged on the lord": lambda: self._clumsy.harm("lords", LORD),
+            "route damaged": lambda: self._clumsy.harm("route"),
+            "setting changed": self._clumsy.change_setting,
+            **({"disk full": lambda: self._fill(self._short())} if self._disk else {}),
         }
         long: dict[str, Callable[[], None]] = {
             "worker killed for long": lambda: self._kill(self._pick(1), LONG_S),
             "worker hangs for long": lambda: self._hang(LONG_S),
             "worker cut off for long": lambda: self._isolate(LONG_S),
-            "link cut one way for long": lambda: self._one_way(LONG_S),
-            "disk gone": self._disk,
+            "wire cut one way for long": lambda: self._one_way(LONG_S),
+            "disk gone": self._lose,
+            "walsender ended": lambda: self._inside.end("walsender"),
+            "apply worker ended": lambda: self._inside.end("apply worker"),
+            "walsender hangs for long": self._hang_inside("walsender"),
+            "apply worker hangs for long": self._hang_inside("apply worker"),
+            "checkpointer hangs for long": self._hang_inside("checkpointer"),
+            "WAL writer hangs for long": self._hang_inside("WAL writer"),
+            "channel damaged": lambda: self._clumsy.harm("channel"),
+            "replica damaged": lambda: self._clumsy.harm("replica"),
+            "rows of a replica changed": self._clumsy.change_rows,
+            "rows of a primary dropped": self._clumsy.drop_rows,
+            **({"disk full for long": lambda: self._fill(LONG_S)} if self._disk else {}),
         }
         two: dict[str, Callable[[], None]] = {
             "two workers killed for long": lambda: self._kill(self._pick(2), LONG_S)
@@ -97,8 +127,7 @@ class Faults:
 
     def end(self) -> None:
         """Waits until all clocks have stopped."""
-        for clock in self._clocks:
-            clock.join(120)
+        self._clocks.end()
 
     # -- the faults ------------------------------------------------------------------------------
 
@@ -106,7 +135,34 @@ class Faults:
         return self._rng.uniform(*SHORT_S)
 
     def _pick(self, count: int) -> list[int]:
-        return self._rng.sample(self.nodes, count)
+        self.struck = self._rng.sample(self.nodes, count)
+        return self.struck
+
+    def _hang_inside(self, process: str) -> Callable[[], None]:
+        return lambda: self._inside.hang(process, LONG_S)
+
+    def _copy(self) -> None:
+        """The copy is there while clients go on."""
+        node = self._pick(1)[0]
+        with copy_beside(self._cluster, node, first=self._rng.random() < 0.5):
+            time.sleep(self._rng.uniform(1, LONG_S))
+
+    def _fill(self, seconds: float) -> None:
+        """Somebody else's file takes all room, and what is freed meanwhile."""
+        assert self._disk is not None
+        self.struck = [self._disk.node]
+        rows = self._clocks.rows(self.struck)
+        until = time.monotonic() + seconds
+        self._disk.fill()
+        self._clock("disk full", self.struck, rows)
+        while time.monotonic() < until:
+            self._disk.fill()
+            time.sleep(0.2)
+        self._disk.empty()
+
+    def _clock(self, fault: str, nodes: list[int], rows: list[int]) -> None:
+        others = [n for n in self.nodes if n not in nodes]
+        self._clocks.start(fault, others, rows)
 
     def _shardlord(self) -> None:
         self._cluster.stop_lord(kill=True)
@@ -114,7 +170,7 @@ class Faults:
 
     def _kill(self, nodes: list[int], seconds: float) -> None:
         name = "killed for long" if seconds == LONG_S else "killed"
-        struck = self._struck(nodes)
+        struck = self._clocks.rows(nodes)
         for node in nodes:
             self._cluster.kill_node(node)
         self._clock(f"{len(nodes)} {name}", nodes, struck)
@@ -129,7 +185,7 @@ class Faults:
 
     def _hang(self, seconds: float) -> None:
         nodes = self._pick(1)
-        struck = self._struck(nodes)
+        struck = self._clocks.rows(nodes)
         go_on = freeze(self._cluster, nodes[0])
         self._clock("hangs", nodes, struck)
         time.sleep(seconds)
@@ -137,7 +193,7 @@ class Faults:
 
     def _isolate(self, seconds: float) -> None:
         nodes = self._pick(1)
-        struck = self._struck(nodes)
+        struck = self._clocks.rows(nodes)
         self._net.isolate(nodes[0])
         self._clock("cut off", nodes, struck)
         time.sleep(seconds)
@@ -149,10 +205,12 @@ class Faults:
         time.sleep(seconds)
         self._net.heal()
 
-    def _disk(self) -> None:
-        """The node is gone for good; another one takes its place."""
-        node = self._pick(1)[0]
-        struck = self._struck([node])
+    def _lose(self) -> None:
+        """The node is lost for good; another one takes its place."""
+        kept = [] if self._disk is None else [self._disk.node]
+        node = self._rng.choice([n for n in self.nodes if n not in kept])
+        self.struck = [node]
+        struck = self._clocks.rows([node])
         self._cluster.kill_node(node)
         shutil.rmtree(self._cluster.local.server(node).data)
         self.nodes.remove(node)
@@ -166,36 +224,3 @@ class Faults:
         self._cluster.local.start_servers(self._cluster.local.add_servers(1))
         self._net.add(new)
         self.nodes.append(new)
-
-    # -- how long it is noticed --------------------------------------------------------------------
-
-    def _struck(self, nodes: Iterable[int]) -> list[int]:
-        """A row on each of the nodes."""
-        ids = []
-        for node in nodes:
-            with suppress(psycopg.Error), self._cluster.connect(node, connect_timeout=3) as conn:
-                row = conn.execute(
-                    f"select min(id) from {self._table} where tableoid::regclass::text like '%\\_data'"
-                ).fetchone()
-                ids += [row[0]] if row and row[0] is not None else []
-        return ids
-
-    def _clock(self, fault: str, nodes: Iterable[int], ids: list[int]) -> None:
-        others = [n for n in self.nodes if n not in set(nodes)]
-        for row in ids:
-            clocked = Clocked(fault)
-            self.clocked.append(clocked)
-            thread = threading.Thread(
-                target=self._write, args=(self._rng.choice(others), row, clocked), daemon=True
-            )
-            thread.start()
-            self._clocks.append(thread)
-
-    def _write(self, node: int, row: int, clocked: Clocked) -> None:
-        """A client that tries again until it succeeds. The write changes nothing."""
-        begun = time.monotonic()
-        while clocked.seconds is None and time.monotonic() - begun < 120:
-            with suppress(psycopg.Error), self._cluster.connect(node, connect_timeout=5) as conn:
-                conn.execute(f"update {self._table} set id = id where id = %s", (row,))
-                clocked.seconds = time.monotonic() - begun
-            time.sleep(0.02)

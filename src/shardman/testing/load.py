@@ -17,6 +17,7 @@ from typing import Self
 
 import psycopg
 
+from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 
 #: What a client must be ready to repeat: the transaction did not happen.
@@ -25,7 +26,19 @@ RETRY = ("40001", "40P01")
 #: Nothing was done: a server could not be connected to (57P03: it is starting up or going down).
 NOT_BEGUN = ("08001", "57P03")
 
-Work = Callable[[psycopg.Connection[tuple[object, ...]], random.Random], int]
+Work = Callable[[SyncConnection, random.Random], int]
+
+
+#: What took longer is kept with its time, in seconds.
+SLOW_S = 1.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A client that had no answer for long."""
+
+    begun: float
+    seconds: float
 
 
 @dataclass
@@ -39,6 +52,7 @@ class Tally:
     refused: int = 0
     longest_s: float = 0.0
     longest_at: float = 0.0
+    slow: list[Wait] = field(default_factory=list)
     inserted: list[int] = field(default_factory=list)
     maybe: list[int] = field(default_factory=list)
     added: int = 0
@@ -58,7 +72,7 @@ class Bank:
     size: int
     marks: str | None = None
 
-    def increment(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
+    def increment(self, conn: SyncConnection, rng: random.Random) -> int:
         """One autocommit update."""
         row = conn.execute(
             f"update {self.accounts} set touched = touched + 1 where id = %s returning id",
@@ -68,9 +82,7 @@ class Bank:
             raise AssertionError("an account was missing")
         return 1
 
-    def read_then_write(
-        self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random
-    ) -> int:
+    def read_then_write(self, conn: SyncConnection, rng: random.Random) -> int:
         """Reads a row, thinks, writes it."""
         account = rng.randint(1, self.size)
         with conn.transaction():
@@ -87,9 +99,13 @@ class Bank:
                 raise AssertionError(f"account {account} was missing for an update")
         return 1
 
-    def transfer(self, conn: psycopg.Connection[tuple[object, ...]], rng: random.Random) -> int:
-        """Moves money between two accounts, mostly of different partitions."""
-        one, other = sorted(rng.sample(range(1, self.size + 1), 2))
+    def pair(self, rng: random.Random) -> list[int]:
+        """Two accounts that a transfer is between; mostly of different partitions."""
+        return rng.sample(range(1, self.size + 1), 2)
+
+    def transfer(self, conn: SyncConnection, rng: random.Random) -> int:
+        """Moves money between two accounts."""
+        one, other = sorted(self.pair(rng))
         amount = rng.randint(1, 50)
         with conn.transaction():
             for account, change in ((one, -amount), (other, amount)):
@@ -175,7 +191,7 @@ class Load:
         tally, rng = self.tallies[number], random.Random(number)
         work = self._work[number % len(self._work)]
         serial = 0
-        conn: psycopg.Connection[tuple[object, ...]] | None = None
+        conn: SyncConnection | None = None
         while not self._stop.is_set():
             try:
                 if conn is None or conn.closed:
@@ -208,7 +224,7 @@ class Load:
 
     def _once(
         self,
-        conn: psycopg.Connection[tuple[object, ...]],
+        conn: SyncConnection,
         tally: Tally,
         rng: random.Random,
         work: Work,
@@ -227,6 +243,8 @@ class Load:
             took = time.monotonic() - begun
             if took > tally.longest_s:
                 tally.longest_s, tally.longest_at = took, begun
+            if took > SLOW_S:
+                tally.slow.append(Wait(begun, took))
 
 
 def make_bank(cluster: Cluster, size: int, partitions: int = 6) -> Bank:

@@ -21,7 +21,7 @@ _CHANNEL = re.compile(r"shardman_(?:[a-z0-9]{6}_\d+|meta_[a-z0-9]{6})_(\d+)\Z")
 
 
 def who(startup: dict[str, str]) -> str:
-    """The id of the node that connects; ``stream`` for a command's own stream, whose receiver its name
+    """The id of the node that connects; ``stream`` for a copy channel, whose receiver its name
     does not tell."""
     name = startup.get("application_name", "")
     if name.startswith("shardman lord"):

@@ -1,4 +1,9 @@
-"""The pytest plugin: clusters of real servers, always torn down."""
+"""The pytest plugin: clusters of real servers, always torn down.
+
+A test that needs a server has the marker `server`. Whatever gets its servers from a fixture of this
+plugin, directly or through other fixtures, has it by itself; a test that starts them without says
+`pytest.mark.server`. So `-m "not server"` chooses what needs none.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from shardman.errors import UserError
 from shardman.local import Programs, find_programs
 from shardman.testing.cluster import Cluster
 from shardman.testing.proxy import Proxy
@@ -34,15 +40,15 @@ def pg_bin(pg_programs: Programs) -> Path:
 
 
 @pytest.fixture
-def cluster_factory() -> Iterator[ClusterFactory]:
+def cluster_factory(pg_programs: Programs) -> Iterator[ClusterFactory]:
     """Makes clusters that live as long as the test; arguments as those of `Cluster`."""
-    yield from _factory()
+    yield from _factory(pg_programs)
 
 
 @pytest.fixture(scope="module")
-def module_cluster_factory() -> Iterator[ClusterFactory]:
+def module_cluster_factory(pg_programs: Programs) -> Iterator[ClusterFactory]:
     """Makes clusters that live as long as the test module."""
-    yield from _factory()
+    yield from _factory(pg_programs)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,11 @@ def proxy_factory() -> Iterator[ProxyFactory]:
         yield lambda dsn: stack.enter_context(Proxy.to(dsn))
 
 
-def _factory() -> Iterator[ClusterFactory]:
+def _factory(programs: Programs) -> Iterator[ClusterFactory]:
     with ExitStack() as stack:
 
         def make(**options: Any) -> Cluster:
-            made = stack.enter_context(closing(Cluster(**options)))
+            made = stack.enter_context(closing(Cluster(**{"pg_bin": programs.bin, **options})))
             _open.append(made)
             stack.callback(_open.remove, made)
             return made
@@ -71,12 +77,21 @@ def _factory() -> Iterator[ClusterFactory]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The plugin's own marker, and Ctrl-C."""
+    """The plugin's own markers, and Ctrl-C."""
     config.addinivalue_line("markers", "pg(minimum): needs a server of at least this version")
+    config.addinivalue_line("markers", "server: starts PostgreSQL; the plugin's fixtures imply it")
     # A shell starts what runs in its background with SIGINT ignored, and programs inherit that: then
     # no test of Ctrl-C could pass.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before `-m` chooses.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses a fixture of ours needs a server."""
+    for item in items:
+        if "pg_programs" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -100,5 +115,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 def pytest_report_header() -> str:
     """Say on what we test."""
-    found = find_programs()
+    try:
+        found = find_programs()
+    except UserError as error:
+        return f"No PostgreSQL: {error}"
     return f"PostgreSQL {found.version} in {found.bin}, {os.cpu_count()} processors"

@@ -78,5 +78,6 @@ select part_name, owner from shardman.partitions where relation = 'flights' and 
 select count(*), pg_total_relation_size({name}) from only {table}
 
 -- name: moves
-select opts, status::text, error, result, extract(epoch from duration)::float8 from shardman.commands
+select shardman.option(id, 'part_name', 1), shardman.option(id, 'dest', 2), shardman.option(id, 'src', 3),
+       status::text, error, result_data, extract(epoch from duration)::float8 from shardman.commands
  where parent = %s order by id

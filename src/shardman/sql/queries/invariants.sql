@@ -1,7 +1,7 @@
 -- name: digests
 -- One number for the content of each replicated table. Times are left out: each node has its own.
 select 'nodes' as name, coalesce(sum(hashtextextended(
-           row(id, connstring, worker_status, lord, added_by, options, system_id, zone, draining)::text, 0)), 0)::text as digest
+           row(id, connstring, worker_status, lord, added_by, options, system_id, zone, draining, away_until)::text, 0)), 0)::text as digest
   from shardman.nodes
 union all
 select 'tables', coalesce(sum(hashtextextended(
@@ -23,16 +23,16 @@ select 'cmd_opts', coalesce(sum(hashtextextended(row(id, cmd_id, opt)::text, 0))
   from shardman.cmd_opts
 
 -- name: placed
-select p.part_name, slot.oid is not null as slot, data.oid is not null as data,
+select p.part_name, part.oid is not null as partition, data.oid is not null as data,
        coalesce((select array_agg(case c.oid when data.oid then 'data' when route.oid then 'route'
                                   else shardman.relation_text(n.nspname, c.relname) end order by c.oid)
                    from pg_catalog.pg_inherits i
                    join pg_catalog.pg_class c on c.oid = i.inhrelid
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                  where i.inhparent = slot.oid), '{}') as attached,
+                  where i.inhparent = part.oid), '{}') as attached,
        server.name as server, (regexp_match(server.name, '^shardman_node_([0-9]+)$'))[1]::int as leads_to
   from (select distinct part_name from shardman.partitions) as p,
-       lateral (select shardman.find_relation(p.part_name) as oid) as slot,
+       lateral (select shardman.find_relation(p.part_name) as oid) as part,
        lateral (select shardman.find_relation(shardman.data_table(p.part_name)) as oid) as data,
        lateral (select shardman.find_relation(shardman.route_table(p.part_name)) as oid) as route
   left join lateral (
@@ -55,13 +55,13 @@ select 'synchronous_standby_names', 'commits on this node do not wait for ' || c
   from unnest(shardman.synchronous_channels(shardman.my_id())) as c (name)
  where strpos(current_setting('synchronous_standby_names'), '"' || c.name || '"') = 0
 
+union all
+select format('channel from node %s to node %s', f.src, f.dest), f.fault || coalesce(format(' (%s)', f.part), ''),
+       'The shardlord gives up the replicas that it feeds and brings them up to date anew'
+  from shardman.channel_faults() f
+
 -- name: busy
 -- What the arguments of running commands name: partitions and relations.
 select distinct o.opt as name
   from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id
  where l.status = 'in progress' and o.opt is not null
-
--- name: slot_rule
--- The partition constraint of a slot says what every row of its data table must satisfy.
-select pg_catalog.pg_get_partition_constraintdef(shardman.find_relation(%(slot)s)) as rule
-

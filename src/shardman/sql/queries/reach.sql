@@ -1,2 +1,5 @@
 -- name: nodes
 select id, connstring, worker_status::text as status, lord, options from shardman.nodes order by id
+
+-- name: shapes
+select relation, kind, aspect, items, names from shardman.shapes()

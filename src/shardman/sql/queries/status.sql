@@ -1,6 +1,8 @@
 -- name: info
 select split_part(current_setting('server_version'), ' ', 1) as version, l.epoch,
-       (select count(*) from shardman.drift) as drift
+       (select count(*) from shardman.drift) as drift, obj_description('shardman'::regnamespace, 'pg_namespace') as schema,
+       (select r.rolsuper from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = 'shardman')
+       or exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D') as spreads_ddl
   from shardman.local l
 
 -- name: slots
@@ -10,8 +12,8 @@ select * from shardman.status_slots order by slot_name
 select subscription, enabled, running, received_lsn::text, latest_end_lsn::text, last_msg_receipt_time, errors
   from shardman.status_subscriptions order by subscription
 
--- name: links
-select * from shardman.status_links order by to_node
+-- name: channels
+select * from shardman.status_channels order by to_node
 
 -- name: waiting
 select * from shardman.status_waiting
@@ -19,13 +21,22 @@ select * from shardman.status_waiting
 -- name: aside
 select schema_name, table_name, part_name, cmd_id, cmd_type, since, bytes, rows from shardman.set_aside order by 1, 2
 
+-- name: sizes
+-- Of the copies that are on this node.
+select part_name, here, bytes, rows from shardman.status_partitions where bytes is not null
+
 -- name: partitions
-select * from shardman.status_partitions order by relation, length(part_name), part_name
+select relation, part_name, primary_on, replicas_on, stale_on
+  from shardman.status_partitions order by relation, length(part_name), part_name
 
 -- name: problems
 select subject, problem, hint, false as whole from shardman.node_problems
 union all
 select subject, problem, hint, true from shardman.cluster_problems
+
+-- name: comparisons
+select part_name, node, compared_at, clock_timestamp() - compared_at as age, differing, last_difference
+  from shardman.status_comparisons where compared_at is not null
 
 -- name: nodes
 select * from shardman.status_nodes order by id

@@ -5,7 +5,7 @@
 -- literal has a backslash.
 
 create or replace function shardman.relation_parts(relation text) returns text[]
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
     parts text[];
 begin
@@ -28,45 +28,45 @@ $$;
 comment on function shardman.relation_parts(text) is 'schema and name of a relation written as in SQL; public where no schema is given';
 
 create or replace function shardman.relation_text(schema_name text, relname text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog set quote_all_identifiers = off as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
     select case when schema_name = 'public' then quote_ident(relname)
                 else quote_ident(schema_name) || '.' || quote_ident(relname) end
 $$;
 comment on function shardman.relation_text(text, text) is 'a relation''s name as the metadata writes it';
 
 create or replace function shardman.normal_name(relation text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.relation_text(p[1], p[2]) from (select shardman.relation_parts(relation) as p) as r
 $$;
 comment on function shardman.normal_name(text) is 'a relation''s name, however the user wrote it, as the metadata writes it';
 
 create or replace function shardman.suffixed(relation text, suffix text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.relation_text(p[1], p[2] || suffix) from (select shardman.relation_parts(relation) as p) as r
 $$;
 comment on function shardman.suffixed(text, text) is
     'the relation beside this one whose name is longer by suffix: suffixed(''app.orders'', ''_3'') is app.orders_3';
 
 create or replace function shardman.data_table(part_name text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.suffixed(part_name, '_data')
 $$;
 comment on function shardman.data_table(text) is 'the table that holds the rows of a partition, on a node that has a copy';
 
 create or replace function shardman.route_table(part_name text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.suffixed(part_name, '_fdw')
 $$;
 comment on function shardman.route_table(text) is 'the foreign table through which a node without the primary reaches a partition';
 
 create or replace function shardman.node_server(node_id int) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select 'shardman_node_' || node_id
 $$;
 comment on function shardman.node_server(int) is 'the foreign server of a node; a server with a suffix behind it is one of a running move';
 
 create or replace function shardman.find_relation(relation text) returns oid
-language sql stable strict parallel safe set search_path = pg_catalog as $$
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select c.oid
       from pg_class c join pg_namespace n on n.oid = c.relnamespace,
            (select shardman.relation_parts(relation) as p) as r

@@ -2,7 +2,7 @@
 -- error at the call and a password never reaches the command log.
 
 create or replace function shardman.url_decode(encoded text) returns text
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
     bytes bytea := '';
     rest  text := encoded;
@@ -24,7 +24,7 @@ $$;
 comment on function shardman.url_decode(text) is 'percent-decoding of a part of a connection URI';
 
 create or replace function shardman.parse_keyword_string(connstring text) returns jsonb
-language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     found_  text[];
     result  jsonb := '{}';
@@ -52,7 +52,7 @@ $$;
 comment on function shardman.parse_keyword_string(text) is 'the parameters of a connection string of the keyword=value form';
 
 create or replace function shardman.parse_uri(connstring text) returns jsonb
-language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     found_ text[] := regexp_match(connstring, '^postgres(?:ql)?://(?:([^@/?#]*)@)?([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?$');
     login  text[];
@@ -62,9 +62,11 @@ declare
     ports  text[] := '{}';
     result jsonb := '{}';
 begin
-    if found_ is null then
+    -- An @ in the name of the database is the tail of a password that had a slash: it must not be shown.
+    if found_ is null or strpos(found_[3], '@') > 0 then
         raise exception 'malformed connection string: not a URI that libpq understands'
-            using errcode = 'invalid_parameter_value', hint = 'Write it as postgresql://user@host:port/dbname.';
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Write it as postgresql://user@host:port/dbname; in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25.';
     end if;
     if coalesce(found_[1], '') <> '' then
         login := regexp_match(found_[1], '^([^:]*)(?::(.*))?$');
@@ -80,7 +82,8 @@ begin
         -- An @ here is the tail of a password that was not encoded: it must not be taken for a host and shown.
         if login is null or strpos(host, '@') > 0 then
             raise exception 'malformed connection string: bad host or port in the URI'
-                using errcode = 'invalid_parameter_value', hint = 'Write it as postgresql://user@host:port/dbname.';
+                using errcode = 'invalid_parameter_value',
+                      hint = 'Write it as postgresql://user@host:port/dbname; in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25.';
         end if;
         hosts := hosts || shardman.url_decode(trim(login[1], '[]'));
         ports := ports || coalesce(login[2], '');
@@ -109,7 +112,7 @@ $$;
 comment on function shardman.parse_uri(text) is 'the parameters of a connection URI, several hosts and IPv6 addresses included';
 
 create or replace function shardman.parse_connstring(connstring text) returns jsonb
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
     known constant text[] := array[
         'host', 'hostaddr', 'port', 'dbname', 'user', 'password', 'passfile', 'require_auth', 'channel_binding',
@@ -132,7 +135,10 @@ begin
                    else shardman.parse_keyword_string(connstring) end;
     for keyword in select jsonb_object_keys(result) loop
         if keyword <> all (known) then
-            raise exception 'malformed connection string: libpq has no parameter "%"', keyword
+            -- Where there is a password, what looks like a parameter may be the rest of it.
+            raise exception 'malformed connection string: libpq has no %',
+                  case when strpos(connstring, '@') > 0 or result ?| shardman.secret_parameters() then 'such parameter'
+                       else format('parameter "%s"', keyword) end
                 using errcode = 'invalid_parameter_value',
                       hint = 'See "Parameter Key Words" in the PostgreSQL manual, section 34.1.2.';
         end if;
@@ -143,7 +149,7 @@ $$;
 comment on function shardman.parse_connstring(text) is 'the parameters of any libpq connection string';
 
 create or replace function shardman.format_connstring(params jsonb) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
     select coalesce(string_agg(key || '=' ||
                case when value ~ '^[^\s''\\]+$' then value
                     else '''' || regexp_replace(value, '([''\\])', '\\\1', 'g') || '''' end,
@@ -153,7 +159,7 @@ $$;
 comment on function shardman.format_connstring(jsonb) is 'a keyword=value connection string of these parameters';
 
 create or replace function shardman.same_address(one text, other text) returns bool
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select bool_and(coalesce(a ->> p.name, p.standard) is not distinct from coalesce(b ->> p.name, p.standard))
       from (select shardman.parse_connstring(one), shardman.parse_connstring(other)) as params (a, b),
            (values ('host', null), ('hostaddr', null), ('port', '5432'), ('dbname', null), ('service', null)) as p (name, standard)
@@ -161,7 +167,7 @@ $$;
 comment on function shardman.same_address(text, text) is 'whether two connection strings name the same server and database in the same words';
 
 create or replace function shardman.secret_parameters() returns text[]
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select array['password', 'sslpassword', 'oauth_client_secret', 'scram_client_key', 'scram_server_key']
 $$;
 comment on function shardman.secret_parameters() is 'the parameters of a connection string that are never shown';

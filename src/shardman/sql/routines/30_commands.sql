@@ -5,36 +5,54 @@ create or replace function shardman.my_id() returns int
 language sql stable parallel safe as $$ select node_id from shardman.local $$;
 comment on function shardman.my_id() is 'the id of this node; null when the database is in no cluster';
 
-create or replace function shardman.submit(cmd_type text, opts text[], secret text default null) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+-- What runs with the rights of the nodes' role for others looks for relations in pg_temp last: whatever is not said to be
+-- elsewhere is looked for there first, and everybody may make temporary tables of any name.
+create or replace function shardman.may_administer() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select r.rolsuper or pg_has_role(session_user, (select nspowner from pg_namespace where nspname = 'shardman'), 'member')
+      from pg_roles r where r.rolname = session_user
+$$;
+comment on function shardman.may_administer() is 'whether who has logged in is a superuser, or a member of the nodes'' role';
+
+create or replace function shardman.submit(cmd_type text, options json, secret text default null) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     here shardman.local;
     id_  bigint;
 begin
+    -- Whoever owns a node reads the passwords of all: that would be more than an operator was given.
+    if cmd_type = 'sync_roles' and not shardman.may_administer() then
+        raise exception 'only a superuser may give roles to all nodes'
+            using errcode = 'insufficient_privilege', hint = 'Submit sync_roles as the nodes'' role or as a superuser.';
+    elsif cmd_type = 'add_node' and not shardman.may_administer() then
+        raise exception 'only a superuser may add a node: it is given the passwords of the others'
+            using errcode = 'insufficient_privilege', hint = 'Submit add_node as the nodes'' role or as a superuser.';
+    end if;
     select * into here from shardman.local;
     if here.cluster is null then
         raise exception 'this database is not part of a cluster'
-            using hint = 'Make it the lord''s with "shardman init", or connect to a node of the cluster.';
+            using errcode = 'SHM06', hint = 'Make it the lord''s with "shardman init", or connect to a node of the cluster.';
     elsif not here.lord then
-        insert into shardman.lord_inbox (cmd_type, opts, secret, submitted_by)
-        values (submit.cmd_type, submit.opts, submit.secret, session_user)
+        insert into shardman.lord_inbox (cmd_type, options, secret, submitted_by)
+        values (submit.cmd_type, submit.options, submit.secret, session_user)
         returning id into id_;
         return id_;
     end if;
-    return shardman.accept(submit.cmd_type, submit.opts, submit.secret, session_user);
+    return shardman.accept(submit.cmd_type, submit.options, submit.secret, session_user);
 end
 $$;
-comment on function shardman.submit(text, text[], text) is 'hands a command to the lord and returns its id';
+comment on function shardman.submit(text, json, text) is
+    'hands a command to the lord and returns its id; options: the arguments by name, in their order';
 
-create or replace function shardman.accept(cmd_type text, opts text[], secret text, submitted_by text) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.accept(cmd_type text, options json, secret text, submitted_by text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     id_ bigint;
 begin
     perform shardman.must_be_lord();
     insert into shardman.cmd_log (cmd_type, submitted_by) values (accept.cmd_type, accept.submitted_by) returning id into id_;
-    insert into shardman.cmd_opts (cmd_id, opt)
-    select id_, o.opt from unnest(accept.opts) with ordinality as o (opt, n) order by o.n;
+    insert into shardman.cmd_opts (cmd_id, name, opt)
+    select id_, o.key, o.value from json_each_text(accept.options) with ordinality as o (key, value, n) order by o.n;
     if accept.secret is not null then
         insert into shardman.cmd_secrets (cmd_id, connstring) values (id_, accept.secret);
     end if;
@@ -42,38 +60,88 @@ begin
     return id_;
 end
 $$;
-comment on function shardman.accept(text, text[], text, text) is 'lord only: writes a command down and wakes the shardlord';
+comment on function shardman.accept(text, json, text, text) is 'lord only: writes a command down and wakes the shardlord';
 
-create or replace function shardman.accept_because(cmd_type text, opts text[], because text) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.on_its_way(cmd_type text, options json) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select min(l.id) from shardman.cmd_log l
+     where l.cmd_type = on_its_way.cmd_type and l.status in ('waiting', 'in progress')
+       and not exists (select key, value from json_each_text(on_its_way.options)
+                       except select o.name, o.opt from shardman.cmd_opts o where o.cmd_id = l.id)
+$$;
+comment on function shardman.on_its_way(text, json) is 'a command with these options that has not ended; null when there is none';
+
+create or replace function shardman.accept_because(cmd_type text, options json, because text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    id_ constant bigint := shardman.accept(accept_because.cmd_type, accept_because.opts, null, session_user);
+    id_ bigint := shardman.on_its_way(accept_because.cmd_type, accept_because.options);
 begin
-    update shardman.cmd_log l set reason = accept_because.because where l.id = id_;
+    if id_ is null then
+        id_ := shardman.accept(accept_because.cmd_type, accept_because.options, null, session_user);
+        update shardman.cmd_log l set reason = accept_because.because where l.id = id_;
+    end if;
     return id_;
 end
 $$;
-comment on function shardman.accept_because(text, text[], text) is
-    'lord only: submits a command of the shardlord''s own and writes down why';
+comment on function shardman.accept_because(text, json, text) is
+    'lord only: submits a command of the shardlord''s own and writes down why, unless the same is on its way; its id';
 
--- What a worker's postgres_fdw inserts into; the worker's foreign table of it is shardman.lord_inbox.
+create or replace function shardman.accept_once(cmd_type text, options json) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.on_its_way(accept_once.cmd_type, accept_once.options) is not null then
+        return null;
+    end if;
+    return shardman.accept(accept_once.cmd_type, accept_once.options, null, session_user);
+end
+$$;
+comment on function shardman.accept_once(text, json) is
+    'lord only: submits a command of the shardlord''s own unless the same is on its way; null then';
+
+create or replace function shardman.option(cmd_id bigint, option_name text, place int) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select o.opt from (select p.name, p.opt, row_number() over (order by p.id) as n
+                         from shardman.cmd_opts p where p.cmd_id = option.cmd_id) as o
+     where o.name = option_name or o.name is null and o.n = place
+$$;
+comment on function shardman.option(bigint, text, int) is
+    'an argument of a command; place: where it stands among those of a command that was submitted without names';
+
+-- What a worker's postgres_fdw inserts into; the worker's foreign table of it is shardman.lord_inbox. One of version 0.1
+-- inserts opts, the values without their names.
 create or replace view shardman.inbox as
-    select null::bigint as id, null::text as cmd_type, null::text[] as opts, null::text as secret, null::text as submitted_by
+    select null::bigint as id, null::text as cmd_type, null::text[] as opts, null::text as secret, null::text as submitted_by,
+           null::json as options
      where false;
 comment on view shardman.inbox is 'lord only: a command is submitted by inserting it here';
 
-create or replace function shardman.inbox_insert() returns trigger
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.accept_without_names(cmd_type text, opts text[], secret text, submitted_by text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    id_ constant bigint := shardman.accept(accept_without_names.cmd_type, '{}', accept_without_names.secret,
+                                           accept_without_names.submitted_by);
 begin
-    -- Then the null that a worker sent has been read as a word.
+    insert into shardman.cmd_opts (cmd_id, opt)
+    select id_, o.opt from unnest(accept_without_names.opts) with ordinality as o (opt, n) order by o.n;
+    return id_;
+end
+$$;
+comment on function shardman.accept_without_names(text, text[], text, text) is
+    'lord only: what a worker of version 0.1 submits; the shardlord reads the values in the order of the arguments';
+
+create or replace function shardman.inbox_insert() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Then the null that a worker of version 0.1 sent has been read as a word.
     if current_setting('array_nulls') = 'off' then
         new.opts := array_replace(new.opts, 'NULL', null);
     end if;
-    if new.cmd_type = 'cancel' then
-        new.id := case when shardman.cancel_here(new.opts[1]::bigint) then 1 else 0 end;
-    else
-        new.id := shardman.accept(new.cmd_type, new.opts, new.secret, new.submitted_by);
-    end if;
+    new.id := case when new.cmd_type = 'cancel'
+                   then shardman.cancel_here(coalesce(new.options ->> 'cmd_id', new.opts[1])::bigint,
+                                             coalesce(new.submitted_by, session_user))::int
+                   when new.options is not null
+                   then shardman.accept(new.cmd_type, new.options, new.secret, new.submitted_by)
+                   else shardman.accept_without_names(new.cmd_type, new.opts, new.secret, new.submitted_by) end;
     return new;
 end
 $$;
@@ -81,7 +149,7 @@ create or replace trigger inbox_insert instead of insert on shardman.inbox
     for each row execute function shardman.inbox_insert();
 
 create or replace function shardman.need(argument text, name text) returns void
-language plpgsql immutable set search_path = pg_catalog as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     if argument is null then
         raise exception '% must not be null', name using errcode = 'null_value_not_allowed', hint = format('Give a value for %s.', name);
@@ -90,7 +158,7 @@ end
 $$;
 
 create or replace function shardman.need_zone(zone text) returns void
-language plpgsql immutable set search_path = pg_catalog as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     if btrim(zone, E' \t\n\r') = '' then
         raise exception 'zone is empty' using errcode = 'invalid_parameter_value', hint = 'Give null for a node that is a zone of its own.';
@@ -99,12 +167,14 @@ end
 $$;
 
 create or replace function shardman.add_node(connstring text, zone text default null) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(connstring, 'connstring');
     perform shardman.need_zone(zone);
     return shardman.submit('add_node',
-        array[shardman.format_connstring(shardman.parse_connstring(connstring) - shardman.secret_parameters()), zone],
+        json_build_object(
+            'connstring', shardman.format_connstring(shardman.parse_connstring(connstring) - shardman.secret_parameters()),
+            'zone', zone),
         connstring);
 end
 $$;
@@ -113,31 +183,46 @@ comment on function shardman.add_node(text, text) is
     'may fail together with, say a rack: copies of a partition go to different zones where they can';
 
 create or replace function shardman.set_zone(node_id int, zone text) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
     perform shardman.need_zone(zone);
-    return shardman.submit('set_zone', array[node_id::text, zone]);
+    return shardman.submit('set_zone', json_build_object('node_id', node_id, 'zone', zone));
 end
 $$;
 comment on function shardman.set_zone(int, text) is
     'says what a worker may fail together with; null: with no other; rebalance then moves copies to different zones where they can';
 
 create or replace function shardman.drain_node(node_id int, drain bool default true) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
-    return shardman.submit('drain_node', array[node_id::text, coalesce(drain, true)::text]);
+    return shardman.submit('drain_node', json_build_object('node_id', node_id, 'drain', coalesce(drain, true)));
 end
 $$;
 comment on function shardman.drain_node(int, bool) is
     'moves all copies of partitions off a worker, say before rm_node, and places no new ones on it; with drain => false it may have some again';
 
-create or replace function shardman.rm_node(node_id int, force bool default false) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.maintain(node_id int, seconds int default 300, maintain bool default true) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
-    return shardman.submit('rm_node', array[node_id::text, coalesce(force, false)::text]);
+    if seconds is null or seconds not between 1 and 86400 then
+        raise exception 'seconds is %, it must be from 1 to 86400', coalesce(seconds::text, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'For longer than a day, drain the node.';
+    end if;
+    return shardman.submit('maintain', json_build_object('node_id', node_id, 'seconds', seconds, 'maintain', coalesce(maintain, true)));
+end
+$$;
+comment on function shardman.maintain(int, int, bool) is
+    'lets a worker be away for some seconds, say for a restart, without others taking over its partitions; commits do not wait for '
+    'its replicas meanwhile; with maintain => false it ends before';
+
+create or replace function shardman.rm_node(node_id int, force bool default false) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(node_id::text, 'node_id');
+    return shardman.submit('rm_node', json_build_object('node_id', node_id, 'force', coalesce(force, false)));
 end
 $$;
 comment on function shardman.rm_node(int, bool) is
@@ -145,7 +230,7 @@ comment on function shardman.rm_node(int, bool) is
 
 create or replace function shardman.create_hash_partitions(
     node_id int, relation text, expr text, partitions_count int, rebalance bool default true) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
     perform shardman.need(relation, 'relation');
@@ -158,7 +243,8 @@ begin
         raise exception 'expr is empty' using errcode = 'invalid_parameter_value', hint = 'Name the column to shard by.';
     end if;
     return shardman.submit('create_hash_partitions',
-        array[node_id::text, shardman.normal_name(relation), expr, partitions_count::text, coalesce(rebalance, true)::text]);
+        json_build_object('node_id', node_id, 'relation', shardman.normal_name(relation), 'expr', expr,
+                          'partitions_count', partitions_count, 'rebalance', coalesce(rebalance, true)));
 end
 $$;
 comment on function shardman.create_hash_partitions(int, text, text, int, bool) is
@@ -166,75 +252,131 @@ comment on function shardman.create_hash_partitions(int, text, text, int, bool) 
     'expression) into partitions_count partitions; with rebalance they are spread over all workers at once';
 
 create or replace function shardman.move_part(part_name text, dest int, src int default null) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(part_name, 'part_name');
     perform shardman.need(dest::text, 'dest');
-    return shardman.submit('move_part', array[shardman.normal_name(part_name), dest::text, src::text]);
+    return shardman.submit('move_part',
+        json_build_object('part_name', shardman.normal_name(part_name), 'dest', dest, 'src', src));
 end
 $$;
 comment on function shardman.move_part(text, int, int) is
     'moves a copy of a partition from worker src (default: where the primary is) to worker dest while it is read and written';
 
 create or replace function shardman.rebalance(relation text, by text default 'number') returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     if by is distinct from 'number' and by is distinct from 'bytes' then
         raise exception 'rebalance cannot even out by %', coalesce(by, 'null')
             using errcode = 'invalid_parameter_value', hint = 'Use number (of partitions) or bytes.';
     end if;
-    return shardman.submit('rebalance', array[shardman.normal_name(relation), by]);
+    return shardman.submit('rebalance', json_build_object('relation', shardman.normal_name(relation), 'by', by));
 end
 $$;
 comment on function shardman.rebalance(text, text) is
     'spreads the partitions of a table evenly over the workers by the fewest moves; by: number of partitions, or bytes';
 
+create or replace function shardman.refresh_table(relation text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    return shardman.submit('refresh_table', json_build_object('relation', shardman.normal_name(relation)));
+end
+$$;
+comment on function shardman.refresh_table(text) is
+    'writes down what a sharded table is now, as nodes that are added and partitions that move get it; DDL submits it by itself';
+
+create or replace function shardman.sync_roles(node int default 0, role text default null) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(node::text, 'node');
+    return shardman.submit('sync_roles', json_build_object('node', node, 'role', role));
+end
+$$;
+comment on function shardman.sync_roles(int, text) is
+    'makes the roles of a node that have rights on sharded tables, or one role of it, the same on all nodes: attributes, password, settings, '
+    'memberships; superusers never';
+
+create or replace function shardman.drop_table(relation text, aside bool default false) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(aside::text, 'aside');
+    return shardman.submit('drop_table', json_build_object('relation', shardman.normal_name(relation), 'aside', aside));
+end
+$$;
+comment on function shardman.drop_table(text, bool) is
+    'drops a sharded table, with all its rows and replicas, on all nodes; nothing may be made of it. aside: also what failovers have set aside of it';
+
+create or replace function shardman.create_shared_table(relation text, node_id int) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(node_id::text, 'node_id');
+    return shardman.submit('create_shared_table', json_build_object('relation', shardman.normal_name(relation), 'node_id', node_id));
+end
+$$;
+comment on function shardman.create_shared_table(text, int) is
+    'gives every worker a full copy of the plain table relation of worker node_id; from each of them all copies are written. Of a table that '
+    'is shared already, all copies become like that of node_id';
+
+create or replace function shardman.unshare_table(relation text, node_id int) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(node_id::text, 'node_id');
+    return shardman.submit('unshare_table', json_build_object('relation', shardman.normal_name(relation), 'node_id', node_id));
+end
+$$;
+comment on function shardman.unshare_table(text, int) is
+    'makes a shared table a plain table of worker node_id again, and drops all its other copies';
+
 create or replace function shardman.create_replica(part_name text, dest int) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(part_name, 'part_name');
     perform shardman.need(dest::text, 'dest');
-    return shardman.submit('create_replica', array[shardman.normal_name(part_name), dest::text]);
+    return shardman.submit('create_replica', json_build_object('part_name', shardman.normal_name(part_name), 'dest', dest));
 end
 $$;
 comment on function shardman.create_replica(text, int) is 'makes a further copy of a partition on worker dest';
 
 create or replace function shardman.rm_replica(part_name text, node int) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(part_name, 'part_name');
     perform shardman.need(node::text, 'node');
-    return shardman.submit('rm_replica', array[shardman.normal_name(part_name), node::text]);
+    return shardman.submit('rm_replica', json_build_object('part_name', shardman.normal_name(part_name), 'node', node));
 end
 $$;
 comment on function shardman.rm_replica(text, int) is 'drops the replica of a partition on a worker';
 
 create or replace function shardman.switch_primary(part_name text, node int) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(part_name, 'part_name');
     perform shardman.need(node::text, 'node');
-    return shardman.submit('switch_primary', array[shardman.normal_name(part_name), node::text]);
+    return shardman.submit('switch_primary', json_build_object('part_name', shardman.normal_name(part_name), 'node', node));
 end
 $$;
 comment on function shardman.switch_primary(text, int) is
     'makes the replica of a partition on a worker the primary and the primary a replica; copies nothing';
 
-create or replace function shardman.suspend_replicas(src int, dest int) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.suspend_replicas(src int, dest int, relation text default null) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(src::text, 'src');
     perform shardman.need(dest::text, 'dest');
-    return shardman.submit('suspend_replicas', array[src::text, dest::text]);
+    return shardman.submit('suspend_replicas', json_build_object('src', src, 'dest', dest, 'relation', shardman.normal_name(relation)));
 end
 $$;
-comment on function shardman.suspend_replicas(int, int) is
+comment on function shardman.suspend_replicas(int, int, text) is
     'commits on worker src wait no more for the replicas on worker dest, which are brought up to date later; the shardlord does it '
-    'by itself when the two have not reached each other for failover_after seconds';
+    'by itself when the two have not reached each other for failover_after seconds. With relation: for those of this table';
 
 create or replace function shardman.set_replevel(relation text, replevel int) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(replevel::text, 'replevel');
@@ -242,82 +384,99 @@ begin
         raise exception 'replevel is %, it must not be negative', replevel
             using errcode = 'invalid_parameter_value', hint = 'Give the number of replicas of each partition beside its primary.';
     end if;
-    return shardman.submit('set_replevel', array[shardman.normal_name(relation), replevel::text]);
+    return shardman.submit('set_replevel', json_build_object('relation', shardman.normal_name(relation), 'replevel', replevel));
 end
 $$;
 comment on function shardman.set_replevel(text, int) is 'brings every partition of a table to this many replicas';
 
 create or replace function shardman.set_sync(relation text, sync bool) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(sync::text, 'sync');
-    return shardman.submit('set_sync', array[shardman.normal_name(relation), sync::text]);
+    return shardman.submit('set_sync', json_build_object('relation', shardman.normal_name(relation), 'sync', sync));
 end
 $$;
 comment on function shardman.set_sync(text, bool) is 'whether commits wait until every replica of a table''s partitions has them';
 
-create or replace function shardman.failover(node_id int, accept_data_loss bool default false) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.failover(node_id int, accept_data_loss bool default false, part_name text default null) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
-    return shardman.submit('failover', array[node_id::text, coalesce(accept_data_loss, false)::text]);
+    return shardman.submit('failover', json_build_object('node_id', node_id, 'accept_data_loss', coalesce(accept_data_loss, false),
+                                                         'part_name', shardman.normal_name(part_name)));
 end
 $$;
-comment on function shardman.failover(int, bool) is
+comment on function shardman.failover(int, bool, text) is
     'promotes the replicas of a dead worker''s partitions; the shardlord does it by itself after failover_after seconds; with '
-    'accept_data_loss also replicas that may lack acknowledged writes, where there is nothing else';
+    'accept_data_loss also replicas that may lack acknowledged writes, where there is nothing else. With part_name: of one '
+    'partition, whose rows are not on the worker any more, though that answers';
 
-create or replace function shardman.cancel_here(cmd_id bigint) returns bool
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.cancel_here(cmd_id bigint, requested_by text) returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.must_be_lord();
-    -- What nobody has begun needs nobody to take it back. What was put back is left to a shardlord that acts, if one does.
+    if not exists (select from shardman.cmd_log l
+                    where l.id = cancel_here.cmd_id and l.status in ('waiting', 'in progress') and not l.switched) then
+        return false;
+    end if;
+    insert into shardman.cancel_requests (cmd_id, requested_by) values (cancel_here.cmd_id, cancel_here.requested_by);
+    perform pg_notify('shardman', 'cancel');
+    perform shardman.cancel_unattended(cancel_here.cmd_id);
+    return true;
+end
+$$;
+comment on function shardman.cancel_here(bigint, text) is 'lord only: asks the shardlord to take a command back';
+
+create or replace function shardman.cancel_unattended(cmd_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from shardman.lease e where e.epoch > 0 and e.renewed_at > clock_timestamp() - interval '5 seconds') then
+        return;
+    end if;
+    -- What nobody has begun needs nobody to take it back, and nobody else writes the row while no shardlord acts.
     update shardman.cmd_log l
-       set status = 'canceled', cancel_requested = true, ended_at = clock_timestamp()
-     where l.id = cmd_id and l.status = 'waiting'
-       and (l.attempt = 0
-            or not exists (select from shardman.lease e
-                            where e.epoch > 0 and e.renewed_at > clock_timestamp() - interval '5 seconds'));
+       set status = 'canceled', error_code = 'canceled', result = shardman.canceled_by(l.id), ended_at = clock_timestamp()
+     where l.id = cancel_unattended.cmd_id and l.status = 'waiting';
     if found then
         -- What it has left behind, if anything, is undone by the next shardlord, who needs it.
         delete from shardman.cmd_secrets s
-         where s.cmd_id = cancel_here.cmd_id
+         where s.cmd_id = cancel_unattended.cmd_id
            and not exists (select from shardman.cmd_steps t
                             where t.cmd_id = s.cmd_id and t.phase = 'prepare' and t.state in ('started', 'done'));
-        return true;
     end if;
-    update shardman.cmd_log
-       set cancel_requested = true
-     where id = cmd_id and status in ('waiting', 'in progress') and not switched;
-    if found then
-        perform pg_notify('shardman', 'cancel');
-    end if;
-    return found;
 end
 $$;
-comment on function shardman.cancel_here(bigint) is 'lord only: asks the shardlord to take a command back';
+comment on function shardman.cancel_unattended(bigint) is 'lord only: takes a command back that waits while no shardlord acts';
+
+create or replace function shardman.canceled_by(cmd_id bigint) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('Canceled by %s.', string_agg(distinct r.requested_by, ', '))
+      from shardman.cancel_requests r where r.cmd_id = canceled_by.cmd_id having count(*) > 0
+$$;
+comment on function shardman.canceled_by(bigint) is 'who has asked that a command is taken back, as a sentence; null: nobody has';
 
 create or replace function shardman.cancel_cmd(cmd_id bigint) returns bool
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     answer bigint;
 begin
     perform shardman.need(cmd_id::text, 'cmd_id');
     if (select lord from shardman.local) then
-        return shardman.cancel_here(cmd_id);
+        return shardman.cancel_here(cmd_id, session_user);
     end if;
-    insert into shardman.lord_inbox (cmd_type, opts, submitted_by)
-    values ('cancel', array[cmd_id::text], session_user) returning id into answer;
+    insert into shardman.lord_inbox (cmd_type, options, submitted_by)
+    values ('cancel', json_build_object('cmd_id', cmd_id), session_user) returning id into answer;
     return answer = 1;
 end
 $$;
 comment on function shardman.cancel_cmd(bigint) is
-    'cancels a waiting or running command, undoing what it has begun; false when it has ended or is past its point of no return';
+    'asks that a waiting or running command is taken back, undoing what it has begun; false when it has ended or is past its '
+    'point of no return';
 
 create or replace function shardman.cmd_wait(cmd_id bigint, timeout interval default null) returns shardman.cmd_status
 language plpgsql
-set search_path = pg_catalog
+set search_path = pg_catalog, pg_temp
 -- Whoever waits for a command must not be what the command waits for: its transaction is older than
 -- what the command changes, but sees nothing but the log.
 set application_name = 'shardman wait' as $$
@@ -357,7 +516,7 @@ $$;
 comment on function shardman.setting(text, text) is 'a setting of the cluster';
 
 create or replace function shardman.bytes_setting(name text, default_value text) returns bigint
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     return pg_size_bytes(shardman.setting(bytes_setting.name, bytes_setting.default_value));
 exception when invalid_parameter_value or numeric_value_out_of_range then

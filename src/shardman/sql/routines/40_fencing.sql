@@ -3,7 +3,7 @@
 -- older shardlords, so a session that is admitted stays legitimate for as long as it lives.
 
 create or replace function shardman.admit(cluster_ text, epoch_ bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     here shardman.local;
 begin
@@ -11,6 +11,9 @@ begin
     if here.cluster is distinct from cluster_ then
         raise exception 'this database belongs to %, not to cluster %', coalesce('cluster ' || here.cluster, 'no cluster'), cluster_
             using errcode = 'SHM02';
+    elsif shardman.is_copy() then
+        raise exception 'this database is a copy of node % of cluster %', here.node_id, here.cluster
+            using errcode = 'SHM07', hint = 'See shardman.is_copy.';
     elsif here.epoch > epoch_ then
         raise exception 'epoch % is over, the shardlord with epoch % acts', epoch_, here.epoch using errcode = 'SHM01';
     elsif here.epoch < epoch_ then
@@ -20,10 +23,11 @@ begin
 end
 $$;
 comment on function shardman.admit(text, bigint) is
-    'called by a shardlord first thing in every session; raises SHM01 when its epoch is over, SHM02 when the node is not of its cluster';
+    'called by a shardlord first thing in every session; raises SHM01 when its epoch is over, SHM02 when the node is not of its cluster, '
+    'SHM07 when it is a copy of one';
 
 create or replace function shardman.end_older_lords(epoch_ bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     tries int := 0;
 begin
@@ -37,7 +41,7 @@ begin
         exit when not found;
         tries := tries + 1;
         if tries > 200 then
-            raise exception 'the sessions of an older shardlord do not end';
+            raise exception 'the sessions of an older shardlord do not end' using errcode = 'lock_not_available';
         end if;
         perform pg_sleep(0.01);
         -- Otherwise a transaction sees the same sessions again and again.

@@ -12,21 +12,21 @@ $$;
 comment on type shardman.collations is 'two collations that differ: see shardman.partition_check';
 
 create or replace function shardman.sql_name(relation text) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select format('%I.%I', p[1], p[2]) from (select shardman.relation_parts(relation) as p) as r
 $$;
 comment on function shardman.sql_name(text) is
     'a relation of the metadata with its schema in front: means the same under every search_path';
 
 create or replace function shardman.metadata_name(relation oid) returns text
-language sql stable strict parallel safe set search_path = pg_catalog as $$
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.relation_text(n.nspname, c.relname)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
 $$;
 comment on function shardman.metadata_name(oid) is 'the name of a relation of this database as the metadata writes it';
 
 create or replace function shardman.cut_bytes(word text, bytes int) returns text
-language plpgsql immutable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
     short text := left(word, bytes);
 begin
@@ -38,8 +38,15 @@ end
 $$;
 comment on function shardman.cut_bytes(text, int) is 'the longest beginning of word that has at most so many bytes';
 
+create or replace function shardman.next_value(sequence text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    -- Not %L, which doubles backslashes.
+    select 'nextval(''' || replace(shardman.sql_name(sequence), '''', '''''') || '''::regclass)'
+$$;
+comment on function shardman.next_value(text) is 'nextval of a sequence of the metadata, as PostgreSQL writes it in the default of a column';
+
 create or replace function shardman.numbered_name(name text, k int) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select case when octet_length(name || '_' || k) <= 63 then name || '_' || k
                 else shardman.cut_bytes(name, 63 - 9 - octet_length('_' || k))
                      || '_' || left(md5(name), 8) || '_' || k end
@@ -49,13 +56,13 @@ comment on function shardman.numbered_name(text, int) is
     'different for different names';
 
 create or replace function shardman.part_number(part_name text) returns int
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select (regexp_match(part_name, '_([0-9]+)"?$'))[1]::int
 $$;
 comment on function shardman.part_number(text) is 'k of partition acc_k';
 
 create or replace function shardman.split_list(list text) returns text[]
-language plpgsql immutable strict parallel safe set search_path = pg_catalog set standard_conforming_strings = on as $$
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     items text[] := '{}';
     item  text := '';
@@ -63,7 +70,9 @@ declare
     quote text;
     c     text;
 begin
-    if list ~ '[\\;]|--|/\*' or regexp_replace(list, '''[^'']*''|"[^"]*"', '', 'g') ~ '\$' then
+    -- A name in double quotes may have all of them.
+    if regexp_replace(list, '(''[^'']*'')|"[^"]*"', '\1.', 'g') ~ '[\\;]|--|/\*'
+       or regexp_replace(list, '''[^'']*''|"[^"]*"', '.', 'g') ~ '\$' then
         raise exception 'a backslash, a semicolon, a dollar sign or a comment has no place in it'
             using errcode = 'syntax_error';
     end if;

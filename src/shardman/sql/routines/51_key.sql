@@ -1,7 +1,7 @@
 -- The key: what a user gave as expr, read by PostgreSQL itself.
 
 create or replace function shardman.bottom_type(type oid) returns oid
-language plpgsql stable strict parallel safe set search_path = pg_catalog as $$
+language plpgsql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
     t pg_type;
 begin
@@ -20,7 +20,7 @@ $$;
 comment on function shardman.bottom_type(oid) is 'what is left of a type without domains and arrays';
 
 create or replace function shardman.hashes_alike(type oid) returns bool
-language sql stable strict parallel safe set search_path = pg_catalog as $$
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.bottom_type(type) = any (array[
         'int2', 'int4', 'int8', 'oid', 'numeric', 'float4', 'float8', 'bool', 'text', 'varchar', 'bpchar', 'name',
         '"char"', 'bytea', 'uuid', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'inet', 'cidr',
@@ -31,7 +31,7 @@ comment on function shardman.hashes_alike(oid) is
     'its oid, which each server has of its own; of types that are not built in nobody knows';
 
 create or replace function shardman.equal_is_same(type oid) returns bool
-language sql stable strict parallel safe set search_path = pg_catalog as $$
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select shardman.bottom_type(type) = any (array[
         'int2', 'int4', 'int8', 'oid', 'bool', 'text', 'varchar', 'name', '"char"', 'bytea', 'uuid', 'date', 'time',
         'timestamp', 'timestamptz', 'macaddr', 'macaddr8']::regtype[]::oid[])
@@ -40,17 +40,28 @@ comment on function shardman.equal_is_same(oid) is
     'whether equal values of this type cannot be told apart, so that every function gives the same for them; '
     'not so for numeric (1.0 and 1.00), float (0 and -0), interval and the like';
 
+create or replace function shardman.raised_by(context text) returns name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select e.evtname
+      from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+     where n.nspname <> 'shardman'
+       and (strpos(context, format('function %I.%I() line', n.nspname, p.proname)) > 0 or strpos(context, format('function %I() line', p.proname)) > 0)
+     order by 1 limit 1
+$$;
+comment on function shardman.raised_by(text) is 'the event trigger of the user''s in whose function an error arose; context: of the error';
+
 -- What comes back:
 --   {"problem": …, "hint": …}, or
 --   {"key": [{"sql": value, "column": name or null, "part_sql": as in PARTITION BY, "type": …, "collatable": bool,
 --             "uses": names of the columns in it}, …],
---    "slot_key": …}
+--    "partition_key": …}
 create or replace function shardman.read_key(relation oid, expr text) returns jsonb
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     items   text[];
     message text;
     state   text;
+    context text;
     answer  jsonb;
 begin
     begin
@@ -66,14 +77,20 @@ begin
         execute format('create temp table shardman_probe (like %s including generated)', relation::regclass);
         execute format('create temp table shardman_probe_key (like %s including generated) partition by hash (%s)',
                        relation::regclass, expr);
-        perform set_config('search_path', 'pg_catalog', true);
-        answer := shardman.probed_key(relation, 'pg_temp.shardman_probe_key'::regclass);
+        perform set_config('search_path', 'pg_catalog, pg_temp', true);
+        answer := shardman.probed_key('pg_temp.shardman_probe_key'::regclass);
         -- Takes both tables away, whatever else happens.
         raise exception using errcode = 'SHM00', message = 'read';
     exception when sqlstate 'SHM00' then
         return answer;
     when others then
-        get stacked diagnostics message = message_text, state = returned_sqlstate;
+        get stacked diagnostics message = message_text, state = returned_sqlstate, context = pg_exception_context;
+        -- Any table would do for that one: the key may be as good as it can be.
+        if shardman.raised_by(context) is not null then
+            return jsonb_build_object(
+                'problem', format('the event trigger %I does not let the cluster make tables: %s', shardman.raised_by(context), message),
+                'hint', format('Let it pass what %I does, on every node, or disable it', pg_get_userbyid(shardman.our_role())));
+        end if;
         -- Where split_list finds nothing wrong PostgreSQL has only this to say: syntax error at or near ")".
         if state = '42601' and items is not null then
             message := 'it is no list of columns, functions of columns, and expressions in parentheses';
@@ -92,8 +109,8 @@ $$;
 comment on function shardman.read_key(oid, text) is
     'what expr means for a table; leaves nothing behind. A table is partitioned by it to find out: nothing else knows better';
 
-create or replace function shardman.probed_key(relation oid, probe oid) returns jsonb
-language plpgsql set search_path = pg_catalog set standard_conforming_strings = on as $$
+create or replace function shardman.probed_key(probe oid) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     p        pg_partitioned_table;
     sqls     text[] := '{}';
@@ -101,7 +118,6 @@ declare
     parts    text[];
     key      jsonb := '[]';
     t        record;
-    i        int;
 begin
     select * into p from pg_partitioned_table where partrelid = probe;
     parts := shardman.split_list(substring(pg_get_partkeydef(probe) from '^HASH \((.*)\)$'));
@@ -145,16 +161,16 @@ begin
             'sql', sqls[t.attnum], 'column', t.col, 'part_sql', parts[t.attnum],
             'type', format_type(t.atttypid, null), 'collatable', t.typcollation <> 0,
             'uses', case when t.col is not null then jsonb_build_array(t.col)
-                         else shardman.columns_of(relation, sqls[t.attnum]) end);
+                         else shardman.columns_of(sqls[t.attnum]) end);
     end loop;
-    return jsonb_build_object('key', key, 'slot_key',
+    return jsonb_build_object('key', key, 'partition_key',
         case when key -> 0 ->> 'column' is null then '(' || sqls[1] || ')' else sqls[1] end);
 end
 $$;
-comment on function shardman.probed_key(oid, oid) is 'reads the key off a table that is partitioned by it';
+comment on function shardman.probed_key(oid) is 'reads the key off a table that is partitioned by it';
 
-create or replace function shardman.columns_of(relation oid, expression text) returns jsonb
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.columns_of(expression text) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     found_ jsonb;
 begin
@@ -169,4 +185,4 @@ begin
     return found_;
 end
 $$;
-comment on function shardman.columns_of(oid, text) is 'the columns that an expression uses; inside read_key only';
+comment on function shardman.columns_of(text) is 'the columns that an expression uses; inside read_key only';

@@ -1,27 +1,30 @@
--- The definition: all that a node needs to make a table's parent, slots, data tables and routes. It is made
--- once, from the plain table, and lives in shardman.tables.definition. Texts in it are SQL that means the
+-- The definition: all that a node needs to make a table's parent, partitions, data tables and routes. It is made
+-- from the plain table, made anew when the table was changed (shardman.redefine), and lives in shardman.tables.definition. Texts in it are SQL that means the
 -- same under every search_path.
 --
 --   relation          name of the table, as the metadata writes it
 --   expr, partitions_count
 --   key               [{sql, column|null, part_sql, type, collatable, uses}]: see shardman.read_key
---   slot_key          what slots are PARTITION BY LIST of
+--   partition_key     what partitions are PARTITION BY LIST of
 --   columns           [{name, type, collation, not_null, not_null_name, default, generated ('s', 'v' or null),
 --                       storage, compression, statistics, options, comment}]
 --   checks            [{name, sql, no_inherit, comment}]     no_inherit: only data tables have them
---   keys              [{name, sql, options, identity, comment}]: primary, unique and exclusion constraints
+--   keys              [{name, sql, options, identity, comment, parent_comment}]: primary, unique and exclusion constraints;
+--                       parent_comment: what somebody has said since of the table's, absent in most
 --   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
+--   shared_indexes    as indexes: those that were made later, on the table as a whole. Absent in most
 --   statistics        [{name, kinds, sql, target, comment}]: extended statistics
 --   sequences         [{name, column, type, increment, base, width, cache, cycle, acl, comment}]
 --                       node i gives base + i * width + 1 … base + (i + 1) * width
 --   schema            {name, owner, acl, comment}: for nodes that lack it
 --   owner, acl        [{grantee (null: PUBLIC), privilege, grantable, column|null}]
+--   row_security      {enabled, forced, policies: [{name, head, roles (null: PUBLIC), using, check}]}
 --   comment           of the table
 --   storage           {options, toast_options, access_method}
 --   replica_identity  {"kind": "default" | "full" | "index"}: of data tables; the index is the one with identity
 
 create or replace function shardman.acl_json(acl aclitem[], owner oid, column_name text default null) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'grantee', r.rolname, 'privilege', x.privilege_type, 'grantable', x.is_grantable, 'column', column_name)
                order by r.rolname, x.privilege_type), '[]')
@@ -31,7 +34,7 @@ $$;
 comment on function shardman.acl_json(aclitem[], oid, text) is 'privileges of others than the owner';
 
 create or replace function shardman.describe_columns(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select jsonb_agg(jsonb_build_object(
                'name', a.attname,
                'type', format_type(a.atttypid, a.atttypmod),
@@ -43,7 +46,9 @@ language sql stable set search_path = pg_catalog as $$
                'not_null_name', (select o.conname from pg_constraint o
                                   where o.conrelid = rel and o.contype::text = 'n' and o.conkey = array[a.attnum]),
                'default', coalesce(case when a.attidentity <> ''
-                                        then format('nextval(%L::regclass)', pg_get_serial_sequence(rel::regclass::text, a.attname)) end,
+                                        then (
+                                            select shardman.next_value(shardman.metadata_name(o.seq))
+                                              from shardman.owned_sequences(rel) o where o.column_name = a.attname) end,
                                    pg_get_expr(d.adbin, d.adrelid)),
                'generated', nullif(a.attgenerated, ''),
                'storage', nullif(a.attstorage, t.typstorage),
@@ -59,17 +64,17 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 
 create or replace function shardman.describe_checks(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'name', conname,
-               'sql', replace(pg_get_constraintdef(oid), ' NO INHERIT', ''),
+               'sql', regexp_replace(pg_get_constraintdef(oid), ' NO INHERIT( NOT VALID)?$', '\1'),
                'no_inherit', connoinherit,
                'comment', obj_description(oid, 'pg_constraint')) order by conname), '[]')
       from pg_constraint where conrelid = rel and contype = 'c'
 $$;
 
 create or replace function shardman.identity_index(rel oid) returns oid
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select i.indexrelid
       from pg_index i
      where i.indrelid = rel and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
@@ -86,7 +91,7 @@ comment on function shardman.identity_index(oid) is
     'else any unique index of columns that are not null';
 
 create or replace function shardman.describe_keys(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'name', o.conname,
                'sql', pg_get_constraintdef(o.oid),
@@ -100,7 +105,7 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 
 create or replace function shardman.describe_indexes(rel oid) returns jsonb
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_ jsonb := '[]';
     i      record;
@@ -129,7 +134,7 @@ end
 $$;
 
 create or replace function shardman.describe_statistics(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'name', s.stxname,
                'kinds', (select string_agg(case k when 'd' then 'ndistinct' when 'f' then 'dependencies' when 'm' then 'mcv' end, ', ')
@@ -141,12 +146,12 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 
 create or replace function shardman.type_max(type oid) returns bigint
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select case type when 'int2'::regtype then 32767 when 'int4'::regtype then 2147483647 else 9223372036854775807 end
 $$;
 
 create or replace function shardman.owned_sequences(rel oid) returns table (seq oid, column_name name, type oid)
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select d.objid, a.attname,
            case when shardman.type_max(b.type) < shardman.type_max(s.seqtypid) then b.type else s.seqtypid end
       from pg_depend d
@@ -160,7 +165,7 @@ comment on function shardman.owned_sequences(oid) is
     'the sequences of a table, serial and identity, with the type that bounds their numbers';
 
 create or replace function shardman.sequence_base(seq oid, rel oid, column_name name, type oid) returns bigint
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     step bigint := case type when 'int2'::regtype then 100 when 'int4'::regtype then 1000000 else 1073741824 end;
     top  numeric;
@@ -178,7 +183,7 @@ $$;
 comment on function shardman.sequence_base(oid, oid, name, oid) is 'above every number that the sequence has given or soon will';
 
 create or replace function shardman.describe_acl(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.acl_json(c.relacl, c.relowner)
            || coalesce((select jsonb_agg(x) from pg_attribute a,
                                jsonb_array_elements(shardman.acl_json(a.attacl, c.relowner, a.attname)) as x
@@ -186,8 +191,21 @@ language sql stable set search_path = pg_catalog as $$
       from pg_class c where c.oid = rel
 $$;
 
+create or replace function shardman.describe_row_security(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select jsonb_build_object('enabled', c.relrowsecurity, 'forced', c.relforcerowsecurity,
+               'policies', (select coalesce(jsonb_agg(jsonb_build_object(
+                                'name', p.name, 'head', p.head, 'using', p.using_, 'check', p.check_,
+                                'roles', (select jsonb_agg(case r when 0 then null else pg_get_userbyid(r) end) from unnest(p.roles) r))
+                                || coalesce((select jsonb_build_object('comment', obj_description(l.oid, 'pg_policy')) from pg_policy l
+                                              where l.polrelid = rel and l.polname = p.name and obj_description(l.oid, 'pg_policy') is not null), '{}')
+                                order by p.name), '[]')
+                              from shardman.policies_of(rel) p))
+      from pg_class c where c.oid = rel
+$$;
+
 create or replace function shardman.describe_sequences(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'name', shardman.metadata_name(o.seq),
                'column', o.column_name,
@@ -211,8 +229,33 @@ language sql stable set search_path = pg_catalog as $$
      cross join lateral (select shardman.sequence_base(o.seq, rel, o.column_name, o.type) as base) as b
 $$;
 
+create or replace function shardman.with_rights(definition jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
+    select definition || jsonb_build_object(
+               'owner', pg_get_userbyid(c.relowner),
+               'acl', shardman.describe_acl(c.oid),
+               'row_security', shardman.describe_row_security(c.oid),
+               'schema', definition -> 'schema' || jsonb_build_object('owner', pg_get_userbyid(n.nspowner), 'acl', shardman.acl_json(n.nspacl, n.nspowner)),
+               'sequences', (select coalesce(jsonb_agg(s || coalesce(jsonb_build_object('acl', shardman.acl_json(q.relacl, q.relowner)), '{}') order by i), '[]')
+                               from jsonb_array_elements(definition -> 'sequences') with ordinality as u (s, i)
+                               left join pg_class q on q.oid = shardman.find_relation(s ->> 'name') and q.relkind = 'S'))
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.oid = shardman.find_relation(definition ->> 'relation') and shardman.is_parent_of(definition, c.oid)
+$$;
+comment on function shardman.with_rights(jsonb) is
+    'the definition of a sharded table with owner, privileges and policies as they are on this node by now; null where it is not';
+
+create or replace function shardman.remember_rights() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update shardman.tables t set definition = w.definition, create_sql = shardman.parent_script(w.definition)
+      from (select x.relation, shardman.with_rights(x.definition) as definition from shardman.tables x) as w
+     where w.relation = t.relation and w.definition <> t.definition
+$$;
+comment on function shardman.remember_rights() is
+    'lord only: takes the rights on sharded tables in the lord''s database for those of the cluster, which a node that is added gets';
+
 create or replace function shardman.define_table(rel oid, key jsonb, expr text, partitions_count int) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select key || jsonb_build_object(
                'relation', shardman.metadata_name(rel),
                'expr', expr,
@@ -228,6 +271,7 @@ language sql stable set search_path = pg_catalog as $$
                                             'comment', obj_description(n.oid, 'pg_namespace')),
                'owner', pg_get_userbyid(c.relowner),
                'acl', shardman.describe_acl(rel),
+               'row_security', shardman.describe_row_security(rel),
                'comment', obj_description(rel, 'pg_class'),
                'storage', jsonb_build_object(
                    'options', to_jsonb(c.reloptions),

@@ -4,17 +4,19 @@ create or replace function shardman.obstacle(what text, hint text) returns jsonb
 language sql immutable parallel safe as $$ select pg_catalog.jsonb_build_object('what', what, 'hint', hint) $$;
 
 create or replace function shardman.name_list(names text[]) returns text
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select string_agg(x, ', ' order by x) from unnest(names) as x
 $$;
 
 create or replace function shardman.kind_obstacle(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select case
         when n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'shardman')
             then shardman.obstacle(format('%s belongs to the system', name), 'Shard a table of your own')
         when c.relkind = 'p' and exists (select from shardman.tables t where t.relation = name)
             then shardman.obstacle(format('%s is sharded already', name), 'Nothing is to be done')
+        when exists (select from shardman.shared_tables t where t.relation = name)
+            then shardman.obstacle(format('%s is shared', name), format('Make it a plain table first: shardman.unshare_table(''%s'', ...)', name))
         when part.of_table is not null
             then shardman.obstacle(format('%s belongs to the sharded table %s', name, part.of_table), 'Nothing is to be done')
         when c.relkind = 'p'
@@ -41,7 +43,7 @@ $$;
 comment on function shardman.kind_obstacle(oid) is 'why a relation is no table that could be sharded; null when it is one';
 
 create or replace function shardman.link_obstacles(rel oid) returns setof jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(format('%s has the foreign key %s to %s', shardman.metadata_name(rel), conname, shardman.metadata_name(confrelid)),
                              format('Drop it: ALTER TABLE %s DROP CONSTRAINT %I', shardman.metadata_name(rel), conname))
       from pg_constraint where contype = 'f' and conrelid = rel
@@ -57,10 +59,6 @@ language sql stable set search_path = pg_catalog as $$
     select shardman.obstacle(format('%s has rules: %s', shardman.metadata_name(rel), string_agg(quote_ident(rulename), ', ' order by rulename)),
                              'Drop them; they would not be carried over')
       from pg_rewrite where ev_class = rel having count(*) > 0
-    union all
-    select shardman.obstacle(format('%s has row level security', shardman.metadata_name(rel)),
-                             'Drop its policies and disable it; they would not be carried over')
-      from pg_class c where c.oid = rel and (c.relrowsecurity or c.relforcerowsecurity or exists (select from pg_policy where polrelid = rel))
     union all
     select shardman.obstacle(format('%s inherits from %s', shardman.metadata_name(rel), shardman.metadata_name(inhparent)),
                              format('ALTER TABLE %s NO INHERIT %s', shardman.metadata_name(rel), shardman.metadata_name(inhparent)))
@@ -91,7 +89,7 @@ $$;
 comment on function shardman.link_obstacles(oid) is 'what hangs on a table and would be lost';
 
 create or replace function shardman.dependent_obstacles(rel oid) returns setof jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive types (oid) as (
         select t.oid from pg_type t where t.typrelid = rel
         union
@@ -134,7 +132,7 @@ comment on function shardman.dependent_obstacles(oid) is
     'views, functions, columns and defaults that know the table, or a sequence of it, by its oid or its row type: the name would mean the sharded table, they would not';
 
 create or replace function shardman.content_obstacles(rel oid) returns setof jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(format('the constraint %s has never been validated, rows that break it could not be moved', conname),
                              format('ALTER TABLE %s VALIDATE CONSTRAINT %I', shardman.metadata_name(rel), conname))
       from pg_constraint o
@@ -155,7 +153,7 @@ $$;
 comment on function shardman.content_obstacles(oid) is 'what rows and sequences of a table would stumble over';
 
 create or replace function shardman.key_covered(element jsonb, rel oid, index_oid oid) returns bool
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with here as (
         select a.attname, a.atttypid from pg_index i, unnest(i.indkey::int2[]) with ordinality as k (attnum, n)
           join pg_attribute a on a.attnum = k.attnum and a.attnum > 0
@@ -174,7 +172,7 @@ comment on function shardman.key_covered(jsonb, oid, oid) is
     'whether rows that are equal for a unique index have the same value of this element of the key';
 
 create or replace function shardman.unique_obstacles(rel oid, key jsonb) returns setof jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(
                format('the unique key %s does not contain %s, so no single partition could watch over it', c.relname,
                       (select string_agg(e ->> 'sql', ', ') from jsonb_array_elements(key) e where not shardman.key_covered(e, rel, i.indexrelid))),
@@ -200,7 +198,7 @@ $$;
 comment on function shardman.unique_obstacles(oid, jsonb) is 'unique keys and exclusion constraints that the partitions could not keep each for itself';
 
 create or replace function shardman.name_obstacles(rel oid, partitions_count int) returns setof jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (
         select c.relname, c.relnamespace, shardman.metadata_name(rel) as name from pg_class c where c.oid = rel
     ), longest as (
@@ -223,7 +221,7 @@ $$;
 comment on function shardman.name_obstacles(oid, int) is 'names of partitions that would be too long or that others have';
 
 create or replace function shardman.foreign_needs(rel oid) returns text[]
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with objects as (
         select 'pg_class'::regclass::oid as classid, rel as objid
         union all select 'pg_class'::regclass, indexrelid from pg_index where indrelid = rel
@@ -243,7 +241,7 @@ $$;
 comment on function shardman.foreign_needs(oid) is 'types, functions, collations and the like of the user''s own that a table is made of';
 
 create or replace function shardman.table_warnings(rel oid) returns text[]
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(array_agg(w), '{}') from (
         select format('Column %s is GENERATED ALWAYS AS IDENTITY and becomes a default: statements may then give values of their own', attname)
           from pg_attribute where attrelid = rel and attidentity = 'a' and not attisdropped
@@ -254,12 +252,18 @@ language sql stable set search_path = pg_catalog as $$
         select format('The table has neither a primary key nor a unique key of columns that are not null: its rows are replicated as a whole, which is slow for updates and deletes')
          where shardman.identity_index(rel) is null
         union all
+        select format('%s looks for its names by the session''s search_path, which on other nodes is pg_catalog: ALTER FUNCTION %s SET search_path = ...', f, f)
+          from unnest(shardman.searching_functions(rel)) as f
+        union all
         select 'Security labels are not carried over' where exists (select from pg_seclabel where classoid = 'pg_class'::regclass and objoid = rel)
         union all
         select format('Tablespaces are not carried over') from pg_class where oid = rel and reltablespace <> 0
         union all
         select format('Other nodes need these before they can have the table: %s', shardman.name_list(shardman.foreign_needs(rel)))
          where shardman.foreign_needs(rel) <> '{}'
+        union all
+        select format('The MAXVALUE of sequence %s is not kept: each node counts in a range of its own', shardman.metadata_name(o.seq))
+          from shardman.owned_sequences(rel) o join pg_sequence q on q.seqrelid = o.seq where q.seqmax < shardman.type_max(q.seqtypid)
         union all
         select format('Sequence %s has numbers left for %s rows on each node only', s ->> 'name', s ->> 'width')
           from jsonb_array_elements(shardman.describe_sequences(rel)) s where (s ->> 'width')::bigint / (s ->> 'increment')::bigint < 10000

@@ -1,11 +1,13 @@
 -- What create_hash_partitions asks before it plans.
 
 create or replace function shardman.table_obstacles(rel oid, key jsonb, partitions_count int) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(o), '[]') from (
         select shardman.link_obstacles(rel)
         union all select shardman.dependent_obstacles(rel)
         union all select shardman.content_obstacles(rel)
+        union all select shardman.elsewhere_obstacles(rel)
+        union all select shardman.trust_obstacles(rel)
         union all select shardman.unique_obstacles(rel, key -> 'key')
         union all select shardman.name_obstacles(rel, partitions_count)
     ) as found_ (o)
@@ -13,7 +15,7 @@ $$;
 comment on function shardman.table_obstacles(oid, jsonb, int) is 'all that keeps a plain table from being sharded';
 
 create or replace function shardman.estimated_rows(rel oid) returns bigint
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     rows  bigint := (select reltuples from pg_class where oid = rel);
     bytes bigint := pg_relation_size(rel);
@@ -30,7 +32,7 @@ $$;
 comment on function shardman.estimated_rows(oid) is 'about how many rows a table has: what the planner thinks, or a count of a small one';
 
 create or replace function shardman.describe_table(relation text, expr text, partitions_count int) returns jsonb
-language plpgsql set search_path = pg_catalog set quote_all_identifiers = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
     name      text := shardman.normal_name(relation);
     rel       oid := shardman.find_relation(relation);
@@ -48,6 +50,9 @@ begin
                      'Give the node that has it, and its schema unless that is public'));
     elsif shardman.kind_obstacle(rel) is not null then
         obstacles := obstacles || shardman.kind_obstacle(rel);
+    else
+        -- Without these rights the rest cannot be asked.
+        obstacles := obstacles || coalesce((select jsonb_agg(o) from shardman.role_obstacles(rel) o), '[]');
     end if;
     if obstacles <> '[]' then
         return jsonb_build_object('relation', name, 'obstacles', obstacles, 'warnings', jsonb_build_array());
@@ -60,6 +65,12 @@ begin
     obstacles := obstacles || shardman.table_obstacles(rel, key, partitions_count);
     if key is not null then
         defined := shardman.define_table(rel, key, expr, partitions_count);
+        obstacles := obstacles || (
+            select coalesce(jsonb_agg(shardman.obstacle(
+                       format('the cluster would read a value of the type %s, and %s in it belongs to %s, who is no superuser',
+                              u.named, u.code, quote_ident(u.owner)),
+                       format('A superuser who trusts it takes it over on every node: %s', u.way_out))), '[]')
+              from shardman.untrusted_types(defined) u);
     end if;
     return jsonb_build_object(
         'relation', name, 'obstacles', obstacles, 'warnings', to_jsonb(shardman.table_warnings(rel)),

@@ -1,7 +1,7 @@
 -- The partitioned parent of a table on a node, its sequences, comments and privileges.
 
 create or replace function shardman.column_sql(col jsonb) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select concat_ws(' ', quote_ident(col ->> 'name'), col ->> 'type', 'collate ' || (col ->> 'collation'),
                case when col ->> 'generated' = 's' then format('generated always as (%s) stored', col ->> 'default')
                     when col ->> 'generated' = 'v' then format('generated always as (%s) virtual', col ->> 'default')
@@ -13,7 +13,7 @@ $$;
 comment on function shardman.column_sql(jsonb) is 'a column of a definition as CREATE TABLE wants it';
 
 create or replace function shardman.sequence_name(definition jsonb, relation text, i int) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when shardman.normal_name(relation) = definition ->> 'relation' then definition -> 'sequences' -> i ->> 'name'
                 else shardman.relation_text(p[1], shardman.cut_bytes(p[2], 55) || '_seq' || i) end
       from (select shardman.relation_parts(relation) as p) as r
@@ -22,11 +22,10 @@ comment on function shardman.sequence_name(jsonb, text, int) is
     'the name of sequence i of a definition; a parent under a temporary name has sequences under temporary names';
 
 create or replace function shardman.parent_sql(definition jsonb, relation text) returns text
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     items text[];
     body  text;
-    i     int;
 begin
     select array_agg(shardman.column_sql(c) order by n) into items
       from jsonb_array_elements(definition -> 'columns') with ordinality as u (c, n);
@@ -34,8 +33,8 @@ begin
       from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, n) where not (c ->> 'no_inherit')::bool;
     body := array_to_string(items, E',\n    ');
     for i in 0 .. jsonb_array_length(definition -> 'sequences') - 1 loop
-        body := replace(body, format('nextval(%L::regclass)', shardman.sql_name(definition -> 'sequences' -> i ->> 'name')),
-                              format('nextval(%L::regclass)', shardman.sql_name(shardman.sequence_name(definition, relation, i))));
+        body := replace(body, shardman.next_value(definition -> 'sequences' -> i ->> 'name'),
+                              shardman.next_value(shardman.sequence_name(definition, relation, i)));
     end loop;
     return format(E'create table %s (\n    %s\n) partition by hash (%s)', shardman.sql_name(relation), body,
                   (select string_agg(k ->> 'part_sql', ', ' order by n)
@@ -45,12 +44,12 @@ $$;
 comment on function shardman.parent_sql(jsonb, text) is 'the statement that makes the parent under the name relation';
 
 create or replace function shardman.grantee(acl jsonb) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select coalesce(quote_ident(acl ->> 'grantee'), 'public')
 $$;
 
 create or replace function shardman.privilege_sql(definition jsonb, relation text, kind text) returns setof text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('alter %s %s owner to %I', kind, shardman.sql_name(relation), definition ->> 'owner')
      where definition ->> 'owner' is distinct from current_user
     union all
@@ -67,8 +66,32 @@ $$;
 comment on function shardman.privilege_sql(jsonb, text, text) is
     'gives a relation its owner and privileges; kind: table or foreign table';
 
+create or replace function shardman.policy_sql(definition jsonb, relation text) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with me as (
+        select shardman.sql_name(relation) as name, (shardman.relation_parts(relation))[2] as called,
+               (shardman.relation_parts(definition ->> 'relation'))[2] as plain, definition -> 'row_security' as found_
+    )
+    select format('alter table %s enable row level security', me.name) from me where (found_ ->> 'enabled')::bool
+    union all
+    select format('alter table %s force row level security', me.name) from me where (found_ ->> 'forced')::bool
+    union all
+    select format('drop policy if exists %I on %s', p ->> 'name', me.name) from me, jsonb_array_elements(found_ -> 'policies') p
+    union all
+    select format('create policy %I on %s %s to %s%s%s', p ->> 'name', me.name, p ->> 'head',
+                  (select string_agg(coalesce(quote_ident(r #>> '{}'), 'public'), ', ') from jsonb_array_elements(p -> 'roles') r),
+                  ' using (' || shardman.policy_expression(p ->> 'using', me.plain, me.called) || ')',
+                  ' with check (' || shardman.policy_expression(p ->> 'check', me.plain, me.called) || ')')
+      from me, jsonb_array_elements(found_ -> 'policies') p
+    union all
+    select format('comment on policy %I on %s is %L', p ->> 'name', me.name, p ->> 'comment')
+      from me, jsonb_array_elements(found_ -> 'policies') p where p ->> 'comment' is not null
+$$;
+comment on function shardman.policy_sql(jsonb, text) is
+    'gives the parent its policies. A role that this node lacks keeps its policy from being there: then nobody it is for sees rows';
+
 create or replace function shardman.sequence_extras(definition jsonb, relation text, i int) returns setof text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('grant %s on sequence %s to %s%s', a ->> 'privilege',
                   shardman.sql_name(shardman.sequence_name(definition, relation, i)), shardman.grantee(a),
                   case when (a ->> 'grantable')::bool then ' with grant option' else '' end)
@@ -80,7 +103,7 @@ language sql stable set search_path = pg_catalog as $$
 $$;
 
 create or replace function shardman.parent_extras(definition jsonb, relation text) returns setof text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (select shardman.sql_name(relation) as name)
     select format('alter table %s alter column %I set storage %s', me.name, c ->> 'name',
                   case c ->> 'storage' when 'p' then 'plain' when 'e' then 'external' when 'x' then 'extended' when 'm' then 'main' end)
@@ -98,7 +121,17 @@ language sql stable set search_path = pg_catalog as $$
     select format('comment on constraint %I on %s is %L', c ->> 'name', me.name, c ->> 'comment')
       from me, jsonb_array_elements(definition -> 'checks') c where c ->> 'comment' is not null and not (c ->> 'no_inherit')::bool
     union all
+    select format('create index %I on %s %s', x ->> 'name', me.name, x ->> 'sql')
+      from me, jsonb_array_elements(definition -> 'shared_indexes') x
+     where shardman.normal_name(relation) = definition ->> 'relation'
+    union all
+    select format('comment on index %I.%I is %L', (shardman.relation_parts(relation))[1], x ->> 'name', x ->> 'comment')
+      from jsonb_array_elements(definition -> 'shared_indexes') x
+     where x ->> 'comment' is not null and shardman.normal_name(relation) = definition ->> 'relation'
+    union all
     select shardman.privilege_sql(definition, relation, 'table')
+    union all
+    select shardman.policy_sql(definition, relation)
     union all
     select shardman.sequence_extras(definition, relation, n::int - 1)
       from jsonb_array_elements(definition -> 'sequences') with ordinality as u (s, n)
@@ -107,7 +140,7 @@ comment on function shardman.parent_extras(jsonb, text) is
     'statements without which the parent works all the same: one that fails on a node is a problem there, no error';
 
 create or replace function shardman.parent_script(definition jsonb) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.parent_sql(definition, definition ->> 'relation') || E';\n'
            || coalesce((select string_agg(x || E';\n', '') from shardman.parent_extras(definition, definition ->> 'relation') as x), '')
      where definition is not null
@@ -115,7 +148,7 @@ $$;
 comment on function shardman.parent_script(jsonb) is 'all that makes the parent, to be read; its sequences each node makes for itself';
 
 create or replace function shardman.try_sql(statement text) returns text
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     execute statement;
     return null;
@@ -126,7 +159,7 @@ $$;
 comment on function shardman.try_sql(text) is 'runs one statement; what went wrong, or null';
 
 create or replace function shardman.note_problem(subject_ text, message_ text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     insert into shardman.problems as p (subject, message) values (subject_, message_)
         on conflict (subject) do update set message = excluded.message where p.message <> excluded.message;
@@ -139,12 +172,16 @@ comment on function shardman.note_problem(text, text) is
     'writes down what this node could not do; whoever listens to shardman_problem hears of it when it is new';
 
 create or replace function shardman.make_schema(definition jsonb) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     here    constant jsonb := definition -> 'schema';
     failure text;
 begin
     if to_regnamespace(quote_ident(here ->> 'name')) is not null then
+        -- It is the user's own, but for the right without which nobody gets to the table.
+        perform shardman.try_sql(format('grant usage on schema %I to %s', here ->> 'name', shardman.grantee(a)))
+           from jsonb_array_elements(here -> 'acl') a
+          where a ->> 'privilege' = 'USAGE' and (a ->> 'grantee' is null or exists (select from pg_roles where rolname = a ->> 'grantee'));
         return;
     end if;
     execute format('create schema %I', here ->> 'name');
@@ -163,10 +200,10 @@ begin
     end if;
 end
 $$;
-comment on function shardman.make_schema(jsonb) is 'the schema of a table, where this node lacks it';
+comment on function shardman.make_schema(jsonb) is 'the schema of a table, where this node lacks it, and who may use it';
 
 create or replace function shardman.sequence_range(spec jsonb, out low bigint, out high bigint)
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     base  constant numeric := (spec ->> 'base')::numeric;
     width constant numeric := (spec ->> 'width')::numeric;
@@ -177,7 +214,7 @@ begin
         raise exception 'this database is in no cluster: it has no range of numbers';
     elsif base + id * width + 1 > top or width < 1 then
         raise exception 'sequence % has no numbers left for node %: type % ends at %', spec ->> 'name', id, spec ->> 'type', top
-            using hint = 'Widen the type of its column to bigint before the table is sharded.';
+            using errcode = 'sequence_generator_limit_exceeded', hint = 'Widen the type of its column to bigint before the table is sharded.';
     end if;
     low := base + id * width + 1;
     high := least(base + (id + 1) * width, top);
@@ -186,7 +223,7 @@ $$;
 comment on function shardman.sequence_range(jsonb) is 'the numbers that a sequence gives on this node; those of different nodes never overlap';
 
 create or replace function shardman.make_sequence(spec jsonb, name text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     seq   constant oid := shardman.find_relation(name);
     range record;
@@ -197,7 +234,7 @@ begin
         execute format('create sequence %s as %s increment %s minvalue %s maxvalue %s start %s cache %s no cycle',
                        shardman.sql_name(name), spec ->> 'type', spec ->> 'increment', range.low, range.high, range.low, spec ->> 'cache');
     elsif not exists (select from pg_class where oid = seq and relkind = 'S') then
-        raise exception '% is no sequence on this node', name using hint = 'Rename it.';
+        raise exception '% is no sequence on this node', name using errcode = 'wrong_object_type', hint = 'Rename it.';
     elsif not exists (select from pg_sequence where seqrelid = seq and seqmin = range.low and seqmax = range.high) then
         execute format('select last_value from %s', seq::regclass) into at;
         execute format('alter sequence %s as %s increment %s minvalue %s maxvalue %s start %s cache %s no cycle %s',
@@ -209,17 +246,16 @@ $$;
 comment on function shardman.make_sequence(jsonb, text) is 'a sequence with this node''s range of numbers';
 
 create or replace function shardman.is_parent_of(definition jsonb, rel oid) returns bool
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select exists (select from pg_class c join pg_partitioned_table p on p.partrelid = c.oid
                     where c.oid = rel and c.relkind = 'p' and not c.relispartition and p.partstrat = 'h'
                       and p.partnatts = jsonb_array_length(definition -> 'key'))
 $$;
 
 create or replace function shardman.make_parent(definition jsonb, relation text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     rel  oid := shardman.find_relation(relation);
-    i    int;
 begin
     if shardman.is_parent_of(definition, rel) then
         return;
@@ -227,6 +263,9 @@ begin
         raise exception 'there is another relation with the name % on this node', relation
             using errcode = 'duplicate_table', hint = 'Rename it or drop it; the sharded table appears by itself then.';
     end if;
+    perform shardman.need_trusted_types(definition);
+    -- A role that is not there is found below.
+    perform shardman.need_role(r.oid) from pg_roles r where r.rolname = definition ->> 'owner';
     perform shardman.make_schema(definition);
     for i in 0 .. jsonb_array_length(definition -> 'sequences') - 1 loop
         perform shardman.require_free_sequence(shardman.sequence_name(definition, relation, i));
@@ -236,7 +275,10 @@ begin
     for i in 0 .. jsonb_array_length(definition -> 'sequences') - 1 loop
         execute format('alter sequence %s owned by %s.%I', shardman.sql_name(shardman.sequence_name(definition, relation, i)),
                        shardman.sql_name(relation), definition -> 'sequences' -> i ->> 'column');
+        perform shardman.leave_to_owner(shardman.find_relation(shardman.sequence_name(definition, relation, i)));
     end loop;
+    -- Who may what is in the definition; what the default privileges of this node have added is not.
+    perform shardman.leave_to_owner(shardman.find_relation(relation));
     perform shardman.apply_extras(definition, relation);
 end
 $$;
@@ -244,7 +286,7 @@ comment on function shardman.make_parent(jsonb, text) is
     'makes the partitioned parent of a definition under the name relation, with all that belongs to it; does nothing where it exists';
 
 create or replace function shardman.require_free_sequence(name text) returns void
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if exists (select from pg_depend where classid = 'pg_class'::regclass and objid = shardman.find_relation(name)
                   and refclassid = 'pg_class'::regclass and deptype in ('a', 'i')) then
@@ -255,10 +297,11 @@ end
 $$;
 
 create or replace function shardman.apply_extras(definition jsonb, relation text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     failures text;
 begin
+    perform shardman.need_trusted_types(definition);
     select string_agg(f, '; ') into failures
       from (select shardman.try_sql(x) from shardman.parent_extras(definition, relation) as x) as t (f);
     if failures is null then
@@ -272,9 +315,8 @@ comment on function shardman.apply_extras(jsonb, text) is
     'owner, privileges, comments and the like; what fails (a role that this node lacks) is written down as a problem';
 
 create or replace function shardman.name_sequences(definition jsonb, parent text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    i     int;
     old   oid;
     made  text;
     final text;

@@ -1,50 +1,52 @@
 -- Slots, data tables and routes of single partitions on a node.
 
 create or replace function shardman.table_definition(part_name text) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select t.definition from shardman.partitions p join shardman.tables t using (relation)
      where p.part_name = shardman.normal_name(table_definition.part_name) limit 1
 $$;
 comment on function shardman.table_definition(text) is 'the definition of the table of a partition, by the metadata of this node';
 
 create or replace function shardman.need_definition(part_name text, definition jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     definition := coalesce(definition, shardman.table_definition(part_name));
     if definition is null then
         raise exception 'this node knows no partition %', part_name
             using errcode = 'undefined_table', hint = 'See shardman.partitions; the metadata may not have arrived yet.';
     end if;
+    perform shardman.need_trusted_types(definition);
     return definition;
 end
 $$;
 
-create or replace function shardman.make_slot(definition jsonb, parent text, part_name text, modulus int, remainder int) returns void
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.make_partition(definition jsonb, parent text, part_name text, modulus int, remainder int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    slot constant oid := shardman.find_relation(part_name);
+    part constant oid := shardman.find_relation(part_name);
 begin
-    if slot is not null then
-        if not exists (select from pg_inherits where inhrelid = slot and inhparent = shardman.find_relation(parent)) then
+    if part is not null then
+        if not exists (select from pg_inherits where inhrelid = part and inhparent = shardman.find_relation(parent)) then
             raise exception 'there is another relation with the name % on this node', part_name
                 using errcode = 'duplicate_table', hint = 'Rename it or drop it; the partition appears by itself then.';
         end if;
         return;
     end if;
+    perform shardman.drop_keys(shardman.find_relation(parent));
     execute format('create table %s partition of %s for values with (modulus %s, remainder %s) partition by list (%s)',
-                   shardman.sql_name(part_name), shardman.sql_name(parent), modulus, remainder, definition ->> 'slot_key');
-    perform shardman.try_sql(x) from shardman.privilege_sql(definition, part_name, 'table') as x;
+                   shardman.sql_name(part_name), shardman.sql_name(parent), modulus, remainder, definition ->> 'partition_key');
+    perform shardman.follow_parent(shardman.find_relation(part_name), shardman.find_relation(parent));
 end
 $$;
-comment on function shardman.make_slot(jsonb, text, text, int, int) is
-    'makes a partition''s slot, empty; does nothing where it exists. Who may use the table may use its partitions by name';
+comment on function shardman.make_partition(jsonb, text, text, int, int) is
+    'makes a partition, empty; does nothing where it exists. Who may use the table may use its partitions by name';
 
 create or replace function shardman.partition_check(definition jsonb, parent oid, k int) returns text
-language sql stable set search_path = pg_catalog as $$
-    -- PostgreSQL compares this with the partition constraint node for node, collations of calls included, and its
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- The parent by its name: where a dump is restored it has another oid. PostgreSQL compares this with the partition constraint node for node, collations of calls included, and its
     -- own call has none. Ours would get that of its argument, were it not for the other branch, whose collation
     -- is undecidable. Both are simplified before they are compared, which leaves the same call.
-    select format('satisfies_hash_partition(%L::oid, %s, %s, %s)', parent, definition ->> 'partitions_count', k,
+    select format('satisfies_hash_partition(%L::regclass::oid, %s, %s, %s)', parent::regclass, definition ->> 'partitions_count', k,
                   string_agg(case when (e ->> 'collatable')::bool
                                   then format('case when true then %s else coalesce((null::shardman.collations).c, '
                                               '(null::shardman.collations).posix)::%s end', e ->> 'sql', e ->> 'type')
@@ -52,11 +54,81 @@ language sql stable set search_path = pg_catalog as $$
       from jsonb_array_elements(definition -> 'key') with ordinality as u (e, n)
 $$;
 comment on function shardman.partition_check(jsonb, oid, int) is
-    'the partition constraint of slot k as a check that PostgreSQL recognises, so that attaching a data table never scans it';
+    'the partition constraint of partition k as a check that PostgreSQL recognises, so that attaching a data table never scans it';
+
+create or replace function shardman.renew_check(data oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- satisfies_hash_partition('16385'::oid, 12, 3, id)
+    former constant text := (select pg_get_constraintdef(oid) from pg_constraint where conrelid = data and conname = 'shardman_partition');
+    parent constant regclass := (regexp_match(former, '''([0-9]+)''::oid'))[1]::oid;
+begin
+    if parent is null then
+        return;
+    end if;
+    execute format('alter table %s drop constraint shardman_partition, add constraint shardman_partition %s not valid', data::regclass,
+                   regexp_replace(former, '''[0-9]+''::oid', quote_literal(parent) || '::regclass::oid'));
+end
+$$;
+comment on function shardman.renew_check(oid) is
+    'lets the check of a data table name its parent by name where it does by oid, as version 0.1 did. The check is not valid then';
+
+create or replace function shardman.renew_checks() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    old oid;
+begin
+    if not exists (select from shardman.problems where subject = 'checks of version 0.1') then
+        return;
+    end if;
+    for old in select conrelid from pg_constraint
+                where conname = 'shardman_partition' and contype = 'c' and pg_get_constraintdef(oid) ~ '''[0-9]+''::oid' loop
+        begin
+            perform shardman.renew_check(old);
+        exception when others then
+            null;  -- In use; the next visit tries again.
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.renew_checks() is 'shardman.renew_check for all data tables, once after an upgrade; waits no longer than lock_timeout for each';
+
+create or replace function shardman.validate_a_check() returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    tab regclass;
+begin
+    if not exists (select from shardman.problems where subject = 'checks of version 0.1') then
+        return false;
+    end if;
+    select conrelid into tab from pg_constraint
+     where conname = 'shardman_partition' and contype = 'c' and not convalidated limit 1;
+    if found then
+        execute format('alter table %s validate constraint shardman_partition', tab);
+    elsif not exists (select from pg_constraint where conname = 'shardman_partition' and contype = 'c'
+                         and pg_get_constraintdef(oid) ~ '''[0-9]+''::oid') then
+        delete from shardman.problems where subject = 'checks of version 0.1';
+    end if;
+    return tab is not null;
+end
+$$;
+comment on function shardman.validate_a_check() is
+    'validates the check of one data table after shardman.renew_checks, so that attaching it never scans it: reads it once, '
+    'beside readers and writers. Whether there was one';
+
+do $$
+begin
+    if exists (select from pg_catalog.pg_constraint where conname = 'shardman_partition' and contype = 'c'
+                  and pg_catalog.pg_get_constraintdef(oid) operator(pg_catalog.~) '''[0-9]+''::oid') then
+        insert into shardman.problems (subject, message) values ('checks of version 0.1', 'are made anew, so that a dump can be restored')
+            on conflict do nothing;
+    end if;
+end
+$$;
 
 create or replace function shardman.make_data_table(part_name text, parent text default null, definition jsonb default null,
                                                     keys bool default true) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     def   constant jsonb := shardman.need_definition(part_name, definition);
     above constant text := coalesce(parent, def ->> 'relation');
@@ -78,7 +150,7 @@ begin
     loop
         execute item;
     end loop;
-    perform shardman.try_sql(x) from shardman.privilege_sql(def, shardman.data_table(part_name), 'table') as x;
+    perform shardman.follow_parent(shardman.find_relation(shardman.data_table(part_name)), shardman.find_relation(above));
     if keys then
         perform shardman.make_identity(part_name, def);
     end if;
@@ -89,14 +161,14 @@ comment on function shardman.make_data_table(text, text, jsonb, bool) is
     'other index. parent, definition: while the metadata does not know the partition yet';
 
 create or replace function shardman.is_data_table(relation text) returns bool
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select exists (select from pg_constraint
                     where conrelid = shardman.find_relation(relation) and conname = 'shardman_partition' and contype = 'c')
 $$;
 comment on function shardman.is_data_table(text) is 'whether a table was made by shardman.make_data_table, for it has the check of its partition';
 
 create or replace function shardman.storage_sql(definition jsonb) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select ' with (' || string_agg(o, ', ') || ')'
       from (select x from jsonb_array_elements_text(nullif(definition -> 'storage' -> 'options', 'null')) as x
             union all
@@ -105,7 +177,7 @@ $$;
 comment on function shardman.storage_sql(jsonb) is 'the WITH clause of data tables';
 
 create or replace function shardman.column_tuning(definition jsonb, data text) returns setof text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select format('alter table %s alter column %I set statistics %s', data, c ->> 'name', c ->> 'statistics')
       from jsonb_array_elements(definition -> 'columns') c where c ->> 'statistics' is not null
     union all
@@ -115,7 +187,7 @@ $$;
 comment on function shardman.column_tuning(jsonb, text) is 'statistics targets and options of columns, which only matter where rows are';
 
 create or replace function shardman.free_name(schema_name text, wanted text, k int) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     -- Taken by a copy that was set aside, or by the user: then one that cannot be.
     select case when shardman.find_relation(shardman.relation_text(schema_name, shardman.numbered_name(wanted, k))) is null
                 then shardman.numbered_name(wanted, k)
@@ -124,7 +196,7 @@ $$;
 comment on function shardman.free_name(text, text, int) is 'what to call an index of data table k: shardman.numbered_name, unless that is taken';
 
 create or replace function shardman.has_index(data oid, wanted text, k int) returns bool
-language sql stable set search_path = pg_catalog set standard_conforming_strings = on as $$
+language sql stable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
     select exists (select from pg_index i join pg_class c on c.oid = i.indexrelid
                     where i.indrelid = data and i.indisvalid
                       and (c.relname = shardman.numbered_name(wanted, k)
@@ -134,16 +206,19 @@ $$;
 comment on function shardman.has_index(oid, text, int) is 'whether data table k has the index that was called so on the plain table';
 
 create or replace function shardman.make_index(part_name text, item jsonb) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     data   constant oid := shardman.find_relation(shardman.data_table(part_name));
     k      constant int := shardman.part_number(part_name);
     schema constant text := (shardman.relation_parts(part_name))[1];
     name   constant text := shardman.free_name(schema, item ->> 'name', k);
+    before constant oid := (select relowner from pg_class where oid = data);
 begin
     if shardman.has_index(data, item ->> 'name', k) then
         return;
     end if;
+    -- Who owns the table builds its indexes: code of the user's must not run as the cluster's role before it was looked at.
+    perform shardman.give_to(data, (select relowner from pg_class where oid = shardman.find_relation(part_name)));
     if item ? 'unique' then
         execute format('create %sindex %I on %s %s', case when (item ->> 'unique')::bool then 'unique ' else '' end, name,
                        data::regclass, item ->> 'sql');
@@ -157,12 +232,13 @@ begin
     if (item ->> 'clustered')::bool then
         execute format('alter table %s cluster on %I', data::regclass, name);
     end if;
+    perform shardman.give_to(data, before);
 end
 $$;
 comment on function shardman.make_index(text, jsonb) is 'one index or key of a definition on a data table; does nothing where it is';
 
 create or replace function shardman.make_identity(part_name text, definition jsonb) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     data constant oid := shardman.find_relation(shardman.data_table(part_name));
     item jsonb;
@@ -184,7 +260,7 @@ $$;
 comment on function shardman.make_identity(text, jsonb) is 'the key by which replication tells rows of a data table apart';
 
 create or replace function shardman.make_data_indexes(part_name text, definition jsonb default null) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     def   constant jsonb := shardman.need_definition(part_name, definition);
     data  constant oid := shardman.find_relation(shardman.data_table(part_name));
@@ -195,7 +271,9 @@ begin
         raise exception 'there is no table % on this node', shardman.data_table(part_name) using errcode = 'undefined_table';
     end if;
     perform shardman.make_identity(part_name, def);
-    for item in select e from jsonb_array_elements((def -> 'keys') || (def -> 'indexes')) e loop
+    for item in
+        select e from jsonb_array_elements((def -> 'keys') || (def -> 'indexes') || coalesce(def -> 'shared_indexes', '[]')) e
+    loop
         perform shardman.make_index(part_name, item);
     end loop;
     for item in select e from jsonb_array_elements(def -> 'statistics') e loop
@@ -207,7 +285,7 @@ comment on function shardman.make_data_indexes(text, jsonb) is
     'makes all keys, indexes and statistics objects that a data table lacks; safe to repeat';
 
 create or replace function shardman.make_statistics(data oid, item jsonb, k int) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     schema constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data);
     name   constant text := format('%I.%I', schema, shardman.numbered_name(item ->> 'name', k));
@@ -228,24 +306,31 @@ end
 $$;
 
 create or replace function shardman.attached_to(part_name text) returns oid
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select inhrelid from pg_inherits where inhparent = shardman.find_relation(part_name) limit 1
 $$;
-comment on function shardman.attached_to(text) is 'what is in the slot of a partition: its data table, its route, or null';
+comment on function shardman.attached_to(text) is 'what is in a partition: its data table, its route, or null';
 
-create or replace function shardman.attach_data(part_name text) returns void
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.attach(part_name text, child text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if shardman.attached_to(part_name) is distinct from shardman.find_relation(shardman.data_table(part_name)) then
-        execute format('alter table %s attach partition %s default', shardman.sql_name(part_name),
-                       shardman.sql_name(shardman.data_table(part_name)));
+    if shardman.attached_to(part_name) is distinct from shardman.find_relation(child) then
+        execute format('alter table %s attach partition %s default', shardman.sql_name(part_name), shardman.sql_name(child));
+        perform shardman.give_to(shardman.find_relation(child), (select relowner from pg_class where oid = shardman.find_relation(part_name)));
     end if;
 end
 $$;
-comment on function shardman.attach_data(text) is 'puts the data table into the slot, which must be empty; does nothing where it is';
+comment on function shardman.attach(text, text) is
+    'puts a data table or a route into its partition, which must be empty; does nothing where it is';
 
-create or replace function shardman.route_columns(slot oid) returns text
-language sql stable set search_path = pg_catalog as $$
+create or replace function shardman.attach_data(part_name text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    select shardman.attach(part_name, shardman.data_table(part_name))
+$$;
+comment on function shardman.attach_data(text) is 'puts the data table into the partition, which must be empty; does nothing where it is';
+
+create or replace function shardman.route_columns(part oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select concat_ws(', ',
         (select string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
                     case when a.attcollation <> t.typcollation
@@ -257,41 +342,83 @@ language sql stable set search_path = pg_catalog as $$
                     case when a.attnotnull then 'not null' end), ', ' order by a.attnum)
            from pg_attribute a join pg_type t on t.oid = a.atttypid
            left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-          where a.attrelid = slot and a.attnum > 0 and not a.attisdropped),
+          where a.attrelid = part and a.attnum > 0 and not a.attisdropped),
         (select string_agg(format('constraint %I %s', conname, pg_get_constraintdef(oid)), ', ' order by conname)
-           from pg_constraint where conrelid = slot and contype = 'c'))
+           from pg_constraint where conrelid = part and contype = 'c'))
 $$;
-comment on function shardman.route_columns(oid) is 'columns and checks of a slot, as CREATE FOREIGN TABLE wants them for a route';
+comment on function shardman.route_columns(oid) is 'columns and checks of a partition, as CREATE FOREIGN TABLE wants them for a route';
 
 create or replace function shardman.route_options(part_name text) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select format('options (schema_name %L, table_name %L)', p[1], p[2]) from (select shardman.relation_parts(part_name) as p) as r
 $$;
 
-create or replace function shardman.make_route(part_name text, server text) returns void
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.is_ours(owner oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select r.rolsuper or r.oid = (select nspowner from pg_namespace where nspname = 'shardman') from pg_roles r where r.oid = owner
+$$;
+comment on function shardman.is_ours(oid) is
+    'whether what belongs to a role may be the cluster''s: the owner of the schema''s, or a superuser''s, who needs no trap';
+
+create or replace function shardman.need_our_server(server text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    slot  constant oid := shardman.find_relation(part_name);
+    owner_ oid;
+begin
+    select s.srvowner into owner_ from pg_foreign_server s where s.srvname = server and not shardman.is_ours(s.srvowner);
+    if found then
+        raise exception 'the foreign server % belongs to %', server, quote_ident(pg_get_userbyid(owner_))
+            using errcode = 'duplicate_object', hint = format('The name is needed: ALTER SERVER %I RENAME TO ...', server);
+    end if;
+end
+$$;
+comment on function shardman.need_our_server(text) is 'raises where a foreign server of this name is a stranger''s: he could let it lead anywhere';
+
+create or replace function shardman.route_taken(part_name text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('a %s %s of %s', case c.relkind when 'v' then 'view' when 'S' then 'sequence' when 'i' then 'index'
+                                                  when 'f' then 'foreign table' else 'relation' end,
+                  shardman.metadata_name(c.oid), quote_ident(pg_get_userbyid(c.relowner)))
+      from pg_class c left join pg_foreign_table f on f.ftrelid = c.oid left join pg_foreign_server s on s.oid = f.ftserver
+     where c.oid = shardman.find_relation(shardman.route_table(route_taken.part_name))
+       and (s.srvname ~ '^shardman_' and shardman.is_ours(s.srvowner)) is not true
+$$;
+comment on function shardman.route_taken(text) is 'what has the name of a partition''s route on this node and is none; null when nothing has';
+
+create or replace function shardman.make_route(part_name text, server text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    part  constant oid := shardman.find_relation(part_name);
     route constant text := shardman.route_table(part_name);
 begin
-    if slot is null then
+    if part is null then
         raise exception 'there is no partition % on this node', part_name using errcode = 'undefined_table';
+    elsif shardman.route_taken(part_name) is not null then
+        raise exception 'this node has %, which is no route', shardman.route_taken(part_name)
+            using errcode = 'duplicate_table', hint = 'Rename it or drop it, if it is not needed.';
     end if;
-    execute format('create foreign table %s (%s) server %I %s', shardman.sql_name(route), shardman.route_columns(slot),
+    perform shardman.need_our_server(server);
+    execute format('create foreign table %s (%s) server %I %s', shardman.sql_name(route), shardman.route_columns(part),
                    server, shardman.route_options(part_name));
     execute format('alter foreign table %s owner to %I', shardman.sql_name(route),
-                   (select pg_get_userbyid(relowner) from pg_class where oid = slot));
+                   (select pg_get_userbyid(relowner) from pg_class where oid = part));
+    perform shardman.leave_to_owner(shardman.find_relation(route));
 end
 $$;
 comment on function shardman.make_route(text, text) is 'a foreign table for the partition on a foreign server, not attached';
 
 create or replace function shardman.attach_route(part_name text) returns void
-language plpgsql set search_path = pg_catalog as $$
-begin
-    if shardman.attached_to(part_name) is distinct from shardman.find_relation(shardman.route_table(part_name)) then
-        execute format('alter table %s attach partition %s default', shardman.sql_name(part_name),
-                       shardman.sql_name(shardman.route_table(part_name)));
-    end if;
-end
+language sql set search_path = pg_catalog, pg_temp as $$
+    select shardman.attach(part_name, shardman.route_table(part_name))
 $$;
-comment on function shardman.attach_route(text) is 'puts the route into the slot, which must be empty; does nothing where it is';
+comment on function shardman.attach_route(text) is 'puts the route into the partition, which must be empty; does nothing where it is';
+
+create or replace function shardman.renamed_to(relation_ text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.metadata_name(i.inhparent)
+      from shardman.partitions p join pg_inherits i on i.inhrelid = shardman.find_relation(p.part_name)
+     where p.relation = relation_ and p.prv is null and i.inhparent is distinct from shardman.find_relation(relation_)
+     limit 1
+$$;
+comment on function shardman.renamed_to(text) is
+    'what the table of these partitions is called on this node, where somebody has renamed it; null where there are none';

@@ -2,7 +2,7 @@
 -- end of its transaction: the locks that they take are held for an instant, and all rows of the transaction are there.
 
 create or replace function shardman.on_metadata() returns trigger
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     once constant text := format('%s %s', tg_table_name, pg_current_xact_id());
 begin
@@ -19,10 +19,12 @@ begin
             perform shardman.reconcile_parts(array(select p.part_name from shardman.partitions p where p.changed_at >= now() and p.prv is null));
         elsif tg_table_name = 'tables' then
             if tg_op <> 'DELETE' then
-                perform shardman.reconcile(new.relation);
+                -- Only one of the tables that this is a trigger of has the column.
+                perform shardman.reconcile(to_jsonb(new) ->> 'relation');
             end if;
         else
             perform shardman.mend_servers();
+            perform shardman.mend_shared();
         end if;
     exception when others or query_canceled then
         begin
@@ -37,7 +39,7 @@ $$;
 comment on function shardman.on_metadata() is 'brings the node in line with metadata that has arrived; whatever happens, it raises nothing';
 
 create or replace function shardman.stamp_partition() returns trigger
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     new.changed_at := clock_timestamp();
     return new;
@@ -46,7 +48,7 @@ $$;
 comment on function shardman.stamp_partition() is 'writes down when this node heard of it, by its own clock';
 
 create or replace function shardman.forget_table() returns trigger
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.note_problem('former table ' || old.relation, 'is not sharded any more, its objects are still here');
     return null;
@@ -54,11 +56,27 @@ end
 $$;
 comment on function shardman.forget_table() is 'remembers a table that left the metadata, for shardman.drop_former_tables';
 
+create or replace function shardman.say_metadata_changed() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_notify('shardman', 'metadata');
+    return null;
+end
+$$;
+comment on function shardman.say_metadata_changed() is
+    'on the lord: tells the shardlord to read the metadata again. Where they arrive by replication this trigger does not fire';
+
 do $$
 declare
     tab text;
 begin
-    foreach tab in array array['nodes', 'node_secrets', 'tables', 'partitions', 'settings'] loop
+    foreach tab in array array['nodes', 'tables', 'partitions', 'settings', 'shared_tables', 'shared_copies'] loop
+        if not exists (select from pg_catalog.pg_trigger where tgrelid = ('shardman.' || tab)::regclass and tgname = 'changed') then
+            execute format('create trigger changed after insert or update or delete or truncate on shardman.%I '
+                           'for each statement execute function shardman.say_metadata_changed()', tab);
+        end if;
+    end loop;
+    foreach tab in array array['nodes', 'node_secrets', 'road_secret', 'tables', 'partitions', 'settings', 'shared_tables', 'shared_copies'] loop
         if not exists (select from pg_catalog.pg_trigger where tgrelid = ('shardman.' || tab)::regclass and tgname = 'on_metadata') then
             execute format('create constraint trigger on_metadata after insert or update or delete on shardman.%I '
                            'deferrable initially deferred for each row execute function shardman.on_metadata()', tab);

@@ -1,9 +1,9 @@
 -- The structure of our tables as the catalog shows it, without any metadata.
 
-create or replace function shardman.leaves(parent oid) returns table (slot oid, leaf oid, kind text)
-language sql stable set search_path = pg_catalog as $$
+create or replace function shardman.leaves(parent oid) returns table (part oid, leaf oid, kind text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select s.inhrelid, l.inhrelid,
-           case when lc.relkind = 'f' and v.srvname like 'shardman\_node\_%' then 'route'
+           case when lc.relkind = 'f' and (v.srvname like 'shardman\_node\_%' or v.srvname = 'shardman_missing') then 'route'
                 when lc.relkind = 'r' and lc.relname = sc.relname || '_data' then 'data'
                 when lc.oid is null then 'none'
                 else 'other' end
@@ -15,10 +15,10 @@ language sql stable set search_path = pg_catalog as $$
       left join pg_foreign_server v on v.oid = f.ftserver
      where s.inhparent = parent
 $$;
-comment on function shardman.leaves(oid) is 'the slots of a sharded table and what is in them';
+comment on function shardman.leaves(oid) is 'the partitions of a sharded table and what is in them';
 
 create or replace function shardman.sharded_by_structure() returns setof oid
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.oid
       from pg_class c join pg_partitioned_table p on p.partrelid = c.oid and p.partstrat = 'h'
      where c.relkind = 'p' and not c.relispartition
@@ -32,7 +32,7 @@ $$;
 comment on function shardman.sharded_by_structure() is 'the tables of this database that look as if a cluster had made them, and nobody else';
 
 create or replace function shardman.aside_name(part_name text, cmd_id bigint) returns text
-language sql immutable strict parallel safe set search_path = pg_catalog as $$
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select case when octet_length(p[2] || s) <= 63 then p[2] || s
                 else shardman.cut_bytes(p[2], 63 - 9 - octet_length(s)) || '_' || left(md5(p[2]), 8) || s end
       from (select shardman.relation_parts(part_name) as p, '_aside_c' || cmd_id as s) as r
@@ -41,7 +41,7 @@ comment on function shardman.aside_name(text, bigint) is
     'what a data table is called once it is out of the way; different for different partitions';
 
 create or replace function shardman.set_data_aside(data oid, part_name text, cmd_id bigint) returns text
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     aside constant text := shardman.aside_name(part_name, cmd_id);
     col   name;
@@ -58,6 +58,9 @@ begin
     loop
         execute format('alter table %s alter column %I drop default', data::regclass, col);
     end loop;
+    -- What is taken from a role on the sharded table is taken here by nobody.
+    perform shardman.leave_to_owner(data);
+    perform shardman.give_to(data, c.relowner) from pg_class c where c.oid = shardman.find_relation(part_name);
     execute format('alter table %s rename to %I', data::regclass, aside);
     return shardman.metadata_name(data);
 end
@@ -65,7 +68,7 @@ $$;
 comment on function shardman.set_data_aside(oid, text, bigint) is 'makes a data table, already detached, an ordinary table under another name';
 
 create or replace function shardman.forget_tables(cmd_id bigint) returns text[]
-language plpgsql set search_path = pg_catalog set standard_conforming_strings = on as $$
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     aside  text[] := '{}';
     parent oid;
@@ -87,16 +90,16 @@ begin
     for parent in select * from shardman.sharded_by_structure() loop
         for l in select * from shardman.leaves(parent) loop
             if l.kind = 'data' then
-                execute format('alter table %s detach partition %s', l.slot::regclass, l.leaf::regclass);
-                aside := aside || shardman.set_data_aside(l.leaf, shardman.metadata_name(l.slot), cmd_id);
+                execute format('alter table %s detach partition %s', l.part::regclass, l.leaf::regclass);
+                aside := aside || shardman.set_data_aside(l.leaf, shardman.metadata_name(l.part), cmd_id);
             end if;
-            execute format('drop table %s', l.slot::regclass);
+            execute format('drop table %s', l.part::regclass);
         end loop;
         execute format('drop table %s', parent::regclass);
     end loop;
     for l in
         select c.oid from pg_foreign_table f join pg_class c on c.oid = f.ftrelid join pg_foreign_server s on s.oid = f.ftserver
-         where s.srvname ~ '^shardman_node_[0-9]+(_c[0-9]+)?$' and c.relname ~ '_[0-9]+_fdw$' and not c.relispartition
+         where s.srvname ~ '^shardman_(node_[0-9]+(_c[0-9]+)?|missing)$' and c.relname ~ '_[0-9]+_fdw$' and not c.relispartition
     loop
         execute format('drop foreign table %s', l.oid::regclass);
     end loop;

@@ -1,7 +1,7 @@
 -- Whether a server can be a node, and what becoming one changes in its database beside the schema shardman.
 
 create or replace function shardman.hash_samples() returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select jsonb_object_agg(type, hash::text) from (values
         ('smallint', hash_record_extended(row(42::int2), 1)), ('integer', hash_record_extended(row(42::int4), 1)),
         ('bigint', hash_record_extended(row(-42::int8), 1)), ('oid', hash_record_extended(row(42::oid), 1)),
@@ -28,7 +28,7 @@ $$;
 comment on function shardman.hash_samples() is 'hashes of samples of every type that a sharding key may have: they must be the same on all nodes';
 
 create or replace function shardman.try_server(options jsonb, password text, question text) returns text
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     answer bool;
     reason text;
@@ -61,7 +61,7 @@ comment on function shardman.try_server(jsonb, text, text) is
     'why this node cannot reach a server by postgres_fdw, or the question about it is not answered by true; null when all is well; leaves nothing';
 
 create or replace function shardman.try_session(options jsonb, password text, pid int, started timestamptz) returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select shardman.try_server(options, password, format(
         'select exists (select from shardman.try_activity where pid = %s and backend_start = %L::timestamptz)', pid, started))
 $$;
@@ -69,20 +69,43 @@ comment on function shardman.try_session(jsonb, text, int, timestamptz) is
     'as shardman.try_server: whether a certain session runs on the server that the options lead to, which proves that it is the one meant';
 
 create or replace function shardman.try_node(options jsonb, password text, cluster text, node_id int) returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select shardman.try_server(options, password, format(
         'select exists (select from shardman.try_local where cluster = %L and node_id = %s)', cluster, node_id))
 $$;
 comment on function shardman.try_node(jsonb, text, text, int) is 'as shardman.try_server: whether a node of the cluster is where the options lead to';
 
 create or replace function shardman.made(what text) returns void
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     update shardman.local set made = made || what where what <> all (made)
 $$;
 comment on function shardman.made(text) is 'remembers what joining the cluster made in this database';
 
+create or replace function shardman.pin_settings() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name_  text;
+    value_ text;
+begin
+    -- Apply workers and walsenders are begun by nobody's connection string.
+    for name_, value_ in
+        select w.name, w.value
+          from (values ('default_transaction_read_only', 'off'), ('transaction_timeout', '0')) as w (name, value)
+         where current_setting(w.name, true) is not null
+           and not exists (
+               select from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) as c
+                where d.datname = current_database() and s.setrole = (select oid from pg_roles where rolname = current_user) and split_part(c, '=', 1) = w.name)
+    loop
+        execute format('alter role %I in database %I set %s = %L', current_user, current_database(), name_, value_);
+        perform shardman.made('pinned ' || name_);
+    end loop;
+end
+$$;
+comment on function shardman.pin_settings() is
+    'the nodes'' role, in this database, is not disturbed by what was set for the database, for the role everywhere, or for all';
+
 create or replace function shardman.set_database() returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     wanted record;
 begin
@@ -100,25 +123,33 @@ begin
         execute format('alter database %I set %s = %L', current_database(), wanted.name, wanted.value);
         perform shardman.made('setting ' || wanted.name);
     end loop;
+    perform shardman.pin_settings();
 end
 $$;
 comment on function shardman.set_database() is 'settings of the database without which queries over partitions are planned badly';
 
 create or replace function shardman.reset_database() returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     thing text;
 begin
     for thing in select m from shardman.local, unnest(made) as m where m like 'setting %' loop
         execute format('alter database %I reset %s', current_database(), split_part(thing, ' ', 2));
     end loop;
-    update shardman.local set made = array(select m from unnest(made) as m where m not like 'setting %');
+    for thing in select m from shardman.local, unnest(made) as m where m like 'pinned %' loop
+        execute format('alter role %I in database %I reset %s', current_user, current_database(), split_part(thing, ' ', 2));
+    end loop;
+    update shardman.local
+       set made = array(select m from unnest(made) as m where m not like 'setting %' and m not like 'pinned %');
+    perform shardman.drop_roads();
+    perform shardman.drop_all_shared_triggers();
 end
 $$;
-comment on function shardman.reset_database() is 'takes back what shardman.set_database has set';
+comment on function shardman.reset_database() is
+    'takes back what is outside of the schema: what shardman.set_database has set, road logins, and the triggers of shared tables';
 
 create or replace function shardman.note_missing_schemas() returns void
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select shardman.made('schema ' || quote_ident(s.name))
       from (select distinct (shardman.relation_parts(relation))[1] as name from shardman.tables) as s
      where to_regnamespace(quote_ident(s.name)) is null
@@ -126,7 +157,7 @@ $$;
 comment on function shardman.note_missing_schemas() is 'remembers which schemas of sharded tables this database does not have yet';
 
 create or replace function shardman.take_back() returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     thing text;
 begin

@@ -7,7 +7,7 @@
 -- are exchanged (conversion_swap).
 
 create or replace function shardman.base_type(type oid) returns oid
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive t (oid, typtype, typbasetype) as (
         select oid, typtype, typbasetype from pg_type where oid = type
         union all
@@ -18,7 +18,7 @@ $$;
 comment on function shardman.base_type(oid) is 'what is left of a type without domains';
 
 create or replace function shardman.conversion_key(relation text, out name text, out type text, out equals text)
-returns setof record language sql stable set search_path = pg_catalog as $$
+returns setof record language sql stable set search_path = pg_catalog, pg_temp as $$
     select a.attname::text, format_type(shardman.base_type(a.atttypid), -1), format('operator(%I.%s)', n.nspname, o.oprname)
       from pg_index i
      cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, n)
@@ -35,7 +35,7 @@ comment on function shardman.conversion_key(text) is
     'the columns that tell the rows of a table apart, with the operator by which they are equal; none when there is no such key';
 
 create or replace function shardman.names_taken(relation text, partitions_count int) returns jsonb
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(name), '[]')
       from (select relation as name
             union all
@@ -50,7 +50,7 @@ comment on function shardman.names_taken(text, int) is
 -- The log ---------------------------------------------------------------------------------------
 
 create or replace function shardman.make_conversion_log(relation text, cmd_id bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     tab  constant text := shardman.sql_name(relation);
     log  constant text := format('shardman.log_c%s', cmd_id);
@@ -67,7 +67,7 @@ begin
         format('keys of %s written while command %s shards it; a row of nulls: the table was truncated', relation, cmd_id));
     -- As its owner: the application may not write here. The first key column is never null in a row.
     execute format($f$
-        create function %1$s() returns trigger language plpgsql security definer set search_path = pg_catalog as $b$
+        create function %1$s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $b$
         begin
             if tg_op = 'TRUNCATE' then
                 insert into %1$s default values;
@@ -87,7 +87,7 @@ comment on function shardman.make_conversion_log(text, bigint) is
     'makes the log of a conversion, shardman.log_c<cmd_id>, and the trigger function of the same name';
 
 create or replace function shardman.start_conversion_log(relation text, cmd_id bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     tab  constant text := shardman.sql_name(relation);
     log  constant text := format('log_c%s', cmd_id);
@@ -103,7 +103,7 @@ comment on function shardman.start_conversion_log(text, bigint) is
     'from the commit of this on every write to the table is in the log; needs a SHARE ROW EXCLUSIVE lock on the table';
 
 create or replace function shardman.logged_table(cmd_id bigint) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.metadata_name(t.tgrelid)
       from pg_trigger t join pg_proc p on p.oid = t.tgfoid
      where p.proname = 'log_c' || cmd_id and p.pronamespace = 'shardman'::regnamespace
@@ -113,7 +113,7 @@ comment on function shardman.logged_table(bigint) is
     'the table whose writes a conversion logs, whatever it is called by now; null when there is none';
 
 create or replace function shardman.stop_conversion_log(cmd_id bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     log constant text := format('log_c%s', cmd_id);
     tab constant text := shardman.sql_name(shardman.logged_table(cmd_id));
@@ -133,7 +133,7 @@ comment on function shardman.stop_conversion_log(bigint) is
 -- The copy --------------------------------------------------------------------------------------
 
 create or replace function shardman.plain_columns(relation text, alias text) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select string_agg(format('%s%I', coalesce(alias || '.', ''), attname), ', ' order by attnum)
       from pg_attribute
      where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped and attgenerated = ''
@@ -141,7 +141,7 @@ $$;
 comment on function shardman.plain_columns(text, text) is 'the columns of a table that are not generated, as a list for SQL';
 
 create or replace function shardman.check_filenode(relation text, filenode oid) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     -- Nobody truncates or rewrites the table under this lock.
     execute format('lock table only %s in access share mode', shardman.sql_name(relation));
@@ -154,16 +154,28 @@ comment on function shardman.check_filenode(text, oid) is
     'raises SHM03 when the table was truncated or rewritten since filenode was read; its blocks then mean something else';
 
 create or replace function shardman.block_range(alias text, first_block bigint, blocks bigint) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable set search_path = pg_catalog, pg_temp as $$
     select format('%1$s.ctid >= ''(%2$s,0)'' and %1$s.ctid < ''(%3$s,0)''', alias, first_block, first_block + blocks)
 $$;
 
+create or replace function shardman.need_trusted_shadow(shadow text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Its owner may be at work on it.
+    execute format('lock table %s in row exclusive mode', shardman.sql_name(shadow));
+    perform shardman.need_trusted(array_agg(t.relid::oid)) from pg_partition_tree(shardman.find_relation(shadow)::regclass) as t;
+end
+$$;
+comment on function shardman.need_trusted_shadow(text) is
+    'raises SHM09 where rows must not be written into the shadow; what it found stays true until the transaction ends';
+
 create or replace function shardman.copy_chunk(relation text, shadow text, filenode oid, first_block bigint, blocks bigint) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     n bigint;
 begin
     perform shardman.check_filenode(relation, filenode);
+    perform shardman.need_trusted_shadow(shadow);
     execute format('insert into %s (%s) select %s from only %s as t where %s',
                    shardman.sql_name(shadow), shardman.plain_columns(relation, null), shardman.plain_columns(relation, 't'),
                    shardman.sql_name(relation), shardman.block_range('t', first_block, blocks));
@@ -177,7 +189,7 @@ comment on function shardman.copy_chunk(text, text, oid, bigint, bigint) is
 -- Catching up -----------------------------------------------------------------------------------
 
 create or replace function shardman.make_conversion_replay(relation text, shadow text, key jsonb, cmd_id bigint) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     log    constant text := format('shardman.log_c%s', cmd_id);
     first  text;
@@ -197,10 +209,10 @@ begin
            at_log || coalesce(string_agg(format(' and (%s) operator(pg_catalog.=) l.shardman_expr_%s', k ->> 'sql', n), '' order by n), '')
       into keys, at_log
       from jsonb_array_elements(key) with ordinality as e (k, n) where k ->> 'column' is null;
-    -- Static SQL: its plans are made when it runs for the first time, not under the lock of the fence.
+    -- Static SQL: its plans are made when it runs for the first time, not under the lock of the cut-over.
     execute format($f$
         create function shardman.replay_c%1$s() returns bigint language plpgsql
-        set search_path = pg_catalog set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
+        set search_path = pg_catalog, pg_temp set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
         #variable_conflict use_column
         declare
             entries bigint;
@@ -208,6 +220,7 @@ begin
             if not exists (select from %2$s) then
                 return 0;
             end if;
+            perform shardman.need_trusted_shadow(%11$L);
             -- All rows there are now were written after that, so their keys are in the log.
             if exists (select from %2$s where %3$s is null) then
                 truncate %4$s;
@@ -222,7 +235,7 @@ begin
             return entries;
         end
         $b$ $f$, cmd_id, log, first, shardman.sql_name(shadow), keys, at_log, shardman.plain_columns(relation, null),
-        shardman.plain_columns(relation, 't'), shardman.sql_name(relation), at_tab);
+        shardman.plain_columns(relation, 't'), shardman.sql_name(relation), at_tab, shadow);
     execute format('comment on function shardman.replay_c%s() is %L', cmd_id,
         'brings the rows whose keys are in the log up to date in the shadow and returns how many entries there were; '
         'in a repeatable-read transaction, or while nobody can write to the table');
@@ -234,7 +247,7 @@ comment on function shardman.make_conversion_replay(text, text, jsonb, bigint) i
 -- Proof -----------------------------------------------------------------------------------------
 
 create or replace function shardman.unlogged_content(from_sql text, relation text, cmd_id bigint, out rows bigint, out hash numeric)
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     differs text;
 begin
@@ -253,7 +266,7 @@ comment on function shardman.unlogged_content(text, text, bigint) is
 
 create or replace function shardman.chunk_content(
     relation text, cmd_id bigint, filenode oid, first_block bigint, blocks bigint, out rows bigint, out hash numeric)
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.check_filenode(relation, filenode);
     select c.rows, c.hash into rows, hash
@@ -267,23 +280,23 @@ comment on function shardman.chunk_content(text, bigint, oid, bigint, bigint) is
 
 create or replace function shardman.shadow_content(
     data regclass, relation text, cmd_id bigint, out rows bigint, out hash numeric)
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.rows, c.hash from shardman.unlogged_content(format('only %s as t where true', data), relation, cmd_id) as c
 $$;
 comment on function shardman.shadow_content(regclass, text, bigint) is
     'content of a data table of the shadow, but for what is in the log';
 
-create or replace function shardman.shadow_tables(shadow text) returns table (slot regclass, data regclass)
-language sql stable set search_path = pg_catalog as $$
+create or replace function shardman.shadow_tables(shadow text) returns table (part regclass, data regclass)
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select s.inhrelid::regclass, d.inhrelid::regclass
       from pg_inherits s left join pg_inherits d on d.inhparent = s.inhrelid
      where s.inhparent = shardman.find_relation(shadow)
      order by s.inhrelid
 $$;
-comment on function shardman.shadow_tables(text) is 'slots and data tables of a sharded table on this node, in the order they were made';
+comment on function shardman.shadow_tables(text) is 'partitions and data tables of a sharded table on this node, in the order they were made';
 
 create or replace function shardman.catalog_state(relation text) returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     with rel as (select shardman.find_relation(relation) as oid),
     types as (select t.oid from rel join pg_type t on t.typrelid = rel.oid
               union all select t.typarray from rel join pg_type t on t.typrelid = rel.oid)
@@ -299,13 +312,13 @@ language sql volatile set search_path = pg_catalog as $$
         union all select 'y' || d.xmin from types y join pg_depend d on d.refclassid = 'pg_type'::regclass and d.refobjid = y.oid) as v (version)
 $$;
 comment on function shardman.catalog_state(text) is
-    'differs when anything about the table, or what depends on it, was changed in between; cheap enough for the fence';
+    'differs when anything about the table, or what depends on it, was changed in between; cheap enough for the cut-over';
 
 create or replace function shardman.changed_definition(relation text, definition jsonb) returns text
-language plpgsql stable set search_path = pg_catalog as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     now_ jsonb := shardman.define_table(shardman.find_relation(relation),
-                      jsonb_build_object('key', definition -> 'key', 'slot_key', definition -> 'slot_key'),
+                      jsonb_build_object('key', definition -> 'key', 'partition_key', definition -> 'partition_key'),
                       definition ->> 'expr', (definition ->> 'partitions_count')::int);
 begin
     -- What is left in sequences may change: where they stand.
@@ -318,18 +331,19 @@ comment on function shardman.changed_definition(text, jsonb) is
     'what of a table is no longer as it was described; null when all is';
 
 create or replace function shardman.copy_at_once(relation text, shadow text) returns bigint
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     here  record;
     there record;
 begin
+    perform shardman.need_trusted_shadow(shadow);
     execute format('insert into %s (%s) select %s from only %s', shardman.sql_name(shadow),
                    shardman.plain_columns(relation, null), shardman.plain_columns(relation, null), shardman.sql_name(relation));
     select * into here from shardman.unlogged_content(format('only %s as t where true', shardman.sql_name(relation)), relation, null);
     select * into there from shardman.unlogged_content(format('%s as t where true', shardman.sql_name(shadow)), relation, null);
     if here is distinct from there then
         raise exception '% has % rows and its partitions %, or their contents differ', relation, here.rows, there.rows
-            using hint = 'Nothing was changed; report this with the server''s log.';
+            using errcode = 'SHM05', hint = 'Nothing was changed; report this with the server''s log.';
     end if;
     return here.rows;
 end
@@ -337,10 +351,10 @@ $$;
 comment on function shardman.copy_at_once(text, text) is
     'copies a table to its shadow and compares both, while nobody can write to the table; returns the number of rows';
 
--- The fence -------------------------------------------------------------------------------------
+-- The cut-over -------------------------------------------------------------------------------------
 
 create or replace function shardman.snapshots_before(since timestamptz, since_xid xid) returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select string_agg(format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
                coalesce(nullif(a.application_name, ''), 'no application name'),
                date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
@@ -359,7 +373,7 @@ comment on function shardman.snapshots_before(timestamptz, xid) is
     'null when there are none. Those that are idle: shardman.old_snapshots()';
 
 create or replace function shardman.overrun_sequences(definition jsonb) returns text
-language plpgsql volatile set search_path = pg_catalog as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     spec  jsonb;
     at    bigint;
@@ -378,7 +392,7 @@ comment on function shardman.overrun_sequences(jsonb) is
     'sequences of the plain table that have given numbers which now are other nodes''; null when there are none';
 
 create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.name_sequences(definition, shadow);
     execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
@@ -386,4 +400,4 @@ begin
 end
 $$;
 comment on function shardman.conversion_swap(text, text, name, jsonb) is
-    'inside the fence: the shadow and its sequences take the names of the table and its sequences, which are set aside';
+    'inside the cut-over: the shadow and its sequences take the names of the table and its sequences, which are set aside';

@@ -8,7 +8,7 @@ comment on function shardman.emit() is
     'forces the WAL out and wakes the walsenders; in a transaction of its own, or positions stall for seconds';
 
 create or replace function shardman.await_confirmed(slot name, upto pg_lsn, timeout_ms int) returns bool
-language plpgsql volatile set search_path = pg_catalog as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     until constant timestamptz := clock_timestamp() + timeout_ms * interval '1 millisecond';
     at    pg_lsn;
@@ -17,7 +17,7 @@ begin
         -- Reads shared memory: fresh at every call, whatever the snapshot.
         select confirmed_flush_lsn into at from pg_get_replication_slots() as s where s.slot_name = slot;
         if at is null then
-            raise exception 'the replication slot % is gone', slot;
+            raise exception 'the replication slot % is gone', slot using errcode = 'undefined_object';
         end if;
         if at >= upto then
             return true;
@@ -32,7 +32,7 @@ comment on function shardman.await_confirmed(name, pg_lsn, int) is
     'waits until the subscriber of a slot has confirmed this position; false when it has not within timeout_ms';
 
 create or replace function shardman.lock_tables(relations text[], mode text, timeout_ms int) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     until    constant timestamptz := clock_timestamp() + timeout_ms * interval '1 millisecond';
     relation text;
@@ -56,14 +56,14 @@ comment on function shardman.lock_tables(text[], text, int) is
     'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms in all';
 
 create or replace function shardman.prepared_text(p pg_prepared_xacts) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('the prepared transaction %L (%s, database %s, for %s), which COMMIT PREPARED or ROLLBACK PREPARED ends',
                   p.gid, p.owner, p.database, date_trunc('second', clock_timestamp() - p.prepared))
 $$;
 comment on function shardman.prepared_text(pg_prepared_xacts) is 'a prepared transaction, for a person to read';
 
 create or replace function shardman.holders(relations text[]) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with held as (
         select l.pid, l.virtualtransaction from pg_locks l
          where l.locktype = 'relation' and l.granted
@@ -87,7 +87,7 @@ $$;
 comment on function shardman.holders(text[]) is 'who has locks on these relations, for a person to read; null when nobody';
 
 create or replace function shardman.old_snapshots() returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select string_agg(format('pid %s (%s, %s, in its transaction for %s)', a.pid, a.usename,
                coalesce(nullif(a.application_name, ''), 'no application name'),
                date_trunc('second', clock_timestamp() - a.xact_start)), ', ')
@@ -105,7 +105,7 @@ comment on function shardman.old_snapshots() is
     'local repeatable-read transactions in progress: each would miss rows of a partition that arrives now; null when there are none';
 
 create or replace function shardman.copy_columns(relation text) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select string_agg(quote_ident(attname), ', ' order by attnum)
       from pg_attribute
      where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped and attgenerated = ''
@@ -113,7 +113,7 @@ $$;
 comment on function shardman.copy_columns(text) is 'the columns of a table that COPY carries, all but generated ones';
 
 create or replace function shardman.binary_copy(relation text) returns bool
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0
                              and coalesce(e.typsend <> 0 and e.typreceive <> 0 and e.oid < 16384, true)
                              and t.oid < 16384), true)
@@ -125,7 +125,7 @@ comment on function shardman.binary_copy(text) is
     'whether a table can be copied in binary form: built-in types only, because arrays and composites carry oids, which differ per server';
 
 create or replace function shardman.make_fresh_server(node_id int, server text) returns void
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     origin constant name := shardman.node_server(node_id);
     mapping record;
@@ -136,8 +136,12 @@ begin
     end if;
     select string_agg(format('%I %L', o.option_name, o.option_value), ', ') into options
       from pg_foreign_server s, pg_options_to_table(s.srvoptions) o where s.srvname = origin;
-    execute format('create server %I foreign data wrapper postgres_fdw options (%s)', server, options);
-    for mapping in select usename, umoptions from pg_user_mappings where srvname = origin loop
+    perform shardman.make_server(server, options);
+    for mapping in select usename, umuser, umoptions from pg_user_mappings where srvname = origin loop
+        if mapping.umuser <> 0 and not shardman.sees_mapping(mapping.umuser) then
+            perform shardman.renew_mapping(mapping.usename, server, node_id);
+            continue;
+        end if;
         select string_agg(format('%I %L', o.option_name, o.option_value), ', ') into options
           from pg_options_to_table(mapping.umoptions) o;
         execute format('create user mapping for %s server %I %s',
@@ -150,7 +154,7 @@ comment on function shardman.make_fresh_server(int, text) is
     'a second foreign server for a node: routes on it use connections of their own, whose snapshots are younger than the move that made it';
 
 create or replace function shardman.drop_unused_server(server text) returns bool
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     oid_ constant oid := (select oid from pg_foreign_server where srvname = server);
     role name;
@@ -162,47 +166,49 @@ begin
         execute format('drop user mapping if exists for %s server %I',
                        case when role = 'public' then 'public' else quote_ident(role) end, server);
     end loop;
-    execute format('drop server %I', server);
+    perform shardman.drop_server(server);
     return true;
 end
 $$;
 comment on function shardman.drop_unused_server(text) is
     'drops a foreign server with its user mappings unless a foreign table is on it; whether it did. Never cascades to tables';
 
-create or replace function shardman.fence_out(part_name text, aside name) returns void
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.cut_over_out(part_name text, aside name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    slot  constant regclass := shardman.find_relation(part_name);
+    part  constant regclass := shardman.find_relation(part_name);
     data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
     route constant regclass := shardman.find_relation(shardman.route_table(part_name));
 begin
-    execute format('alter table %s detach partition %s', slot, data);
+    execute format('alter table %s detach partition %s', part, data);
     -- Out of the way, so that the partition may come back and nobody writes to the old copy by its name.
     execute format('alter table %s rename to %I', data, aside);
-    execute format('alter table %s attach partition %s default', slot, route);
+    perform shardman.leave_to_owner(data);
+    execute format('alter table %s attach partition %s default', part, route);
 end
 $$;
-comment on function shardman.fence_out(text, name) is
-    'inside a fence, on the source: takes the data table off its slot, renames it to aside, and puts the route in its place';
+comment on function shardman.cut_over_out(text, name) is
+    'in a cut-over, on the source: takes the data table off its partition, renames it to aside, and puts the route in its place';
 
-create or replace function shardman.fence_in(part_name text) returns void
-language plpgsql set search_path = pg_catalog as $$
+create or replace function shardman.cut_over_in(part_name text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    slot  constant regclass := shardman.find_relation(part_name);
+    part  constant regclass := shardman.find_relation(part_name);
     data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
     route constant regclass := shardman.find_relation(shardman.route_table(part_name));
 begin
     if route is not null then
-        execute format('alter table %s detach partition %s', slot, route);
+        execute format('alter table %s detach partition %s', part, route);
         execute format('drop foreign table %s', route);
     end if;
-    execute format('alter table %s attach partition %s default', slot, data);
+    execute format('alter table %s attach partition %s default', part, data);
+    perform shardman.give_to(data, (select relowner from pg_class where oid = part));
 end
 $$;
-comment on function shardman.fence_in(text) is 'inside a fence, on the destination: takes the route off the slot and attaches the data table';
+comment on function shardman.cut_over_in(text) is 'in a cut-over, on the destination: takes the route off the partition and attaches the data table';
 
 create or replace function shardman.replica_identity(relation text) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select case c.relreplident
                when 'f' then 'full'
                when 'i' then 'index'
@@ -216,13 +222,13 @@ comment on function shardman.replica_identity(text) is
     'how updates and deletes of a table are replicated: key, index, full; or not at all: nothing, and default on a table without primary key';
 
 create or replace function shardman.table_bytes(relation text) returns bigint
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select pg_table_size(shardman.find_relation(relation)::regclass)
 $$;
 comment on function shardman.table_bytes(text) is 'bytes of a table on disk without its indexes';
 
 create or replace function shardman.writers() returns text
-language sql volatile set search_path = pg_catalog as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
     select string_agg(whom, ', ' order by since) from (
         select format('pid %s (%s, in its transaction for %s)', pid, usename,
                       date_trunc('second', clock_timestamp() - xact_start)) as whom, xact_start as since

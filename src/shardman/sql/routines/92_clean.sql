@@ -1,7 +1,7 @@
 -- What shardman clean does on one node.
 
 create or replace function shardman.drop_set_aside(in_schema text, named text) returns void
-language plpgsql set search_path = pg_catalog set lock_timeout = '5s' as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     relation constant regclass := to_regclass(format('%I.%I', in_schema, named));
 begin
@@ -20,3 +20,25 @@ end
 $$;
 comment on function shardman.drop_set_aside(text, text) is
     'drops a table that was set aside on this node, unless it is in use again; shardman clean proves before that its rows are elsewhere';
+
+create or replace function shardman.asides_of(relation_ text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(array_agg(shardman.relation_text(a.schema_name, a.table_name) order by 1), '{}')
+      from shardman.set_aside a join shardman.partitions p on p.part_name = a.part_name and p.prv is null
+     where p.relation = relation_
+$$;
+comment on function shardman.asides_of(text) is 'the tables that were set aside on this node and were copies of partitions of a sharded table';
+
+create or replace function shardman.drop_asides(names text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+begin
+    foreach name in array names loop
+        if shardman.find_relation(name) is not null then
+            perform shardman.drop_set_aside((shardman.relation_parts(name))[1], (shardman.relation_parts(name))[2]);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.drop_asides(text[]) is 'drops tables that were set aside on this node; those that are gone do no harm';

@@ -1,4 +1,6 @@
--- What users call runs in their sessions, whose settings change what a string or a name means.
+-- What users call runs in their sessions, whose settings change what a string or a name means: every function that submits
+-- something, found by that. One that has the settings already was not laid a moment ago, for that takes them off: it is of
+-- another version. It must stay untouched, for by that it is known and dropped (shardman.pg.routines).
 
 do $$
 declare
@@ -8,9 +10,8 @@ begin
         select p.oid::pg_catalog.regprocedure
           from pg_catalog.pg_proc p
          where p.pronamespace = 'shardman'::pg_catalog.regnamespace
-           and p.proname in ('add_node', 'cancel_cmd', 'create_hash_partitions', 'create_replica', 'drain_node', 'failover',
-                             'move_part', 'rebalance', 'rm_node', 'rm_replica', 'set_replevel', 'set_sync',
-                             'set_zone', 'suspend_replicas', 'switch_primary')
+           and (p.proname = 'cancel_cmd' or pg_catalog.strpos(p.prosrc, 'return shardman.submit(') > 0)
+           and not coalesce(p.proconfig, '{}') @> array['standard_conforming_strings=on', 'quote_all_identifiers=off', 'array_nulls=on']
     loop
         execute pg_catalog.format('alter function %s set standard_conforming_strings = on', called);
         execute pg_catalog.format('alter function %s set quote_all_identifiers = off', called);

@@ -1,7 +1,8 @@
 create or replace view shardman.commands as
     select l.id,
            l.cmd_type,
-           (select string_agg(o.opt, ', ' order by o.id) from shardman.cmd_opts o where o.cmd_id = l.id) as opts,
+           (select string_agg(concat(o.name || '=', o.opt), ', ' order by o.id)
+              from shardman.cmd_opts o where o.cmd_id = l.id and o.opt is not null) as opts,
            l.status,
            l.error,
            l.result,
@@ -19,6 +20,8 @@ create or replace view shardman.commands as
            l.rows_done,
            l.waits_for,
            l.attempt,
-           l.reason
+           l.reason,
+           l.result_data,
+           l.error_code
       from shardman.cmd_log l;
 comment on view shardman.commands is 'every command with its arguments: who, when, how long, how far';

@@ -25,7 +25,7 @@ create or replace view shardman.our_objects as
     union all
     select 'foreign server', srvname::text, (select l.cluster from shardman.local l),
            (regexp_match(srvname, '_c([0-9]{1,18})$'))[1]::bigint, null, null, null
-      from pg_catalog.pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[0-9]{1,18})?$'
+      from pg_catalog.pg_foreign_server where srvname ~ '^shardman_node_[0-9]+(_c[1-9][0-9]{0,17})?$'
     union all
     -- Set aside (x_aside_c5), built beside the real one (shardman_c5_x), or a helper (shardman.log_c5).
     select 'table', shardman.relation_text(n.nspname, c.relname), (select l.cluster from shardman.local l),
@@ -43,19 +43,25 @@ create or replace view shardman.our_objects as
      where p.pronamespace = (select n.oid from pg_catalog.pg_namespace n where n.nspname = 'shardman')
        and p.proname ~ '_c[0-9]{1,18}$'
     union all
-    select 'trigger', t.tgname || ' on ' || t.tgrelid::regclass, (select l.cluster from shardman.local l),
+    select 'trigger', t.tgname || ' on ' || shardman.metadata_name(t.tgrelid), (select l.cluster from shardman.local l),
            (regexp_match(t.tgname, '_c([0-9]{1,18})(_|$)'))[1]::bigint, null, null, null
       from pg_catalog.pg_trigger t
      where not t.tgisinternal and t.tgname ~ '^~?shardman_.*_c[0-9]{1,18}(_|$)';
 comment on view shardman.our_objects is
     'this node: what shardman has made under names of its own, and for which command or channel';
 
-create or replace view shardman.leftovers as
+-- As functions: see shardman.differences_here (views/drift.sql).
+create or replace function shardman.leftovers_here()
+returns table (subject text, kind text, name text, cmd_id bigint, problem text, hint text)
+language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 10 as $$
     with here as (
         select * from shardman.local
     ), objects as (
         select o.*, l.cmd_type, l.status, l.id is not null as known,
-               coalesce(l.status in ('waiting', 'in progress'), false) as running
+               coalesce(l.status in ('waiting', 'in progress'), false) as running,
+               -- A channel has one name for its publication, its slot and its subscription.
+               exists (select from pg_catalog.pg_replication_slots s where s.slot_name = o.name and s.active)
+               or exists (select from pg_catalog.pg_stat_subscription s where s.subname = o.name and s.pid is not null) as in_use
           from shardman.our_objects o left join shardman.cmd_log l on l.id = o.cmd_id
     )
     select o.kind || ' ' || o.name as subject, o.kind, o.name, o.cmd_id,
@@ -66,6 +72,7 @@ create or replace view shardman.leftovers as
                 else 'belongs to no node that there is' end as problem,
            case when o.cmd_id is not null and o.cluster = here.cluster
                 then 'The shardlord removes it once every node that the command concerned is up; if it stays, drop it by hand'
+                when o.in_use then 'Something receives by it now: see from where (pg_stat_replication, pg_stat_subscription) before you drop it'
                 else 'Drop it by hand if nothing else uses it' end as hint
       from objects o, here
      where here.cluster is not null
@@ -94,7 +101,12 @@ create or replace view shardman.leftovers as
                or exists (select from shardman.cmd_log l
                            where l.cmd_type in ('add_node', 'rm_node') and l.status = 'in progress')
            else o.meta_node = here.node_id
-       end;
+       end
+$$;
+comment on function shardman.leftovers_here() is 'what the view leftovers shows';
+
+create or replace view shardman.leftovers as
+    select l.subject, l.kind, l.name, l.cmd_id, l.problem, l.hint from shardman.leftovers_here() l;
 comment on view shardman.leftovers is
     'this node: objects of ours that no running command and no member of the cluster needs';
 

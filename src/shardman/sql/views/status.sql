@@ -6,7 +6,7 @@ create or replace view shardman.status_nodes as
            n.id = l.node_id as here,
            count(p.part_name) filter (where p.prv is null) as primaries,
            count(p.part_name) filter (where p.prv is not null) as replicas,
-           n.zone, n.draining
+           n.zone, n.draining, n.away_until
       from shardman.nodes n
      cross join shardman.local l
       left join shardman.partitions p on p.owner = n.id
@@ -53,8 +53,8 @@ create or replace view shardman.status_copies as
     )
     select c.relation, c.part_name, c.place, c.owner as node,
            case when c.place = 0 then 'primary' when c.stale_since is null then 'replica' else 'stale' end as role,
-           c.stale_since, c.place > 0 and c.stale_since is null and t.sync as synchronous
-      from chain c join shardman.tables t using (relation);
+           c.stale_since, c.place > 0 and c.stale_since is null and t.sync and n.away_until is null as synchronous
+      from chain c join shardman.tables t using (relation) left join shardman.nodes n on n.id = c.owner;
 comment on view shardman.status_copies is
     'the copies of each partition in the order of succession; a stale one does not follow its primary; '
     'synchronous: commits wait for it';
@@ -62,22 +62,16 @@ comment on view shardman.status_copies is
 create or replace view shardman.status_partitions as
     select p.relation, p.part_name, p.owner as primary_on,
            coalesce(r.replicas_on, '{}') as replicas_on,
-           case when here.data is not null and here.data = any (here.children) then 'primary'
-                when here.data is not null then 'replica'
-                when here.route is not null then 'route' end as here,
-           pg_catalog.pg_total_relation_size(here.data) as bytes,
-           (select nullif(c.reltuples, -1)::bigint from pg_catalog.pg_class c where c.oid = here.data) as rows,
+           case when data_in.inhparent = p.partition_oid then 'primary'
+                when p.data is not null then 'replica'
+                when p.route is not null then 'route' end as here,
+           pg_catalog.pg_total_relation_size(p.data) as bytes, nullif(p.data_rows, -1)::bigint as rows,
            coalesce(r.stale_on, '{}') as stale_on
-      from shardman.partitions p
+      from shardman.partition_relations p
       left join (select c.part_name, array_agg(c.node order by c.place) as replicas_on,
                         array_agg(c.node order by c.place) filter (where c.role = 'stale') as stale_on
                    from shardman.status_copies c where c.place > 0 group by c.part_name) as r on r.part_name = p.part_name
-     cross join lateral (
-           select shardman.find_relation(shardman.data_table(p.part_name)) as data,
-                  shardman.find_relation(shardman.route_table(p.part_name)) as route,
-                  array(select i.inhrelid from pg_catalog.pg_inherits i
-                         where i.inhparent = shardman.find_relation(p.part_name)) as children) as here
-     where p.prv is null;
+      left join lateral (select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = p.data offset 0) as data_in on true;
 comment on view shardman.status_partitions is
     'the partitions, and what this node has of each: its size and estimated rows where the data are here; '
     'replicas_on: in the order of succession, with those of stale_on, which do not follow';
@@ -105,13 +99,14 @@ comment on view shardman.status_slots is
     'this node: our replication slots, how far their receivers are behind, and the WAL that is kept for them; '
     'waited_for: commits on this server wait for the receiver; sync_state: as in pg_stat_replication';
 
-create or replace view shardman.status_links as
+create or replace view shardman.status_channels as
     with wanted as (
-        select r.owner as to_node, count(*) as partitions, bool_or(t.sync) as sync
+        select r.owner as to_node, count(*) as partitions, bool_or(t.sync and n.away_until is null) as sync
           from shardman.local l
           join shardman.partitions p on p.owner = l.node_id and p.prv is null
           join shardman.partitions r on r.part_name = p.part_name and r.prv is not null and r.stale_since is null
           join shardman.tables t on t.relation = p.relation
+          join shardman.nodes n on n.id = r.owner
          group by r.owner
     ), made as (
         select s.* from shardman.status_slots s join shardman.local l using (cluster) where s.purpose = 'channel'
@@ -121,10 +116,10 @@ create or replace view shardman.status_links as
            coalesce(m.state = 'streaming', false) as streaming, m.lag_bytes, m.lag, m.retained_bytes, m.slot_name
       from wanted w full join made m on m.to_node = w.to_node
      cross join shardman.local l;
-comment on view shardman.status_links is
-    'this node: the links to the nodes that have replicas of its primaries; partitions: how many follow over it; '
+comment on view shardman.status_channels is
+    'this node: the channels to the nodes that have replicas of its primaries; partitions: how many follow over it; '
     'synchronous: by the metadata; waited_for and sync_state: what the server really does; lag: as last confirmed, null '
-    'when the link is down';
+    'when the channel is down';
 
 create or replace view shardman.status_waiting as
     select count(*) as commits, max(clock_timestamp() - a.query_start) as longest,
@@ -138,11 +133,11 @@ comment on view shardman.status_waiting is
 
 create or replace view shardman.status_failovers as
     select c.id as cmd_id, c.cmd_type,
-           c.opt[1]::int as node, case when c.cmd_type = 'suspend_replicas' then c.opt[2]::int end as to_node,
+           case c.cmd_type when 'failover' then shardman.option(c.id, 'node_id', 1) else shardman.option(c.id, 'src', 1) end::int as node,
+           case when c.cmd_type = 'suspend_replicas' then shardman.option(c.id, 'dest', 2)::int end as to_node,
            coalesce(c.reason, 'submitted by ' || c.submitted_by) as reason,
            c.submitted_at as detected_at, c.ended_at - c.submitted_at as duration, c.status, c.error, c.result
-      from (select l.*, array(select o.opt from shardman.cmd_opts o where o.cmd_id = l.id order by o.id) as opt
-              from shardman.cmd_log l where l.cmd_type in ('failover', 'suspend_replicas')) as c;
+      from shardman.cmd_log c where c.cmd_type in ('failover', 'suspend_replicas');
 comment on view shardman.status_failovers is
     'failovers, and replicas that were given up because their primaries could not reach them; node: the dead one, or the '
     'primaries''; duration: from the decision to the end, what waits for the dead node itself left out';
@@ -156,3 +151,12 @@ create or replace view shardman.status_subscriptions as
       left join pg_catalog.pg_stat_subscription w on w.subid = s.oid and w.relid is null
       left join pg_catalog.pg_stat_subscription_stats e on e.subid = s.oid;
 comment on view shardman.status_subscriptions is 'this node: our subscriptions, whether they run, and how often they failed';
+
+create or replace view shardman.status_comparisons as
+    select s.relation, s.part_name, s.node, c.compared_at, c.rows, c.bytes, c.took, c.differing, c.last_difference
+      from shardman.status_copies s
+      left join shardman.comparisons c on c.part_name = s.part_name and c.node = s.node
+     where s.role = 'replica';
+comment on view shardman.status_comparisons is
+    'lord only: when each replica was last compared with its primary in the background (null: not yet since it was made), and in how many '
+    'rows they differed at least';

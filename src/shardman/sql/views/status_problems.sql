@@ -1,12 +1,13 @@
 -- What is wrong, and what to do about it.
 
+-- The lease is as old as the snapshot: it is compared with the beginning of the statement, not with now.
 create or replace view shardman.cluster_problems as
     select 'shardlord' as subject, case when l.holder is null then 'none has acted in this database yet'
                              else format('the last one (%s) gave no sign of life for %s', l.holder,
-                                         date_trunc('second', clock_timestamp() - l.renewed_at)) end as problem,
+                                         date_trunc('second', statement_timestamp() - l.renewed_at)) end as problem,
            'Start one: shardman lord LORD_DSN' as hint
       from shardman.lease l, shardman.local h
-     where h.lord and (l.epoch = 0 or clock_timestamp() - l.renewed_at > interval '5 seconds')
+     where h.lord and (l.epoch = 0 or statement_timestamp() - l.renewed_at > interval '5 seconds')
     union all
     select 'network', l.suspicion, 'Nothing is done about silent nodes meanwhile: look at the network of the shardlord''s machine; if '
            'they are really down, start them, or call shardman failover for each'
@@ -33,11 +34,48 @@ create or replace view shardman.cluster_problems as
     select format('replicas on node %s', c.node),
            format('%s do not follow their primaries, the first since %s', count(*), date_trunc('second', min(c.stale_since))),
            'They are brought up to date once the node answers, and their primaries'' nodes; shardman rm-replica gives one up'
+               || coalesce((select '. Given up last because ' || f.reason from shardman.status_failovers f
+                             where f.to_node = c.node order by f.cmd_id desc limit 1), '')
+               || coalesce((select format('. Last tried in vain by command %s: %s', l.id, l.error) from shardman.cmd_log l
+                             where l.cmd_type = 'create_replica' and l.status = 'failed'
+                               and shardman.option(l.id, 'dest', 2) = c.node::text and l.ended_at > min(c.stale_since)
+                             order by l.id desc limit 1), '')
       from shardman.status_copies c, shardman.local h
-     where h.lord and c.role = 'stale' group by c.node;
+     where h.lord and c.role = 'stale' group by c.node
+    union all
+    select format('node %s', s.node_id), s.problem,
+           format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
+                  'acknowledged. Or, in the lord''s database, select shardman.accept_node(%s): it goes on with the rows it has', s.node_id)
+      from shardman.sightings s join shardman.nodes n on n.id = s.node_id and n.worker_status = 'active', shardman.local h
+     where h.lord and s.problem is not null
+    union all
+    select format('node %s', s.node_id), format('somebody else has received its metadata by its slot, at %s: %s',
+                                                date_trunc('second', s.thief_at), s.thief),
+           'A copy of its server runs there: stop that, or make it inert with shardman disarm'
+      from shardman.sightings s, shardman.local h
+     where h.lord and s.thief_at > clock_timestamp() - interval '10 minutes'
+    union all
+    select format('%s on node %s', c.part_name, c.node),
+           format('the replica differed from its primary on node %s in at least %s rows, at %s', p.owner, c.differing,
+                  date_trunc('second', c.compared_at)),
+           format('With scrub_repair the shardlord brings it up to date; otherwise shardman suspend-replicas %s %s lets it', p.owner, c.node)
+      from shardman.status_comparisons c join shardman.partitions p on p.part_name = c.part_name and p.prv is null, shardman.local h
+     where h.lord and c.differing > 0;
 comment on view shardman.cluster_problems is 'lord only: what is wrong with the cluster as a whole, and what to do about it';
 
-create or replace view shardman.node_problems as
+create or replace function shardman.may_be_away(node int) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.nodes n where n.id = may_be_away.node and n.away_until is not null)
+$$;
+comment on function shardman.may_be_away(int) is 'whether a node is in maintenance: what is down because of that is not wrong';
+
+-- As a function: see shardman.differences_here (views/drift.sql).
+create or replace function shardman.problems_here() returns table (subject text, problem text, hint text)
+language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 10 as $$
+    select 'this database' as subject, format('is a copy of node %s of cluster %s', l.node_id, l.cluster) as problem,
+           'shardman disarm makes it inert; if the node is lost and this is it now, call shardman.be_the_node()' as hint
+      from shardman.local l where shardman.is_copy()
+    union all
     -- What has just changed is being brought in line.
     select d.subject, d.problem, coalesce(d.hint, '') as hint from shardman.drift d
      where d.since is null or d.since < clock_timestamp() - interval '10 seconds'
@@ -53,6 +91,7 @@ create or replace view shardman.node_problems as
            'Until it runs this node does not hear of changes; the server''s log says why it stopped'
       from shardman.status_subscriptions s
      where s.cmd_id is null and not (s.enabled and s.running)
+       and not shardman.may_be_away(substring(s.subscription from '^shardman_[^_]+_([0-9]+)_[0-9]+$')::int)
     union all
     select 'replication slot ' || s.slot_name,
            case when s.wal_status = 'lost' then 'has lost the WAL that its receiver needs'
@@ -62,11 +101,12 @@ create or replace view shardman.node_problems as
            case when s.to_node is null then 'See the command that made it'
                 when s.wal_status = 'lost' and s.purpose = 'channel'
                     then format('shardman suspend-replicas %s %s lets its replicas be brought up to date anew', shardman.my_id(), s.to_node)
-                when s.wal_status = 'lost' then format('Remove node %s and add it again', s.to_node)
+                when s.wal_status = 'lost' then format('The shardlord makes it again when node %s answers', s.to_node)
                 else format('Start node %s, or remove it if it does not come back; see the log of its server', s.to_node) end
       from shardman.status_slots s
-     where s.wal_status = 'lost' or (not s.active and s.cmd_id is null and not s.over_limit)
-        or s.lag_bytes > shardman.bytes_setting('wal_warning', '1GB')
+     where s.wal_status = 'lost'
+        or not s.active and s.cmd_id is null and not s.over_limit and not shardman.may_be_away(s.to_node)
+        or not shardman.may_be_away(s.to_node) and s.lag_bytes > shardman.bytes_setting('wal_warning', '1GB')
     union all
     select 'replication slot ' || s.slot_name,
            format('keeps %s of WAL, more than wal_keep_limit', pg_catalog.pg_size_pretty(s.retained_bytes)),
@@ -76,15 +116,22 @@ create or replace view shardman.node_problems as
                 else format('Start node %s, or remove it if it does not come back', s.to_node) end
       from shardman.status_slots s where s.over_limit and s.wal_status is distinct from 'lost'
     union all
-    select format('link to node %s', k.to_node),
+    select format('channel to node %s', k.to_node),
            case when k.slot_name is null then format('is missing; %s partitions have replicas there', k.partitions)
                 when k.synchronous then 'is synchronous, but commits do not wait for it'
                 else 'commits wait for it, and need not' end,
            format('If it stays so: shardman suspend-replicas %s %s, after which the replicas are brought up to date anew',
                   k.from_node, k.to_node)
-      from shardman.status_links k, shardman.local h
+      from shardman.status_channels k, shardman.local h
      where (k.slot_name is null or k.synchronous <> k.waited_for)
        and not exists (select from shardman.cmd_log l
+                        where l.status = 'in progress'
+                           or l.ended_at > clock_timestamp() - interval '5 seconds')
+    union all
+    select format('channel from node %s to node %s', f.src, f.dest), f.fault || coalesce(format(' (%s)', f.part), ''),
+           'The shardlord gives up the replicas that it feeds and brings them up to date anew'
+      from shardman.channel_faults() f
+     where not exists (select from shardman.cmd_log l
                         where l.status = 'in progress'
                            or l.ended_at > clock_timestamp() - interval '5 seconds')
     union all
@@ -92,6 +139,10 @@ create or replace view shardman.node_problems as
                              coalesce(nullif(array_to_string(w.for_nodes, ', '), ''), '?'), date_trunc('second', w.longest)),
            'They go on when it answers, or when the shardlord gives it up after failover_after'
       from shardman.status_waiting w where w.longest > interval '3 seconds'
+    union all
+    select format('%s, process %s', a.backend_type, a.pid), 'is stopped', 'Let it go on (SIGCONT), or restart the server'
+      from pg_catalog.pg_stat_activity a cross join lateral shardman.process_times(a.pid) t
+     where a.backend_type <> 'client backend' and t.stopped
     union all
     select 'synchronous_commit', format('is %s%s: commits do not wait for replicas', s.value, s.whose),
            'Set it to on: what is acknowledged otherwise can be lost with this node'
@@ -102,13 +153,7 @@ create or replace view shardman.node_problems as
              where d.setdatabase in (0, (select oid from pg_catalog.pg_database where datname = current_database()))
                and c like 'synchronous_commit=%') as s
      where s.value not in ('on', 'remote_apply', 'true', 'yes', '1')
-       and exists (select from shardman.status_links k where k.synchronous)
-    union all
-    select 'tables set aside', format('%s, with %s: %s%s', count(*), pg_catalog.pg_size_pretty(sum(a.bytes)),
-                                      array_to_string((array_agg(a.table_name order by a.table_name))[:3], ', '),
-                                      case when count(*) > 3 then ', …' else '' end),
-           'shardman clean drops them when nobody needs what they hold'
-      from shardman.set_aside a having count(*) > 0
+       and exists (select from shardman.status_channels k where k.synchronous)
     union all
     select 'sequence ' || q.name, format('%s %% of the numbers of this node are used', trunc(q.used * 100)),
            'Widen the type of its column'
@@ -118,7 +163,12 @@ create or replace view shardman.node_problems as
              where (s.schemaname, s.sequencename) in (
                    select (shardman.relation_parts(e ->> 'name'))[1], (shardman.relation_parts(e ->> 'name'))[2]
                      from shardman.tables t, jsonb_array_elements(coalesce(t.definition -> 'sequences', '[]')) e)) as q
-     where q.used > 0.8;
+     where q.used > 0.8
+$$;
+comment on function shardman.problems_here() is 'what the view node_problems shows';
+
+create or replace view shardman.node_problems as
+    select p.subject, p.problem, p.hint from shardman.problems_here() p;
 comment on view shardman.node_problems is 'this node: what is wrong here, and what to do about it';
 
 create or replace view shardman.status_problems as

@@ -1,0 +1,155 @@
+"""create_shared_table: every worker gets a full copy of a plain table, which all of them write through.
+
+What it guarantees, and how, is in docs/commands/shared.md; the instant that matters is `steps/sharing.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.errors import Code, UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Plan, Step
+
+
+@verb
+class CreateSharedTable(Command):
+    """Makes the plain table ``relation`` of worker ``node_id`` a shared one. Of one that is shared already, all
+    copies become like that of ``node_id``."""
+
+    name = "create_shared_table"
+    summary = "Give every worker a full copy of a plain table, written through from each of them."
+
+    relation: str = argument("A plain table, written as in SQL.")
+    node_id: int = argument(
+        "The worker that has the table; of a shared one, the worker whose copy is right.",
+        kind=Kind.NODE,
+    )
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        if self.node_id not in cluster.nodes:
+            return ()
+        described = Question(
+            "described", self.node_id, "select shardman.describe_shared(%s)", (self.relation,)
+        )
+        return (
+            described,
+            *(
+                Question(f"taken {n}", n, "select shardman.shared_name_taken(%s)", (self.relation,))
+                for n in self._others(cluster)
+            ),
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster = facts.cluster
+        if self.relation in cluster.tables:
+            raise UserError(
+                f"{self.relation} is sharded",
+                "A table is sharded or shared; take a plain one",
+                code=Code.ALREADY_SHARDED,
+            )
+        cluster.worker(self.node_id)
+        known = cluster.shared.get(self.relation)
+        if known is not None and self.node_id not in known.nodes:
+            raise UserError(
+                f"node {self.node_id} has no copy of {self.relation} that is in use",
+                "Name another node",
+                code=Code.NO_SUCH_COPY,
+            )
+        described = self._described(facts, again=known is not None)
+        others = self._others(cluster)
+        for node in others:
+            self._need_free(facts, node, known.nodes if known else ())
+        definition = described["definition"]
+        return Plan(
+            prepare=(
+                *(
+                    Step(
+                        "check_shared",
+                        f"check that node {n} can have {self.relation}",
+                        {"node": n, "relation": self.relation, "definition": definition},
+                    )
+                    for n in others
+                    if known is None
+                ),
+            ),
+            switch=(
+                *(
+                    ()
+                    if known
+                    else (
+                        Step(
+                            "record_shared",
+                            f"record {self.relation} as shared",
+                            {
+                                "node": self.node_id,
+                                "relation": self.relation,
+                                "definition": definition,
+                            },
+                        ),
+                    )
+                ),
+            ),
+            finish=(
+                Step(
+                    "share_home",
+                    f"let node {self.node_id} write to copies of {self.relation}",
+                    {"node": self.node_id, "relation": self.relation},
+                ),
+                *(share_step(n, self.relation, self.node_id) for n in others),
+                Step("converge", "tell all nodes", {}),
+            ),
+        )
+
+    def _described(self, facts: Facts, *, again: bool) -> Mapping[str, Any]:
+        described = facts.answers.get("described")
+        if described is None:
+            raise UserError(
+                f"node {self.node_id} cannot be reached",
+                "Start it and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        obstacles = [] if again else described["obstacles"]
+        if obstacles:
+            first, more = obstacles[0], len(obstacles) - 1
+            others = f" (and {more} more in the way)" if more else ""
+            raise UserError(f"{first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE)
+        return dict(described)
+
+    def _need_free(self, facts: Facts, node: int, has: tuple[int, ...]) -> None:
+        taken = facts.answers.get(f"taken {node}")
+        if taken is None:
+            raise UserError(
+                f"node {node} cannot be reached, and every worker gets a copy of {self.relation}",
+                "Start it, or remove it with rm_node, and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        if taken and node not in has:
+            raise UserError(
+                f"node {node} has a relation {taken[0]} of its own", *_RENAME, code=Code.NAME_TAKEN
+            )
+
+    def _others(self, cluster: Cluster) -> list[int]:
+        return sorted({n.id for n in cluster.workers} - {self.node_id})
+
+
+_RENAME = ("Rename or drop it there",)
+
+
+def share_step(node: int, relation: str, source: int | None = None) -> Step:
+    """What gives a worker its copy.
+
+    Args:
+        source: whose copy is right; None: that of the first of its nodes.
+    """
+    return Step(
+        "share_out",
+        f"copy {relation} to node {node}",
+        {"node": node, "relation": relation, "source": source},
+    )

@@ -1,0 +1,125 @@
+"""drop_table(relation, aside): drops a sharded table on all nodes, replicas included."""
+
+from __future__ import annotations
+
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.errors import Code, UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Plan, Step
+
+
+@verb
+class DropTable(Command):
+    """Drops ``relation``, with all its rows, on all nodes; with ``aside`` also what was set aside of it."""
+
+    name = "drop_table"
+    summary = "Drop a sharded table, with all its rows, on all nodes."
+
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    aside: bool = argument("Drop what failovers have set aside of it, too.", default=False)
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return frozenset(
+            {
+                Claim("membership", shared=True),
+                Claim(f"table {self.relation}"),
+                *({Claim("channels")} if self._replicas(cluster) else ()),
+            }
+        )
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        """What on each node is made of the table, and what was set aside of it."""
+        return tuple(
+            Question(f"{what} {node}", node, query, (self.relation,))
+            for node in _members(cluster)
+            for what, query in _QUESTIONS.items()
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster, relation = facts.cluster, self.relation
+        cluster.table(relation)
+        for node in _members(cluster):
+            self._need_alone(facts, node)
+        asides = {node: self._asides(facts, node) for node in _members(cluster)}
+        replicas = self._replicas(cluster)
+        return Plan(
+            prepare=(
+                Step(
+                    "take_replicas_away",
+                    f"take the {replicas} replicas of {relation} away",
+                    {"relation": relation},
+                ),
+            )
+            if replicas
+            else (),
+            switch=(
+                Step("forget_table", f"record that {relation} is gone", {"relation": relation}),
+            ),
+            finish=(
+                *(
+                    Step(
+                        "drop_sharded",
+                        f"drop {relation} on node {node}",
+                        {"node": node, "relation": relation},
+                    )
+                    for node in _members(cluster)
+                ),
+                *(
+                    Step(
+                        "drop_asides",
+                        f"drop what was set aside of {relation} on node {node}",
+                        {"node": node, "names": list(names)},
+                    )
+                    for node, names in asides.items()
+                    if names
+                ),
+                Step("converge", "tell all nodes", {}),
+            ),
+        )
+
+    def _replicas(self, cluster: Cluster) -> int:
+        return sum(c.relation == self.relation and c.prv is not None for c in cluster.copies)
+
+    def _asides(self, facts: Facts, node: int) -> tuple[str, ...]:
+        """What to drop of what was set aside on a node.
+
+        Raises:
+            UserError: there is something, and nobody said that it may go.
+        """
+        names = tuple(facts.answers.get(f"asides {node}") or ())
+        if names and not self.aside:
+            raise UserError(
+                f"{', '.join(names)} on node {node}, which a failover has set aside, may have rows of"
+                f" {self.relation} that are nowhere else",
+                f"Drop all of it: drop_table('{self.relation}', aside => true); or look at it first"
+                " (shardman.set_aside on that node)",
+                code=Code.TABLE_UNSUITABLE,
+            )
+        return names
+
+    def _need_alone(self, facts: Facts, node: int) -> None:
+        answer = facts.answers.get(f"dependents {node}")
+        if answer is None:
+            raise UserError(
+                f"node {node} cannot be reached, and {self.relation} is there too",
+                "Start it, or remove it with rm_node, and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        if answer:
+            raise UserError(
+                f"{', '.join(answer)} on node {node} needs {self.relation}",
+                "Drop it there first",
+                code=Code.TABLE_UNSUITABLE,
+            )
+
+
+#: What each node is asked.
+_QUESTIONS = {
+    "dependents": "select shardman.dependents(%s)",
+    "asides": "select shardman.asides_of(%s)",
+}
+
+
+def _members(cluster: Cluster) -> tuple[int, ...]:
+    return tuple(sorted(n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker))

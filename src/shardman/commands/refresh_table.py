@@ -1,0 +1,54 @@
+"""refresh_table(relation): the metadata of a table become what it is on its nodes. DDL submits it by itself."""
+
+from __future__ import annotations
+
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.errors import Code, UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Plan, Step
+
+
+@verb
+class RefreshTable(Command):
+    """Writes down what ``relation`` is now: its columns, checks, indexes, rights and policies."""
+
+    name = "refresh_table"
+    summary = "Write down what a sharded table is now, for nodes that are added and for moves."
+
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        return tuple(
+            Question(f"redefined {node}", node, "select shardman.redefine(%s)", (self.relation,))
+            for node in self._with_rows(cluster)
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster = facts.cluster
+        cluster.table(self.relation)
+        answers = (facts.answers.get(f"redefined {n}") for n in self._with_rows(cluster))
+        redefined = next((a for a in answers if a is not None), None)
+        if redefined is None:
+            raise UserError(
+                f"no node that has rows of {self.relation} could say what it is",
+                "Start one of them and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        return Plan(
+            switch=(
+                Step(
+                    "redefine_table",
+                    f"record what {self.relation} is",
+                    {"relation": self.relation, **redefined},
+                ),
+            ),
+            finish=(Step("converge", "tell all nodes", {"relation": self.relation}),),
+        )
+
+    def _with_rows(self, cluster: Cluster) -> tuple[int, ...]:
+        primaries = cluster.primaries.values()
+        return tuple(sorted({c.owner for c in primaries if c.relation == self.relation}))

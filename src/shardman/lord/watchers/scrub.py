@@ -1,0 +1,220 @@
+"""Compares replicas with their primaries all the time, slowly, whether or not anything seems to be wrong.
+
+What a channel delivers is watched elsewhere (`watchers.channels`); this finds what went past it: a row that
+somebody changed in a replica, a page that a disk has lost. Both copies are seen at one instant
+(`pg.comparison`), so a difference is one. The table's replicas on that channel are then no copies any more and
+are brought up to date, as after any other fault of it (`scrub_repair`); without that it is only told.
+
+The readers give way to whoever waits for a lock of theirs. A shardlord that dies here leaves nothing but the
+time of the last comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+from psycopg.pq import TransactionStatus
+
+from shardman import names
+from shardman.lord.ask import NO_ANSWER, Askers
+from shardman.lord.journal import LordLost
+from shardman.lord.metadata import Known, Metadata
+from shardman.lord.policies.nodes import NodeHealth
+from shardman.lord.policies.scrub import Copy, Turns, pause
+from shardman.lord.sessions import Sessions
+from shardman.lord.watchers.channels import Suspend
+from shardman.pg.comparison import Changed, Content, Copies, Unsettled
+from shardman.pg.connection import Connection
+from shardman.sql.loader import queries
+from shardman.steps.catalog import value
+
+log = structlog.get_logger()
+
+#: How long nothing is looked for when nothing is due, or the scrub is off, in seconds.
+IDLE_S = 1.0
+#: How often it is looked whether anybody waits for a reader, in seconds.
+GIVE_WAY_S = 0.2
+#: Seen in pg_stat_activity; a failover ends such a session as any client's.
+NAME = "shardman scrub"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison has found."""
+
+    rows: int
+    size: int
+    differing: int
+    took: float
+
+
+class Scrub:
+    """Compares copies for one leadership.
+
+    Args:
+        nodes: what is known of the workers: those that are silent are left alone.
+        suspend: see `Suspend`.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        askers: Askers,
+        metadata: Metadata,
+        nodes: NodeHealth,
+        suspend: Suspend,
+    ) -> None:
+        self._sessions = sessions
+        self._askers = askers
+        self._metadata = metadata
+        self._nodes = nodes
+        self._suspend = suspend
+        self._turns = Turns()
+        #: `scrub_rate`, and the settings of which it was read.
+        self._rate: tuple[Known | None, int] = (None, 0)
+
+    async def run(self) -> None:
+        """Compares until cancelled."""
+        await self._remember()
+        while True:
+            pause_s = await self._step()
+            await asyncio.sleep(pause_s)
+
+    async def _remember(self) -> None:
+        """When a former shardlord has compared each."""
+        lord = await self._sessions.lord()
+        try:
+            now = time.monotonic()
+            cur = await lord.execute(queries("watch")["compared"])
+            for part, node, age in await cur.fetchall():
+                self._turns.tried((part, node), now - age)
+        finally:
+            await self._sessions.give_back(lord)
+
+    async def _step(self) -> float:
+        """Compares the replica that is due; how long to pause, in seconds."""
+        known, silent, now = self._metadata.known, self._nodes.silent(), time.monotonic()
+        nodes = {
+            (c.part_name, c.owner): {c.owner, _owner(known, c.part_name)}
+            for c in known.cluster.copies
+            if c.prv is not None and c.stale_since is None
+        }
+        there = [c for c, on in nodes.items() if not on & {None, *silent}]
+        away = [c for c, on in nodes.items() if on & silent]
+        self._turns.keep(there, away, now)
+        copy = self._turns.next(known.settings.scrub_every, now)
+        if copy is None or not (rate := await self._read_rate(known)):
+            return IDLE_S
+        self._turns.tried(copy, now)
+        try:
+            found = await self._compare(known, copy)
+            await self._tell(known, copy, found)
+        except Unsettled as held:
+            log.debug("not compared", part=copy[0], node=copy[1], waits_for=str(held))
+            return IDLE_S
+        except (Changed, LordLost, *NO_ANSWER):
+            return IDLE_S
+        return pause(found.size, rate, found.took)
+
+    async def _read_rate(self, known: Known) -> int:
+        if self._rate[0] is not known:
+            lord = await self._sessions.lord()
+            try:
+                self._rate = known, int(await value(lord, queries("watch")["scrub_settings"]))
+            finally:
+                await self._sessions.give_back(lord)
+        return self._rate[1]
+
+    async def _compare(self, known: Known, copy: Copy) -> Found:
+        """Raises Unsettled, Changed, or what a node that does not answer does."""
+        part, dest = copy
+        src = _owner(known, part)
+        assert src is not None
+        begun = time.monotonic()
+        async with AsyncExitStack() as stack:
+            holder, primary, replica = [
+                await self._session(stack, node) for node in (src, src, dest)
+            ]
+            size = await value(primary, queries("watch")["copy_bytes"], part)
+            if size is None:
+                raise Changed(part)
+            channel = names.channel(known.cluster.id, src, dest)
+            copies = Copies(part, holder, primary, {channel: replica})
+            await copies.at_one_instant()
+            here, there = await self._read(copies, {src: primary, dest: replica})
+            await copies.rollback()
+        return Found(here.rows, int(size), there.differing(here), time.monotonic() - begun)
+
+    async def _session(self, stack: AsyncExitStack, node: int) -> Connection:
+        lord = await self._sessions.lord()
+        try:
+            conn = await self._sessions.open(node, lord)
+        finally:
+            await self._sessions.give_back(lord)
+        stack.push_async_callback(self._give_back, conn)
+        await conn.execute(f"set application_name = '{NAME}'".encode())
+        return conn
+
+    async def _give_back(self, conn: Connection) -> None:
+        """For the next comparison. One with a transaction left in it is closed, which ends that."""
+        with contextlib.suppress(psycopg.Error):
+            if conn.info.transaction_status == TransactionStatus.IDLE:
+                name = names.application(self._sessions.epoch)
+                await conn.execute("select set_config('application_name', %s, false)", (name,))
+        await self._sessions.give_back(conn)
+
+    async def _read(self, copies: Copies, readers: dict[int, Connection]) -> list[Content]:
+        """What the copies consist of, unless somebody waits for the readers' locks meanwhile."""
+        reading = asyncio.create_task(copies.contents(), name="scrub: reading")
+        try:
+            while not (await asyncio.wait({reading}, timeout=GIVE_WAY_S))[0]:
+                for node, conn in readers.items():
+                    rows = await self._askers.ask(
+                        node, queries("watch")["is_waited_for"], conn.info.backend_pid
+                    )
+                    if rows[0][0]:
+                        raise Unsettled("who waits for its locks")
+            return reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+
+    async def _tell(self, known: Known, copy: Copy, found: Found) -> None:
+        """Writes down what was found; what differs is looked at twice, then brought up to date."""
+        if found.differing:
+            found = await self._compare(known, copy)
+        part, dest = copy
+        src = _owner(known, part)
+        assert src is not None
+        await self._note(
+            "note_comparison", part, dest, found.rows, found.size, found.took, found.differing
+        )
+        if not found.differing:
+            return
+        log.warning("replica differs", part=part, node=dest, primary=src, rows=found.differing)
+        now = await self._metadata.read()
+        relation = known.cluster.primaries[part].relation
+        if now.settings.scrub_repair and now.follows((src, dest), relation):
+            reason = f"the replica of {part} differed from its primary in at least {found.differing} rows"
+            await self._suspend(src, dest, reason, relation)
+            if not (await self._metadata.read()).follows((src, dest), relation):
+                await self._note("note_given_up", src, dest, relation)
+
+    async def _note(self, query: str, *params: object) -> None:
+        lord = await self._sessions.lord()
+        try:
+            await lord.execute(queries("watch")[query], params)
+        finally:
+            await self._sessions.give_back(lord)
+
+
+def _owner(known: Known, part: str) -> int | None:
+    """The node of a partition's primary."""
+    primary = known.cluster.primaries.get(part)
+    return None if primary is None else primary.owner

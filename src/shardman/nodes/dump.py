@@ -1,0 +1,278 @@
+"""`shardman dump`: the rows of all partitions, each once, as scripts for psql.
+
+All nodes are asked for one picture: for an instant no transaction writes to any of the tables, on any node, and
+in this instant each node's snapshot is taken. A transaction over several nodes holds its locks on each until it
+has committed there, so none is seen half. Where the locks cannot be had, for somebody writes all the time,
+each node has a picture of its own, and the dump says so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from shardman.errors import Code, UserError
+from shardman.nodes.reach import Reach
+from shardman.pg.connection import SyncConnection
+from shardman.sql.loader import queries
+
+#: How long writers wait for us at most in a try, and how often is tried.
+LOCK_MS = 500
+TRIES = 8
+PAUSE_S = 0.15
+MANIFEST = "manifest.json"
+HEAD = (
+    "\\set ON_ERROR_STOP on\n\\encoding UTF8\nset standard_conforming_strings = on;\n"
+    "select pg_catalog.set_config('search_path', 'pg_catalog', false);\n"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partition that is dumped: by whom, into which file."""
+
+    name: str
+    relation: str
+    node: int
+    k: int
+    file: str
+
+
+def dump(
+    reach: Reach, directory: Path, tables: Sequence[str] | None, say: Callable[[str], None]
+) -> bool:
+    """Writes the rows of sharded tables into a new directory.
+
+    Args:
+        tables: their names; None: all there are.
+        say: is told how far it is.
+
+    Returns:
+        Whether all nodes were seen at one instant.
+
+    Raises:
+        UserError: the directory is not empty, a table is not there, or a node cannot be reached.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise UserError(f"{directory} is not empty", "Name a new directory", code=Code.BAD_ARGUMENT)
+    with ExitStack() as stack:
+        lord = stack.enter_context(reach.open(reach.lord))
+        found = _tables(lord, tables)
+        sessions, parts, whole = _picture(reach, lord, [t["relation"] for t in found], stack)
+        (directory / "data").mkdir(parents=True, exist_ok=True)
+        rows = _copy_all(sessions, parts, directory, say)
+        for table in found:
+            mine = [p for p in parts if p.relation == table["relation"]]
+            table["columns"] = _data(sessions[mine[0].node], mine[0])["columns"]
+            table["tops"] = _tops(sessions, mine, table["definition"]["sequences"])
+        _write(directory, found, parts, rows, whole=whole)
+    return whole
+
+
+def _tables(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
+    names = None if wanted is None else list(wanted)
+    found = lord.execute(queries("dump")["tables"], {"tables": names}).fetchall()
+    known = {t["relation"] for t in found}
+    for name in names or ():
+        row = lord.execute(queries("dump")["normal"], (name,)).fetchone()
+        if row is not None and row["name"] not in known:
+            raise UserError(
+                f"{name} is no sharded table", "See shardman.tables", code=Code.NOT_SHARDED
+            )
+    return found
+
+
+def _picture(
+    reach: Reach, lord: SyncConnection, relations: list[str], stack: ExitStack
+) -> tuple[dict[int, SyncConnection], list[Part], bool]:
+    """Sessions that all see one instant, if that is to be had."""
+    for tried in range(TRIES + 1):
+        parts = _parts(lord, relations)
+        locked = tried < TRIES
+        with ExitStack() as attempt, ExitStack() as locks:
+            try:
+                if locked:
+                    for node, mine in _by_node(parts).items():
+                        _lock(locks.enter_context(reach.open(node)), mine, "share")
+                sessions = {
+                    node: _look(attempt.enter_context(reach.open(node)), mine)
+                    for node, mine in _by_node(parts).items()
+                }
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, _Moved):
+                if not locked:
+                    raise UserError(
+                        "a partition cannot be read: somebody holds it, or moves it",
+                        "Try again later",
+                        code=Code.LOCK_TIMEOUT,
+                    ) from None
+            else:
+                stack.push(attempt.pop_all())
+                return sessions, parts, locked
+        time.sleep(PAUSE_S * (tried + 1))
+    raise AssertionError
+
+
+class _Moved(Exception):
+    """A partition is not where it was."""
+
+
+def _parts(lord: SyncConnection, relations: list[str]) -> list[Part]:
+    rows = lord.execute(queries("dump")["primaries"], (relations,)).fetchall()
+    number = {relation: n for n, relation in enumerate(relations)}
+    return [
+        Part(
+            r["part_name"],
+            r["relation"],
+            r["owner"],
+            r["k"],
+            f"data/{number[r['relation']]}_{r['k']}.sql",
+        )
+        for r in rows
+    ]
+
+
+def _by_node(parts: Sequence[Part]) -> Mapping[int, list[Part]]:
+    found: defaultdict[int, list[Part]] = defaultdict(list)
+    for part in parts:
+        found[part.node].append(part)
+    return dict(sorted(found.items()))
+
+
+def _data(conn: SyncConnection, part: Part) -> dict[str, LiteralString]:
+    row: dict[str, LiteralString] | None = conn.execute(
+        queries("dump")["data"], (part.name,)
+    ).fetchone()
+    if row is None:
+        raise _Moved
+    return row
+
+
+def _lock(conn: SyncConnection, parts: Sequence[Part], mode: str) -> None:
+    """Locks the data tables of one node until the session ends."""
+    tables = ", ".join("only " + _data(conn, part)["name"] for part in parts)
+    if conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        conn.execute("begin")
+    conn.execute(f"set local lock_timeout = {LOCK_MS}".encode())
+    conn.execute(f"lock table {tables} in {mode} mode".encode())
+    for part in parts:
+        _data(conn, part)
+
+
+def _look(conn: SyncConnection, parts: Sequence[Part]) -> SyncConnection:
+    """A session that keeps the data tables where they are, and sees them as they are now."""
+    tables = [_data(conn, part)["name"] for part in parts]
+    conn.execute("begin isolation level repeatable read read only")
+    conn.execute(f"set local lock_timeout = {LOCK_MS}".encode())
+    for table in tables:
+        conn.execute(f"lock table only {table} in access share mode".encode())
+    conn.execute("set local client_encoding = 'UTF8'")
+    for part in parts:
+        _data(conn, part)
+    return conn
+
+
+def _copy_all(
+    sessions: Mapping[int, SyncConnection],
+    parts: Sequence[Part],
+    directory: Path,
+    say: Callable[[str], None],
+) -> dict[str, int]:
+    """Each node by a thread of its own; how many rows each partition has."""
+    rows: dict[str, int] = {}
+
+    def node(mine: Sequence[Part]) -> None:
+        for part in mine:
+            rows[part.name] = _copy(sessions[part.node], part, directory / part.file)
+            say(f"{part.name}: {rows[part.name]} rows ({len(rows)} of {len(parts)})")
+
+    with ThreadPoolExecutor(max(len(sessions), 1)) as pool:
+        for done in [pool.submit(node, mine) for mine in _by_node(parts).values()]:
+            done.result()
+    return rows
+
+
+def _tops(
+    sessions: Mapping[int, SyncConnection],
+    parts: Sequence[Part],
+    sequences: Sequence[Mapping[str, str]],
+) -> dict[str, int]:
+    """The greatest number of each sequence that is in a row."""
+    found: dict[str, int] = {}
+    for seq in sequences:
+        for part in parts:
+            conn = sessions[part.node]
+            table, column = sql.SQL(_data(conn, part)["name"]), sql.Identifier(seq["column"])
+            query = sql.SQL("select max({})::numeric::bigint as top from {}").format(column, table)
+            row = conn.execute(query).fetchone()
+            if row is not None and row["top"] is not None:
+                found[seq["name"]] = max(row["top"], found.get(seq["name"], 1))
+    return found
+
+
+def _copy(conn: SyncConnection, part: Part, path: Path) -> int:
+    data = _data(conn, part)
+    columns = data["columns"]
+    name = conn.execute("select shardman.sql_name(%s) as name", (part.relation,)).fetchone()
+    assert name is not None
+    with path.open("wb") as out, conn.cursor() as cur:
+        out.write(f"copy {name['name']} ({columns}) from stdin;\n".encode())
+        # As the server wrote them.
+        statement = sql.SQL("copy {} ({}) to stdout").format(
+            sql.SQL(data["name"]), sql.SQL(columns)
+        )
+        with cur.copy(statement) as block:
+            for piece in block:
+                out.write(piece)
+        out.write(b"\\.\n")
+        return cur.rowcount
+
+
+def _write(
+    directory: Path,
+    tables: Sequence[Mapping[str, Any]],
+    parts: Sequence[Part],
+    rows: Mapping[str, int],
+    *,
+    whole: bool,
+) -> None:
+    """The scripts, and last what tells that the dump is whole."""
+    (directory / "tables.sql").write_text("".join(t["create_sql"] for t in tables))
+    (directory / "indexes.sql").write_text("".join(t["index_sql"] for t in tables))
+    (directory / "rights.sql").write_text("".join(t["rights_sql"] for t in tables))
+    files = "".join(f"\\ir {part.file}\n" for part in parts)
+    load = f"{HEAD}begin;\n\\ir tables.sql\n{files}\\ir indexes.sql\ncommit;\n"
+    (directory / "load.sql").write_text(load)
+    manifest = {
+        "format": 1,
+        "made_at": datetime.now(UTC).isoformat(),
+        "one_picture": whole,
+        "tables": [
+            {
+                "relation": t["relation"],
+                "expr": t["expr"],
+                "partitions_count": t["partitions_count"],
+                "create_sql": t["create_sql"],
+                "index_sql": t["index_sql"],
+                "columns": t["columns"],
+                "tops": t["tops"],
+                "parts": [
+                    {"k": p.k, "file": p.file, "rows": rows[p.name]}
+                    for p in parts
+                    if p.relation == t["relation"]
+                ],
+            }
+            for t in tables
+        ],
+    }
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -1,0 +1,172 @@
+"""`shardman restore`: makes the tables of a dump in a cluster, and loads each partition at its owner."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from shardman.errors import Code, UserError
+from shardman.nodes.dump import MANIFEST
+from shardman.nodes.reach import Reach
+from shardman.pg.connection import SyncConnection
+from shardman.sql.loader import queries
+
+BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Load:
+    """A file of a dump, and the partition that it goes into."""
+
+    part: str
+    file: str
+    rows: int
+    columns: LiteralString
+
+
+def restore(reach: Reach, directory: Path, say: Callable[[str], None]) -> int:
+    """Loads a dump into a cluster that has none of its tables.
+
+    Args:
+        say: is told how far it is.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: it is no dump, a table is there already, or something cannot be made or loaded. What was
+            loaded before stays.
+    """
+    manifest = _manifest(directory)
+    with reach.open(reach.lord) as lord:
+        first = min((n.id for n in reach.members if n.status == "active"), default=None)
+        if first is None:
+            raise UserError("the cluster has no worker", "Add one", code=Code.NO_SUCH_NODE)
+        with reach.open(first) as node:
+            _refuse_taken(node, manifest)
+            for table in manifest["tables"]:
+                _shard(lord, node, first, table)
+                say(f"{table['relation']}: {table['partitions_count']} partitions made")
+        loads = _loads(lord, manifest)
+    return _load_all(reach, loads, directory, say)
+
+
+def _manifest(directory: Path) -> Any:
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
+        manifest = {}
+    if manifest.get("format") != 1:
+        raise UserError(
+            f"{directory} is no dump of shardman, or not a whole one",
+            "Name a directory that shardman dump has written",
+            code=Code.BAD_ARGUMENT,
+        )
+    return manifest
+
+
+def _refuse_taken(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
+    for table in manifest["tables"]:
+        row = node.execute(
+            "select shardman.find_relation(%s) is not null as taken", (table["relation"],)
+        ).fetchone()
+        if row is not None and row["taken"]:
+            raise UserError(
+                f"there is a relation {table['relation']} already",
+                "Drop it, or rename it, or restore into another cluster",
+                code=Code.NAME_TAKEN,
+            )
+
+
+def _shard(
+    lord: SyncConnection, node: SyncConnection, first: int, table: Mapping[str, Any]
+) -> None:
+    """An empty plain table, sharded by the command that any table is sharded by."""
+    with node.transaction():
+        node.execute("select set_config('search_path', 'pg_catalog', true)")
+        node.execute(table["create_sql"].encode())
+        node.execute(table["index_sql"].encode())
+        for name, top in table["tops"].items():
+            node.execute("select setval(shardman.find_relation(%s)::regclass, %s)", (name, top))
+    row = lord.execute(
+        "select shardman.create_hash_partitions(%s, %s, %s, %s) as id",
+        (first, table["relation"], table["expr"], table["partitions_count"]),
+    ).fetchone()
+    assert row is not None
+    lord.execute("select shardman.cmd_wait(%s)", (row["id"],))
+    done = lord.execute(
+        "select status::text, error from shardman.cmd_log where id = %s", (row["id"],)
+    ).fetchone()
+    assert done is not None
+    if done["status"] not in ("success", "done"):
+        raise UserError(
+            f"{table['relation']} cannot be sharded: {done['error'] or done['status']}",
+            f"The empty table is on node {first}: drop it, and try again",
+            code=Code.TABLE_UNSUITABLE,
+        )
+
+
+def _loads(lord: SyncConnection, manifest: Mapping[str, Any]) -> Mapping[int, list[Load]]:
+    """What each node loads."""
+    files = {
+        (t["relation"], p["k"]): (p["file"], p["rows"], t["columns"])
+        for t in manifest["tables"]
+        for p in t["parts"]
+    }
+    relations = [t["relation"] for t in manifest["tables"]]
+    found: defaultdict[int, list[Load]] = defaultdict(list)
+    for row in lord.execute(queries("dump")["primaries"], (relations,)).fetchall():
+        found[row["owner"]].append(Load(row["part_name"], *files[row["relation"], row["k"]]))
+    return found
+
+
+def _load_all(
+    reach: Reach, loads: Mapping[int, list[Load]], directory: Path, say: Callable[[str], None]
+) -> int:
+    total = sum(len(mine) for mine in loads.values())
+    done: list[int] = []
+
+    def node(node_id: int) -> None:
+        with reach.open(node_id) as conn:
+            conn.execute("set client_encoding = 'UTF8'")
+            for load in loads[node_id]:
+                rows = _load(conn, load, directory / load.file)
+                done.append(rows)
+                say(f"{load.part}: {rows} rows ({len(done)} of {total})")
+
+    with ThreadPoolExecutor(max(len(loads), 1)) as pool:
+        for each in [pool.submit(node, n) for n in loads]:
+            each.result()
+    return sum(done)
+
+
+def _load(conn: SyncConnection, load: Load, path: Path) -> int:
+    """Sends what stands between the first line, a statement, and the last, its end."""
+    name = conn.execute("select shardman.sql_name(%s) as name", (load.part,)).fetchone()
+    assert name is not None
+    left = path.stat().st_size - len(b"\\.\n")
+    with path.open("rb") as data, conn.cursor() as cur:
+        left -= len(data.readline())
+        # As servers wrote them.
+        statement = sql.SQL("copy {} ({}) from stdin").format(
+            sql.SQL(name["name"]), sql.SQL(load.columns)
+        )
+        with cur.copy(statement) as out:
+            while left > 0 and (piece := data.read(min(left, BLOCK))):
+                out.write(piece)
+                left -= len(piece)
+        rows = cur.rowcount
+    if rows != load.rows:
+        raise UserError(
+            f"{path} has {rows} rows, and had {load.rows}",
+            "The dump was changed or is damaged",
+            code=Code.COPIES_DIFFER,
+        )
+    return rows

@@ -1,0 +1,302 @@
+"""The state of a cluster, gathered from the status views of all its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from shardman.errors import Code, UserError
+from shardman.model.finding import Finding
+from shardman.model.shapes import Shape
+from shardman.nodes.reach import NodeError, NodeRow, Reach
+from shardman.nodes.shapes import lasting_differences, shapes
+from shardman.pg.connection import SyncConnection
+from shardman.pg.conninfo import address
+from shardman.pg.wording import plain
+from shardman.sql.loader import queries
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shardlord:
+    """Which shardlord acts. ``age``: since its last sign of life."""
+
+    holder: str | None
+    epoch: int
+    age: timedelta | None
+    acting: bool
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One member of the cluster.
+
+    Args:
+        why: what prevented asking it; None when it answered.
+        full: what did is that it has no connection left.
+        lag_bytes: how far its metadata are behind the lord's.
+        away_until: until when its absence is planned, see shardman.maintain; None: it is not.
+        retained_bytes: WAL kept on it for receivers of ours that are behind.
+        waiting: its commits that wait for replicas, see shardman.status_waiting.
+        channels: those from it to its replicas, see shardman.status_channels.
+        aside: tables that were set aside on it, see shardman.set_aside.
+    """
+
+    id: int
+    role: str
+    address: str
+    why: str | None = None
+    full: bool = False
+    version: str | None = None
+    epoch: int | None = None
+    primaries: int = 0
+    replicas: int = 0
+    zone: str | None = None
+    away_until: datetime | None = None
+    bytes: int | None = None
+    lag_bytes: int | None = None
+    retained_bytes: int | None = None
+    drift: int | None = None
+    slots: tuple[Row, ...] = ()
+    subscriptions: tuple[Row, ...] = ()
+    waiting: Row | None = None
+    channels: tuple[Row, ...] = ()
+    aside: tuple[Row, ...] = ()
+    #: False: its role is no superuser, so a plain ALTER TABLE changes this node only.
+    spreads_ddl: bool = True
+
+    @property
+    def up(self) -> bool:
+        return self.why is None
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of it. ``problems`` is empty when the cluster is healthy."""
+
+    cluster: str
+    shardlord: Shardlord | None
+    nodes: tuple[NodeStatus, ...]
+    tables: tuple[Row, ...]
+    partitions: tuple[Row, ...]
+    commands: tuple[Row, ...]
+    failovers: tuple[Row, ...]
+    problems: tuple[Finding, ...] = field(default=())
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What one node said of itself."""
+
+    info: Row
+    slots: list[Row]
+    subscriptions: list[Row]
+    sizes: list[Row]
+    problems: list[Row]
+    channels: list[Row]
+    waiting: list[Row]
+    aside: list[Row]
+    shapes: tuple[Shape, ...] = ()
+    #: What concerns the whole cluster, where this is the lord.
+    told: Mapping[str, list[Row]] | None = None
+
+
+def read(dsn: str) -> Status:
+    """Asks every node at once.
+
+    Raises:
+        UserError: the node named by dsn cannot be reached or belongs to no cluster.
+    """
+    with Reach(dsn) as reach:
+        answers = reach.everywhere(lambda n, session: _ask(session, lord=n == reach.lord))
+        told = _told_by_lord(reach, answers.get(reach.lord))
+        apart = lasting_differences(
+            reach,
+            {n: a.shapes for n, a in answers.items() if isinstance(a, _Answer)},
+            {p["part_name"]: p["primary_on"] for p in told["partitions"]},
+        )
+        return _put_together(reach, answers, told, apart)
+
+
+def _ask(session: SyncConnection, *, lord: bool) -> _Answer:
+    lists = {f.name: _rows(session, f.name) for f in fields(_Answer) if f.name not in _OTHERWISE}
+    info = _rows(session, "info")[0]
+    told = {n: _rows(session, n) for n in (*_WHOLE, *_OF_LORD)} if lord else None
+    return _Answer(info=info, shapes=shapes(session), told=told, **lists)
+
+
+def _rows(session: SyncConnection, name: str) -> list[Row]:
+    return session.execute(queries("status")[name]).fetchall()
+
+
+def _told_by_lord(reach: Reach, lord: _Answer | NodeError | None) -> Mapping[str, list[Row]]:
+    """What concerns the whole cluster; from this node when the lord cannot be reached."""
+    if isinstance(lord, _Answer) and lord.told is not None:
+        return lord.told
+    return {n: _rows(reach.here, n) for n in _WHOLE}
+
+
+_OTHERWISE = ("info", "shapes", "told")
+_WHOLE = ("nodes", "tables", "partitions", "commands", "failovers")
+_OF_LORD = ("shardlord", "comparisons")
+
+
+def _put_together(
+    reach: Reach,
+    answers: Mapping[int, _Answer | NodeError],
+    told: Mapping[str, list[Row]],
+    apart: list[Finding],
+) -> Status:
+    counts = {row["id"]: row for row in told["nodes"]}
+    lord = answers.get(reach.lord)
+    lags = {
+        s["to_node"]: s["lag_bytes"]
+        for s in (lord.slots if isinstance(lord, _Answer) else ())
+        if s["purpose"] == "metadata"
+    }
+    sizes = _sizes(answers)
+    return Status(
+        cluster=reach.cluster,
+        shardlord=_shardlord(told.get("shardlord", [])),
+        nodes=tuple(
+            _node(node, answers[node.id], counts.get(node.id, {}), lags.get(node.id))
+            for node in reach.members
+        ),
+        tables=tuple(_with_size(row, sizes) for row in told["tables"]),
+        partitions=_partitions(told["partitions"], sizes, told.get("comparisons", [])),
+        commands=tuple(told["commands"]),
+        failovers=tuple(told["failovers"]),
+        problems=(*_problems(answers, reach.lord, _planned(counts)), *apart),
+    )
+
+
+def _shardlord(rows: list[Row]) -> Shardlord | None:
+    return Shardlord(**rows[0]) if rows else None
+
+
+def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | None) -> NodeStatus:
+    role = "lord" if node.lord else "worker"
+    if node.lord and node.status is not None:
+        role = "lord, worker"
+    if node.status == "rm_in_progress":
+        role += ", being removed"
+    if counts.get("draining"):
+        role += ", draining"
+    if counts.get("away_until"):
+        role += ", in maintenance"
+    known = {
+        "id": node.id,
+        "role": role,
+        "address": address(node.options) if node.options else node.connstring,
+        "primaries": counts.get("primaries", 0),
+        "replicas": counts.get("replicas", 0),
+        "zone": counts.get("zone"),
+        "away_until": counts.get("away_until"),
+        "lag_bytes": lag,
+    }
+    if isinstance(answer, NodeError):
+        full = answer.code is Code.SERVER_FULL
+        return NodeStatus(**known, why=answer.problem, full=full)
+    return NodeStatus(
+        **known,
+        version=answer.info["version"],
+        epoch=answer.info["epoch"],
+        bytes=sum(p["bytes"] for p in answer.sizes),
+        retained_bytes=max((s["retained_bytes"] or 0 for s in answer.slots), default=0),
+        drift=answer.info["drift"],
+        slots=tuple(answer.slots),
+        subscriptions=tuple(answer.subscriptions),
+        waiting=answer.waiting[0],
+        channels=tuple(answer.channels),
+        aside=tuple(answer.aside),
+        spreads_ddl=answer.info["spreads_ddl"],
+    )
+
+
+def _sizes(answers: Mapping[int, _Answer | NodeError]) -> dict[str, tuple[int, int | None]]:
+    """Bytes and estimated rows of each partition's primary, as its node says."""
+    return {
+        p["part_name"]: (p["bytes"], p["rows"])
+        for answer in answers.values()
+        if isinstance(answer, _Answer)
+        for p in answer.sizes
+        if p["here"] == "primary"
+    }
+
+
+def _partitions(
+    partitions: Iterable[Row], sizes: Mapping[str, tuple[int, int | None]], comparisons: list[Row]
+) -> tuple[Row, ...]:
+    """With sizes, and the last comparison of each replica by its node."""
+    compared: dict[str, dict[int, Row]] = {}
+    for row in comparisons:
+        compared.setdefault(row["part_name"], {})[row["node"]] = row
+    return tuple(
+        p
+        | dict(zip(("bytes", "rows"), sizes.get(p["part_name"], (None, None)), strict=True))
+        | {"compared": compared.get(p["part_name"], {})}
+        for p in partitions
+    )
+
+
+def _with_size(table: Row, sizes: Mapping[str, tuple[int, int | None]]) -> Row:
+    parts = table.pop("parts")
+    known = [sizes[p] for p in parts if p in sizes]
+    rows = [r for _, r in known if r is not None]
+    return table | {
+        "bytes": sum(b for b, _ in known),
+        "rows": sum(rows) if len(rows) == len(parts) else None,
+    }
+
+
+def _planned(counts: Mapping[int, Row]) -> set[int]:
+    """The nodes that may be away: that they are is not wrong."""
+    return {node for node, row in counts.items() if row.get("away_until")}
+
+
+def _problems(
+    answers: Mapping[int, _Answer | NodeError], lord: int, planned: Collection[int]
+) -> Iterable[Finding]:
+    # What is down first: most of the rest may follow from it.
+    yield from (
+        a.finding for n, a in answers.items() if isinstance(a, NodeError) and n not in planned
+    )
+    yield from _other_schemas(answers, lord)
+    for node, answer in answers.items():
+        for row in () if isinstance(answer, NodeError) else answer.problems:
+            where = "" if row["whole"] else f" on node {node}"
+            yield Finding(row["subject"] + where, row["problem"], row["hint"])
+
+
+def _other_schemas(answers: Mapping[int, _Answer | NodeError], lord: int) -> Iterable[Finding]:
+    told = answers.get(lord)
+    for node, answer in answers.items():
+        if isinstance(answer, NodeError) or isinstance(told, NodeError) or told is None:
+            continue
+        if answer.info["schema"] != told.info["schema"]:
+            yield Finding(
+                f"node {node}",
+                "has the schema of another version than the lord",
+                "The shardlord brings it up to date; if it stays so, its log says what is in the way",
+            )
+
+
+def why_waiting(dsn: str) -> str | None:
+    """Why a submitted command has not begun, as far as it can be seen; for a progress display."""
+    try:
+        with Reach(dsn) as reach, reach.open(reach.lord) as lord:
+            row = lord.execute(queries("status")["shardlord"]).fetchone()
+    except (UserError, psycopg.Error) as error:
+        return f"the lord ({error.what if isinstance(error, UserError) else plain(error)})"
+    if row is None or not row["acting"]:
+        return "a shardlord; none acts, start one with: shardman lord LORD_DSN"
+    return None

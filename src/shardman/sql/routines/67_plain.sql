@@ -1,0 +1,57 @@
+-- A sharded table as an ordinary one of a plain server, for shardman dump.
+
+create or replace function shardman.plain_table(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    with me as (select shardman.sql_name(definition ->> 'relation') as name)
+    select string_agg(line || E';\n', '' order by n, line) from (
+        select 1 as n, format('create schema if not exists %I', definition -> 'schema' ->> 'name') as line
+         where definition -> 'schema' ->> 'name' <> 'public'
+        union all
+        select 2, format('create sequence %s as %s increment %s cache %s', shardman.sql_name(s ->> 'name'), s ->> 'type',
+                         s ->> 'increment', s ->> 'cache')
+          from jsonb_array_elements(definition -> 'sequences') as s
+        union all
+        select 3, format(E'create table %s (\n    %s\n)', me.name, array_to_string(
+                   array(select shardman.column_sql(c) from jsonb_array_elements(definition -> 'columns') with ordinality as u (c, i) order by i)
+                   || array(select format('constraint %I %s%s', c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
+                              from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, i) order by i), E',\n    '))
+          from me
+        union all
+        select 4, format('alter sequence %s owned by %s.%I', shardman.sql_name(s ->> 'name'), me.name, s ->> 'column')
+          from me, jsonb_array_elements(definition -> 'sequences') as s
+    ) as lines (n, line)
+$$;
+comment on function shardman.plain_table(jsonb) is 'the statements that make a table like the sharded one on a plain server, without keys and indexes';
+
+create or replace function shardman.plain_indexes(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    with me as (select shardman.sql_name(definition ->> 'relation') as name, definition -> 'schema' ->> 'name' as schema)
+    select coalesce(string_agg(line || E';\n', '' order by n, i), '') from (
+        select 1, i, format('alter table %s add constraint %I %s', me.name, k ->> 'name', k ->> 'sql')
+          from me, jsonb_array_elements(definition -> 'keys') with ordinality as u (k, i)
+        union all
+        select 2, i, format('create %sindex %I on %s %s', case when (x ->> 'unique')::bool then 'unique ' end, x ->> 'name', me.name, x ->> 'sql')
+          from me, jsonb_array_elements((definition -> 'indexes') || coalesce(definition -> 'shared_indexes', '[]')) with ordinality as u (x, i)
+        union all
+        select 3, i, format('create statistics %I.%I %s on %s from %s', me.schema, x ->> 'name', '(' || (x ->> 'kinds') || ')', x ->> 'sql', me.name)
+          from me, jsonb_array_elements(definition -> 'statistics') with ordinality as u (x, i)
+        union all
+        select 4, i, format('comment on table %s is %L', me.name, definition ->> 'comment') from me, (values (1)) as v (i)
+         where definition ->> 'comment' is not null
+        union all
+        select 5, i, format('comment on column %s.%I is %L', me.name, c ->> 'name', c ->> 'comment')
+          from me, jsonb_array_elements(definition -> 'columns') with ordinality as u (c, i) where c ->> 'comment' is not null
+        union all
+        select 6, i, format('select pg_catalog.setval(%L, (select max(%I) from %s))', shardman.sql_name(s ->> 'name'), s ->> 'column', me.name)
+          from me, jsonb_array_elements(definition -> 'sequences') with ordinality as u (s, i)
+    ) as lines (n, i, line)
+$$;
+comment on function shardman.plain_indexes(jsonb) is 'what follows shardman.plain_table once the rows are there: keys, indexes, and where sequences stand';
+
+create or replace function shardman.plain_rights(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    select format(E'alter table %s owner to %I;\n', shardman.sql_name(definition ->> 'relation'), definition ->> 'owner')
+           || coalesce((select string_agg(x || E';\n', '') from shardman.privilege_sql(definition, definition ->> 'relation', 'table') as x
+                         where x like 'grant %'), '')
+$$;
+comment on function shardman.plain_rights(jsonb) is 'owner and privileges of a table; where its roles are';

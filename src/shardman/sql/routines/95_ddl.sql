@@ -1,0 +1,582 @@
+-- DDL: what changes a sharded table on one node changes it on all, in the same transaction, as who sent it.
+--
+-- PostgreSQL calls event triggers before and after each such statement. Before it three of ours act, in the order of their
+-- names: the first keeps the caller's search_path, for the second cannot see it; the second, with the cluster's rights,
+-- reads which table the statement is about and opens doors to the other nodes (foreign tables, made and dropped within the
+-- transaction); the third, with the caller's rights, closes the gate. After it two: one sends the statement through the
+-- doors, as the caller, through his road login; the other lets replicas follow, drops the doors, and tells the lord.
+--
+-- The gate is what keeps this from hanging. On each node it locks the table alone, without its partitions, against writers
+-- who come in by its name; those who are at work on its partitions from other nodes go on, and end. Then, on each node, against
+-- readers too, then its partitions, then its replicas, whose channels have nothing to deliver any more. Nobody waits in a
+-- circle, and what the statement locks is free. A lock that is not had within a moment is given back with all others, and the
+-- gate begins anew.
+--
+-- The setting shardman.ddl is 'spread' in what comes from another node, and 'here' where somebody wants this node alone changed.
+--
+-- What a crash leaves: nothing, before the first node commits. Nodes commit one after the other, so a crash in that instant
+-- can leave them apart: `status` tells the columns and constraints that differ.
+
+-- With what the caller changed we have no more to do than to read it, so these names have no schema of ours in them.
+create or replace function shardman.ddl_path() returns event_trigger
+language plpgsql as $$
+begin
+    -- What the functions below do is DDL as well.
+    if pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.=) 'on' then
+        return;
+    end if;
+    perform pg_catalog.set_config('shardman.ddl_path', pg_catalog.current_setting('search_path'), true);
+end
+$$;
+comment on function shardman.ddl_path() is 'before DDL, as the caller: keeps his search_path, by which its names are to be read';
+
+create or replace function shardman.one_statement(query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when s.bare ~ ';' then null else s.head end
+      from (select rtrim(regexp_replace(query, '^(\s+|--[^\n]*(\n|$)|/\*([^*]|\*(?!/))*\*/)+', ''), E' \t\n\r;') as head) as q
+     cross join lateral (
+           select q.head, regexp_replace(q.head, '(\$\w*\$).*?\1|''([^'']|'''')*''|"([^"]|"")*"|--[^\n]*|/\*([^*]|\*(?!/))*\*/', '', 'g') as bare) as s
+$$;
+comment on function shardman.one_statement(text) is
+    'a query without the comments before it and the semicolon behind it; null where there may be more than one statement in it';
+
+create or replace function shardman.ddl_pattern(tag text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select replace(replace(case tag
+        when 'ALTER INDEX'   then '^alter\s+(?:index|table)\s+(?:if\s+exists\s+)?(NAME)\M'
+        when 'ALTER TABLE'   then '^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(NAME)\M'
+        when 'CREATE INDEX'  then '^create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?(?:(?!on\s)NAME\s+)?on\s+(?:only\s+)?(NAME)'
+        when 'DROP INDEX'    then '^drop\s+index\s+(?:concurrently\s+)?(?:if\s+exists\s+)?(NAME)\s*(?:cascade|restrict)?$'
+        when 'CREATE POLICY' then '^create\s+policy\s+NAME\s+on\s+(NAME)'
+        when 'ALTER POLICY'  then '^alter\s+policy\s+NAME\s+on\s+(NAME)'
+        when 'DROP POLICY'   then '^drop\s+policy\s+(?:if\s+exists\s+)?NAME\s+on\s+(NAME)'
+        when 'DROP TABLE'    then '^drop\s+table\s+(?:if\s+exists\s+)?(NAME)'
+        when 'COMMENT'       then '^comment\s+on\s+(?:column\s+(NAME)\s*\.\s*WORD|(?:(?:table|index)|(?:constraint|policy)\s+WORD\s+on)\s+(NAME))\s+is\s'
+    end, 'NAME', '(?:WORD(?:\s*\.\s*WORD)?)'), 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)')
+$$;
+comment on function shardman.ddl_pattern(text) is 'how a statement of a kind begins, up to the name of the table (or index) that it is about';
+
+create or replace function shardman.ddl_relation(query text, tag text, path text) returns oid
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    found_ constant text[] := regexp_match(shardman.one_statement(query), shardman.ddl_pattern(tag), 'i');
+    named  constant text := coalesce(found_[1], found_[2]);
+    rel    oid;
+begin
+    if named is null then
+        return null;
+    end if;
+    perform set_config('search_path', path, true);
+    rel := pg_catalog.to_regclass(named)::pg_catalog.oid;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return coalesce((select i.indrelid from pg_index i where i.indexrelid = rel), case when tag <> 'DROP INDEX' then rel end);
+end
+$$;
+comment on function shardman.ddl_relation(text, text, text) is
+    'the table that a statement of this kind is about, or whose index, read with this search_path; null where that cannot be said';
+
+create or replace function shardman.granted_tables(query text, path text) returns text[]
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    name_  constant text := '(?:(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[^\W\d][\w$]*))?)';
+    list   constant text := format('(%1$s(?:\s*,\s*%1$s)*)\s+(?:to|from)\s', name_);
+    text_  constant text := shardman.one_statement(query);
+    all_in constant text := (regexp_match(text_, '^(?:grant|revoke)\s.*\son\s+all\s+tables\s+in\s+schema\s+' || list, 'i'))[1];
+    names  constant text[] := array(
+        select m[1] from regexp_matches(coalesce(all_in, (regexp_match(text_, '^(?:grant|revoke)\s.*\son\s+(?:table\s+)?' || list, 'i'))[1]),
+                                        '(' || name_ || ')', 'g') as m);
+    found_ oid[];
+begin
+    perform set_config('search_path', path, true);
+    if all_in is null then
+        found_ := array(select pg_catalog.to_regclass(n)::pg_catalog.oid from pg_catalog.unnest(names) n);
+    else
+        found_ := array(select c.oid from pg_catalog.pg_class c, pg_catalog.unnest(names) n
+                         where c.relkind operator(pg_catalog.=) 'p' and c.relnamespace operator(pg_catalog.=) pg_catalog.to_regnamespace(n));
+    end if;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return array(select r.name from (select shardman.sharded_name(o) as name from unnest(found_) o) as r where r.name is not null order by 1);
+end
+$$;
+comment on function shardman.granted_tables(text, text) is
+    'the sharded tables that a GRANT or REVOKE is about: a list, or all of some schemas; path: the search_path by which its names are read';
+
+create or replace function shardman.sharded_name(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select t.relation from shardman.tables t
+     where t.relation = shardman.metadata_name(rel) and shardman.is_parent_of(t.definition, rel) and shardman.is_member() and not shardman.is_copy()
+$$;
+comment on function shardman.sharded_name(oid) is 'the sharded table that a relation of this node is; null when it is none';
+
+create or replace function shardman.is_spread(query text) returns bool
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    -- A superuser's alone can be made.
+    return exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D')
+       and (cardinality(shardman.granted_tables(query, 'public')) > 0
+            or exists (select from unnest(array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY',
+                                                'COMMENT']) as tag
+                        where shardman.sharded_name(shardman.ddl_relation(query, tag, 'public')) is not null));
+end
+$$;
+comment on function shardman.is_spread(text) is 'whether a statement, sent to this node, changes a sharded table on all of them';
+
+create or replace function shardman.refuse_drop(relation text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception '% is sharded, and this would drop the rows of this node only', relation
+        using errcode = 'feature_not_supported', hint = format('Drop it on all nodes: select shardman.drop_table(%L).', relation);
+end
+$$;
+comment on function shardman.refuse_drop(text) is 'raises what a DROP TABLE of a sharded table gets';
+
+create or replace function shardman.names_constraint(query text, verb text, name text) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select shardman.one_statement(query) ~* format('\m%s\s+constraint\s+(if\s+exists\s+)?("%s"|%2$s(?!\w))', verb,
+                                                   regexp_replace(replace(name, '"', '""'), '(\W)', '\\\1', 'g'))
+$$;
+comment on function shardman.names_constraint(text, text, text) is 'whether an ALTER TABLE has RENAME or DROP CONSTRAINT with this name';
+
+create or replace function shardman.drops_key(relation text, query text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_constraint o
+                    where o.conrelid = shardman.find_relation(relation) and o.contype in ('p', 'u')
+                      and shardman.names_constraint(query, 'drop', o.conname))
+$$;
+comment on function shardman.drops_key(text, text) is 'whether an ALTER TABLE names one of the table''s keys to be dropped';
+
+create or replace function shardman.ddl_object(query text, tag text, path text) returns oid
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    rel oid;
+begin
+    perform set_config('search_path', path, true);
+    rel := pg_catalog.to_regclass((pg_catalog.regexp_match(shardman.one_statement(query), shardman.ddl_pattern(tag), 'i'))[1])::pg_catalog.oid;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return rel;
+end
+$$;
+comment on function shardman.ddl_object(text, text, text) is 'the relation that an ALTER names: a table, or an index';
+
+create or replace function shardman.is_index(query text, tag text, path text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_index i where i.indexrelid = shardman.ddl_object(query, tag, path))
+$$;
+comment on function shardman.is_index(text, text, text) is 'whether an ALTER names an index';
+
+create or replace function shardman.renames_key(relation text, query text, tag text, path text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select tag in ('ALTER TABLE', 'ALTER INDEX')
+       and exists (select from pg_constraint o
+                    where o.conrelid = shardman.find_relation(relation) and o.contype in ('p', 'u')
+                      and (o.conindid = shardman.ddl_object(query, tag, path) and shardman.one_statement(query) ~* '\mrename\s+to\M'
+                           or shardman.names_constraint(query, 'rename', o.conname)))
+$$;
+comment on function shardman.renames_key(text, text, text, text) is 'whether an ALTER gives one of the table''s keys another name';
+
+create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    words constant text := regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g');
+begin
+    if tag = 'DROP TABLE' then
+        perform shardman.refuse_drop(relation);
+    elsif shardman.renames_key(relation, query, tag, path) then
+        raise exception 'a key of % cannot be renamed: its partitions have it on all nodes', relation
+            using errcode = 'feature_not_supported', hint = 'Leave it as it is.';
+    elsif words ~* '^alter\s+(table|index)\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
+        raise exception '% cannot be renamed or put into another schema: it is sharded', relation
+            using errcode = 'feature_not_supported', hint = 'Make a view of the other name.';
+    elsif words ~* '\mconcurrently\M' then
+        raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
+            using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; writers of the table wait meanwhile.';
+    elsif tag = 'ALTER TABLE' and words ~* '\mdrop\s+constraint\M' and shardman.drops_key(relation, query) then
+        raise exception 'a key of % cannot be dropped: its partitions have it on all nodes', relation
+            using errcode = 'feature_not_supported', hint = 'Leave it, or make the table a new one without it.';
+    end if;
+end
+$$;
+comment on function shardman.need_possible(text, text, text, text) is 'raises where a change of a sharded table cannot be made at all';
+
+create or replace function shardman.ddl_lock_modes(tag text, query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when tag in ('GRANT', 'REVOKE', 'COMMENT') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
+                when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
+                else 'only exclusive,only access exclusive,access exclusive,copies' end
+           || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
+$$;
+comment on function shardman.ddl_lock_modes(text, text) is
+    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile';
+
+create or replace function shardman.open_door(node int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    door constant text := format('shardman.%I', 'door_' || node || '_' || pg_backend_pid());
+begin
+    execute format('create foreign table %s (statement text, path text, lock_timeout text) server %I '
+                   'options (schema_name ''shardman'', table_name ''ddl'', batch_size ''1'')', door, shardman.node_server(node));
+    execute format('grant insert on %s to public', door);
+end
+$$;
+comment on function shardman.open_door(int) is 'a foreign table of this transaction''s through which statements go to another node, as who inserts them';
+
+create or replace function shardman.on_ddl_start() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    query  constant text := current_query();
+    target text;
+    tables text[];
+    nodes  int[];
+begin
+    if current_setting('shardman.ddl_busy', true) = 'on' then
+        return;
+    end if;
+    perform set_config('shardman.ddl_target', '', true);
+    -- What our own routines do is a SELECT to whoever looks from here.
+    if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment)' or current_setting('shardman.ddl', true) <> '' then
+        return;
+    end if;
+    tables := case when tg_tag in ('GRANT', 'REVOKE') then shardman.granted_tables(query, current_setting('shardman.ddl_path', true))
+                   else array[shardman.sharded_name(shardman.ddl_relation(query, tg_tag, current_setting('shardman.ddl_path', true)))] end;
+    -- Of several the first stands for all: what is sent is the statement.
+    target := tables[1];
+    if target is null then
+        return;
+    end if;
+    perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
+    nodes := array(select n.id from shardman.reachable_nodes() n where n.lord or n.worker_status <> 'removed' order by n.id);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.open_door(n) from unnest(nodes) n;
+    perform set_config('shardman.ddl_busy', '', true);
+    perform set_config('shardman.ddl_target', target, true), set_config('shardman.ddl_tables', array_to_string(tables, chr(10)), true);
+    perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
+end
+$$;
+comment on function shardman.on_ddl_start() is
+    'before DDL, as the cluster''s role: where it is about a sharded table, opens doors to the other nodes and says so to those that follow';
+
+create or replace function shardman.hold_table(relation text, mode text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if mode = 'copies' then
+        perform shardman.hold_copies(relation);
+    elsif mode = 'keys' then
+        -- PostgreSQL would make those of the retyped columns anew, on the partitions as well. They come back at the statement's end.
+        perform set_config('shardman.ddl_busy', 'on', true);
+        perform set_config('shardman.ddl_keys', shardman.drop_keys(shardman.find_relation(relation))::text, true),
+                set_config('shardman.ddl_busy', '', true);
+    elsif starts_with(mode, 'only ') then
+        execute format('lock table only %s in %s mode', shardman.sql_name(relation), substr(mode, 6));
+    else
+        execute format('lock table %s in %s mode', shardman.sql_name(relation), mode);
+    end if;
+end
+$$;
+comment on function shardman.hold_table(text, text) is
+    'a part of the gate on this node: locks a sharded table, the table only or with its partitions, or the copies that are in none';
+
+create or replace function shardman.copies_here(relation text) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.oid
+      from (select distinct p.part_name from shardman.partitions p where p.relation = copies_here.relation) as p
+      join pg_class c on c.oid = shardman.find_relation(shardman.data_table(p.part_name))
+     where c.relkind = 'r' and not c.relispartition
+       and exists (select from pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition' and o.contype = 'c')
+     order by c.oid
+$$;
+comment on function shardman.copies_here(text) is 'the data tables of a sharded table on this node that are in no partition: replicas, and copies that are being made';
+
+create or replace function shardman.is_callers(relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Inside a function that acts as the cluster's role, current_user is not who called it.
+    select coalesce(pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, c.relowner, 'usage'), false)
+      from pg_class c where c.oid = shardman.find_relation(relation)
+$$;
+comment on function shardman.is_callers(text) is 'whether the caller owns a sharded table';
+
+create or replace function shardman.need_owner(relation text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.is_callers(relation) is not true then
+        raise exception 'must be owner of %', relation using errcode = 'insufficient_privilege', hint = 'Ask its owner.';
+    end if;
+end
+$$;
+comment on function shardman.need_owner(text) is 'raises unless the caller may change a sharded table';
+
+create or replace function shardman.follow_rights(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Behind the gate all partitions are ours. Where there was none, as for GRANT, to lock one after the other would make a circle with
+    -- writers: what needs a lock, such as a policy that another statement has made, is the reconciler's then.
+    perform shardman.mend_rights(relation, lock_free => not shardman.is_held(shardman.find_relation(relation)));
+end
+$$;
+comment on function shardman.follow_rights(text) is 'within DDL: gives partitions and data tables on this node the rights of the table';
+
+create or replace function shardman.follow_copies(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Who may grant rights on a table need not own it.
+    if shardman.is_callers(relation) then
+        perform shardman.follow_table(relation, false);
+    end if;
+    perform shardman.follow_rights(relation);
+end
+$$;
+comment on function shardman.follow_copies(text) is 'shardman.follow_table, for the owner of the table, and shardman.follow_rights';
+
+create or replace function shardman.hold_copies(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    copy   oid;
+begin
+    perform shardman.need_owner(relation);
+    for copy in select * from shardman.copies_here(relation) loop
+        execute format('lock table only %s in access exclusive mode', copy::regclass);
+    end loop;
+end
+$$;
+comment on function shardman.hold_copies(text) is
+    'locks replicas of a table on this node, for its owner, who has no right on them: what feeds them has delivered all that it had begun';
+
+create or replace function shardman.through_door(node int, statement text, wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('insert into shardman.%I values ($1, $2, $3)', 'door_' || node || '_' || pg_backend_pid())
+      using statement, current_setting('shardman.ddl_path', true), wait;
+exception when sqlclient_unable_to_establish_sqlconnection or connection_failure then
+    raise exception 'node % cannot be reached, and this is done on all nodes or on none', node
+        using errcode = 'connection_failure', detail = sqlerrm, hint = 'Start it, or remove it with shardman.rm_node, and try again.';
+end
+$$;
+comment on function shardman.through_door(int, text, text) is 'runs a statement on another node, as the caller, in his transaction; wait: its lock_timeout there';
+
+create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    mode_ text;
+    node  int;
+begin
+    foreach mode_ in array modes loop
+        perform set_config('lock_timeout', wait, true);
+        perform shardman.hold_table(relation, mode_);
+        foreach node in array nodes loop
+            perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', relation, mode_), wait);
+        end loop;
+    end loop;
+end
+$$;
+comment on function shardman.close_gate(text, text[], int[], text) is 'one try: raises where a lock is not had within wait';
+
+create or replace function shardman.on_ddl_gate() returns event_trigger
+language plpgsql as $$
+declare
+    target constant pg_catalog.text := pg_catalog.current_setting('shardman.ddl_target', true);
+begin
+    if pg_catalog.length(target) operator(pg_catalog.>) 0
+       and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
+        perform shardman.pass_gate(target, tg_tag);
+    end if;
+end
+$$;
+comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as the caller, who may have no way into our schema unless it is his: closes the gate';
+
+create or replace function shardman.pass_gate(relation text, tag text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    modes  constant text[] := string_to_array(nullif(shardman.ddl_lock_modes(tag, current_query()), ''), ',');
+    nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
+    mine   constant text := current_setting('lock_timeout');
+    patience constant interval := '30 s';
+    wait   numeric := 100;
+begin
+    if modes is null then
+        return;
+    end if;
+    -- This transaction holds the replicas' locks until it has ended on all nodes. If its end on one waited for replicas on
+    -- another, with rows that it has written as well, it would wait for itself.
+    perform set_config('synchronous_commit', 'local', true);
+    loop
+        begin
+            perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms');
+            exit;
+        exception when lock_not_available or deadlock_detected or serialization_failure then
+            if clock_timestamp() > statement_timestamp() + patience then
+                raise exception '% is in use: no moment was found in % to change it', relation, patience
+                    using errcode = 'lock_not_available', detail = sqlerrm,
+                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
+            end if;
+        end;
+        wait := least(500, wait * 1.3);
+        perform pg_sleep(random() * 0.05);
+    end loop;
+    perform set_config('lock_timeout', mine, true);
+end
+$$;
+comment on function shardman.pass_gate(text, text) is 'closes the gate for a kind of statement, trying again for half a minute';
+
+create or replace view shardman.ddl as
+    select null::text as statement, null::text as path, null::text as lock_timeout where false;
+comment on view shardman.ddl is 'a statement inserted here is run, as who inserts it: it comes from another node, where it was sent';
+
+create or replace function shardman.ddl_insert() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform set_config('shardman.ddl', 'spread', true), set_config('lock_timeout', new.lock_timeout, true),
+            set_config('synchronous_commit', 'local', true), set_config('search_path', new.path, true);
+    for try in 1..5 loop
+        begin
+            execute new.statement;
+            exit;
+        exception when internal_error then
+            -- Rights have no lock: whoever changes those of the same table, as the reconciler does, is in the way for a moment.
+            if try operator(pg_catalog.=) 5 or new.statement operator(pg_catalog.!~*) '^(grant|revoke)\M' then
+                raise;
+            end if;
+            perform pg_catalog.pg_sleep(0.1);
+        end;
+    end loop;
+    perform pg_catalog.set_config('shardman.ddl', '', true);
+    return new;
+end
+$$;
+comment on function shardman.ddl_insert() is 'runs what came through a door';
+create or replace trigger ddl_insert instead of insert on shardman.ddl
+    for each row execute function shardman.ddl_insert();
+
+create or replace function shardman.on_ddl_spread() returns event_trigger
+language plpgsql as $$
+begin
+    if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_target', true)) operator(pg_catalog.>) 0
+       and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
+        perform shardman.spread_ddl(pg_catalog.current_query());
+    end if;
+end
+$$;
+comment on function shardman.on_ddl_spread() is 'after DDL on a sharded table, as the caller: the same on the other nodes';
+
+create or replace function shardman.give_keys_back(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- As the caller: he can set this to what he likes.
+    taken constant jsonb := nullif(current_setting('shardman.ddl_keys', true), '');
+begin
+    perform set_config('shardman.ddl_keys', '', true), set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.mend_keys(jsonb_build_object('keys', taken, 'key', '[]'::jsonb), shardman.find_relation(relation));
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.give_keys_back(text) is 'gives a table the keys that the gate took from it for a statement, as the caller';
+
+create or replace function shardman.spread_ddl(query text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    target constant text := current_setting('shardman.ddl_target', true);
+    keys   constant bool := current_setting('shardman.ddl_keys', true) <> '';
+    tables constant text[] := string_to_array(current_setting('shardman.ddl_tables', true), chr(10));
+    node   int;
+    name   text;
+begin
+    if keys then
+        perform shardman.give_keys_back(target);
+    end if;
+    foreach node in array coalesce(string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[], '{}') loop
+        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+        -- Of what was dropped PostgreSQL says there only what it was called.
+        foreach name in array tables loop
+            perform shardman.through_door(node, format('select shardman.follow_copies(%L)', name), '10s');
+        end loop;
+        if keys then
+            perform shardman.through_door(node, format('select shardman.give_keys_back(%L)', target), '10s');
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.spread_ddl(text) is 'sends a statement to all other nodes';
+
+create or replace function shardman.on_ddl_end() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    target  constant text := nullif(current_setting('shardman.ddl_target', true), '');
+    changed record;
+begin
+    if current_setting('shardman.ddl_busy', true) = 'on' then
+        return;
+    end if;
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for changed in
+        select s.relation, bool_or(d.object_type = 'table column') as renamed
+          from pg_event_trigger_ddl_commands() d
+         cross join lateral (select coalesce((select i.indrelid from pg_index i where i.indexrelid = d.objid), d.objid)) as o (rel)
+         cross join lateral (select shardman.sharded_name(o.rel)) as s (relation)
+         where d.classid = 'pg_class'::regclass and tg_tag in ('ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX') and s.relation is not null
+         group by 1
+    loop
+        perform shardman.follow_table(changed.relation, changed.renamed);
+    end loop;
+    if target is not null then
+        perform shardman.finish_ddl(target);
+    end if;
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.on_ddl_end() is
+    'after DDL, as the cluster''s role: lets copies on this node follow the table; on the node where the statement was sent closes the '
+    'doors and lets the lord write down what the table is now';
+
+create or replace function shardman.finish_ddl(target text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    granted constant text[] := shardman.granted_tables(current_query(), current_setting('shardman.ddl_path', true));
+    tables  constant text[] := case when cardinality(granted) > 0 then granted else array[target] end;
+    node    int;
+begin
+    perform shardman.need_same_everywhere(target);
+    perform shardman.follow_table(target, false);
+    perform shardman.follow_rights(t) from unnest(tables) t;
+    foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
+        execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
+    end loop;
+    perform set_config('shardman.ddl_target', '', true);
+    perform shardman.submit('refresh_table', json_build_object('relation', t)) from unnest(tables) t;
+end
+$$;
+comment on function shardman.finish_ddl(text) is 'the end of DDL on the node where it was sent';
+
+create or replace function shardman.let_owners_in() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    owner_ oid;
+begin
+    for owner_ in
+        select distinct c.relowner from shardman.tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
+         where shardman.is_ordinary(c.relowner) and not has_table_privilege(c.relowner, 'shardman.ddl', 'insert')
+    loop
+        execute format('grant usage on schema shardman to %I', pg_get_userbyid(owner_));
+        execute format('grant insert on shardman.ddl to %I', pg_get_userbyid(owner_));
+    end loop;
+end
+$$;
+comment on function shardman.let_owners_in() is
+    'lets the owners of sharded tables call what the gate and the doors need, which does nothing that they could not do themselves';
+
+create or replace function shardman.on_rewrite() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    relation_ text;
+begin
+    select p.relation into relation_
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join shardman.partitions p on p.part_name = shardman.relation_text(n.nspname, regexp_replace(c.relname, '_data$', ''))
+     where c.oid = pg_event_trigger_table_rewrite_oid() and c.relispartition and c.relname like '%\_data'
+       and exists (select from shardman.partitions x where x.relation = p.relation and x.prv is not null) limit 1;
+    if found and shardman.is_member() and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
+        raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation_
+            using errcode = 'feature_not_supported',
+                  hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
+                         'away with shardman.set_replevel(..., 0), and give them back afterwards.';
+    end if;
+end
+$$;
+comment on function shardman.on_rewrite() is 'raises where a table with replicas would be rewritten: replicas are not written by the same statement';

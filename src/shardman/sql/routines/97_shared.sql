@@ -1,0 +1,249 @@
+-- Shared tables: what one is, what keeps a table from becoming one, and how a node gets its copy.
+--
+-- The table of the first node stays what it is, with all that depends on it: it gets triggers, and its sequences the numbers of
+-- this node. Every other node gets a table like it. The triggers write to all copies: see 98_shared_writes.sql.
+
+create or replace function shardman.shared_function(relation text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    select shardman.relation_text(p[1], case when octet_length(p[2]) <= 56 then p[2] else shardman.cut_bytes(p[2], 47) || '_' || left(md5(p[2]), 8) end
+                                        || '_shared')
+      from (select shardman.relation_parts(relation) as p) as r
+$$;
+comment on function shardman.shared_function(text) is
+    'the trigger function of a shared table. It stands beside the table and belongs to its owner, as whom it writes to other nodes';
+
+create or replace function shardman.find_function(name text) returns oid
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    select f.oid from pg_proc f join pg_namespace n on n.oid = f.pronamespace, (select shardman.relation_parts(name) as p) as r
+     where n.nspname = p[1] and f.proname = p[2] and f.pronargs = 0
+$$;
+comment on function shardman.find_function(text) is 'a function without arguments, by its name in the metadata; null when there is none';
+
+create or replace function shardman.describe_foreign_keys(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('name', o.conname, 'to', shardman.metadata_name(o.confrelid), 'sql', pg_get_constraintdef(o.oid),
+                                                 'comment', obj_description(o.oid, 'pg_constraint')) order by o.conname), '[]')
+      from pg_constraint o where o.conrelid = rel and o.contype = 'f'
+$$;
+
+create or replace function shardman.describe_identities(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('column', a.attname, 'kind', case a.attidentity when 'a' then 'always' else 'by default' end)
+                              order by a.attnum), '[]')
+      from pg_attribute a where a.attrelid = rel and a.attidentity <> '' and not a.attisdropped
+$$;
+
+create or replace function shardman.define_shared(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
+    select shardman.define_table(rel, '{}', null, null)
+           || jsonb_build_object('foreign_keys', shardman.describe_foreign_keys(rel), 'identities', shardman.describe_identities(rel))
+$$;
+comment on function shardman.define_shared(oid) is
+    'the definition of a shared table: as that of a sharded one, with foreign_keys [{name, to, sql, comment}] and identities [{column, kind}]';
+
+create or replace function shardman.shared_shape(relation text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select md5((jsonb_build_object(
+               'columns', (select jsonb_agg(c - array['statistics', 'options', 'not_null_name'] order by n)
+                             from jsonb_array_elements(d -> 'columns') with ordinality as u (c, n)),
+               'sequences', (select jsonb_agg(s ->> 'name' order by s ->> 'name') from jsonb_array_elements(d -> 'sequences') as s))
+           || (select jsonb_object_agg(key, d -> key)
+                 from unnest(array['checks', 'keys', 'indexes', 'foreign_keys', 'identities', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
+      from (select shardman.define_shared(shardman.find_relation(relation)) as d) as x
+$$;
+comment on function shardman.shared_shape(text) is 'what copies of a shared table must agree in, as a hash: columns, keys, indexes, rights; null without the table';
+
+create or replace function shardman.shared_obstacles(rel oid) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with me as (select shardman.metadata_name(rel) as name)
+    select shardman.obstacle(format('%s has no primary key, by which other nodes would find its rows', me.name),
+                             format('Give it one: ALTER TABLE %s ADD PRIMARY KEY (...)', me.name))
+      from me where not exists (select from pg_index i where i.indrelid = rel and i.indisprimary and i.indimmediate and i.indisvalid
+                                  and i.indnkeyatts = (select count(*) from shardman.shared_key(rel)))
+    union all
+    select shardman.obstacle(format('%s has row-level security, which would hide rows from its own copies', me.name),
+                             format('Drop its policies, and ALTER TABLE %s DISABLE ROW LEVEL SECURITY', me.name))
+      from me, pg_class c where c.oid = rel and (c.relrowsecurity or exists (select from pg_policy p where p.polrelid = rel))
+    union all
+    select shardman.obstacle(format('the foreign key %s of %s refers to %s, which is not shared', o.conname, me.name, shardman.metadata_name(o.confrelid)),
+                             format('Share %s first, or drop the foreign key', shardman.metadata_name(o.confrelid)))
+      from me, pg_constraint o
+     where o.conrelid = rel and o.contype = 'f' and o.confrelid <> rel
+       and not exists (select from shardman.shared_tables s where s.relation = shardman.metadata_name(o.confrelid))
+    union all
+    select shardman.obstacle(format('there is a function %s already, of which the shared table''s triggers need the name', shardman.shared_function(me.name)),
+                             'Rename it')
+      from me where shardman.find_function(shardman.shared_function(me.name)) is not null
+    union all
+    select o from shardman.link_obstacles(rel) as o, me
+     where o ->> 'what' not like '% the foreign key %' and o ->> 'what' not like 'the foreign key %' and o ->> 'what' not like '% is in the publication %'
+    union all
+    select shardman.content_obstacles(rel)
+    union all
+    select shardman.session_obstacles(rel)
+    union all
+    select shardman.trust_obstacles(rel)
+$$;
+comment on function shardman.shared_obstacles(oid) is 'what keeps a plain table from being shared, and the way out';
+
+create or replace function shardman.describe_shared(relation text) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
+declare
+    name      constant text := shardman.normal_name(relation);
+    rel       constant oid := shardman.find_relation(name);
+    obstacles jsonb;
+    defined   jsonb;
+begin
+    if rel is null then
+        return jsonb_build_object('obstacles', jsonb_build_array(shardman.obstacle(
+            format('there is no table %s on this node', name), 'Give the node that has it, and its schema unless that is public')));
+    end if;
+    obstacles := case when shardman.kind_obstacle(rel) is not null
+                      then jsonb_build_array(shardman.kind_obstacle(rel) || '{"hint": "Only plain tables can be shared"}')
+                      else (select coalesce(jsonb_agg(o), '[]') from shardman.role_obstacles(rel) o) end;
+    if obstacles = '[]' then
+        select coalesce(jsonb_agg(o), '[]') into obstacles from shardman.shared_obstacles(rel) o;
+        defined := shardman.define_shared(rel);
+        obstacles := obstacles || (
+            select coalesce(jsonb_agg(shardman.obstacle(
+                       format('the cluster would read a value of the type %s, and %s in it belongs to %s, who is no superuser',
+                              u.named, u.code, quote_ident(u.owner)),
+                       format('A superuser who trusts it takes it over on every node: %s', u.way_out))), '[]')
+              from shardman.untrusted_types(defined) u);
+    end if;
+    return jsonb_build_object('obstacles', obstacles, 'definition', defined, 'shape', shardman.shared_shape(name));
+end
+$$;
+comment on function shardman.describe_shared(text) is 'on the node of a plain table: what keeps it from being shared, and what to make elsewhere';
+
+create or replace function shardman.shared_name_taken(relation text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when shardman.find_relation(relation) is null then '{}' else array[relation] end
+$$;
+comment on function shardman.shared_name_taken(text) is 'the relation of this node that has the name of a table that is to be shared';
+
+create or replace function shardman.shared_dependents(relation text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(array_agg(distinct what order by what), '{}')
+      from (select pg_describe_object(x.classid, x.objid, 0) as what
+              from pg_depend x join pg_constraint o on x.classid = 'pg_constraint'::regclass and o.oid = x.objid
+             where x.refclassid = 'pg_class'::regclass and x.refobjid = shardman.find_relation(relation) and x.deptype = 'n'
+               and o.contype = 'f' and o.conrelid <> x.refobjid
+            union all
+            select 'view ' || shardman.metadata_name(w.ev_class)
+              from pg_depend x join pg_rewrite w on x.classid = 'pg_rewrite'::regclass and w.oid = x.objid
+             where x.refclassid = 'pg_class'::regclass and x.refobjid = shardman.find_relation(relation) and x.deptype = 'n') as d
+$$;
+comment on function shardman.shared_dependents(text) is 'what on this node is made of a shared table: views, and foreign keys of other tables';
+
+create or replace function shardman.shared_columns(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select string_agg(shardman.column_sql(case when exists (select from jsonb_array_elements(definition -> 'identities') i
+                                                             where i ->> 'column' = c ->> 'name') then c - 'default' else c end), E',\n    ' order by n)
+      from jsonb_array_elements(definition -> 'columns') with ordinality as u (c, n)
+$$;
+
+create or replace function shardman.shared_script(definition jsonb) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with me as (select shardman.sql_name(definition ->> 'relation') as name, definition -> 'schema' ->> 'name' as schema)
+    select format(E'create table %s (\n    %s\n)%s%s', me.name, shardman.shared_columns(definition),
+                  ' using ' || quote_ident(nullif(definition -> 'storage' ->> 'access_method', 'heap')), shardman.storage_sql(definition)) from me
+    union all
+    select format('alter table %s add constraint %I %s%s', me.name, c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
+      from me, jsonb_array_elements(definition -> 'checks') c
+    union all
+    select shardman.column_tuning(definition, me.name) from me
+    union all
+    select format('alter table %s alter column %I add generated %s as identity (sequence name %s)', me.name, i ->> 'column', i ->> 'kind',
+                  shardman.sql_name(s ->> 'name'))
+      from me, jsonb_array_elements(definition -> 'identities') i join jsonb_array_elements(definition -> 'sequences') s on s ->> 'column' = i ->> 'column'
+    union all
+    select format('alter table %s add constraint %I %s', me.name, k ->> 'name', k ->> 'sql') from me, jsonb_array_elements(definition -> 'keys') k
+    union all
+    select format('create %sindex %I on %s %s', case when (x ->> 'unique')::bool then 'unique ' end, x ->> 'name', me.name, x ->> 'sql')
+      from me, jsonb_array_elements(definition -> 'indexes') x
+    union all
+    select format('create statistics %I.%I %s on %s from %s', me.schema, x ->> 'name', '(' || (x ->> 'kinds') || ')', x ->> 'sql', me.name)
+      from me, jsonb_array_elements(definition -> 'statistics') x
+    union all
+    select format('alter table %s add constraint %I %s', me.name, k ->> 'name', k ->> 'sql') from me, jsonb_array_elements(definition -> 'foreign_keys') k
+    union all
+    select format('comment on constraint %I on %s is %L', k ->> 'name', me.name, k ->> 'comment')
+      from me, jsonb_array_elements((definition -> 'keys') || (definition -> 'foreign_keys')) k where k ->> 'comment' is not null
+    union all
+    select format('comment on index %I.%I is %L', me.schema, x ->> 'name', x ->> 'comment')
+      from me, jsonb_array_elements(definition -> 'indexes') x where x ->> 'comment' is not null
+$$;
+comment on function shardman.shared_script(jsonb) is 'the statements that make a copy of a shared table, in order, but for sequences of serial columns';
+
+create or replace function shardman.make_shared(definition jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name  constant text := definition ->> 'relation';
+    spec  jsonb;
+    item  text;
+begin
+    perform shardman.need_trusted_types(definition);
+    if not exists (select from pg_roles r where r.rolname = definition ->> 'owner') then
+        raise exception 'there is no role %, who owns it', quote_ident(definition ->> 'owner') using errcode = 'undefined_object';
+    end if;
+    perform shardman.need_role(r.oid) from pg_roles r where r.rolname = definition ->> 'owner';
+    perform shardman.make_schema(definition);
+    for spec in select s from jsonb_array_elements(definition -> 'sequences') s
+                 where not exists (select from jsonb_array_elements(definition -> 'identities') i where i ->> 'column' = s ->> 'column') loop
+        perform shardman.make_sequence(spec, spec ->> 'name');
+    end loop;
+    for item in select * from shardman.shared_script(definition) loop
+        execute item;
+    end loop;
+    for spec in select s from jsonb_array_elements(definition -> 'sequences') s loop
+        if not exists (select from jsonb_array_elements(definition -> 'identities') i where i ->> 'column' = spec ->> 'column') then
+            execute format('alter sequence %s owned by %s.%I', shardman.sql_name(spec ->> 'name'), shardman.sql_name(name), spec ->> 'column');
+        end if;
+        perform shardman.make_sequence(spec, spec ->> 'name');
+        perform shardman.leave_to_owner(shardman.find_relation(spec ->> 'name'));
+    end loop;
+    -- Who may what is in the definition; what the default privileges of this node have added is not.
+    perform shardman.leave_to_owner(shardman.find_relation(name));
+    perform shardman.apply_extras(definition, name);
+end
+$$;
+comment on function shardman.make_shared(jsonb) is 'makes the copy of a shared table that this node does not have, still without rows and triggers';
+
+create or replace function shardman.set_shared_ranges(definition jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.make_sequence(s, s ->> 'name') from jsonb_array_elements(definition -> 'sequences') s
+$$;
+comment on function shardman.set_shared_ranges(jsonb) is 'gives the sequences of a shared table the numbers of this node';
+
+create or replace function shardman.drop_shared_triggers(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.find_function(shardman.shared_function(relation)) is not null then
+        perform set_config('shardman.ddl_busy', 'on', true);
+        execute format('drop function %s() cascade', shardman.sql_name(shardman.shared_function(relation)));
+        perform set_config('shardman.ddl_busy', '', true);
+    end if;
+    delete from shardman.shared_locks l where l.relation = drop_shared_triggers.relation;
+end
+$$;
+comment on function shardman.drop_shared_triggers(text) is 'makes the copy of a shared table on this node a plain table';
+
+create or replace function shardman.drop_shared(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform set_config('shardman.ddl_busy', 'on', true);
+    if exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock') then
+        execute format('drop table %s', shardman.sql_name(relation));
+    end if;
+    perform shardman.drop_shared_triggers(relation);
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.drop_shared(text) is 'drops the copy of a shared table on this node; a table that is none stays';
+
+create or replace function shardman.drop_all_shared_triggers() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.drop_shared_triggers(shardman.metadata_name(g.tgrelid)) from pg_trigger g where g.tgname = 'A_shardman_lock'
+$$;
+comment on function shardman.drop_all_shared_triggers() is 'on a node that leaves its cluster: its copies of shared tables become plain tables';

@@ -1,0 +1,105 @@
+"""Steps on the copy channel, which carries writes from the source of a copy to its destination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from shardman import names
+from shardman.pg import publications, slots, subscriptions
+from shardman.steps.base import FinishStep, Made, PartBetween, Run, Scope, UndoableStep, step
+from shardman.steps.catalog import data_table, relation
+from shardman.steps.confirmation import catch_up, wait_streaming
+
+
+@step("publication")
+@dataclass(frozen=True)
+class Publication(UndoableStep):
+    """Publishes the data table of one partition, for one command."""
+
+    node: int
+    part: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node], [self.part])
+
+    def makes(self) -> Made:
+        return Made(f"the publication of {self.part} on node {self.node}")
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        name = names.copy_channel(run.cluster_id, run.cmd_id)
+        table = await relation(conn, await data_table(conn, self.part))
+        assert table is not None
+        await conn.execute(
+            sql.SQL("create publication {} for table only {}").format(sql.Identifier(name), table)
+        )
+
+    async def undo(self, run: Run) -> None:
+        await publications.drop(
+            await run.node(self.node), names.copy_channel(run.cluster_id, run.cmd_id)
+        )
+
+
+@step("subscription")
+@dataclass(frozen=True)
+class Subscription(PartBetween, UndoableStep):
+    """Subscribes the destination from the snapshot of the copy on, and waits until it is close."""
+
+    def makes(self) -> Made:
+        return Made(f"the subscription of {self.part} on node {self.dest}")
+
+    async def do(self, run: Run) -> None:
+        name = names.copy_channel(run.cluster_id, run.cmd_id)
+        source, dest = await run.node(self.src), await run.node(self.dest)
+        tables = [await data_table(dest, self.part)]
+        async with (
+            run.extra_session(self.dest) as guard,
+            subscriptions.held(guard, name, tables),
+        ):
+            await subscriptions.create(dest, name, await run.peer(self.src), name)
+        await wait_streaming(source, name, self.dest)
+        await catch_up(run, source, name)
+
+    async def undo(self, run: Run) -> None:
+        await subscriptions.drop(
+            await run.node(self.dest), names.copy_channel(run.cluster_id, run.cmd_id)
+        )
+
+
+@step("end_subscription")
+@dataclass(frozen=True)
+class EndSubscription(FinishStep):
+    """Drops the command's subscription."""
+
+    leaves = "the subscription of the copy channel"
+
+    node: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+    async def do(self, run: Run) -> None:
+        await subscriptions.drop(
+            await run.node(self.node), names.copy_channel(run.cluster_id, run.cmd_id)
+        )
+
+
+@step("end_publication")
+@dataclass(frozen=True)
+class EndPublication(FinishStep):
+    """Drops the command's slot and publication."""
+
+    leaves = "slot and publication of the copy channel; WAL is kept for the slot"
+
+    node: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+    async def do(self, run: Run) -> None:
+        name = names.copy_channel(run.cluster_id, run.cmd_id)
+        conn = await run.node(self.node)
+        await slots.drop(conn, name)
+        await publications.drop(conn, name)

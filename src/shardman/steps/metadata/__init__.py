@@ -1,0 +1,1 @@
+"""Steps inside the switch: the only places where the truth about the cluster changes."""

@@ -1,0 +1,1 @@
+"""Steps that make a server a node, and unmake it."""

@@ -1,0 +1,64 @@
+"""Prepared transactions: what a cut-over leaves on each of its nodes until the metadata has decided.
+
+Whoever wants to use the partition waits while they stand, so each way out of here ends them:
+
+- The cut-over fails, or the shardlord dies before the switch: they are rolled back by `undo`, the next
+  shardlord's (`lord/recovery.py`) in the second case.
+- It dies behind the switch: the next one commits them, as `CommitPrepared` would have.
+- A node is away at that time: the janitor does the same when it is back. A restart of its server keeps them.
+- The connection breaks while a server prepares: nobody knows of the transaction, which comes into being a
+  moment later. `lord/watchers/prepared_leftovers.py` looks for such ones, and ends them as `cmd_log` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from shardman import names
+from shardman.pg.connection import Connection
+from shardman.steps.base import FinishStep, Run, Scope, step
+
+
+async def prepare(run: Run, conn: Connection, node: int) -> None:
+    """Ends the transaction of a session as one that is prepared: it can be committed or rolled back in any
+    session, and neither its locks nor what it has done are lost by a crash of ours or of the server."""
+    gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
+    await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
+
+
+async def _prepared_here(conn: Connection, run: Run, node: int) -> list[str]:
+    """This command's prepared transactions on a node, of any attempt."""
+    prefix = names.prepared_prefix(run.cluster_id, run.cmd_id)
+    cur = await conn.execute(
+        "select gid from pg_prepared_xacts where database = current_database()"
+        " and starts_with(gid, %s) and gid like %s",
+        (prefix, f"%\\_{node}"),
+    )
+    return [r[0] for r in await cur.fetchall()]
+
+
+async def end_prepared(run: Run, node: int, verb: str) -> None:
+    """Commits or rolls back what the command has prepared on a node; idempotent."""
+    conn = await run.node(node)
+    for gid in await _prepared_here(conn, run, node):
+        await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
+
+
+@step("commit_prepared")
+@dataclass(frozen=True)
+class CommitPrepared(FinishStep):
+    """Commits the transaction that the cut-over prepared on a node."""
+
+    leaves = "what was prepared on that node, with its locks"
+
+    node: int
+    cmd: int
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+    async def do(self, run: Run) -> None:
+        await end_prepared(run, self.node, "commit")
+        run.figures.cut_over.end()

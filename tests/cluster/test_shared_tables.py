@@ -1,0 +1,226 @@
+"""Shared tables on three workers: written through each of them at the same time, by an ordinary role."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+WORKERS = (1, 2, 3)
+PLACE = '"Läden"."Ort\'s"'
+SCRIPT = f"""
+create table {PLACE} (
+    id bigint generated always as identity primary key, "Name" text not null unique check ("Name" <> ''),
+    hits int not null default 0,
+    part_of bigint references {PLACE} on delete cascade);
+comment on table {PLACE} is 'where it is';
+create table "Läden".shop (
+    no serial primary key, place bigint not null references {PLACE} on update cascade, open bool);
+insert into {PLACE} ("Name") values ('a'), ('b');
+grant select, insert on {PLACE} to ann;
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster) -> Cluster:
+    """Two tables of bob's, the second of which refers to the first. ann may read and insert."""
+    for node in (0, *WORKERS):
+        for role in ("bob", "ann"):
+            cluster.sql(node, f"create role {role} login password 'b'".encode())
+    cluster.sql(0, 'create schema "Läden" authorization bob')
+    for node in (0, *WORKERS):
+        cluster.sql(node, 'grant usage on schema "Läden" to ann')
+    with session(cluster, 1) as bob:
+        bob.execute(SCRIPT.encode())
+    for relation in (PLACE, '"Läden".shop'):
+        done = cluster.cmd("select shardman.create_shared_table(%s, 1)", (relation,))
+        assert done.status == "success", done
+    return cluster
+
+
+@contextmanager
+def session(
+    cluster: Cluster, node: int, role: str = "bob", *, autocommit: bool = True
+) -> Iterator[SyncConnection]:
+    where = cluster.value(0, "select options from shardman.nodes where id = %s", (node,))
+    dsn = make_conninfo(**{**where, "user": role, "password": "b"})
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+def run(cluster: Cluster, node: int, query: str, role: str = "bob") -> list[tuple[Any, ...]]:
+    """What a role gets on a node."""
+    with session(cluster, node, role) as conn:
+        done = conn.execute(query.encode())
+        return done.fetchall() if done.description else []
+
+
+def rows(cluster: Cluster, relation: str) -> list[tuple[Any, ...]]:
+    """The rows of all copies, which must be the same."""
+    nodes = [
+        r[0]
+        for r in cluster.sql(
+            0, "select node from shardman.shared_copies where relation = %s", (relation,)
+        )
+    ]
+    first, *others = ([*run(cluster, n, f"select * from {relation} order by 1")] for n in nodes)
+    assert all(found == first for found in others)
+    return first
+
+
+def test_the_copies_are_alike(shared: Cluster) -> None:
+    assert len(rows(shared, PLACE)) == 2
+    for node in WORKERS:
+        assert shared.value(node, "select shardman.shared_shape(%s)", (PLACE,)) == shared.value(
+            1, "select shardman.shared_shape(%s)", (PLACE,)
+        )
+        assert shared.sql(node, "select * from shardman.drift") == []
+    # Numbers of different nodes are different.
+    made = [
+        run(shared, n, f"insert into {PLACE} (\"Name\") values ('n{n}') returning id", "ann")[0][0]
+        for n in WORKERS
+    ]
+    assert len({*made}) == 3
+    assert len(rows(shared, PLACE)) == 5
+
+
+def test_everybody_writes_the_same_rows(shared: Cluster) -> None:
+    run(shared, 1, f"delete from {PLACE}")
+    errors: list[psycopg.Error] = []
+    done = [0] * 6
+    upsert = (
+        f'insert into {PLACE} as t ("Name", hits) values (%s, 1)'
+        ' on conflict ("Name") do update set hits = t.hits + 1'
+    )
+
+    def write(k: int) -> None:
+        with session(shared, WORKERS[k % 3]) as conn:
+            for i in range(20):
+                try:
+                    conn.execute(upsert.encode(), (f"r{i % 3}",))
+                    done[k] += 1
+                except (psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation):
+                    # To be repeated.
+                    pass
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    found = rows(shared, PLACE)
+    assert [r[1] for r in sorted(found, key=lambda r: r[1])] == ["r0", "r1", "r2"]
+    assert sum(r[2] for r in found) == sum(done) > 60
+
+
+def test_foreign_keys_hold_on_every_node(shared: Cluster) -> None:
+    place = run(shared, 3, f"insert into {PLACE} (\"Name\") values ('full') returning id")[0][0]
+    run(shared, 2, f'insert into "Läden".shop (place) values ({place})')
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        run(shared, 1, f"delete from {PLACE} where id = {place}")
+    with session(shared, 1, autocommit=False) as bob:
+        # One transaction: what was written there is seen there.
+        bob.execute(f"insert into {PLACE} (\"Name\") values ('new')".encode())
+        bob.execute(f'insert into "Läden".shop (place) select max(id) from {PLACE}'.encode())
+        bob.execute(f"savepoint s; delete from {PLACE} where id = {place} + 1000".encode())
+        bob.execute(b"rollback to s")
+    assert len(rows(shared, '"Läden".shop')) == 2
+    with session(shared, 2, autocommit=False) as bob:
+        bob.execute('delete from "Läden".shop'.encode())
+        bob.rollback()
+    assert len(rows(shared, '"Läden".shop')) == 2
+    assert check(shared.lord_dsn, data=True) == []
+
+
+def test_who_may_not_write_cannot(shared: Cluster) -> None:
+    """Nor can a setting of his keep his writes from other nodes."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        run(shared, 2, f"delete from {PLACE}", "ann")
+    with session(shared, 2, "ann") as ann:
+        ann.execute("set shardman.shared = 'arrives'")
+        ann.execute(f"insert into {PLACE} (\"Name\") values ('everywhere')".encode())
+        for query in (
+            "insert into shardman.shared_door_1 values ('x', 'delete', '{1}', '{}')",
+            "select * from shardman.shared_locks for update",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                ann.execute(query.encode())
+    assert "everywhere" in {r[1] for r in rows(shared, PLACE)}
+
+
+def test_a_node_is_away(shared: Cluster) -> None:
+    shared.stop_node(3)
+    try:
+        with pytest.raises(psycopg.errors.OperationalError, match="node 3 cannot be reached"):
+            run(shared, 2, f"update {PLACE} set hits = 0")
+        assert run(shared, 2, f"select count(*) from {PLACE}")[0][0] > 0
+        refused = shared.cmd("select shardman.unshare_table('\"Läden\".shop', 1)")
+        assert refused.code == "node_unreachable"
+    finally:
+        shared.start_node(3)
+    eventually(
+        "writes go on",
+        lambda: run(shared, 2, f"update {PLACE} set hits = 7") == [],
+        tolerate=psycopg.Error,
+    )
+    assert {r[2] for r in rows(shared, PLACE)} == {7}
+
+
+def test_nodes_come_and_go(shared: Cluster) -> None:
+    dsn = shared.add_server()
+    refused = shared.cmd("select shardman.add_node(%s)", (dsn,))
+    assert refused.error is not None and "there is no role bob" in refused.error
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for role in ("bob", "ann"):
+            conn.execute(f"create role {role} login password 'b'".encode())
+    added = shared.cmd("select shardman.add_node(%s)", (dsn,))
+    assert added.status == "success", added
+    node = shared.value(0, "select max(id) from shardman.nodes")
+    assert len(rows(shared, PLACE)) > 0
+    assert (
+        shared.value(0, "select count(*) from shardman.shared_copies where node = %s", (node,)) == 2
+    )
+    run(shared, node, f"insert into {PLACE} (\"Name\") values ('from there')")
+    run(shared, 1, 'delete from "Läden".shop')
+    assert rows(shared, '"Läden".shop') == []
+    assert shared.cmd("select shardman.rm_node(%s)", (node,)).status == "success"
+    run(shared, 2, f"delete from {PLACE} where \"Name\" = 'from there'")
+    # What stays there is a plain table.
+    assert run(
+        shared, node, f"update {PLACE} set hits = 1 where \"Name\" = 'from there' returning 1"
+    ) == [(1,)]
+
+
+def test_a_copy_is_made_right(shared: Cluster) -> None:
+    shared.sql(2, f"set session_replication_role = replica; delete from {PLACE}".encode())
+    found = [
+        f for f in check(shared.lord_dsn, data=True, patience=0) if f.subject.startswith(PLACE)
+    ]
+    assert [f.subject for f in found] == [f"{PLACE} on node 2"]
+    assert shared.cmd("select shardman.create_shared_table(%s, 1)", (PLACE,)).status == "success"
+    assert len(rows(shared, PLACE)) > 0
+    assert check(shared.lord_dsn, data=True) == []
+
+
+def test_it_becomes_a_plain_table_again(shared: Cluster) -> None:
+    refused = shared.cmd("select shardman.unshare_table(%s, 1)", (PLACE,))
+    assert refused.error is not None and "needs" in refused.error
+    for relation in ('"Läden".shop', PLACE):
+        assert shared.cmd("select shardman.unshare_table(%s, 2)", (relation,)).status == "success"
+    run(shared, 2, f"insert into {PLACE} (\"Name\") values ('alone')")
+    for node in (1, 3):
+        assert shared.value(node, "select shardman.find_relation(%s)", (PLACE,)) is None
+    assert check(shared.lord_dsn, patience=30) == []

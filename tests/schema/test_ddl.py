@@ -1,0 +1,468 @@
+"""DDL of a sharded table on one node is DDL of the cluster, in the caller's transaction, while others write."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+ROWS = 300
+COLUMNS = """
+select string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod),
+                            case when attnotnull then 'not null' end), ', '
+                  order by attname)
+  from pg_attribute where attrelid = 'app.acc'::regclass and attnum > 0 and not attisdropped
+"""
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    """An ordinary role's table in a schema of its own, with a replica of each partition."""
+    for node in NODES:
+        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
+    with as_bob(cluster, 1) as bob:
+        bob.execute(
+            "create table acc (id int primary key, v int not null default 0, name varchar(20), serial serial,"
+            " unique (id, name))"
+        )
+        bob.execute(
+            "insert into acc (id, name) select i, 'n' || i from generate_series(1, %s) i", (ROWS,)
+        )
+    for command, args in (
+        ("select shardman.create_hash_partitions(1, 'app.acc', 'id', 3)", ()),
+        ("select shardman.set_replevel('app.acc', 1)", ()),
+    ):
+        done = cluster.cmd(command, args)  # type: ignore[arg-type]
+        assert done.status in ("success", "done"), done
+    eventually(
+        "bob's ways to other nodes are there",
+        lambda: all(bob_counts(cluster, n) == ROWS for n in NODES),
+        tolerate=psycopg.Error,
+    )
+    return cluster
+
+
+@contextmanager
+def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
+    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+def bob_counts(cluster: Cluster, node: int) -> int:
+    with as_bob(cluster, node) as bob:
+        return int((bob.execute("select count(*) from acc").fetchone() or (0,))[0])
+
+
+def columns(cluster: Cluster) -> set[str]:
+    """What each node thinks: one, when all agree."""
+    return {str(cluster.value(n, COLUMNS)) for n in NODES}
+
+
+def settled(cluster: Cluster) -> None:
+    """Nothing differs, and the metadata know all."""
+    eventually(
+        "what DDL submitted has ended",
+        lambda: not cluster.commands_left(),
+    )
+    assert check(cluster.lord_dsn, data=True) == []
+
+
+def keys(cluster: Cluster, node: int) -> set[str]:
+    """The keys that whoever reads the catalogs finds."""
+    rows = cluster.sql(
+        node,
+        "select conname || ' ' || pg_get_constraintdef(oid) from pg_constraint"
+        " where conrelid = 'app.acc'::regclass and contype in ('p', 'u')",
+    )
+    return {row[0] for row in rows}
+
+
+def test_the_table_has_its_keys(acc: Cluster) -> None:
+    for node in NODES:
+        assert keys(acc, node) == {
+            "acc_pkey PRIMARY KEY (id)",
+            "acc_id_name_key UNIQUE (id, name)",
+        }
+        grouped = "select a.*, count(*) from app.acc a group by id order by id limit 1"
+        assert acc.sql(node, grouped) == [(1, 0, "n1", 1, 1)]
+    with as_bob(acc, 2) as bob:
+        # What stands in the way of taking the key away, which only a change of a type needs.
+        bob.execute("create view grouped as select a.*, count(*) as n from acc a group by id")
+        bob.execute("alter table acc add column type int")
+        bob.execute("drop view grouped")
+        bob.execute("alter table acc drop column type")
+        for named in ("acc_pkey", "if exists Acc_Pkey", '"acc_id_name_key"'):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot be dropped"):
+                bob.execute(f"alter table acc drop constraint {named}".encode())
+
+
+class Writers:
+    """Three clients, each through a node of its own, that count what they were told is written."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.ended = threading.Event()
+        self.written = 0
+        self.errors: list[str] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._write, args=(n,)) for n in (1, 2, 3)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, node: int) -> None:
+        with as_bob(self.cluster, node) as bob:
+            # Each has its own rows: nobody waits for another client's.
+            ids, done = range(node, ROWS, 3), 0
+            while not self.ended.is_set():
+                try:
+                    bob.execute("update acc set v = v + 1 where id = %s", (ids[done % len(ids)],))
+                except psycopg.Error as error:
+                    self.errors.append(str(error))
+                    return
+                done += 1
+            with self._lock:
+                self.written += done
+
+
+APART = "select count(*) from shardman.rights_apart('app.acc')"
+DDL = [
+    (1, "alter table acc alter name type text"),
+    (2, "alter table acc add column x int not null default 5"),
+    (3, "alter table acc rename column name to title"),
+    (0, "ALTER TABLE app.acc ADD CONSTRAINT positive CHECK (id > 0)"),
+    (1, 'create index "by v" on acc (v) where v > 3'),
+    (3, "/* why */ alter table acc alter x drop not null, alter x set default 7;"),
+    (2, "create policy all_of_it on acc using (true)"),
+    (1, "grant select (id) on acc to public"),
+    (2, "alter table acc drop column title"),
+    (1, "comment on table acc is 'accounts; all of them'"),
+]
+
+
+def test_ddl_is_everywhere_at_once_while_others_write(acc: Cluster) -> None:
+    with Writers(acc) as writers:
+        for node, statement in DDL:
+            with as_bob(acc, node) as bob:
+                bob.execute(statement.encode())
+            assert len(columns(acc)) == 1, statement
+            # Of the partitions as well: statements from other nodes name them.
+            assert [acc.value(n, APART) for n in NODES] == [0] * 4, statement
+    assert writers.errors == []
+    assert columns(acc) == {
+        "id integer not null, serial integer not null, v integer not null, x integer"
+    }
+    for node in NODES:
+        assert keys(acc, node) == {"acc_pkey PRIMARY KEY (id)"}
+        assert acc.sql(node, "select count(*), sum(v), sum(x) from app.acc") == [
+            (ROWS, writers.written, 5 * ROWS)
+        ]
+    settled(acc)
+    with as_bob(acc, 3) as bob:
+        bob.execute('drop index "by v"')
+        bob.execute("drop policy all_of_it on acc")
+    settled(acc)
+
+
+COMMENTED = [
+    "comment on column acc.v is 'c'",
+    "comment on column app . acc . id is 'd'",
+    "comment on constraint acc_pkey on acc is 'k'",
+    "create policy seen on acc using (true)",
+    "comment on policy seen on acc is 'p'",
+    "create index named on acc (v)",
+    "alter index if exists named rename to renamed",
+    "comment on index app.renamed is 'i'",
+]
+
+
+def test_comments_and_names_of_what_belongs_to_it(acc: Cluster) -> None:
+    with as_bob(acc, 3) as bob:
+        for statement in COMMENTED:
+            bob.execute(statement.encode())
+    # status and check compare them.
+    settled(acc)
+    said = "select string_agg(item, ';' order by item) from shardman.schema_items() where aspect = 'comments'"
+    for node in NODES:
+        told = str(acc.value(node, said))
+        assert all(f"is '{c}'" in told for c in "cdkpi"), told
+    # One node alone, by who wants it.
+    here = acc.value(
+        0, "select owner from shardman.partitions where part_name = 'app.acc_1' and prv is null"
+    )
+    with as_bob(acc, here) as bob:
+        bob.execute("set shardman.ddl = 'here'; comment on table acc_1_data is 'mine'")
+        bob.execute("comment on table acc_1_data is null; reset shardman.ddl")
+        bob.execute("drop index renamed")
+        bob.execute("drop policy seen on acc")
+
+
+def test_it_is_of_the_callers_transaction(acc: Cluster) -> None:
+    before = columns(acc)
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("alter table acc add column gone int")
+        bob.execute("update acc set gone = id")
+        bob.rollback()
+        assert columns(acc) == before
+        bob.execute("alter table acc add column kept int")
+        bob.execute("savepoint here")
+        bob.execute("alter table acc drop column v")
+        bob.execute("rollback to here")
+        # Rows as well, which replicas get.
+        bob.execute("update acc set kept = id")
+        bob.commit()
+    for node in NODES:
+        assert acc.value(node, "select sum(kept) from app.acc") == ROWS * (ROWS + 1) // 2
+    settled(acc)
+
+
+def test_rights_on_several_tables(acc: Cluster) -> None:
+    for node in NODES:
+        acc.sql(node, "create role reader")
+    reads = "select has_table_privilege('reader', 'app.acc', 'select')"
+    with as_bob(acc, 2) as bob:
+        bob.execute('create table "more" (id int)')
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            bob.execute('grant select on acc, "more" to reader')
+        bob.execute('drop table "more"')
+        bob.execute("grant select on table acc, app.acc to reader")
+        assert [acc.value(n, reads) for n in NODES] == [True] * 4
+    # Of a superuser: replicas are in that schema too, and not bob's.
+    acc.sql(2, "revoke all on all tables in schema public, app from reader")
+    assert [acc.value(n, reads) for n in NODES] == [False] * 4
+    acc.sql(3, "GRANT SELECT ON ALL TABLES IN SCHEMA app TO reader")
+    assert [acc.value(n, reads) for n in NODES] == [True] * 4
+    settled(acc)
+
+
+def test_a_table_is_locked_on_all_nodes(acc: Cluster) -> None:
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("select shardman.lock_table('app.acc', 'share row exclusive')")
+        for node in NODES:
+            with as_bob(acc, node) as other:
+                other.execute("set lock_timeout = '50ms'")
+                assert other.execute("select count(*) from acc").fetchone() == (ROWS,)
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    other.execute("insert into acc (id) values (-1)")
+        bob.rollback()
+        bob.execute("set lock_timeout = '100ms'")
+        with acc.connect(3) as other, other.transaction():
+            other.execute("lock table app.acc in access share mode")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                bob.execute("select shardman.lock_table('app.acc')")
+        bob.rollback()
+        bob.execute("select shardman.lock_table('app.acc', 'exclusive')")
+        bob.execute("select shardman.lock_table('app.acc', 'access exclusive')")
+        bob.commit()
+        for words, given in (
+            ("not a sharded", ("app.nope", "share")),
+            ("no lock mode", ("app.acc", "x")),
+        ):
+            with pytest.raises(psycopg.Error, match=words):
+                bob.execute("select shardman.lock_table(%s, %s)", given)
+            bob.rollback()
+    acc.sql(1, "create role carol login password 'b' in role shardman_viewer")
+    dsn = make_conninfo(acc.dsn(1), user="carol", password="b")
+    with psycopg.connect(dsn) as carol, pytest.raises(psycopg.Error, match="must be owner"):
+        carol.execute("select shardman.lock_table('app.acc')")
+    settled(acc)
+
+
+DORA = """
+create role clerks;
+create role "Dora ö" login password 'd' createdb connection limit 7 valid until '2030-01-01' in role clerks;
+alter role "Dora ö" set work_mem = '7MB';
+alter role "Dora ö" in database postgres set search_path = app, "We, ird";
+alter role "Dora ö" set datestyle = 'ISO, DMY'
+"""
+
+
+def test_roles_are_the_same_everywhere(acc: Cluster) -> None:
+    def dora(node: int) -> object:
+        return acc.value(
+            node, "select shardman.role_text(oid) from pg_roles where rolname = 'Dora ö'"
+        )
+
+    acc.sql(0, DORA)
+    done = acc.cmd("select shardman.sync_roles(role => 'Dora ö')")
+    assert (done.status, done.error) == ("done", None), done
+    assert all(dora(n) == dora(0) for n in NODES)
+    dsn = make_conninfo(acc.dsn(3), user="Dora ö", password="d")
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute("select current_setting('work_mem'), current_setting('search_path')")
+        assert found.fetchone() == ("7MB", 'app, "We, ird"')
+    # Given to nobody but who has rights; from another node; less than before.
+    acc.sql(0, 'grant select on app.acc to "Dora ö"')
+    acc.sql(
+        2,
+        'alter role "Dora ö" nocreatedb valid until \'infinity\'; alter role "Dora ö" reset work_mem',
+    )
+    acc.sql(
+        2,
+        'revoke clerks from "Dora ö"; create role staff; grant staff to "Dora ö"',
+    )
+    acc.sql(3, "create role staff superuser")
+    done = acc.cmd("select shardman.sync_roles(2)")
+    assert "On node 3: staff is a superuser, or the cluster's own, here" in (done.result or ""), (
+        done
+    )
+    assert dora(0) == dora(1) == dora(2)
+    assert '"Dora ö" is no member of staff' in (done.result or "")
+    assert acc.value(3, """select not pg_has_role('Dora ö', 'staff', 'member')""")
+    for role, words in (
+        ("postgres", "superuser's"),
+        ("nobody", "no role nobody"),
+        ("pg_monitor", "own"),
+    ):
+        refused = acc.cmd("select shardman.sync_roles(role => %s)", (role,))
+        assert words in (refused.error or ""), refused
+    acc.sql(3, "alter role staff nosuperuser")
+
+
+REFUSED = [
+    ("do $$ begin alter table app.acc add column no int; end $$", "on this node only"),
+    ("alter table acc add no1 int; alter table acc add no2 int", "on this node only"),
+    ("alter table acc rename to other", "cannot be renamed"),
+    ("alter table acc set schema public", "cannot be renamed"),
+    ("create index concurrently on acc (v)", "concurrently"),
+    ("drop table acc", "rows of this node only"),
+    ("drop table acc cascade", "rows of this node only"),
+    ("drop schema app cascade", "rows of this node only"),
+    (
+        "alter table acc add at timestamptz default clock_timestamp()",
+        "written anew|written by|write",
+    ),
+    ("alter table acc add at timestamptz default now()", "other values on each copy"),
+    ("alter table acc add check (current_date > date '2000-01-01')", "depends on the session"),
+    ("alter table acc alter v type bigint", "anew on each of its copies"),
+    ("alter table acc add bad nonexistent", "does not exist"),
+    (
+        "create trigger t before update on acc execute function tsvector_update_trigger()",
+        "this trigger would be on this node only",
+    ),
+    ("create rule r as on delete to acc do instead nothing", "on this node only"),
+    ("alter table acc rename constraint acc_pkey to other", "cannot be renamed"),
+    ("alter index acc_pkey rename to other", "cannot be renamed"),
+    ("alter index acc rename to other", "cannot be renamed"),
+    ("do $$ begin comment on column app.acc.id is 'x'; end $$", "on this node only"),
+    ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),
+    ("comment on table acc_1 is 'x'", "acc_1 belongs to the sharded table app.acc"),
+    ("alter sequence acc_serial_seq restart", "each node has a range of its own"),
+    ("alter sequence acc_serial_seq owned by none", "each node has a range of its own"),
+    ("alter sequence acc_serial_seq rename to other", "each node has a range of its own"),
+    ("create statistics s on id, v from acc", "statistics object would be on this node only"),
+]
+
+
+def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
+    before = columns(acc)
+    with as_bob(acc, 1) as bob:
+        for statement, said in REFUSED:
+            with pytest.raises(psycopg.Error, match=said):
+                bob.execute(statement.encode())
+            assert columns(acc) == before, statement
+    with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        bob.execute("select shardman.submit('rm_node', '{}')")
+    settled(acc)
+
+
+def test_who_does_not_own_it_cannot(acc: Cluster) -> None:
+    for node in NODES:
+        acc.sql(
+            node, "create role mallory login password 'm'; grant usage on schema app to mallory"
+        )
+    before = columns(acc)
+    dsn = make_conninfo(acc.dsn(2), user="mallory", password="m")
+    with psycopg.connect(dsn, autocommit=True) as mallory:
+        for statement in (
+            "alter table app.acc add no int",
+            "create index on app.acc (v)",
+            "set shardman.ddl_target = 'app.acc'; comment on table app.acc is 'x'",
+            "insert into shardman.ddl values ('select 1', '', '0')",
+            "select shardman.hold_copies('app.acc')",
+            "select shardman.follow_copies('app.acc')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                mallory.execute(statement.encode())
+        mallory.execute("create temp table acc (id int); alter table acc add column mine int")
+    assert columns(acc) == before
+
+
+def test_a_node_that_is_away_refuses_and_one_added_later_has_it(acc: Cluster) -> None:
+    before = columns(acc)
+    acc.stop_node(3)
+    try:
+        with as_bob(acc, 1) as bob, pytest.raises(psycopg.Error, match="node 3 cannot be reached"):
+            bob.execute("alter table acc add column no int")
+    finally:
+        acc.start_node(3)
+    assert columns(acc) == before
+    with as_bob(acc, 1) as bob:
+        bob.execute("alter table acc add column late text default 'l'")
+        bob.execute("create index by_late on acc (late)")
+    settled(acc)
+    dsn = acc.add_server()
+    with psycopg.connect(dsn, autocommit=True) as server:
+        server.execute(
+            "create role bob login password 'b'; create role mallory; create role reader;"
+            ' create role "Dora ö"'
+        )
+    added = acc.cmd("select shardman.add_node(%s)", (dsn,))
+    assert added.status == "success", added
+    part = acc.value(0, "select min(part_name) from shardman.partitions where prv is null")
+    moved = acc.cmd("select shardman.move_part(%s, 4)", (part,))
+    assert moved.status == "success", moved
+    assert acc.sql(1, "select count(*), min(late) from app.acc") == [(ROWS, "l")]
+    settled(acc)
+
+
+def test_a_table_is_dropped_everywhere(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("set shardman.ddl = 'here'; create view seen as select * from acc")
+    refused = acc.cmd("select shardman.drop_table('app.acc')")
+    assert "view app.seen on node 2 needs" in (refused.error or ""), refused
+    with as_bob(acc, 2) as bob:
+        bob.execute("drop view seen")
+    # As after a failover.
+    part = acc.value(0, "select min(part_name) from shardman.partitions")
+    failover = acc.value(
+        0,
+        "insert into shardman.cmd_log (cmd_type, status, ended_at)"
+        " values ('failover', 'success', now()) returning id",
+    )
+    aside = f"{part}_aside_c{failover}"
+    acc.sql(1, f"create table {aside} (id int)")
+    eventually(
+        "node 1 knows what was set aside",
+        lambda: acc.value(
+            1, "select count(*) from shardman.set_aside where part_name = %s", (part,)
+        ),
+    )
+    refused = acc.cmd("select shardman.drop_table('app.acc')")
+    assert f"{aside} on node 1, which a failover has set aside" in (refused.error or ""), refused
+    assert acc.value(0, "select count(*) from shardman.partitions where prv is not null")
+    done = acc.cmd("select shardman.drop_table('app.acc', aside => true)")
+    assert done.status == "success", done
+    left = "select count(*) from pg_class where relnamespace = 'app'::regnamespace"
+    assert [acc.value(n, left) for n in NODES] == [0, 0, 0, 0]
+    assert acc.value(0, "select count(*) from shardman.tables") == 0
+    settled(acc)

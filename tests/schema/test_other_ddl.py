@@ -1,0 +1,246 @@
+"""Views, functions, types, domains, schemas and extensions that are made on one node are there on all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+OBJECTS = """
+select string_agg(what, ', ' order by what collate "C") from (
+    select c.relname || ' ' || pg_get_viewdef(c.oid) || coalesce(obj_description(c.oid), '') as what
+      from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind = 'v'
+    union all select p.proname || ' ' || p.prosrc from pg_proc p where p.pronamespace = 'app'::regnamespace
+    union all select t.typname || t.typtype::text || (select string_agg(enumlabel, '/' order by enumsortorder)
+                       from pg_enum where enumtypid = t.oid)
+      from pg_type t where t.typnamespace = 'app'::regnamespace and t.typtype = 'e'
+    union all select t.typname || pg_get_constraintdef(o.oid) from pg_type t
+      join pg_constraint o on o.contypid = t.oid where t.typnamespace = 'app'::regnamespace
+    union all select nspname from pg_namespace where nspname !~ '^(pg_|shardman)'
+    union all select extname from pg_extension) as u
+"""
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    for node in NODES:
+        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
+    with as_bob(cluster, 1) as bob:
+        bob.execute("create table acc (id int primary key, v int)")
+        bob.execute("insert into acc select i, i from generate_series(1, 30) i")
+    done = cluster.cmd("select shardman.create_hash_partitions(1, 'app.acc', 'id', 3)")
+    assert done.status == "success", done
+    eventually(
+        "bob's ways to other nodes are there", lambda: counted(cluster), tolerate=psycopg.Error
+    )
+    return cluster
+
+
+def counted(cluster: Cluster) -> bool:
+    for node in NODES:
+        with as_bob(cluster, node) as bob:
+            assert bob.execute("select count(*) from acc").fetchone() == (30,)
+            ready = "select has_table_privilege('shardman.ddl', 'insert')"
+            assert bob.execute(ready).fetchone() == (True,)
+    return True
+
+
+@contextmanager
+def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
+    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+def everywhere(cluster: Cluster) -> str:
+    """What there is, the same on every node."""
+    (same,) = {str(cluster.value(n, OBJECTS)) for n in NODES}  # type: ignore[arg-type]
+    return same
+
+
+MADE = [
+    ("create type mood as enum ('glad')", "moodeglad"),
+    ("alter type mood add value 'sad' before 'glad'", "moodesad/glad"),
+    ("alter table acc add column mood mood", ""),
+    ("alter type mood add value 'so so'", "sad/glad/so so"),
+    ("create domain small as int check (value < 100)", "smallCHECK"),
+    (
+        "create function twice(int) returns int language sql as $$ select 2 * $1; $$",
+        "twice  select 2 * $1; ",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION twice(int) returns int language sql as 'select $1 + $1'",
+        "select $1 + $1",
+    ),
+    ("alter table acc add constraint below check (twice(v) < 1000)", ""),
+    (
+        "create or replace function twice(int) returns int language sql as 'select 2 * $1'",
+        "twice select 2",
+    ),
+    ("create procedure nothing() language sql as ''", "nothing"),
+    ("/* sums */ create view sums as select mood, sum(v) as s from acc group by 1;", "sums"),
+    (
+        "create or replace view sums as select mood, sum(v) as s, count(*) as n from acc group by 1",
+        "count(*)",
+    ),
+    ("comment on view sums is 'of all'", "of all"),
+    ("alter view sums rename to totals", "totals"),
+    ("alter type mood rename to moods", "moodse"),
+]
+DROPPED = ["drop view if exists totals", "drop procedure nothing", "drop domain small"]
+
+
+def test_they_are_made_changed_and_dropped_everywhere(acc: Cluster) -> None:
+    for i, (statement, there) in enumerate(MADE):
+        with as_bob(acc, i % 4) as bob:
+            bob.execute(statement.encode())
+        assert there in everywhere(acc), statement
+    assert acc.sql(3, "select sum(s) from app.totals") == [(465,)]
+    for i, statement in enumerate(DROPPED):
+        with as_bob(acc, i) as bob:
+            bob.execute(statement.encode())
+    assert "totals" not in everywhere(acc)
+    eventually("what DDL submitted has ended", lambda: not acc.commands_left())
+    assert "app.moods" in str(acc.value(0, "select definition from shardman.tables"))
+    assert check(acc.lord_dsn) == []
+    acc.sql(2, "create schema more")
+    acc.sql(3, "create extension citext schema more")
+    assert "citext" in everywhere(acc)
+    acc.sql(0, "drop extension citext")
+    acc.sql(1, "drop schema more")
+    assert "more" not in everywhere(acc)
+
+
+def test_in_the_callers_transaction(acc: Cluster) -> None:
+    before = everywhere(acc)
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("create view gone as select 1 as a")
+        bob.execute("savepoint s")
+        bob.execute("create type gone_too as enum ('a')")
+        bob.execute("rollback to s")
+        bob.rollback()
+    assert everywhere(acc) == before
+
+
+def test_a_check_of_a_domain_means_the_same_everywhere(acc: Cluster) -> None:
+    with as_bob(acc, 1) as bob:
+        bob.execute("create domain moment as timestamptz")
+        bob.execute("alter table acc add column at moment")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="TimeZone"):
+            bob.execute("alter domain moment add check (extract(hour from value) < 8)")
+        bob.execute("alter domain moment add check (value > '2000-01-01 00:00+00')")
+        bob.execute("alter table acc drop column at")
+        bob.execute("drop domain moment")
+    eventually("what DDL submitted has ended", lambda: not acc.commands_left())
+
+
+def test_what_some_nodes_have_is_made_on_the_others(acc: Cluster) -> None:
+    acc.sql(3, "set shardman.ddl = 'here'; create schema half; create type half.way as enum ('a')")
+    said: list[str] = []
+    with acc.connect(1) as one:
+        one.add_notice_handler(lambda n: said.append(str(n.message_primary)))
+        one.execute("create schema half")
+        one.execute("create type half.way as enum ('a')")
+    assert [s.partition(":")[0] for s in said] == ["node 3 is left as it is"] * 2
+    assert "half" in everywhere(acc)
+    acc.sql(2, "drop type half.way")
+    acc.sql(2, "drop schema half")
+
+
+def test_what_is_of_one_node_stays_there_and_says_so(acc: Cluster) -> None:
+    before = everywhere(acc)
+    said: list[str] = []
+    with as_bob(acc, 2) as bob:
+        bob.add_notice_handler(lambda n: said.append(str(n.message_primary)))
+        bob.execute("create table plain (id int)")
+        bob.execute("create view of_plain as select * from plain")
+        assert len(said) == 1
+        assert "only this node has it: node 0: relation" in said[0], said
+        bob.execute("create temp view t as select 1 as a; drop view t")
+        bob.execute("create temp view t as select 1 as a")
+        bob.execute("drop view t")
+        bob.execute(
+            "set shardman.ddl = 'here'; create view lone as select 1 as a; reset shardman.ddl"
+        )
+        assert acc.value(2, "select to_regclass('app.lone') is not null")
+        bob.execute("drop view lone")
+        bob.execute("drop view of_plain")
+        bob.execute("drop table plain")
+    assert everywhere(acc) == before
+    acc.sql(0, "insert into shardman.settings values ('spread_ddl', 'other, one')")
+    eventually(
+        "the setting is there",
+        lambda: acc.value(
+            1, "select not shardman.spreads_schema('app') and shardman.spreads_schema('one')"
+        ),
+    )
+    with as_bob(acc, 1) as bob:
+        bob.execute("create view lone as select 1 as a")
+        assert acc.value(2, "select to_regclass('app.lone') is null")
+        with pytest.raises(psycopg.Error, match=r"app\.acc uses this"):
+            bob.execute("alter type moods add value 'x'")
+        bob.execute("drop view lone")
+    acc.sql(0, "delete from shardman.settings where name = 'spread_ddl'")
+    eventually("the setting is gone", lambda: acc.value(1, "select shardman.spreads_schema('app')"))
+
+
+def test_what_sharded_tables_use_is_the_same_everywhere(acc: Cluster) -> None:
+    before = everywhere(acc)
+    acc.sql(3, "create role carol; grant create, usage on schema app to carol")
+    acc.sql(3, "set shardman.ddl = 'here'; alter type app.moods owner to carol")
+    for node, statement, said in (
+        (1, "do $$ begin alter type app.moods add value 'x'; end $$", "app.acc uses this"),
+        (3, "set role carol; alter type app.moods add value 'x'", "app.acc uses this"),
+        (1, "alter schema app rename to b", "cannot be renamed"),
+        (1, "drop type app.moods cascade", "would drop its table column"),
+        (1, "drop function app.twice cascade", "would drop its table constraint"),
+        (2, "drop function app.twice", "other objects depend on it"),
+        (2, "create extension no_such", "not available"),
+    ):
+        with pytest.raises(psycopg.Error, match=said):
+            acc.sql(node, statement.encode())  # type: ignore[arg-type]
+    assert everywhere(acc) == before
+    items = "select item from shardman.schema_items() where aspect in ('types', 'functions')"
+    for lone in (
+        "alter type app.moods add value 'mine'",
+        "create or replace function app.twice(int) returns int language sql as 'select 3'",
+    ):
+        with acc.connect(3, options="-c shardman.ddl=here") as node, node.transaction() as change:
+            node.execute(lone)  # type: ignore[call-overload]
+            seen = node.execute(items).fetchall()
+            assert sorted(seen) != sorted(acc.sql(1, items)), lone  # type: ignore[arg-type]
+            raise psycopg.Rollback(change)
+    acc.sql(3, "set shardman.ddl = 'here'; alter type app.moods owner to bob")
+    acc.stop_node(3)
+    try:
+        with as_bob(acc, 1) as bob, pytest.raises(psycopg.Error, match="node 3 cannot be reached"):
+            bob.execute("create view no as select 1 as a")
+    finally:
+        acc.start_node(3)
+    assert everywhere(acc) == before
+    # What a role says of itself moves nobody with the cluster's rights.
+    acc.sql(
+        1, "create role mallory login password 'm'; grant create, usage on schema app to mallory"
+    )
+    left = acc.value(0, "select count(*) from shardman.commands")
+    with psycopg.connect(
+        make_conninfo(acc.dsn(1), user="mallory", password="m"), autocommit=True
+    ) as m:
+        m.execute("create type app.hers as enum ('a')")
+        m.execute(
+            "set shardman.ddl_other = 'ALTER TYPE'; set shardman.ddl_nodes = '';"
+            "set shardman.ddl_using = 'app.acc'"
+        )
+        m.execute("alter type app.hers rename to hers2")
+        m.execute("drop type app.hers2")
+    assert acc.value(0, "select count(*) from shardman.commands") == left
+    assert everywhere(acc) == before

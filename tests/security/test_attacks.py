@@ -1,0 +1,439 @@
+"""What an ordinary role that owns a sharded table tries, and what has become of it: nothing, on any node."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+ROWS = 60
+#: Bob owns the table, carol may use it; mallory has nothing.
+ROLES = ("bob", "carol", "mallory")
+SETUP = """
+create schema app authorization bob;
+grant usage on schema app to public;
+"""
+TABLE = """
+set role bob;
+create table app.acc (id int primary key, note text default 'n', who text default current_user);
+insert into app.acc select i, 'n' || i from generate_series(1, 60) i;
+grant select, insert, update, delete on app.acc to carol;
+reset role;
+"""
+SUPERUSERS = "select array_agg(rolname::text order by 1) from pg_roles where rolsuper"
+#: What a function of bob's tries, whoever runs it; it writes down who did, and as what.
+CAPTURE = """
+create function app.capture() returns bool language plpgsql volatile as $$
+begin
+    insert into app.loot select current_user, session_user, rolsuper from pg_roles where rolname = current_user;
+    begin
+        execute 'alter role mallory superuser';
+    exception when others then null;
+    end;
+    begin
+        reset role;
+        execute 'alter role mallory superuser';
+    exception when others then null;
+    end;
+    return true;
+end $$;
+create table app.loot (who name, login name, super bool);
+grant insert on app.loot to public;
+alter table app.loot owner to bob; alter function app.capture() owner to bob;
+"""
+MAPPINGS = """
+select count(*) from pg_user_mappings m join pg_roles r on r.oid = m.umuser, pg_options_to_table(m.umoptions) o
+ where m.srvname like 'shardman\\_%' and not r.rolsuper
+   and o.option_name = 'user' and o.option_value <> 'shardman_' || r.rolname
+"""
+
+
+def everywhere(cluster: Cluster, script: str) -> None:
+    for node in NODES:
+        with cluster.connect(node) as conn:
+            conn.execute(script.encode())
+
+
+def as_role(cluster: Cluster, node: int, role: str) -> SyncConnection:
+    return cluster.connect(node, user=role, password=f"{role}'s own")
+
+
+def ask(cluster: Cluster, node: int, role: str, query: str) -> list[tuple[Any, ...]]:
+    with as_role(cluster, node, role) as conn:
+        done = conn.execute(query.encode())
+        return done.fetchall() if done.description else []
+
+
+def count(cluster: Cluster, node: int, role: str) -> int | str:
+    try:
+        return int(ask(cluster, node, role, "select count(*) from app.acc")[0][0])
+    except psycopg.Error as error:
+        return str(error)
+
+
+def reaches(cluster: Cluster, role: str, nodes: tuple[int, ...] = NODES) -> None:
+    for node in nodes:
+        eventually(
+            f"{role} reads all on node {node}",
+            lambda node=node: count(cluster, node, role),
+            until=lambda n: n == ROWS,
+            seconds=30,
+        )
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster) -> Cluster:
+    for role in ROLES:
+        everywhere(cluster, f"create role {role} login password '{role}''s own'")
+    everywhere(cluster, SETUP)
+    cluster.sql(1, TABLE.encode())
+    for command in (
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)",
+        "select shardman.set_replevel('app.acc', 1)",
+    ):
+        done = cluster.cmd(command.encode())
+        assert done.status in ("success", "done"), done
+    reaches(cluster, "bob")
+    reaches(cluster, "carol")
+    return cluster
+
+
+def unharmed(cluster: Cluster) -> None:
+    for node in NODES:
+        assert cluster.value(node, SUPERUSERS) == cluster.value(0, SUPERUSERS) != ["mallory"]
+        assert not cluster.value(node, "select rolsuper from pg_roles where rolname = 'mallory'")
+        assert cluster.value(node, MAPPINGS.encode()) == 0
+
+
+def route(cluster: Cluster, node: int) -> str:
+    """A route that there is on a node."""
+    return str(
+        cluster.value(
+            node,
+            "select format('%I.%I', n.nspname, c.relname)"
+            " from pg_foreign_table f join pg_class c on c.oid = f.ftrelid"
+            " join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'app' order by 1 limit 1",
+        )
+    )
+
+
+def repoint(conn: SyncConnection, target: str, schema: str, table: str) -> None:
+    conn.execute("set shardman.ddl = 'here'")  # which everybody may set
+    conn.execute(
+        sql.SQL("alter foreign table {} options (set schema_name {}, set table_name {})").format(
+            sql.SQL(target), sql.Literal(schema), sql.Literal(table)
+        )
+    )
+
+
+def part_of(target: str) -> str:
+    return target.removeprefix("app.").removesuffix("_fdw")
+
+
+def home(cluster: Cluster, part: str) -> int:
+    return int(
+        cluster.value(
+            0, "select owner from shardman.partitions where part_name = %s and prv is null", (part,)
+        )
+    )
+
+
+def test_a_statement_arrives_as_who_sent_it(shop: Cluster) -> None:
+    for role in ("bob", "carol"):
+        for node in NODES:
+            ask(shop, node, role, f"update app.acc set note = note where id between {node} and 50")
+    other = next(k for k in range(6) if home(shop, f"app.acc_{k}") != 1)
+    arrived = "select count(*) from pg_stat_activity where usename = 'shardman_carol'"
+    with as_role(shop, 1, "carol") as conn:
+        conn.execute("begin")
+        conn.execute("select count(*) from app.acc")
+        assert shop.value(home(shop, f"app.acc_{other}"), arrived) == 1
+    unharmed(shop)
+
+
+@pytest.mark.parametrize(
+    ("schema", "table", "column"),
+    [
+        ("shardman", "node_secrets", "password"),
+        ("shardman", "road_secret", "secret"),
+        ("shardman", "local", "cluster"),
+        ("pg_catalog", "pg_authid", "rolpassword"),
+    ],
+)
+def test_a_route_that_leads_elsewhere(shop: Cluster, schema: str, table: str, column: str) -> None:
+    target = route(shop, 1)
+    name = sql.SQL(target)
+    with as_role(shop, 1, "bob") as conn:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+            conn.execute(
+                sql.SQL("alter foreign table {} options (add fetch_size '7')").format(name)
+            )
+        conn.execute("set shardman.ddl = 'here'")
+        conn.execute(
+            sql.SQL("alter foreign table {} alter note options (add column_name {})").format(
+                name, sql.Literal(column)
+            )
+        )
+        repoint(conn, target, schema, table)
+        for attempt in (
+            "select note from {}",
+            "update {} set note = 'x'",
+            "delete from {}",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+                conn.execute(sql.SQL(attempt).format(name))
+        repoint(conn, target, "app", part_of(target))
+        conn.execute(
+            sql.SQL("alter foreign table {} alter note options (drop column_name)").format(name)
+        )
+    unharmed(shop)
+    reaches(shop, "bob")
+
+
+def test_ways_that_are_not_open(shop: Cluster) -> None:
+    server = "shardman_node_2"
+    for role in ("bob", "carol", "mallory"):
+        with as_role(shop, 1, role) as conn:
+            for attempt in (
+                f"create user mapping for {role} server {server} options (user 'postgres')",
+                f"alter user mapping for {role} server {server} options (set user 'postgres')",
+                f"create foreign table app.mine_{role} (a int) server {server}",
+                f"alter server {server} options (set host '/tmp')",
+                "select * from shardman.node_secrets",
+                "select * from shardman.road_secret",
+                "select shardman.road_password('shardman_carol')",
+                "select shardman.move_part('app.acc_0', 2)",
+                "set role shardman_bob",
+                "set role shardman_carol",
+                "set session authorization shardman_bob",
+                "alter role shardman_bob password 'x'",
+                "grant pg_read_all_data to shardman_bob",
+                "create event trigger e on ddl_command_start execute function app.capture()",
+            ):
+                with pytest.raises(psycopg.Error):
+                    conn.execute(attempt.encode())
+            seen = "select count(*) from pg_user_mappings where umoptions is not null"
+            assert conn.execute(seen.encode()).fetchone() == (0,)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask(shop, 1, "mallory", "select * from app.acc_0")
+
+
+def test_a_replica_is_not_the_owner_s(shop: Cluster) -> None:
+    """Who could change one could stop the channel that feeds it, with the replicas of others."""
+    replicas = shop.sql(
+        0, "select owner, part_name || '_data' from shardman.partitions where prv is not null"
+    )
+    assert replicas
+    for node, data in replicas[:3]:
+        with as_role(shop, int(node), "bob") as conn:
+            for attempt in (
+                "drop trigger shardman_read_only on {}",
+                "alter table {} disable trigger all",
+                "alter table {} add check (id < 0) not valid",
+                "alter table {} add extra int",
+                "insert into {} values (0)",
+                "truncate {}",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute(sql.SQL(attempt).format(sql.SQL(data)))
+    owners = (
+        "select distinct relowner::regrole::text from pg_class where oid = any (%s::regclass[])"
+    )
+    used = [
+        f"{p}_data"
+        for (p,) in shop.sql(
+            0, "select part_name from shardman.partitions where prv is null and owner = 1"
+        )
+    ]
+    assert shop.sql(1, owners, (used,)) == [("bob",)]
+
+
+@pytest.fixture(scope="module")
+def trapped(shop: Cluster) -> Cluster:
+    """Everything of bob's that PostgreSQL runs for him runs app.capture."""
+    everywhere(shop, CAPTURE)
+    for node in (1, 2, 3):
+        with as_role(shop, node, "bob") as conn:
+            conn.execute("set shardman.ddl = 'here'")
+            conn.execute(
+                "create function app.on_row() returns trigger language plpgsql as"
+                " $$ begin perform app.capture(); return new; end $$"
+            )
+            for (data,) in shop.sql(
+                node,
+                "select c.oid::regclass::text from pg_class c join pg_inherits i on i.inhrelid = c.oid"
+                " where c.relkind = 'r' and c.relname like 'acc\\_%\\_data'",
+            ):
+                conn.execute(
+                    sql.SQL("create trigger t before insert or update on {}").format(sql.SQL(data))
+                    + sql.SQL(" for each row execute function app.on_row()")
+                )
+    return shop
+
+
+def loot(cluster: Cluster, nodes: tuple[int, ...] = (1, 2, 3)) -> set[tuple[str, bool]]:
+    """Who has run what of bob's since the last time, and whether as a superuser."""
+    found = set()
+    for node in nodes:
+        found |= set(cluster.sql(node, "select distinct who::text, super from app.loot"))
+        cluster.sql(node, "truncate app.loot")
+    return found
+
+
+def test_triggers_run_as_who_sent_the_statement(trapped: Cluster) -> None:
+    for node in NODES:
+        ask(trapped, node, "carol", "update app.acc set note = 'by carol'")
+    assert loot(trapped) == {("carol", False)}
+    for node in NODES:
+        rows = f"select {node + 1}000 + i from generate_series(1, 20) i"
+        ask(trapped, node, "bob", f"insert into app.acc (id) {rows}")
+    assert loot(trapped) == {("bob", False)}
+    assert ask(trapped, 2, "carol", "select distinct who from app.acc where id > 60") == [("bob",)]
+    ask(trapped, 1, "bob", "delete from app.acc where id > 60")
+    unharmed(trapped)
+
+
+def test_the_cluster_does_not_run_what_the_owner_may_change(trapped: Cluster) -> None:
+    """SET ROLE would not hold it: app.capture resets it."""
+    here = home(trapped, "app.acc_1")
+    (replica,) = trapped.sql(
+        0,
+        "select owner from shardman.partitions where part_name = 'app.acc_1' and prv is not null",
+    )[0]
+    # Where the statement arrives, on every node, before anything else is done with it.
+    for node in (here, replica):
+        with (
+            as_role(trapped, node, "bob") as bob,
+            pytest.raises(psycopg.Error, match="no superuser"),
+        ):
+            bob.execute("alter table app.acc add constraint evil check (app.capture()) not valid")
+    assert loot(trapped) == set()
+    always = "set shardman.ddl = 'here'; alter table app.acc_1_data enable {} trigger t"
+    ask(trapped, here, "bob", always.format("always"))
+    loot(trapped)
+    done = trapped.cmd("select shardman.switch_primary('app.acc_1', %s)", (replica,))
+    assert (done.status, done.code) == ("failed", "table_unsuitable"), done
+    assert "belongs to bob, who is no superuser" in (done.error or "")
+    ask(trapped, here, "bob", always.format(""))
+    assert loot(trapped) == set()
+    unharmed(trapped)
+
+
+#: What of bob's PostgreSQL looks up by name, or runs when it reads a table or plans a statement over it.
+SHADOWS = """
+create function app.now() returns timestamptz language plpgsql volatile as
+ $$ begin perform app.capture(); return clock_timestamp(); end $$;
+create function app.eq(app.acc, app.acc) returns bool language plpgsql as
+ $$ begin return app.capture(); end $$;
+create operator app.= (leftarg = app.acc, rightarg = app.acc, function = app.eq);
+create function app.text_eq(text, text) returns bool language plpgsql as
+ $$ begin return app.capture(); end $$;
+create operator app.= (leftarg = text, rightarg = text, function = app.text_eq);
+create function app.to_int(app.acc) returns int language plpgsql as
+ $$ begin perform app.capture(); return 0; end $$;
+create cast (app.acc as int) with function app.to_int(app.acc) as implicit;
+create function app.slow(text) returns text language plpgsql immutable as
+ $$ begin perform app.capture(); return $1; end $$;
+create view app.seen as select *, app.capture() from app.acc;
+create table app.pg_class (oid oid, relname name, relowner oid);
+create table app.hearsay (id int);
+create rule r as on insert to app.hearsay do also select app.capture();
+"""
+
+
+def test_what_is_looked_up_by_name_or_run_by_the_planner(trapped: Cluster) -> None:
+    """Views, rules, casts, operators, statistics and relations in the way, in bob's path and in his pg_temp."""
+    for node in NODES:
+        with as_role(trapped, node, "bob") as conn:
+            conn.execute(SHADOWS.encode())
+            if node == home(trapped, "app.acc_2"):
+                conn.execute("set shardman.ddl = 'here'")
+                conn.execute("create statistics app.s on app.slow(note), id from app.acc_2_data")
+    temporary = "create temp view {} as select app.capture() as oid, 'x'::name as nspname"
+    with as_role(trapped, 1, "bob") as held:
+        held.execute("set search_path = app, pg_temp, public")
+        for name in ("pg_class", "pg_roles", "pg_namespace", "partitions"):
+            held.execute(temporary.format(name).encode())
+        for query in (
+            "select shardman.find_relation('app.acc')",
+            "select shardman.data_table('acc_1')",
+            "select * from shardman.partitions",
+        ):
+            with suppress(psycopg.Error):
+                held.execute(query.encode())
+        for node in NODES:
+            everywhere_path = "alter role postgres set search_path = app, public"
+            trapped.sql(node, everywhere_path.encode())
+        ask(trapped, 1, "bob", "select count(seen) from app.seen")
+        assert loot(trapped) == {("bob", False)}
+        try:
+            here = home(trapped, "app.acc_2")
+            copies = trapped.sql(
+                0, "select owner from shardman.partitions where part_name = 'app.acc_2'"
+            )
+            there = next(n for n in (1, 2, 3) if (n,) not in copies)
+            done = trapped.cmd("select shardman.move_part('app.acc_2', %s, %s)", (there, here))
+            assert done.status == "success", done
+            for node in NODES:
+                trapped.sql(node, "select shardman.reconcile()")
+            # It reads all catalogs as the cluster's role, whatever it finds.
+            check(trapped.lord_dsn, patience=0)
+        finally:
+            for node in NODES:
+                trapped.sql(node, "alter role postgres reset search_path")
+    assert not any(super_ for _, super_ in loot(trapped)), done
+    unharmed(trapped)
+
+
+def test_after_a_move_and_a_failover(trapped: Cluster) -> None:
+    here = home(trapped, "app.acc_0")
+    copies = trapped.sql(0, "select owner from shardman.partitions where part_name = 'app.acc_0'")
+    there = next(n for n in (1, 2, 3) if (n,) not in copies)
+    done = trapped.cmd("select shardman.move_part('app.acc_0', %s, %s)", (there, here))
+    assert done.status == "success", done
+    reaches(trapped, "carol")
+    unharmed(trapped)
+    trapped.kill_node(3)
+    reaches(trapped, "bob", (0, 1, 2))
+    ask(trapped, 1, "carol", "update app.acc set note = 'later'")
+    assert loot(trapped, (1, 2)) <= {("carol", False)}
+    with as_role(trapped, 1, "bob") as conn:
+        target = route(trapped, 1)
+        repoint(conn, target, "shardman", "local")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(sql.SQL("delete from {}").format(sql.SQL(target)))
+        repoint(conn, target, "app", part_of(target))
+    trapped.start_node(3)
+    # What it had is set aside, which ends sessions there, and copied anew.
+    assert check(trapped.lord_dsn, patience=60) == []
+    reaches(trapped, "carol")
+    unharmed(trapped)
+
+
+def test_rights_come_and_go(trapped: Cluster) -> None:
+    everywhere(trapped, "revoke all on app.acc from carol; grant select on app.acc to mallory")
+    reaches(trapped, "mallory")
+    for node in NODES:
+        eventually(
+            f"nothing of carol's is left on node {node}",
+            lambda node=node: trapped.value(
+                node,
+                "select (select count(*) from pg_user_mappings where usename = 'carol')"
+                " + (select count(*) from pg_roles where rolname = 'shardman_carol')",
+            ),
+            until=lambda n: n == 0,
+            seconds=30,
+        )
+        for part in ("acc_0", "acc_1"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                ask(trapped, node, "carol", f"select * from app.{part}")
+        trapped.sql(node, "drop role carol")
