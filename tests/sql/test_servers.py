@@ -109,7 +109,7 @@ def test_whoever_may_read_a_table_reaches_its_rows(sharded: Nodes, role: str, gr
     node = sharded[2]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         as_role(node, role, "select count(id) from acc")
-    node.run(grant.format(role))
+    node.alone(grant.format(role))
     assert node.reconcile() == 0
     if "pg_read" not in grant:
         # Where the rows are, nobody has given it that right. Memberships are the whole server's.
