@@ -12,6 +12,7 @@ from psycopg import sql
 from cluster.pictures import picture
 from crash.stops import Point, armed, wait_until_stopped
 from shardman.nodes.invariants import check
+from shardman.nodes.status import read
 from shardman.testing.cluster import Cluster, CommandResult
 from shardman.testing.waiting import eventually
 
@@ -145,6 +146,25 @@ def test_a_dead_node_needs_force_and_then_goes_quickly(ready: Cluster) -> None:
     assert check(ready.lord_dsn, data=True) == []
     new = ready.value(0, "select max(id) from shardman.nodes")
     assert rm(ready, new).status == "success"
+
+
+def test_a_node_whose_schema_somebody_dropped(ready: Cluster) -> None:
+    node = ready.add_worker()
+    assert ready.cmd("select shardman.move_part('accounts_0', %s)", (node,)).status == "success"
+    assert ready.cmd("select shardman.move_part('accounts_0', 1)").status == "success"
+    ready.sql(node, "drop schema shardman cascade")
+    found = {p.subject: p.what for p in read(ready.lord_dsn).problems}
+    assert found[f"node {node}"] == "its database has no schema shardman any more"
+    done = rm(ready, node)
+    assert done.code == "not_a_member", done
+    done = rm(ready, node, force=True)
+    assert done.status == "success", done
+    for other in (0, 1, 2, 3):
+        assert traces_of(ready, node, other) == set()
+    assert check(ready.lord_dsn, data=True) == []
+    done = ready.wait(ready.submit("select shardman.add_node(%s)", (ready.dsn(node),)))
+    assert done.status == "success", done
+    assert count(ready, node, "accounts") == ROWS
 
 
 def test_what_forced_removal_makes_unreachable_is_said_and_fails_at_once(ready: Cluster) -> None:

@@ -35,6 +35,8 @@ class Question:
         sql: a select of one value; parameters as psycopg writes them.
         patience: in seconds; who has not answered by then cannot be reached. None: as long as a
             connection may take.
+        member: a node that does not know the cluster any more (somebody dropped the schema) ends the command
+            with an error; otherwise it counts as one that cannot be reached.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Question:
     sql: str
     params: Sequence[Any] = ()
     patience: float | None = None
+    member: bool = True
 
 
 @dataclass(frozen=True)

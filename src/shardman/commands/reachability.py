@@ -21,6 +21,7 @@ def who_answers(cluster: Cluster, dead: int | None = None) -> tuple[Question, ..
             n.id,
             "select true",
             patience=BRIEF_S if n.id == dead else None,
+            member=False,
         )
         for n in cluster.workers
     )
@@ -30,7 +31,8 @@ def proofs(cluster: Cluster, dead: int) -> tuple[Question, ...]:
     """Which replicas of a node's primaries may not take over, to each node that has some."""
     heirs = {r for part in _primaries(cluster, dead) for r in cluster.replicas_of(part)}
     return tuple(
-        Question(f"unproven {n}", n, "select shardman.unproven(%s)", (dead,)) for n in sorted(heirs)
+        Question(f"unproven {n}", n, "select shardman.unproven(%s)", (dead,), member=False)
+        for n in sorted(heirs)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from shardman.commands.base import Command, Facts, Question
+from shardman.errors import Code, UserError
 from shardman.pg.connection import Connection
 from shardman.pg.metadata import read_cluster
 from shardman.tasks import all_of
@@ -45,5 +46,9 @@ async def _ask(node: Sessions, question: Question) -> Any:
             conn = await node(question.node)
             row = await (await conn.execute(question.sql.encode(), question.params)).fetchone()
     except (psycopg.OperationalError, TimeoutError):
+        return None
+    except UserError as error:
+        if question.member or error.code is not Code.NOT_A_MEMBER:
+            raise
         return None
     return row[0] if row else None

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
+from psycopg.rows import tuple_row
 
 from shardman.errors import Code, UserError
 from shardman.model.finding import Finding
@@ -42,6 +43,20 @@ class NodeRow:
     def alive(self) -> bool:
         """Whether it is a member now: the lord, or a worker that is not removed."""
         return self.lord or self.status != "removed"
+
+
+#: What a database without our schema says, and one with an older schema.
+_UNDEFINED = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedFunction,
+)
+
+
+def _lacks_schema(session: SyncConnection) -> bool:
+    session.rollback()
+    with session.cursor(row_factory=tuple_row) as cur:
+        return cur.execute("select to_regnamespace('shardman') is null").fetchone() == (True,)
 
 
 class NodeError(UserError):
@@ -219,7 +234,17 @@ class Reach:
     def _one(self, node_id: int, work: Callable[[int, SyncConnection], T]) -> T | NodeError:
         try:
             with self.open(node_id) as session:
-                return work(node_id, session)
+                try:
+                    return work(node_id, session)
+                except _UNDEFINED as error:
+                    if not _lacks_schema(session):
+                        raise
+                    raise NodeError(
+                        node_id,
+                        "its database has no schema shardman any more",
+                        "It is no member of the cluster: remove it with shardman rm-node and --force",
+                        code=Code.NOT_A_MEMBER,
+                    ) from error
         except NodeError as error:
             return error
         except psycopg.Error as error:
