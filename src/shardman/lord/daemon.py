@@ -14,6 +14,7 @@ from shardman.errors import UserError
 from shardman.log import configure
 from shardman.lord.ask import Askers
 from shardman.lord.identity import check
+from shardman.lord.in_doubt import Doubts
 from shardman.lord.inbox import Inbox
 from shardman.lord.janitor import Janitor
 from shardman.lord.journal import Journal
@@ -44,14 +45,16 @@ log = structlog.get_logger()
 class Office:
     """All that acts in one leadership (`leadership.Leadership`)."""
 
-    def __init__(self, sessions: Sessions, journal: Journal, metadata: Metadata) -> None:
+    def __init__(
+        self, sessions: Sessions, journal: Journal, metadata: Metadata, doubts: Doubts
+    ) -> None:
         self._sessions = sessions
         self._journal = journal
         self._metadata = metadata
         self._health = health = NodeHealth()
         journal.silent = health.silent
         self._askers = askers = Askers(sessions)
-        self._runner = runner = Runner(sessions, journal)
+        self._runner = runner = Runner(sessions, journal, doubts)
         self._reconciler = reconciler = Reconciler(sessions, metadata)
         janitor = Janitor(runner, journal, lambda: health.silent() | reconciler.away)
         self._leftovers = Leftovers(janitor, reconciler.returned)

@@ -14,12 +14,15 @@ import structlog
 from shardman.errors import Deposed, Refused, UserError
 from shardman.lord.failures import sentence
 from shardman.lord.identity import NotLord, check, cluster_of, is_decided, step_down
+from shardman.lord.in_doubt import Doubts
 from shardman.lord.journal import Journal, LordLost
-from shardman.lord.lease import acquire
+from shardman.lord.lease import LEASE_S, Lease, acquire
 from shardman.lord.metadata import Metadata
 from shardman.lord.sessions import Sessions
+from shardman.lord.settlement import Settlement
 from shardman.lord.task_group import run_together
 from shardman.pg.connection import Connection
+from shardman.tasks import pause
 
 log = structlog.get_logger()
 
@@ -28,6 +31,8 @@ RETRY_S = 0.5
 FAULT_S = 5.0
 #: How long what runs may take to end when the shardlord is told to stop.
 STOP_S = 20.0
+#: How long the next leadership waits for what the last has left in doubt: a node may hang as well.
+SETTLE_S = 5.0
 
 
 class Leadership(Protocol):
@@ -58,8 +63,13 @@ class Leaderships:
         make: what acts in one of them.
     """
 
-    def __init__(self, dsn: str, make: Callable[[Sessions, Journal, Metadata], Leadership]) -> None:
+    def __init__(
+        self, dsn: str, make: Callable[[Sessions, Journal, Metadata, Doubts], Leadership]
+    ) -> None:
         self._dsn = dsn
+        self._doubts = Doubts()
+        #: Of the last leadership.
+        self._sessions: Sessions | None = None
         self._make = make
         self._stopping = asyncio.Event()
         self._leadership: Leadership | None = None
@@ -86,7 +96,25 @@ class Leaderships:
             except UserError:
                 raise
             except Exception as error:  # noqa: BLE001  (whatever it is)
-                await self._until_stopped(asyncio.sleep(await self._end(error)))
+                await self._until_stopped(self._between(error))
+
+    async def _between(self, error: Exception) -> None:
+        seconds = await self._end(error)
+        if self._doubts.all():
+            await self._settle()
+        await asyncio.sleep(seconds)
+
+    async def _settle(self) -> None:
+        """One look at what is in doubt. As long as there is no lord's database, this comes again and again."""
+        assert self._sessions is not None
+        sessions = self._sessions.again()
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await Settlement(self._doubts, sessions).run()
+        except TimeoutError:
+            log.warning("cut-overs in doubt", error="the nodes did not answer in time")
+        finally:
+            sessions.end()
 
     async def _end(self, error: Exception) -> float:
         """Says why a leadership is over; how long to pause before the next, in seconds."""
@@ -132,12 +160,17 @@ class Leaderships:
             # It may have stood by for days.
             await check(self._dsn)
             sessions = Sessions(self._dsn, await cluster_of(lease.conn), lease.epoch)
+            self._sessions = sessions
             conns.append(await sessions.lord())
             conns.append(await sessions.lord())
             journal, metadata = Journal(conns[1], lease.epoch), Metadata(conns[2])
             await metadata.read()
-            self._leadership = self._make(sessions, journal, metadata)
-            await run_together(lease=lease.keep(), leadership=self._leadership.serve())
+            self._leadership = self._make(sessions, journal, metadata, self._doubts)
+            await run_together(
+                lease=lease.keep(),
+                leadership=self._leadership.serve(),
+                decisions=_decided_in_time(lease, self._doubts),
+            )
         finally:
             if self._leadership is not None:
                 self._leadership.abandon()
@@ -146,6 +179,20 @@ class Leaderships:
                 sessions.end()
             for conn in conns:
                 await conn.close()
+
+
+async def _decided_in_time(lease: Lease, doubts: Doubts) -> None:
+    """Looks after cut-overs whose decision does not come. A lord's database that hangs says nothing, and keeps
+    its connections: other work waits for it patiently, clients of a partition must not.
+
+    Raises:
+        LordLost: it has not answered for so long.
+    """
+    while True:
+        await pause(RETRY_S)
+        silent = lease.silent()
+        if silent > LEASE_S and doubts.longest() > LEASE_S:
+            raise LordLost(f"it has not answered for {silent:.0f} s, and a cut-over waits for it")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

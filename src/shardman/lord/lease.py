@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 
 import psycopg
 import structlog
@@ -40,6 +41,11 @@ class Lease:
     def __init__(self, conn: Connection, epoch: int) -> None:
         self.conn = conn
         self.epoch = epoch
+        self._renewed = time.monotonic()
+
+    def silent(self) -> float:
+        """For how long the lord's database has not answered, in seconds."""
+        return time.monotonic() - self._renewed - RENEW_S
 
     async def keep(self) -> None:
         """Renews the lease until it is lost.
@@ -55,6 +61,7 @@ class Lease:
                 raise LordLost(str(error)) from error
             if cur.rowcount == 0:
                 raise Refused(f"epoch {self.epoch} is over")
+            self._renewed = time.monotonic()
             await pause(RENEW_S)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from shardman.commands.base import Command, Facts
 from shardman.errors import RemovedNodeAway, UserError
 from shardman.lord.entry import Entry
 from shardman.lord.hurry import Hurry
+from shardman.lord.in_doubt import Doubts
 from shardman.lord.named_locks import NamedLocks
 from shardman.lord.planner import gather_facts
 from shardman.lord.sessions import Address, Sessions
@@ -35,11 +36,13 @@ class Shared:
         named_locks: who works on a partition, or on the channel between two nodes.
         cut_over: held while a cut-over is up: one in the cluster at a time.
         child: runs a command as a part of another one, whose id it gets; its status and error.
+        doubts: what was prepared and not ended.
     """
 
     named_locks: NamedLocks
     cut_over: asyncio.Lock
     child: Callable[[int, Command], Awaitable[tuple[str, str | None]]]
+    doubts: Doubts
 
 
 class CommandRun:
@@ -191,6 +194,12 @@ class CommandRun:
     async def named_lock(self, name: str) -> AsyncIterator[None]:
         async with self._shared.named_locks.take([name]):
             yield
+
+    def prepares(self, what: str, nodes: Mapping[int, int]) -> None:
+        self._shared.doubts.prepare(self.cmd_id, self.attempt, what, nodes)
+
+    def prepared_ended(self, node_id: int) -> None:
+        self._shared.doubts.ended(self.cmd_id, node_id)
 
     def say(self, sentence: str) -> None:
         if sentence not in self.sentences:

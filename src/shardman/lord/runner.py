@@ -17,12 +17,15 @@ from shardman.lord.entry import Canceled, Entry, Recorded
 from shardman.lord.failures import Failure, failure
 from shardman.lord.finisher import LEADERSHIP_OVER, Finisher, undo
 from shardman.lord.hurry import Hurry
+from shardman.lord.in_doubt import Decision, Doubts
 from shardman.lord.journal import BEHIND_S, Journal, LordLost
+from shardman.lord.lease import LEASE_S
 from shardman.lord.named_locks import NamedLocks
 from shardman.lord.planner import make_plan
 from shardman.lord.run import CommandRun, Shared
 from shardman.lord.sessions import Sessions
 from shardman.model.plan import Json, Plan
+from shardman.pg.bounded import STATEMENT_S, unhurried
 from shardman.pg.connection import Connection
 from shardman.pg.metadata import read_cluster
 from shardman.steps.base import bind
@@ -46,14 +49,19 @@ class Outcome:
 
 
 class Runner:
-    """Runs commands of one leadership."""
+    """Runs commands of one leadership.
 
-    def __init__(self, sessions: Sessions, journal: Journal) -> None:
+    Args:
+        doubts: what was prepared and not ended, of all leaderships of this process.
+    """
+
+    def __init__(self, sessions: Sessions, journal: Journal, doubts: Doubts) -> None:
         self.sessions = sessions
         self.journal = journal
         #: Who works on a partition, or on the channel between two nodes.
         self.named_locks = NamedLocks()
-        self._shared = Shared(self.named_locks, asyncio.Lock(), self._part)
+        self._doubts = doubts
+        self._shared = Shared(self.named_locks, asyncio.Lock(), self._part, doubts)
         #: Commands that run as parts of others, by id: each can be cancelled by itself.
         self.children: dict[int, asyncio.Task[Outcome]] = {}
         #: Of each command that runs, and of which command it is a part.
@@ -208,12 +216,16 @@ class Runner:
 
         Raises:
             LordLost: the connection was lost, so nobody here knows whether it happened; the next leadership
-                reads it in the journal.
+                reads it in the journal. What clients wait for meanwhile, `lord/settlement.py` looks after.
         """
         conn = await run.node(0)
+        held = self._doubts.stands(run.cmd_id)
         try:
-            async with conn.transaction():
-                await self._decide(conn, plan, run)
+            with unhurried(conn, LEASE_S if held else STATEMENT_S):
+                async with conn.transaction():
+                    await self._decide(conn, plan, run)
+                    # The last before its COMMIT is sent: without this it never was.
+                    self._doubts.decide(run.cmd_id, Decision.ASKED)
         except psycopg.OperationalError as error:
             if conn.closed or conn.broken:
                 raise LordLost(str(error)) from error
@@ -229,6 +241,7 @@ class Runner:
         if plan.switch:
             # From here on nodes do what must not be forgotten.
             await self.journal.copied(BEHIND_S)
+            self._doubts.decide(run.cmd_id, Decision.CERTAIN)
         finisher = Finisher(run, atomic=plan.atomic)
         for group in run.entry.groups(plan, "finish"):
             await all_of(*(finisher.do(step) for step in group))

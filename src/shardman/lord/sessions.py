@@ -177,6 +177,33 @@ class Sessions:
         self._opened: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
         #: When each node's server was started that was compared with what it was before.
         self._started: dict[int, datetime | None] = {}
+        #: How each member was to be reached when that was last looked up.
+        self._addresses: dict[int, Address] = {}
+
+    def again(self) -> Sessions:
+        """For what is left to do when these are ended: of the same epoch, with what they knew of the nodes."""
+        after = Sessions(self.dsn, self.cluster_id, self.epoch)
+        after._started, after._addresses = self._started, self._addresses
+        return after
+
+    def known(self) -> list[int]:
+        """The workers that can be reached without the lord's database."""
+        return [node for node in self._addresses if node != 0]
+
+    @asynccontextmanager
+    async def on_known(self, node_id: int) -> AsyncIterator[Connection]:
+        """A session on a worker, without the lord's database; it is closed behind the block.
+
+        Raises:
+            As `open`.
+        """
+        if node_id not in self._addresses:
+            raise psycopg.OperationalError(f"it is not known how node {node_id} is reached")
+        conn = await self.connect(node_id, self._addresses[node_id])
+        try:
+            yield conn
+        finally:
+            await conn.close()
 
     def adopt(self, node_id: int, conn: Connection) -> None:
         """Makes `sever` know a session on a node."""
@@ -341,13 +368,15 @@ class Sessions:
         if row is not None:
             secret = {"password": row[2]} if row[2] is not None else {}
             own = self.dsn if node_id == 0 else make_conninfo(row[0] or "", **secret)
-            return Address(
+            found = Address(
                 own,
                 make_conninfo(**row[1], **secret),
                 member=True,
                 removed=bool(row[3]),
                 refused=row[4],
             )
+            self._addresses[node_id] = found
+            return found
         cur = await lord.execute(
             "select connstring from shardman.cmd_secrets where cmd_id = %s", (cmd_id,)
         )

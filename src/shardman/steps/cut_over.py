@@ -99,8 +99,7 @@ class CutOver(UndoableStep):
             # Up to here a crash, ours or a node's, ends both transactions with their sessions: nothing stands.
             # From here on each server has its own by itself, whoever dies; steps/prepared.py says who ends it.
             # With one prepared and the other lost nothing has happened: the switch comes behind both.
-            # Both answers are awaited: undoing must find what either has prepared.
-            await each_of(prepare(run, source, self.src), prepare(run, dest, self.dest))
+            await prepare(run, self.part, {self.src: source, self.dest: dest})
 
     def _streams(self, run: Run) -> list[str]:
         """What must be empty before the switch."""

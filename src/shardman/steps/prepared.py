@@ -8,10 +8,12 @@ Whoever wants to use the partition waits while they stand, so each way out of he
 - A node is away at that time: the janitor does the same when it is back. A restart of its server keeps them.
 - The connection breaks while a server prepares: nobody knows of the transaction, which comes into being a
   moment later. `lord/watchers/prepared_leftovers.py` looks for such ones, and ends them as `cmd_log` says.
+- The lord's database is lost, and the shardlord lives: `lord/settlement.py` ends what can be known.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -19,11 +21,23 @@ from psycopg import sql
 from shardman import names
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Run, Scope, step
+from shardman.tasks import each_of
 
 
-async def prepare(run: Run, conn: Connection, node: int) -> None:
-    """Ends the transaction of a session as one that is prepared: it can be committed or rolled back in any
-    session, and neither its locks nor what it has done are lost by a crash of ours or of the server."""
+async def prepare(run: Run, what: str, sessions: Mapping[int, Connection]) -> None:
+    """Ends the transactions of these sessions as ones that are prepared: they can be committed or rolled back
+    in any session, and neither their locks nor what they have done are lost by a crash of ours or of a server.
+
+    Args:
+        what: the partition or table that they lock.
+        sessions: by node, in the order in which they are to be committed.
+    """
+    run.prepares(what, {node: conn.info.backend_pid for node, conn in sessions.items()})
+    # All answers are awaited: undoing must find what either has prepared.
+    await each_of(*(_prepare(run, conn, node) for node, conn in sessions.items()))
+
+
+async def _prepare(run: Run, conn: Connection, node: int) -> None:
     gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
     await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
 
@@ -44,6 +58,7 @@ async def end_prepared(run: Run, node: int, verb: str) -> None:
     conn = await run.node(node)
     for gid in await _prepared_here(conn, run, node):
         await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
+    run.prepared_ended(node)
 
 
 @step("commit_prepared")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -72,6 +73,20 @@ class Run(Protocol):
 
     async def child(self, command: Command) -> tuple[str, str | None]:
         """Runs another command as a part of this one; returns its status and error."""
+        ...
+
+    def prepares(self, what: str, nodes: Mapping[int, int]) -> None:
+        """Tells that transactions are about to be prepared: should the lord's database be lost, somebody has to
+        end them.
+
+        Args:
+            what: the partition or table that is locked meanwhile, for people.
+            nodes: in the order in which they are to be committed, each with the process number of its session.
+        """
+        ...
+
+    def prepared_ended(self, node_id: int) -> None:
+        """Tells that nothing of this command is prepared on a node any more."""
         ...
 
     def say(self, sentence: str) -> None:

@@ -168,6 +168,18 @@ select s.attempt, s.n, s.kind, s.args, s.title
  where s.cmd_id = %(id)s and s.phase = 'prepare' and s.state in ('started', 'done')
  order by s.attempt desc, s.n desc
 
+-- name: has_switched
+-- On any node: what is seen there was decided.
+select from shardman.cmd_log where id = %(id)s and attempt = %(attempt)s and switched
+
+-- name: may_prepare
+-- On a worker: a session of a shardlord's that may not have noticed yet that this has hung up.
+select from pg_stat_activity where pid = %(pid)s and application_name ~ '^shardman lord [0-9]' and pid <> pg_backend_pid()
+
+-- name: is_prepared
+-- On a worker.
+select from pg_prepared_xacts where gid = %(gid)s and database = current_database()
+
 -- name: finish_steps
 select attempt, n, kind, args, title from shardman.cmd_steps
  where cmd_id = %(id)s and attempt = %(attempt)s and phase = 'finish' and state in ('planned', 'started')

@@ -83,7 +83,7 @@ async def _prepare(
             )
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             raise Busy(f"a lock on node {target.node}") from None
-        await prepare(run, conn, target.node)
+        await prepare(run, target.relation, {target.node: conn})
 
 
 async def _old_snapshots(run: Run, conn: Connection) -> str | None:
