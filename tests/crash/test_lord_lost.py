@@ -219,7 +219,9 @@ def test_the_answer_is_lost(
         with commit_waiting(ready, dest) as (cmd, holder):
             proxy.cut(to_server=False)
             holder.execute("select pg_advisory_unlock(%s)", (COMMIT_LOCK,))
-            eventually("a worker has it", lambda: switched(ready, dest % 3 + 1, cmd), every=0.02)
+            # Those that are locked, too.
+            for node in (src, dest, dest % 3 + 1):
+                eventually("it has it", lambda node=node: switched(ready, node, cmd), every=0.02)  # type: ignore[misc]
             ready.stop_node(0, "immediate")
             proxy.drop()
             proxy.heal()
@@ -251,6 +253,25 @@ def test_behind_the_commit(ready: Cluster, route: tuple[int, int], how: str) -> 
         finally:
             back()
     print(f"clients went on after {took:.1f} s")
+    assert settled(ready, cmd, dest) == 1
+
+
+def test_between_the_two_commits(ready: Cluster, route: tuple[int, int]) -> None:
+    """The source is released, the destination is not."""
+    src, dest = route
+    second = ready.value(
+        0,
+        "select max(n) from shardman.cmd_steps where kind = 'commit_prepared' and cmd_id ="
+        " (select max(id) from shardman.cmd_log where cmd_type = 'move_part')",
+    )
+    with armed(ready.lord_dsn, "move_part", Point(second, "", "started")) as holder:
+        cmd = ready.submit("select shardman.move_part('t_0', %s)", (dest,))
+        wait_until_stopped(holder, cmd)
+        assert not works(ready, src)
+        ready.stop_node(0, "immediate")
+        go_on(ready, SOON_S)
+        assert has_rows(ready, dest) and not has_rows(ready, src)
+        ready.start_node(0)
     assert settled(ready, cmd, dest) == 1
 
 

@@ -14,8 +14,10 @@ Whoever wants to use the partition waits while they stand, so each way out of he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from shardman import names
@@ -57,7 +59,9 @@ async def end_prepared(run: Run, node: int, verb: str) -> None:
     """Commits or rolls back what the command has prepared on a node; idempotent."""
     conn = await run.node(node)
     for gid in await _prepared_here(conn, run, node):
-        await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
+        # Whoever ended it since has done the same.
+        with suppress(psycopg.errors.UndefinedObject):
+            await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
     run.prepared_ended(node)
 
 
