@@ -437,6 +437,6 @@ def test_without_a_terminal_ctrl_c_leaves_it_running(lord: Cluster, acting: Acti
         assert line, said
         said += line
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "It goes on" in err

@@ -547,7 +547,7 @@ def test_many_partitions(cluster: Cluster) -> None:
     with Writers(
         cluster.dsn(1), "many", {i: i for i in range(1, 5001)}, 6000, pause_s=0.002
     ) as writers:
-        done = shard(cluster, "many", count=200)
+        done = shard(cluster, "many", count=120)
     assert done.status == "success", done
     assert writers.errors == []
     assert contents(cluster, 1, "many") == writers.rows

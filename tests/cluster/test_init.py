@@ -61,7 +61,7 @@ def test_two_at_once_make_one_cluster(database: str) -> None:
         )
         for _ in range(3)
     ]
-    said = {program.communicate(timeout=60)[0] for program in programs}
+    said = {program.communicate(timeout=180)[0] for program in programs}
     assert [program.returncode for program in programs] == [0, 0, 0], said
     (words,) = said
     ((cluster,),) = rows(database, "select cluster from shardman.local")

@@ -108,7 +108,7 @@ def test_status_has_the_time_it_needs(stock: Cluster) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert "timeout" not in shown.stdout + shown.stderr
     assert "acting" in shown.stdout or shown.returncode == 0, shown.stdout + shown.stderr

@@ -45,11 +45,11 @@ def test_a_shardlord_of_another_version_does_not_act(cluster: Cluster) -> None:
     cluster.stop_lord()
     grow_old(cluster, 0)
     lord = [sys.executable, "-m", "shardman", "lord", cluster.lord_dsn]
-    refused = subprocess.run(lord, capture_output=True, text=True, check=False, timeout=60)
+    refused = subprocess.run(lord, capture_output=True, text=True, check=False, timeout=180)
     assert refused.returncode == 1
     assert "Run shardman init" in refused.stderr
     init = [sys.executable, "-m", "shardman", "init", cluster.lord_dsn]
-    subprocess.run(init, check=True, capture_output=True, timeout=60)
+    subprocess.run(init, check=True, capture_output=True, timeout=180)
     cluster.start_lord()
     assert cluster.cmd("select shardman.set_zone(1, 'a')").status == "success"
 
@@ -64,7 +64,7 @@ def test_a_worker_gets_tables_that_its_version_did_not_have(cluster: Cluster) ->
     cluster.sql(0, f"insert into shardman.node_cleanings values ({step}, 1)")
     cluster.sql(1, "comment on schema shardman is 'older'")
     init = [sys.executable, "-m", "shardman", "init", cluster.lord_dsn]
-    subprocess.run(init, check=True, capture_output=True, timeout=60)
+    subprocess.run(init, check=True, capture_output=True, timeout=180)
     cluster.start_lord()
     rows = "select count(*) from shardman.node_cleanings"
     eventually("the worker has the lord's row", lambda: cluster.value(1, rows) == 1)

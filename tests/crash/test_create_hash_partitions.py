@@ -56,7 +56,7 @@ def journal(cluster: Cluster) -> list[Point]:
 
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
-    for point in sample(journal(two), 6):
+    for point in sample(journal(two), 9):
         table = new_table(two)
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:
             cmd = shard(two, table)
@@ -68,7 +68,7 @@ def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_worker_is_killed_at_some_steps(two: Cluster) -> None:
-    for point in sample(journal(two), 9, start=3):
+    for point in sample(journal(two), 13, start=3):
         table = new_table(two)
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:
             cmd = shard(two, table)

@@ -101,7 +101,7 @@ def test_failover(ready: Cluster) -> None:
     # What is left to do on the dead node is not done while it is dead.
     done_later = [p for p in every if p.title.startswith("set aside") and p.state == "done"]
     assert done_later
-    chosen = sample([p for p in every if p not in done_later], 16, start=6)
+    chosen = sample([p for p in every if p not in done_later], 24, start=6)
     killed = 0
     for point in chosen:
         dead = victim(ready)

@@ -69,11 +69,11 @@ def journal(cluster: Cluster, cmd_type: str) -> list[Point]:
 @pytest.mark.parametrize(
     ("cmd_type", "stride"),
     [
-        ("create_replica", 6),
-        ("rm_replica", 3),
-        ("move_part", 9),
-        ("set_sync", 5),
-        ("drain_node", 1),
+        ("create_replica", 9),
+        ("rm_replica", 5),
+        ("move_part", 14),
+        ("set_sync", 7),
+        ("drain_node", 2),
     ],
 )
 def test_the_shardlord_is_killed_at_every_step(ready: Cluster, cmd_type: str, stride: int) -> None:

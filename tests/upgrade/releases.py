@@ -55,7 +55,7 @@ class Release:
             return subprocess.Popen(self._argv(_LORD, dsn), env=self._env, stderr=out, stdout=out)
 
     def _run(self, code: str, dsn: str) -> None:
-        subprocess.run(self._argv(code, dsn), env=self._env, check=True, timeout=60)
+        subprocess.run(self._argv(code, dsn), env=self._env, check=True, timeout=180)
 
     @staticmethod
     def _argv(code: str, dsn: str) -> list[str]:

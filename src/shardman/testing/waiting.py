@@ -14,7 +14,7 @@ def eventually(
     look: Callable[[], T],
     *,
     until: Callable[[T], object] = bool,
-    seconds: float = 60,
+    seconds: float = 120,
     every: float = 0.1,
     tolerate: type[Exception] | tuple[type[Exception], ...] = (),
     after: Callable[[], object] | None = None,
