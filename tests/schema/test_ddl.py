@@ -216,6 +216,19 @@ def test_comments_and_names_of_what_belongs_to_it(acc: Cluster) -> None:
         bob.execute("drop policy seen on acc")
 
 
+def test_a_column_of_an_enum_with_a_default(acc: Cluster) -> None:
+    acc.sql(1, "create type app.\"Mood\" as enum ('well', 'it''s')")
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc add column mood app.\"Mood\" not null default 'it''s'")
+    for node in NODES:
+        assert acc.sql(node, "select mood, count(*) from app.acc group by 1") == [("it's", ROWS)]
+    settled(acc)
+    with as_bob(acc, 3) as bob:
+        bob.execute("alter table acc drop column mood")
+    acc.sql(3, 'drop type app."Mood"')
+    settled(acc)
+
+
 def test_it_is_of_the_callers_transaction(acc: Cluster) -> None:
     before = columns(acc)
     with as_bob(acc, 2, autocommit=False) as bob:

@@ -7,6 +7,12 @@ $$;
 comment on function shardman.is_constant(text) is 'whether an expression, as PostgreSQL writes it, is a literal with casts to PostgreSQL''s own types: it means the same at every '
     'time and place';
 
+create or replace function shardman.is_label(expression text, type oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_enum where enumtypid = type and expression = quote_literal(enumlabel) || '::' || format_type(type, null))
+$$;
+comment on function shardman.is_label(text, oid) is 'whether an expression, as PostgreSQL writes it, is a value of that enum: it runs nobody''s code';
+
 create or replace function shardman.column_changes(copy oid, parent oid, renamed bool) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -15,6 +21,7 @@ declare
     new_   text[] := array(select a.attname from pg_attribute a where a.attrelid = parent and a.attnum > 0 and not a.attisdropped
                             except select a.attname from pg_attribute a where a.attrelid = copy and a.attnum > 0 and not a.attisdropped);
     col    jsonb;
+    value_ text;
 begin
     if renamed and cardinality(former) = 1 and cardinality(new_) = 1 then
         return next format('rename column %I to %I', former[1], new_[1]);
@@ -22,7 +29,9 @@ begin
     end if;
     return query select format('drop column %I', f) from unnest(former) f;
     for col in select c from jsonb_array_elements(shardman.describe_columns(parent)) c where c ->> 'name' = any (new_) loop
-        if col ->> 'generated' is null and not shardman.is_constant(coalesce(col ->> 'default', 'NULL')) then
+        value_ := coalesce(col ->> 'default', 'NULL');
+        if col ->> 'generated' is null and not shardman.is_constant(value_)
+           and not shardman.is_label(value_, (select a.atttypid from pg_attribute a where a.attrelid = parent and a.attname = col ->> 'name')) then
             raise exception 'column % would get other values on each copy of %', quote_ident(col ->> 'name'), shardman.metadata_name(parent)
                 using errcode = 'feature_not_supported', hint = 'Add it without a default, set the default, then fill it by UPDATE.';
         end if;
