@@ -25,9 +25,9 @@ from shardman.testing.plugin import ProxyFactory
 from shardman.testing.waiting import eventually
 
 ROWS = 300
-#: Within this clients go on where the loss is seen at once, and where the server keeps silent. A busy machine
-#: takes some of it.
-SOON_S = 6.0
+#: Within this clients go on where the loss is seen at once, and where the server keeps silent. It takes 0.1 s,
+#: and 3 s more than is waited for an answer; a busy machine takes the rest. Otherwise they never would.
+SOON_S = 15.0
 SILENT_S = LEASE_S + SOON_S
 COMMIT_LOCK = 816
 
@@ -72,13 +72,13 @@ def has_rows(cluster: Cluster, node: int) -> bool:
 def works(cluster: Cluster, node: int) -> bool:
     """Whether a client that writes to the whole table goes on, through this node."""
     with suppress(psycopg.Error), cluster.connect(node) as client:
-        client.execute("set statement_timeout = 700")
+        client.execute("set statement_timeout = 1000")
         return client.execute("update t set v = v").rowcount == ROWS
     return False
 
 
-def go_on(cluster: Cluster, seconds: float) -> float:
-    """Until clients of all workers go on; how long that took."""
+def go_on(cluster: Cluster, seconds: float) -> None:
+    """Clients of all workers go on within this."""
     begun = time.monotonic()
     for node in (1, 2, 3):
         eventually(
@@ -87,9 +87,7 @@ def go_on(cluster: Cluster, seconds: float) -> float:
             seconds=seconds,
             after=cluster.logs,
         )
-    took = time.monotonic() - begun
-    assert took < seconds
-    return took
+    assert time.monotonic() - begun < seconds
 
 
 def lost(cluster: Cluster, how: str) -> Callable[[], None]:
@@ -167,7 +165,8 @@ def commit_waiting(cluster: Cluster, dest: int) -> Iterator[tuple[int, SyncConne
 @pytest.fixture(autouse=True)
 def no_trigger(ready: Cluster) -> Iterator[None]:
     yield
-    ready.sql(0, "drop trigger if exists commit_waits on shardman.cmd_log")
+    with suppress(psycopg.OperationalError):  # the last test leaves no lord's database
+        ready.sql(0, "drop trigger if exists commit_waits on shardman.cmd_log")
 
 
 def switched(cluster: Cluster, node: int, cmd: int) -> bool:
@@ -186,11 +185,10 @@ def test_before_the_commit_is_sent(ready: Cluster, route: tuple[int, int], how: 
         assert not works(ready, src)
         back = lost(ready, how)
         try:
-            took = go_on(ready, SOON_S if how == "dead" else SILENT_S)
+            go_on(ready, SOON_S if how == "dead" else SILENT_S)
             assert has_rows(ready, src) and not has_rows(ready, dest)
         finally:
             back()
-    print(f"clients went on after {took:.1f} s")
     assert settled(ready, cmd, dest) == 2
 
 
@@ -225,9 +223,8 @@ def test_the_answer_is_lost(
             ready.stop_node(0, "immediate")
             proxy.drop()
             proxy.heal()
-        took = go_on(ready, SOON_S)
+        go_on(ready, SOON_S)
         assert has_rows(ready, dest) and not has_rows(ready, src)
-        print(f"clients went on after {took:.1f} s")
         assert "committed" in log.read_text()
         ready.start_node(0)
         assert settled(ready, cmd, dest) == 1
@@ -248,11 +245,10 @@ def test_behind_the_commit(ready: Cluster, route: tuple[int, int], how: str) -> 
         finally:
             os.kill(pid, signal.SIGCONT)
         try:
-            took = go_on(ready, SOON_S if how == "dead" else SILENT_S)
+            go_on(ready, SOON_S if how == "dead" else SILENT_S)
             assert has_rows(ready, dest) and not has_rows(ready, src)
         finally:
             back()
-    print(f"clients went on after {took:.1f} s")
     assert settled(ready, cmd, dest) == 1
 
 
@@ -275,6 +271,15 @@ def test_between_the_two_commits(ready: Cluster, route: tuple[int, int]) -> None
     assert settled(ready, cmd, dest) == 1
 
 
+def says_what_stays(cluster: Cluster, cmd: int) -> None:
+    eventually(
+        "the shardlord says what stays",
+        lambda: f"cmd={cmd}" in log_of(cluster).rpartition("no worker that answers has")[2],
+        seconds=SOON_S,
+        after=lambda: log_of(cluster)[-3000:],
+    )
+
+
 @pytest.mark.parametrize("happened", [False, True])
 def test_what_nobody_can_know_stays_open(
     ready: Cluster, route: tuple[int, int], happened: bool
@@ -291,16 +296,10 @@ def test_what_nobody_can_know_stays_open(
             holder.execute("select pg_advisory_unlock(%s)", (COMMIT_LOCK,))
             eventually("it is decided", lambda: switched(ready, 0, cmd), every=0.02)
         ready.kill_node(0)
-    eventually(
-        "the shardlord says what stays",
-        lambda: f"cmd={cmd}" in log_of(ready).rpartition("no worker that answers has")[2],
-        seconds=SOON_S,
-        after=lambda: log_of(ready)[-3000:],
-    )
+    says_what_stays(ready, cmd)
     assert not works(ready, src) and not works(ready, dest)
     ready.start_node(0)
-    took = go_on(ready, 20)
-    print(f"clients went on after {took:.1f} s")
+    go_on(ready, 20)
     assert settled(ready, cmd, dest) == (1 if happened else 2)
 
 
@@ -386,3 +385,37 @@ def test_a_conversion(ready: Cluster) -> None:
     assert done.status == "success", done
     assert ready.value(3, "select count(*) from w") == ROWS
     assert check(ready.lord_dsn, data=True, patience=20) == []
+
+
+def test_another_lord_decides(ready: Cluster, route: tuple[int, int], tmp_path: Path) -> None:
+    """The lord's database does not come back, and nobody has what it was about to decide. Its shardlord lives,
+    and asks on."""
+    src, dest = route
+    with commit_waiting(ready, dest) as (cmd, _):
+        ready.kill_node(0)
+    says_what_stays(ready, cmd)
+    program = [sys.executable, "-m", "shardman"]
+    # One of them has the newest copy.
+    promoted = next(
+        node
+        for node in (1, 2, 3)
+        if not subprocess.run(
+            [*program, "promote-lord", str(node), "--force", "--dsn", ready.dsn(node)], check=False
+        ).returncode
+    )
+    with (tmp_path / "log").open("wb") as stderr:
+        shardlord = subprocess.Popen([*program, "lord", ready.dsn(promoted)], stderr=stderr)
+    try:
+        go_on(ready, 30)
+        row = "select status::text, attempt from shardman.cmd_log where id = %s"
+        eventually(
+            "the move happens",
+            lambda: ready.sql(promoted, row, (cmd,)),
+            until=lambda rows: rows == [("success", 2)],
+            after=(tmp_path / "log").read_text,
+        )
+        assert has_rows(ready, dest) and not has_rows(ready, src)
+        assert check(ready.dsn(promoted), data=True, patience=60) == []
+    finally:
+        shardlord.kill()
+        shardlord.wait()
