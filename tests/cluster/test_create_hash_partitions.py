@@ -110,7 +110,8 @@ def test_a_big_table_is_sharded_under_writers(cluster: Cluster) -> None:
     assert writers.done > 500
     for node in (1, 3):
         assert contents(cluster, node, "big") == writers.rows
-    assert writers.longest_s < 0.5
+    # Not for as long as the copy takes; bench/ measures what it is.
+    assert writers.longest_s < 3
     assert is_clean(cluster, data=True)
 
 

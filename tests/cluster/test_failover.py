@@ -233,7 +233,7 @@ def test_a_planned_restart_is_no_failover(cluster: Cluster, bank: Bank) -> None:
     while time.monotonic() - begun < 3:  # Long after failover_after.
         written = time.monotonic()
         cluster.sql(1, f"update {part} set id = id")
-        assert time.monotonic() - written < 1
+        assert time.monotonic() - written < 3
     # It is shown, and not wrong.
     seen = status.read(cluster.lord_dsn)
     assert seen.problems == wrong

@@ -8,6 +8,7 @@ import pytest
 
 from shardman.lord import leadership
 from shardman.lord.daemon import Office
+from shardman.lord.in_doubt import Doubts
 from shardman.lord.journal import Journal
 from shardman.lord.leadership import Leaderships
 from shardman.lord.metadata import Metadata
@@ -20,8 +21,10 @@ class Faulty(Office):
 
     made = 0
 
-    def __init__(self, sessions: Sessions, journal: Journal, metadata: Metadata) -> None:
-        super().__init__(sessions, journal, metadata)
+    def __init__(
+        self, sessions: Sessions, journal: Journal, metadata: Metadata, doubts: Doubts
+    ) -> None:
+        super().__init__(sessions, journal, metadata, doubts)
         type(self).made += 1
 
     async def serve(self) -> None:
