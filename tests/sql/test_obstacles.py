@@ -109,6 +109,14 @@ REFUSED = [
         *("acc", "id", "foreign key acc_id_fkey to o", "DROP CONSTRAINT acc_id_fkey"),
     ),
     (
+        "create table o (id int primary key); create table acc (id int references o)",
+        *("acc", "id", "to o, which is not shared", "shardman.create_shared_table('o', "),
+    ),
+    (
+        "create table acc (id int primary key, up int references acc)",
+        *("acc", "id", "acc_up_fkey to itself", "DROP CONSTRAINT acc_up_fkey"),
+    ),
+    (
         "create table acc (id int primary key); create table o (id int references acc)",
         *("acc", "id", "o_id_fkey of o refers to it", "ALTER TABLE o DROP CONSTRAINT"),
     ),
@@ -348,6 +356,50 @@ def test_a_unique_index_of_the_expression_itself_is_enough(node: Node) -> None:
 def test_an_exclusion_constraint_with_the_key_is_kept(node: Node) -> None:
     node.run("create table acc (id int, exclude using btree (id with =))")
     assert node.describe("acc", "id")["obstacles"] == []
+
+
+REFERENCES = [
+    ("references o", "", ""),
+    ("references o on delete cascade", "", ""),
+    ("references o on update cascade", "f would change o, by which rows", "without that action"),
+    ("references o on delete set null", "f would change o, by which rows", "without that action"),
+    ("references o not valid", "f has never been validated", "VALIDATE CONSTRAINT f"),
+]
+
+
+@pytest.mark.parametrize(("key", "what", "hint"), REFERENCES)
+def test_foreign_keys_to_a_shared_table(node: Node, key: str, what: str, hint: str) -> None:
+    node.run(
+        "create table o (id int primary key); create table acc (id int, o int);"
+        f" alter table acc add constraint f foreign key (o) {key}"
+    )
+    node.run(
+        "insert into shardman.shared_tables (relation, initial_node, definition)"
+        " values ('o', 1, '{}')"
+    )
+    said = [(o["what"], o["hint"]) for o in node.describe("acc", "o")["obstacles"]]
+    assert len(said) == bool(what), said
+    assert all(what in w and hint in h for w, h in said)
+    # Whatever it does to a column that is not of the key.
+    if not what or "valid" not in what:
+        found = node.describe("acc", "id")
+        assert found["obstacles"] == []
+        (kept,) = found["definition"]["foreign_keys"]
+        assert (kept["name"], kept["to"], kept["columns"]) == ("f", "o", ["o"])
+        assert key.removeprefix("references o").upper() in kept["sql"]
+
+
+def test_deferrable_foreign_keys_are_checked_at_once(node: Node) -> None:
+    node.run(
+        "create table o (id int primary key);"
+        " create table acc (id int, o int references o deferrable initially deferred)"
+    )
+    ((key, said),) = node.rows(
+        "select shardman.describe_references('acc'::regclass) -> 0 ->> 'sql' as sql,"
+        " shardman.table_warnings('acc'::regclass) as said"
+    )
+    assert key == "FOREIGN KEY (o) REFERENCES public.o(id)"
+    assert any("acc_o_fkey is checked at each statement" in w for w in said)
 
 
 def test_all_obstacles_are_said_at_once(node: Node) -> None:

@@ -25,11 +25,14 @@ class UnshareTable(Command):
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         """What on each node is made of the table."""
         known = cluster.shared.get(self.relation)
-        return tuple(
-            Question(
-                f"dependents {n}", n, "select shardman.shared_dependents(%s)", (self.relation,)
-            )
-            for n in (known.nodes if known else ())
+        return (
+            Question("references", 0, "select shardman.references_to(%s)", (self.relation,)),
+            *(
+                Question(
+                    f"dependents {n}", n, "select shardman.shared_dependents(%s)", (self.relation,)
+                )
+                for n in (known.nodes if known else ())
+            ),
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -39,6 +42,12 @@ class UnshareTable(Command):
                 f"node {self.node_id} has no copy of {self.relation}",
                 f"Name one that has: {', '.join(map(str, known.nodes))}",
                 code=Code.NO_SUCH_COPY,
+            )
+        if sharded := facts.answers.get("references"):
+            raise UserError(
+                f"foreign keys of {', '.join(sharded)} refer to {self.relation}",
+                "Sharded tables can refer to shared ones only: drop those keys first",
+                code=Code.TABLE_UNSUITABLE,
             )
         for node in known.nodes:
             self._need_alone(facts, node)

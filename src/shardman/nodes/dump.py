@@ -264,6 +264,7 @@ def _write(
                 "partitions_count": t["partitions_count"],
                 "create_sql": t["create_sql"],
                 "index_sql": t["index_sql"],
+                "refers": t["refers"],
                 "columns": t["columns"],
                 "tops": t["tops"],
                 "parts": [

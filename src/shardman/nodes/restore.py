@@ -51,6 +51,7 @@ def restore(reach: Reach, directory: Path, say: Callable[[str], None]) -> int:
             raise UserError("the cluster has no worker", "Add one", code=Code.NO_SUCH_NODE)
         with reach.open(first) as node:
             _refuse_taken(node, manifest)
+            _need_shared(node, manifest)
             for table in manifest["tables"]:
                 _shard(lord, node, first, table)
                 say(f"{table['relation']}: {table['partitions_count']} partitions made")
@@ -83,6 +84,22 @@ def _refuse_taken(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
                 "Drop it, or rename it, or restore into another cluster",
                 code=Code.NAME_TAKEN,
             )
+
+
+def _need_shared(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
+    """What foreign keys refer to is in no dump of sharded tables."""
+    for table in manifest["tables"]:
+        for name in table.get("refers", ()):
+            row = node.execute(
+                "select exists (select from shardman.shared_tables where relation = %s) as shared",
+                (name,),
+            ).fetchone()
+            if row is not None and not row["shared"]:
+                raise UserError(
+                    f"foreign keys of {table['relation']} refer to {name}, which is not shared here",
+                    "Make it, with its rows, and share it with create_shared_table; then restore",
+                    code=Code.TABLE_UNSUITABLE,
+                )
 
 
 def _shard(

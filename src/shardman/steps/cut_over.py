@@ -25,6 +25,7 @@ from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.confirmation import catch_up, drain
 from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare
+from shardman.steps.references import held, referred_to
 from shardman.tasks import all_of, each_of
 
 
@@ -65,7 +66,7 @@ class CutOver(UndoableStep):
         async def attempt(deadline: Deadline) -> None:
             for stream in self._streams(run):
                 await catch_up(run, emitter, stream)
-            async with run.cut_over_lock:
+            async with run.cut_over_lock, held(run, referred, rewired):
                 run.figures.cut_over.begin()
                 try:
                     await self._up(run, source, dest, emitter, deadline)
@@ -74,6 +75,9 @@ class CutOver(UndoableStep):
                     await self.undo(run)
                     raise
 
+        referred = await referred_to(run, self.part)
+        # A primary's data table loses its foreign keys here; an old copy does when it is dropped.
+        rewired = [dest, source] if self.keep else [dest]
         async with run.extra_session(self.src) as emitter:
             await patiently(run, attempt)
 

@@ -79,7 +79,7 @@ async def rolled_back(conn: Connection) -> AsyncIterator[None]:
 async def begin_locked(
     conn: Connection, tables: list[str], mode: str, deadline: Deadline, node: int
 ) -> None:
-    """Opens a transaction that holds locks on tables, taken in this order.
+    """Opens a transaction, unless one is open, that holds locks on tables, taken in this order.
 
     Args:
         deadline: of all the locks.
@@ -87,7 +87,8 @@ async def begin_locked(
     Raises:
         Busy: with whom we waited for; the transaction is rolled back.
     """
-    await conn.execute("begin")
+    if conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        await conn.execute("begin")
     try:
         await conn.execute(
             "select shardman.lock_tables(%s, %s, %s)", (tables, mode, deadline.left_ms())

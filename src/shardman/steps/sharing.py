@@ -283,7 +283,7 @@ class ShareOut(OfShared, FinishStep):
             # One that is not in use is ours if it has our triggers. What else has the name stays, and is in
             # the way.
             if not (used and alike):
-                await into.execute("select shardman.drop_shared(%s)", (self.relation,))
+                await into.execute("select shardman.drop_shared_copy(%s)", (self.relation,))
                 # Their ranges are those of the first day.
                 live["sequences"] = definition["sequences"]
                 await make(into, self.node, self.relation, live)

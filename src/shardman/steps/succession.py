@@ -153,4 +153,6 @@ class Promote(FinishStep):
         data = await data_table(conn, part)
         await need_relation(conn, data)
         await conn.execute("select shardman.make_writable(%s)", (data,))
+        # What cannot be had at once of its foreign keys is made later: it must not keep the partition away.
+        await conn.execute("select set_config('shardman.references_later', 'on', true)")
         await conn.execute("select shardman.cut_over_in(%s)", (part,))

@@ -21,7 +21,15 @@ from shardman.steps.base import (
     step,
 )
 from shardman.steps.catalog import data_table, is_attached, need_relation, relation, value, written
-from shardman.steps.locks import LIMIT_S, execute_patiently
+from shardman.steps.locks import (
+    LIMIT_S,
+    Deadline,
+    begin_locked,
+    execute_patiently,
+    patiently,
+    rolled_back,
+)
+from shardman.steps.references import held, referred_to
 from shardman.steps.replicas import drop_detached
 
 #: Sorting in memory makes an index build faster; one build at a time on a node.
@@ -213,6 +221,7 @@ class DropOldCopy(PartBetween, FinishStep):
         name = names.quoted(schema, aside)
         if (table := await relation(conn, name)) is None:
             return
+        await self._drop_references(run, name)
         drop = sql.SQL("drop table {}").format(table)
         try:
             await execute_patiently(run, conn, self.src, name, drop, limit_s=LIMIT_S)
@@ -221,3 +230,17 @@ class DropOldCopy(PartBetween, FinishStep):
                 f"The old copy is left as {aside} on node {self.src}: {error.diag.message_detail}"
             )
             run.figures.keep(self.src, [await written(conn, schema, aside)])
+
+    async def _drop_references(self, run: Run, name: str) -> None:
+        """They have a say in what is deleted from shared tables."""
+        conn = await run.node(self.src)
+        drop = "select shardman.drop_references(shardman.find_relation(%s))"
+
+        async def attempt(deadline: Deadline) -> None:
+            async with held(run, referred, [conn]), rolled_back(conn):
+                await begin_locked(conn, [name], "access exclusive", deadline, self.src)
+                await conn.execute(drop, (name,))
+                await conn.execute("commit")
+
+        if referred := await referred_to(run, self.part):
+            await patiently(run, attempt, limit_s=LIMIT_S)

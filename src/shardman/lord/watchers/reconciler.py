@@ -145,7 +145,9 @@ class Reconciler:
             await self._lord.execute(
                 "update shardman.nodes set roads = true where id = %s", (node,)
             )
-        again = await value(conn, "select shardman.validate_a_check()")
+        again = await value(
+            conn, "select shardman.validate_a_check() or shardman.validate_a_reference()"
+        )
         visit = Visit.DIFFERS if left else Visit.IN_LINE
         self._in_line.found(node, visit, None if again else changes, now)
         return visit

@@ -3,6 +3,7 @@
 -- name: tables
 select t.relation, t.expr, t.partitions_count, t.definition,
        shardman.plain_table(t.definition) as create_sql, shardman.plain_indexes(t.definition) as index_sql,
+       array(select distinct f ->> 'to' from jsonb_array_elements(t.definition -> 'foreign_keys') f order by 1) as refers,
        shardman.plain_rights(coalesce(shardman.with_rights(t.definition), t.definition)) as rights_sql
   from shardman.tables t
  where %(tables)s::text[] is null or t.relation = any (array(select shardman.normal_name(x) from unnest(%(tables)s::text[]) as x))

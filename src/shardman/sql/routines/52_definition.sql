@@ -13,6 +13,7 @@
 --                       parent_comment: what somebody has said since of the table's, absent in most
 --   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
 --   shared_indexes    as indexes: those that were made later, on the table as a whole. Absent in most
+--   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions
 --   statistics        [{name, kinds, sql, target, comment}]: extended statistics
 --   sequences         [{name, column, type, increment, base, width, cache, cycle, acl, comment}]
 --                       node i gives base + i * width + 1 … base + (i + 1) * width
@@ -132,6 +133,26 @@ begin
     return found_;
 end
 $$;
+
+create or replace function shardman.describe_foreign_keys(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('name', o.conname, 'to', shardman.metadata_name(o.confrelid), 'sql', pg_get_constraintdef(o.oid),
+                                                 'comment', obj_description(o.oid, 'pg_constraint')) order by o.conname), '[]')
+      from pg_constraint o where o.conrelid = rel and o.contype = 'f'
+$$;
+comment on function shardman.describe_foreign_keys(oid) is 'the foreign keys of a table, as a shared one has them';
+
+create or replace function shardman.describe_references(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- At once: nodes that commit one after the other cannot take back what others have committed.
+    select coalesce(jsonb_agg(f || jsonb_build_object(
+               'sql', regexp_replace(f ->> 'sql', '( DEFERRABLE)?( INITIALLY DEFERRED)?( NOT VALID)?$', ''),
+               'columns', (select jsonb_agg(a.attname order by k.n) from unnest(o.conkey) with ordinality as k (attnum, n)
+                             join pg_attribute a on a.attrelid = rel and a.attnum = k.attnum)) order by o.conname), '[]')
+      from jsonb_array_elements(shardman.describe_foreign_keys(rel)) f
+      join pg_constraint o on o.conrelid = rel and o.contype = 'f' and o.conname = f ->> 'name'
+$$;
+comment on function shardman.describe_references(oid) is 'the foreign keys of a table, as the data tables of a sharded one have them';
 
 create or replace function shardman.describe_statistics(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -264,6 +285,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                'checks', shardman.describe_checks(rel),
                'keys', shardman.describe_keys(rel),
                'indexes', shardman.describe_indexes(rel),
+               'foreign_keys', shardman.describe_references(rel),
                'statistics', shardman.describe_statistics(rel),
                'sequences', shardman.describe_sequences(rel),
                'schema', jsonb_build_object('name', n.nspname, 'owner', pg_get_userbyid(n.nspowner),

@@ -44,10 +44,6 @@ comment on function shardman.kind_obstacle(oid) is 'why a relation is no table t
 
 create or replace function shardman.link_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select shardman.obstacle(format('%s has the foreign key %s to %s', shardman.metadata_name(rel), conname, shardman.metadata_name(confrelid)),
-                             format('Drop it: ALTER TABLE %s DROP CONSTRAINT %I', shardman.metadata_name(rel), conname))
-      from pg_constraint where contype = 'f' and conrelid = rel
-    union all
     select shardman.obstacle(format('the foreign key %s of %s refers to it', conname, shardman.metadata_name(conrelid)),
                              format('Drop it: ALTER TABLE %s DROP CONSTRAINT %I', shardman.metadata_name(conrelid), conname))
       from pg_constraint where contype = 'f' and confrelid = rel and conrelid <> rel
@@ -87,6 +83,40 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid where r.srrelid = rel
 $$;
 comment on function shardman.link_obstacles(oid) is 'what hangs on a table and would be lost';
+
+create or replace function shardman.reference_obstacles(rel oid, key jsonb) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with keys as (
+        select o.*, shardman.metadata_name(rel) as name, shardman.metadata_name(o.confrelid) as target, coalesce((to_jsonb(o) ->> 'conenforced')::bool, true) as enforced,
+               format('ALTER TABLE %s DROP CONSTRAINT %I', shardman.metadata_name(rel), o.conname) as way_out,
+               -- What an action on the shared table gives new values to.
+               case when o.confupdtype in ('c', 'n', 'd') then o.conkey
+                    when o.confdeltype in ('n', 'd') then coalesce(o.confdelsetcols, o.conkey) end as written
+          from pg_constraint o where o.contype = 'f' and o.conrelid = rel
+    )
+    select shardman.obstacle(format('%s has the foreign key %s to itself, and its rows would be on several nodes', k.name, k.conname), 'Drop it: ' || k.way_out)
+      from keys k where k.confrelid = rel
+    union all
+    select shardman.obstacle(format('%s has the foreign key %s to %s, which is not shared', k.name, k.conname, k.target),
+                             case when exists (select from shardman.tables t where t.relation = k.target) or (select c.relkind <> 'r' from pg_class c where c.oid = k.confrelid)
+                                  then 'Drop it: ' || k.way_out
+                                  else format('Share %s first, so that every node has it, with shardman.create_shared_table(%L, %s); or drop the foreign key: %s',
+                                              k.target, k.target, coalesce(shardman.my_id()::text, '...'), k.way_out) end)
+      from keys k where k.confrelid <> rel and not exists (select from shardman.shared_tables s where s.relation = k.target)
+    union all
+    select shardman.obstacle(format('the foreign key %s is not enforced', k.conname), 'Drop it: ' || k.way_out) from keys k where not k.enforced
+    union all
+    select shardman.obstacle(format('the foreign key %s has never been validated', k.conname), format('ALTER TABLE %s VALIDATE CONSTRAINT %I', k.name, k.conname))
+      from keys k where k.enforced and not k.convalidated
+    union all
+    select shardman.obstacle(format('the foreign key %s would change %s, by which rows are distributed, when a row of %s is changed', k.conname, a.attname, k.target),
+                             'Make it without that action')
+      from keys k cross join unnest(k.written) as w (attnum) join pg_attribute a on a.attrelid = rel and a.attnum = w.attnum
+     where exists (select from jsonb_array_elements(key) e cross join jsonb_array_elements_text(e -> 'uses') as u (col)
+                    where u.col = a.attname or e ->> 'column' = a.attname)
+$$;
+comment on function shardman.reference_obstacles(oid, jsonb) is
+    'foreign keys of a table that its data tables could not have: only those to shared tables find all that they refer to on every node';
 
 create or replace function shardman.dependent_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -254,6 +284,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         union all
         select format('%s looks for its names by the session''s search_path, which on other nodes is pg_catalog: ALTER FUNCTION %s SET search_path = ...', f, f)
           from unnest(shardman.searching_functions(rel)) as f
+        union all
+        select format('The foreign key %s is checked at each statement, not at the end of the transaction', o.conname)
+          from pg_constraint o where o.conrelid = rel and o.contype = 'f' and o.condeferrable
         union all
         select 'Security labels are not carried over' where exists (select from pg_seclabel where classoid = 'pg_class'::regclass and objoid = rel)
         union all

@@ -4,6 +4,7 @@ create or replace function shardman.table_obstacles(rel oid, key jsonb, partitio
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(o), '[]') from (
         select shardman.link_obstacles(rel)
+        union all select shardman.reference_obstacles(rel, key -> 'key')
         union all select shardman.dependent_obstacles(rel)
         union all select shardman.content_obstacles(rel)
         union all select shardman.elsewhere_obstacles(rel)

@@ -390,7 +390,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
     delete from shardman.problems p
      where p.subject <> all (failed)
        and case when relation_ is null
-                then p.subject not like 'former table %' and p.subject not like 'schema %' and p.subject <> 'checks of version 0.1'
+                then p.subject not like 'former table %' and p.subject not like 'schema %' and p.subject not like 'foreign keys of %' and p.subject <> 'checks of version 0.1'
                      and not exists (select from shardman.tables t where p.subject = 'privileges of ' || t.relation)
                 else p.subject in (relation_, 'rights on ' || relation_)
                      or exists (select from shardman.partitions x where x.part_name = p.subject and x.relation = relation_) end
@@ -403,6 +403,7 @@ begin
     -- In PL/pgSQL, for to plan these views takes longer than to look at a few partitions, and this keeps the plan.
     return (select count(*) from shardman.table_state s where s.problem is not null and (relation_ is null or s.relation = relation_))
          + (select count(*) from shardman.partition_state s where s.problem is not null and (relation_ is null or s.relation = relation_))
+         + (select count(*) from shardman.reference_state() s where relation_ is null or s.relation = relation_)
          + (select count(*) from shardman.shared_state s where s.problem is not null and (relation_ is null or s.relation = relation_));
 end
 $$;
@@ -449,7 +450,7 @@ begin
     end if;
     left_ := shardman.differences(relation);
     if left_ > 0 then
-        failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null);
+        failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
         left_ := shardman.differences(relation);
     end if;
     perform shardman.mend_privileges(relation);

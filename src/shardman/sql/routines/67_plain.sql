@@ -44,6 +44,12 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         union all
         select 6, i, format('select pg_catalog.setval(%L, (select max(%I) from %s))', shardman.sql_name(s ->> 'name'), s ->> 'column', me.name)
           from me, jsonb_array_elements(definition -> 'sequences') with ordinality as u (s, i)
+        union all
+        select 7, i, format('alter table %s add constraint %I %s', me.name, f ->> 'name', f ->> 'sql')
+          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
+        union all
+        select 8, i, format('comment on constraint %I on %s is %L', f ->> 'name', me.name, f ->> 'comment')
+          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where f ->> 'comment' is not null
     ) as lines (n, i, line)
 $$;
 comment on function shardman.plain_indexes(jsonb) is 'what follows shardman.plain_table once the rows are there: keys, indexes, and where sequences stand';

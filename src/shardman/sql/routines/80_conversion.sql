@@ -393,8 +393,18 @@ comment on function shardman.overrun_sequences(jsonb) is
 
 create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    former constant oid := shardman.find_relation(relation);
+    part   text;
 begin
     perform shardman.name_sequences(definition, shadow);
+    -- Now the partitions have the rows, and the plain table has no say any more.
+    perform shardman.drop_references(former);
+    if jsonb_array_length(definition -> 'foreign_keys') > 0 then
+        for part in select shardman.metadata_name(l.part) from shardman.leaves(shardman.find_relation(shadow)) l loop
+            perform shardman.add_references(part, definition);
+        end loop;
+    end if;
     execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
     execute format('alter table %s rename to %I', shardman.sql_name(shadow), (shardman.relation_parts(relation))[2]);
 end

@@ -203,6 +203,7 @@ begin
     end if;
     execute format('alter table %s attach partition %s default', part, data);
     perform shardman.give_to(data, (select relowner from pg_class where oid = part));
+    perform shardman.attached_references(part_name);
 end
 $$;
 comment on function shardman.cut_over_in(text) is 'in a cut-over, on the destination: takes the route off the partition and attaches the data table';

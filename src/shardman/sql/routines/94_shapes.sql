@@ -40,7 +40,8 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     union all
     select s.rel, 'constraints', replace(pg_get_constraintdef(o.oid), ' NO INHERIT', '')
       from s join pg_constraint o on o.conrelid = s.rel
-     where o.contype in ('c', 'p', 'u', 'x', 'f') and o.conname <> 'shardman_partition'
+     -- Foreign keys are primaries' alone: see shardman.reference_state.
+     where o.contype in ('c', 'p', 'u', 'x') and o.conname <> 'shardman_partition'
     union all
     select s.rel, 'indexes',
            concat_ws(' ', case when x.indisunique then 'unique' end, case when not x.indisvalid then 'invalid' end, 'index',

@@ -205,6 +205,7 @@ begin
                                                           from pg_constraint o where o.conrelid = parent and o.conname = e ->> 'name'
                                                            and obj_description(o.oid, 'pg_constraint') is not null), '{}') order by n), '[]')
                    from jsonb_array_elements(shardman.kept_items(t.definition -> 'keys', data, k)) with ordinality as u (e, n)),
+        'foreign_keys', shardman.kept_references(coalesce(t.definition -> 'foreign_keys', '[]'), data, parent),
         'indexes', shardman.kept_items(t.definition -> 'indexes', data, k),
         'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')

@@ -59,7 +59,8 @@ begin
       join shardman.shared_copies c on c.relation = shardman.relation_text(d.address_names[1], d.address_names[2])
       join shardman.local l on l.node_id = c.node and not l.leaving
      -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
-     where d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column')
+     -- Those of foreign keys that refer to it come and go with the other table.
+     where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column')
      order by 1 limit 1;
     if gone is not null then
         perform shardman.refuse_shared_ddl(gone);

@@ -19,13 +19,6 @@ language sql stable strict parallel safe set search_path = pg_catalog, pg_temp a
 $$;
 comment on function shardman.find_function(text) is 'a function without arguments, by its name in the metadata; null when there is none';
 
-create or replace function shardman.describe_foreign_keys(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(jsonb_agg(jsonb_build_object('name', o.conname, 'to', shardman.metadata_name(o.confrelid), 'sql', pg_get_constraintdef(o.oid),
-                                                 'comment', obj_description(o.oid, 'pg_constraint')) order by o.conname), '[]')
-      from pg_constraint o where o.conrelid = rel and o.contype = 'f'
-$$;
-
 create or replace function shardman.describe_identities(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object('column', a.attname, 'kind', case a.attidentity when 'a' then 'always' else 'by default' end)
@@ -229,15 +222,28 @@ end
 $$;
 comment on function shardman.drop_shared_triggers(text) is 'makes the copy of a shared table on this node a plain table';
 
-create or replace function shardman.drop_shared(relation text) returns void
+create or replace function shardman.drop_shared_copy(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform set_config('shardman.ddl_busy', 'on', true);
     if exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock') then
+        perform shardman.drop_references_to(relation);
         execute format('drop table %s', shardman.sql_name(relation));
     end if;
-    perform shardman.drop_shared_triggers(relation);
+    if shardman.find_function(shardman.shared_function(relation)) is not null then
+        execute format('drop function %s() cascade', shardman.sql_name(shardman.shared_function(relation)));
+    end if;
     perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.drop_shared_copy(text) is
+    'drops the copy of a shared table on this node, and the foreign keys that refer to it; a table that is none stays. Its locks stay, for one that is made anew';
+
+create or replace function shardman.drop_shared(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.drop_shared_copy(relation);
+    perform shardman.drop_shared_triggers(relation);
 end
 $$;
 comment on function shardman.drop_shared(text) is 'drops the copy of a shared table on this node; a table that is none stays';

@@ -117,6 +117,10 @@ language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 1
         select s.relation, s.problem, null, 'shardman.create_shared_table(...), naming a node whose copy is right, makes all copies like that one'
           from shardman.shared_state s where s.problem is not null
         union all
+        select s.part_name, string_agg(s.problem, ', ' order by s.problem), null,
+               'shardman.reconcile() mends it once no transaction holds what it refers to'
+          from shardman.reference_state() s group by s.part_name
+        union all
         select s.part_name, s.problem, s.changed_at,
                coalesce(case when s.action = 'exchange route'
                              then 'Until it is exchanged statements are forwarded; it waits for ' || shardman.older_transactions(s.changed_at) end,

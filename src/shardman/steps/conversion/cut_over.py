@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -31,6 +32,7 @@ from shardman.steps.conversion.catch_up import catch_up
 from shardman.steps.conversion.definition import check_unchanged, explained, parts_of
 from shardman.steps.locks import Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare
+from shardman.steps.references import held
 
 _Work = Callable[[Connection], Awaitable[None]]
 
@@ -43,12 +45,14 @@ async def _cut_over(run: Run, target: Conversion, before: _Work, under_lock: _Wo
         under_lock: makes the shadow equal to the table.
     """
     conn = await run.node(target.node)
+    keys: Any = target.definition.get("foreign_keys", ())
+    referred: list[str] = [key["to"] for key in keys]
 
     async def attempt(deadline: Deadline) -> None:
         state = await _state(conn, target)
         await _still_the_same(conn, target)
         await before(conn)
-        async with run.cut_over_lock:
+        async with run.cut_over_lock, held(run, referred, [conn]):
             run.figures.cut_over.begin()
             await _prepare(run, conn, target, deadline, state, under_lock)
 

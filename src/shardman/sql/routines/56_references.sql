@@ -1,0 +1,187 @@
+-- Foreign keys of sharded tables, which refer to shared ones.
+--
+-- PostgreSQL has none on a table with foreign tables below it, so each data table has them, under the names that the plain table
+-- gave them: on every node the rows that it refers to are there. Only a data table in its partition has them. What is
+-- none (a replica, an old copy, one that was set aside) would have a say when a row of the shared table is deleted, with rows
+-- that are not the table's: it would forbid that, or be written to.
+--
+-- They come in the cut-over, not validated: that needs a lock on the shared table that lets readers and other foreign keys be, and is
+-- done at once. Nothing there can break them, for the rows were checked where they come from. A visit validates them later, beside
+-- everybody. To take them away needs the shared table for a moment alone.
+
+create or replace function shardman.hold_referred(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- At once or not: a writer who waits for his turn holds it until then, and others need it to get there (steps/references.py).
+    execute format('lock table only %s in share row exclusive mode nowait', shardman.sql_name(relation));
+end
+$$;
+comment on function shardman.hold_referred(text) is 'keeps writers from the copy of a shared table on this node; raises where somebody writes';
+
+create or replace function shardman.add_reference(data oid, item jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.hold_referred(item ->> 'to');
+    execute format('alter table %s add constraint %I %s not valid', data::regclass, item ->> 'name', item ->> 'sql');
+    if item ->> 'comment' is not null then
+        execute format('comment on constraint %I on %s is %L', item ->> 'name', data::regclass, item ->> 'comment');
+    end if;
+end
+$$;
+comment on function shardman.add_reference(oid, jsonb) is 'makes a foreign key of a definition on a data table, not validated';
+
+create or replace function shardman.add_references(part_name text, definition jsonb default null) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    data constant oid := shardman.find_relation(shardman.data_table(part_name));
+    item jsonb;
+begin
+    for item in
+        select f from jsonb_array_elements(coalesce(definition, shardman.table_definition(part_name)) -> 'foreign_keys') f
+         where not exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = f ->> 'name')
+    loop
+        perform shardman.add_reference(data, item);
+    end loop;
+end
+$$;
+comment on function shardman.add_references(text, jsonb) is 'makes the foreign keys that a data table lacks; safe to repeat';
+
+create or replace function shardman.drop_references(rel oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    o record;
+begin
+    for o in select c.conname, c.confrelid from pg_constraint c where c.conrelid = rel and c.contype = 'f' order by c.confrelid loop
+        perform shardman.hold_referred(shardman.metadata_name(o.confrelid));
+        execute format('alter table %s drop constraint %I', rel::regclass, o.conname);
+    end loop;
+end
+$$;
+comment on function shardman.drop_references(oid) is 'drops the foreign keys of a table, which needs the tables that they refer to for a moment alone';
+
+create or replace function shardman.attached_references(part_name text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.add_references(part_name);
+exception when lock_not_available or deadlock_detected then
+    -- A failover waits for no writer to a shared table, who may wait for the dead node: shardman.reconcile makes them.
+    if current_setting('shardman.references_later', true) is distinct from 'on' then
+        raise;
+    end if;
+end
+$$;
+comment on function shardman.attached_references(text) is
+    'for a data table that has just come into its partition: its foreign keys. In a failover those that cannot be had at once come later';
+
+create or replace function shardman.drop_references_to(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    o record;
+begin
+    for o in select c.conname, c.conrelid::regclass as tab from pg_constraint c
+              where c.confrelid = shardman.find_relation(relation) and c.contype = 'f'
+                and shardman.is_data_table(shardman.metadata_name(c.conrelid)) loop
+        execute format('alter table %s drop constraint %I', o.tab, o.conname);
+    end loop;
+end
+$$;
+comment on function shardman.drop_references_to(text) is
+    'before the copy of a shared table is made anew: drops the foreign keys of data tables that refer to it. shardman.reconcile makes them again';
+
+create or replace function shardman.references_to(relation text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(array_agg(distinct t.relation order by t.relation), '{}')
+      from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+     where f ->> 'to' = references_to.relation
+$$;
+comment on function shardman.references_to(text) is 'the sharded tables whose foreign keys refer to a shared one, by the metadata';
+
+create or replace function shardman.kept_references(former jsonb, data oid, parent oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(coalesce(live.f, f) order by f ->> 'name'), '[]')
+      from jsonb_array_elements(former) f
+      left join (select x as f from jsonb_array_elements(shardman.describe_references(data)) x) as live on live.f ->> 'name' = f ->> 'name'
+     -- It may be about to be made. Without its columns it has gone with one of them.
+     where live.f is not null
+        or not exists (select from jsonb_array_elements_text(f -> 'columns') as c (name)
+                        where not exists (select from pg_attribute a where a.attrelid = parent and a.attname = c.name and not a.attisdropped))
+$$;
+comment on function shardman.kept_references(jsonb, oid, oid) is 'of the foreign keys of a definition those that the table still has, as they are now';
+
+create or replace function shardman.reference_state() returns table (relation text, data oid, part_name text, item jsonb, problem text)
+language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    with wanted as materialized (
+        select t.relation, f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+    ), here as materialized (
+        select c.oid, w.relation, p.part_name, w.f
+          from wanted w join shardman.partitions p on p.relation = w.relation and p.prv is null and p.owner = shardman.my_id()
+          join pg_class c on c.oid = shardman.find_relation(shardman.data_table(p.part_name)) and c.relispartition
+    )
+    select h.relation, h.oid, h.part_name, h.f, format('its data table lacks the foreign key %s', h.f ->> 'name')
+      from here h
+     where not exists (select from pg_constraint o where o.conrelid = h.oid and o.contype = 'f' and o.conname = h.f ->> 'name')
+    union all
+    select null, o.conrelid, shardman.metadata_name(o.conrelid), null, format('it is out of use and still has the foreign key %s', o.conname)
+      from pg_constraint o join pg_class c on c.oid = o.conrelid and not c.relispartition
+     where o.contype = 'f'
+       and exists (select from pg_constraint k where k.conrelid = o.conrelid and k.conname = 'shardman_partition' and k.contype = 'c')
+$$;
+comment on function shardman.reference_state() is
+    'this node: the foreign keys that a data table in use lacks (item: of the definition), and those that one out of use still has (item is null)';
+
+create or replace function shardman.mend_references(relation_ text) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    state   record;
+    failed  text[] := '{}';
+    problem text;
+begin
+    for state in select s.* from shardman.reference_state() s where relation_ is null or s.relation = relation_ loop
+        begin
+            if state.item is null then
+                perform shardman.drop_references(state.data);
+            else
+                perform shardman.add_reference(state.data, state.item);
+            end if;
+        exception
+            when lock_not_available or deadlock_detected then
+                null;  -- The next visit tries again.
+            when others then
+                get stacked diagnostics problem = message_text;
+                perform shardman.note_problem(state.part_name, problem);
+                failed := failed || state.part_name;
+        end;
+    end loop;
+    return failed;
+end
+$$;
+comment on function shardman.mend_references(text) is 'makes and drops foreign keys of data tables; returns what failed, which is recorded';
+
+create or replace function shardman.validate_a_reference() returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    next_   record;
+    problem text;
+begin
+    select o.conname, o.conrelid::regclass as tab, shardman.metadata_name(o.conrelid) as name into next_
+      from pg_constraint o join pg_class c on c.oid = o.conrelid and c.relispartition
+     where o.contype = 'f' and not o.convalidated
+       and exists (select from pg_constraint k where k.conrelid = o.conrelid and k.conname = 'shardman_partition' and k.contype = 'c')
+       and not exists (select from shardman.problems p where p.subject = 'foreign keys of ' || shardman.metadata_name(o.conrelid))
+     limit 1;
+    if not found then
+        return false;
+    end if;
+    execute format('alter table %s validate constraint %I', next_.tab, next_.conname);
+    return true;
+exception
+    when lock_not_available or deadlock_detected then
+        return true;
+    when others then
+        get stacked diagnostics problem = message_text;
+        perform shardman.note_problem('foreign keys of ' || next_.name, problem);
+        return true;
+end
+$$;
+comment on function shardman.validate_a_reference() is
+    'validates a foreign key of one data table: reads it once, beside readers and writers. What breaks it is recorded. Whether there was one';
