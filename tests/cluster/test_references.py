@@ -69,12 +69,12 @@ def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> None:
             until=lambda found: found == [],
             seconds=30,
         )
-        orphans = (
+        lost = (
             "select (select count(*) from acc a where not exists (select from nation n where n.id = a.nation))"
             " + (select count(*) from note a where a.nation is not null"
             "    and not exists (select from nation n where n.id = a.nation))"
         )
-        assert cluster.value(node, orphans) == 0
+        assert cluster.value(node, lost) == 0
 
 
 def owner(cluster: Cluster, part: str, replica: bool = False) -> int:

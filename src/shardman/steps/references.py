@@ -1,9 +1,10 @@
 """Foreign keys from data tables to shared tables come and go in cut-overs: see sql/routines/56_references.sql.
 
 That needs a lock on the copy of the shared table. Whoever writes to it holds it on his own node while he waits
-for his turn, and needs it on all others when he has it: standing in the queue for it we would wait for writers
-who wait for us. So we take the turn first, as a writer does. Then only those who wait for theirs on
-that node itself are in the way. To them we give way at once, and come again soon, for they are done soon.
+for other writers, and needs it on all nodes behind them: standing in the queue for it we would wait for writers
+who wait for us. So we first take the lock by which there is one writer at a time, as a writer does. Then only those
+who wait for it on that node itself are in the way. To them we give way at once, and come again soon, for
+they are done soon.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from shardman.steps.base import Run
 from shardman.steps.catalog import value
 from shardman.steps.locks import Busy, rolled_back
 
-#: How long a try waits for its turn. Nobody waits for us meanwhile.
-TURN_MS = "2000ms"
+#: How long a try waits for other writers. Nobody waits for us meanwhile.
+WRITERS_MS = "2000ms"
 #: How long one gives way and comes again before it is said for whom.
 SOON_S = 5.0
 PAUSE_S = 0.007
@@ -74,7 +75,7 @@ async def _take(
             lord, "select min(node) from shardman.shared_copies where relation = %s", relation
         )
         if first is not None:
-            await stack.enter_async_context(_turn(run, relation, first))
+            await stack.enter_async_context(_alone(run, relation, first))
     for conn in where:
         await stack.enter_async_context(rolled_back(conn))
         await conn.execute("begin")
@@ -83,7 +84,7 @@ async def _take(
 
 
 @asynccontextmanager
-async def _turn(run: Run, relation: str, node: int) -> AsyncIterator[None]:
+async def _alone(run: Run, relation: str, node: int) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         try:
             conn = await stack.enter_async_context(run.extra_session(node))
@@ -93,7 +94,7 @@ async def _turn(run: Run, relation: str, node: int) -> AsyncIterator[None]:
             return
         async with rolled_back(conn):
             await conn.execute("begin")
-            await conn.execute("select set_config('lock_timeout', %s, true)", (TURN_MS,))
+            await conn.execute("select set_config('lock_timeout', %s, true)", (WRITERS_MS,))
             try:
                 await conn.execute("select shardman.take_shared_lock(%s, 'turn')", (relation,))
             except psycopg.errors.SerializationFailure:

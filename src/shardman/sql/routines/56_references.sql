@@ -12,7 +12,7 @@
 create or replace function shardman.hold_referred(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    -- At once or not: a writer who waits for his turn holds it until then, and others need it to get there (steps/references.py).
+    -- At once or not: a writer who waits for other writers holds it until then, and others need it to get there (steps/references.py).
     execute format('lock table only %s in share row exclusive mode nowait', shardman.sql_name(relation));
 end
 $$;
