@@ -60,7 +60,7 @@ def ok(cluster: Cluster, query: str, *params: object) -> None:
     assert done.status in ("success", "done"), done
 
 
-def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> None:
+def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS, column: str = "nation") -> None:
     """The keys are where they must be, and no row refers to nothing."""
     for node in nodes:
         eventually(
@@ -71,10 +71,10 @@ def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> None:
         )
         lost = (
             "select (select count(*) from acc a where not exists (select from nation n where n.id = a.nation))"
-            " + (select count(*) from note a where a.nation is not null"
-            "    and not exists (select from nation n where n.id = a.nation))"
+            f" + (select count(*) from note a where a.{column} is not null"
+            f"    and not exists (select from nation n where n.id = a.{column}))"
         )
-        assert cluster.value(node, lost) == 0
+        assert cluster.value(node, lost.encode()) == 0
 
 
 def owner(cluster: Cluster, part: str, replica: bool = False) -> int:
@@ -221,6 +221,23 @@ def test_what_a_data_table_lacks_is_made(tables: Cluster) -> None:
         seconds=30,
         after=lambda: tables.sql(node, "select * from shardman.drift"),
     )
+
+
+def test_they_stay_as_they_are(tables: Cluster) -> None:
+    for change in (
+        "add foreign key (id) references nation",
+        "add column n int references nation (id)",
+        'drop constraint "acc\'s nation"',
+    ):
+        for node in (1, 3):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="data tables have them"):
+                tables.sql(node, f"alter table acc {change}".encode())
+    # What has nothing to do with them, has not.
+    tables.sql(2, "alter table note add column more int default 3")
+    tables.sql(3, "alter table note rename column nation to country")
+    right(tables, column="country")
+    tables.sql(1, "alter table note rename column country to nation")
+    right(tables)
 
 
 def test_the_shared_table_stays_shared(tables: Cluster) -> None:

@@ -2,9 +2,9 @@
 
 That needs a lock on the copy of the shared table. Whoever writes to it holds it on his own node while he waits
 for other writers, and needs it on all nodes behind them: standing in the queue for it we would wait for writers
-who wait for us. So we first take the lock by which there is one writer at a time, as a writer does. Then only those
-who wait for it on that node itself are in the way. To them we give way at once, and come again soon, for
-they are done soon.
+who wait for us. So we first take the lock by which there is one writer at a time, as a writer does. Then only
+those who wait for it on that node itself are in the way. To them we give way at once, and come again soon,
+for they are done soon.
 """
 
 from __future__ import annotations

@@ -145,6 +145,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.drops_key(text, text) is 'whether an ALTER TABLE names one of the table''s keys to be dropped';
 
+create or replace function shardman.touches_reference(relation text, query text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f cross join unnest(array['drop', 'rename', 'alter']) as verb
+                    where t.relation = touches_reference.relation and shardman.names_constraint(query, verb, f ->> 'name'))
+$$;
+comment on function shardman.touches_reference(text, text) is 'whether an ALTER TABLE names one of the table''s foreign keys';
+
 create or replace function shardman.ddl_object(query text, tag text, path text) returns oid
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -193,6 +200,10 @@ begin
     elsif tag = 'ALTER TABLE' and words ~* '\mdrop\s+constraint\M' and shardman.drops_key(relation, query) then
         raise exception 'a key of % cannot be dropped: its partitions have it on all nodes', relation
             using errcode = 'feature_not_supported', hint = 'Leave it, or make the table a new one without it.';
+    elsif tag = 'ALTER TABLE' and (words ~* '\madd\M.*(\mforeign\s+key\M|\mreferences\M)' or shardman.touches_reference(relation, query)) then
+        raise exception 'the foreign keys of % stay as they were when it was sharded: PostgreSQL has none above foreign tables, its data tables have them',
+            relation
+            using errcode = 'feature_not_supported', hint = 'Make the table anew, with the foreign keys it shall have, and shard that.';
     end if;
 end
 $$;
