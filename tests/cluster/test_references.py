@@ -165,6 +165,7 @@ def writers(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> Iterator[list
                     conn.execute(f"delete from acc where id = {10 * key}".encode())
                 except psycopg.Error as error:
                     errors.append(f"node {node}: {error.sqlstate} {error}")
+                stop.wait(0.2)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in nodes]
     for thread in threads:
@@ -211,15 +212,37 @@ def test_moves_and_switches_under_writers(tables: Cluster) -> None:
 
 def test_what_a_data_table_lacks_is_made(tables: Cluster) -> None:
     node = owner(tables, "acc_1")
+    key = '"acc\'s nation"'
     with tables.connect(node) as conn:
         conn.execute("set shardman.ddl = 'here'")
-        conn.execute('alter table acc_1_data drop constraint "acc\'s nation"')
+        with conn.transaction():
+            conn.execute(f"alter table acc_1_data drop constraint {key}".encode())
+            conn.execute(
+                "update acc_1_data set nation = 999 where id = (select min(id) from acc_1_data)"
+            )
     eventually(
         "the key is there again",
         lambda: tables.sql(node, WRONG.encode()),
         until=lambda found: found == [],
         seconds=30,
         after=lambda: tables.sql(node, "select * from shardman.drift"),
+    )
+    told = "select problem from shardman.drift where subject = 'foreign keys of acc_1_data'"
+    eventually(
+        "the row that breaks it is told",
+        lambda: tables.sql(node, told),
+        until=lambda rows: rows and "violates foreign key constraint" in rows[0][0],
+        seconds=60,
+    )
+    with tables.connect(node) as conn:
+        conn.execute("set shardman.ddl = 'here'")
+        conn.execute("update acc_1_data set nation = 1 where nation = 999")
+        conn.execute(f"alter table acc_1_data validate constraint {key}".encode())
+    eventually(
+        "nothing is told any more",
+        lambda: tables.sql(node, told),
+        until=lambda found: found == [],
+        seconds=60,
     )
 
 

@@ -163,6 +163,12 @@ declare
     next_   record;
     problem text;
 begin
+    -- Validated by hand, or to be tried again.
+    delete from shardman.problems p
+     where p.subject like 'foreign keys of %'
+       and (p.since < clock_timestamp() - interval '5 minutes'
+            or not exists (select from pg_constraint o where o.conrelid = shardman.find_relation(substr(p.subject, length('foreign keys of ') + 1))
+                              and o.contype = 'f' and not o.convalidated));
     select o.conname, o.conrelid::regclass as tab, shardman.metadata_name(o.conrelid) as name into next_
       from pg_constraint o join pg_class c on c.oid = o.conrelid and c.relispartition
      where o.contype = 'f' and not o.convalidated
