@@ -263,6 +263,51 @@ def test_they_stay_as_they_are(tables: Cluster) -> None:
     right(tables)
 
 
+def test_an_owner_cannot_have_other_nodes_refer_to_what_he_likes(tables: Cluster) -> None:
+    """They make foreign keys by the metadata, as a role that may refer to everything."""
+    key = '"acc\'s nation"'
+    node = owner(tables, "acc_1")
+    mine = (
+        "select conrelid::regclass::text from pg_constraint where conname = 'acc''s nation'"
+        " and conrelid::regclass::text like 'acc%'"
+    )
+    told = (
+        "select jsonb_path_query_array(definition, '$.foreign_keys[*].to') from shardman.tables"
+        " where relation = 'acc'"
+    )
+    with tables.connect(node) as conn:
+        conn.execute("set shardman.ddl = 'here'")
+        conn.execute("create table other as select generate_series(1, 2000) as id")
+        conn.execute("alter table other add primary key (id)")
+        data = [row[0] for row in conn.execute(mine).fetchall()]
+        assert data
+        for table in data:
+            conn.execute(
+                f"alter table {table} drop constraint {key},"
+                f" add constraint {key} foreign key (nation) references other,"
+                " add constraint more foreign key (nation) references other".encode()
+            )
+        conn.execute("set shardman.ddl = ''")
+        conn.execute("alter table acc add column later int")
+    eventually(
+        "the lord knows the new column",
+        lambda: tables.value(
+            0, "select definition::text from shardman.tables where relation = 'acc'"
+        ),
+        until=lambda found: '"later"' in found,
+    )
+    assert tables.value(0, told) == ["nation"]
+    with tables.connect(node) as conn:
+        conn.execute("set shardman.ddl = 'here'")
+        for table in data:
+            conn.execute(
+                f"alter table {table} drop constraint {key}, drop constraint more".encode()
+            )
+        conn.execute("drop table other")
+    tables.sql(1, "alter table acc drop column later")
+    right(tables)
+
+
 def test_the_shared_table_stays_shared(tables: Cluster) -> None:
     done = tables.cmd("select shardman.unshare_table('nation', 1)")
     assert done.status == "failed" and "foreign keys of acc, note refer to nation" in (

@@ -98,12 +98,15 @@ comment on function shardman.references_to(text) is 'the sharded tables whose fo
 
 create or replace function shardman.kept_references(former jsonb, data oid, parent oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(jsonb_agg(coalesce(live.f, f) order by f ->> 'name'), '[]')
-      from jsonb_array_elements(former) f
-      left join (select x as f from jsonb_array_elements(shardman.describe_references(data)) x) as live on live.f ->> 'name' = f ->> 'name'
+    select coalesce(jsonb_agg(coalesce(live.item, old.item) order by old.item ->> 'name'), '[]')
+      from jsonb_array_elements(former) as old (item)
+      left join jsonb_array_elements(shardman.describe_references(data)) as live (item)
+        -- An owner may give his data table another key of that name. The other nodes make theirs as the cluster's role: it would have
+        -- them refer to a table that is somebody else's there.
+        on live.item ->> 'name' = old.item ->> 'name' and live.item ->> 'to' = old.item ->> 'to'
      -- It may be about to be made. Without its columns it has gone with one of them.
-     where live.f is not null
-        or not exists (select from jsonb_array_elements_text(f -> 'columns') as c (name)
+     where live.item is not null
+        or not exists (select from jsonb_array_elements_text(old.item -> 'columns') as c (name)
                         where not exists (select from pg_attribute a where a.attrelid = parent and a.attname = c.name and not a.attisdropped))
 $$;
 comment on function shardman.kept_references(jsonb, oid, oid) is 'of the foreign keys of a definition those that the table still has, as they are now';
