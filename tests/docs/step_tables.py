@@ -49,7 +49,7 @@ _CLUSTER = Cluster(
     ),
     shared={"codes": Shared("codes", (), (1, 2, 3, 4))},
 )
-_KEY = {"identity": "key"}
+_KEY = {f"identity acc_{k}": "key" for k in (0, 1)}
 _ANSWERS = {f"answers {n}": True for n in _CLUSTER.nodes}
 _DEAD = {**_ANSWERS, "answers 1": None}
 _NEW_TABLE = {

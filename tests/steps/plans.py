@@ -70,7 +70,7 @@ _SIZES = {f"sizes {n}": {} for n in (1, 2, 3, 4)}
 
 
 def _identity(identity: str) -> dict[str, Any]:
-    return {"identity": identity}
+    return {f"identity {part}": identity for part in CLUSTER.primaries}
 
 
 def samples() -> Iterator[tuple[Command, dict[str, Any]]]:

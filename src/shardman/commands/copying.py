@@ -1,8 +1,14 @@
-"""What move_part and create_replica have in common: a second copy beside the running system."""
+"""What move_part and create_replica have in common: a second copy beside the running system.
+
+All of this is done for partitions that go together (`Cluster.rank`): one snapshot, one copy channel, one
+cut-over for all of them. Most often there is one.
+"""
 
 from __future__ import annotations
 
-from shardman.commands.base import Facts, Question
+from collections.abc import Iterable, Mapping, Sequence
+
+from shardman.commands.base import Claim, Facts, Question
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Step
@@ -11,35 +17,74 @@ from shardman.model.plan import Json, Step
 KEYLESS = ("default", "nothing", "full")
 
 
-def identity_question(cluster: Cluster, part: str) -> tuple[Question, ...]:
-    """How the rows of a partition are identified in a channel."""
-    primary = cluster.primaries.get(part)
-    if primary is None:
-        return ()
-    return (
-        Question(
-            "identity",
-            primary.owner,
-            "select shardman.replica_identity(shardman.data_table(%s))",
-            (part,),
-        ),
+def rank_claims(cluster: Cluster, part: str) -> frozenset[Claim]:
+    """What a command on a partition, and on those that go with it, needs for itself."""
+    if part not in cluster.primaries:
+        return frozenset({Claim("membership", shared=True)})
+    parts = cluster.rank(part)
+    return frozenset(
+        {
+            Claim("membership", shared=True),
+            *(Claim(f"table {cluster.primary(p).relation}", shared=True) for p in parts),
+            *(Claim(f"part {p}") for p in parts),
+        }
     )
 
 
-def need_identity(facts: Facts, part: str, src: int) -> str:
-    """The answer to `identity_question`.
+def group_claims(cluster: Cluster, relation: str) -> frozenset[Claim]:
+    """What a command on all partitions of a table needs for itself: they go with those of others."""
+    return frozenset(Claim(f"table {each}") for each in cluster.group(relation))
+
+
+def together(parts: Sequence[str]) -> dict[str, Json]:
+    """The args of a step that works on partitions at once."""
+    first, *beside = parts
+    return {"part": first, **({"beside": list[Json](beside)} if beside else {})}
+
+
+def named(parts: Sequence[str]) -> str:
+    """Partitions that go together, for people."""
+    return ", ".join(parts)
+
+
+def tell(cluster: Cluster, parts: Iterable[str]) -> tuple[Step, ...]:
+    """Lets every node follow what has changed about partitions' tables."""
+    relations = sorted({cluster.primary(part).relation for part in parts})
+    return tuple(Step("converge", "tell all nodes", {"relation": r}) for r in relations)
+
+
+def identity_question(cluster: Cluster, part: str) -> tuple[Question, ...]:
+    """How the rows of a partition, and of those that go with it, are identified in a channel."""
+    if part not in cluster.primaries:
+        return ()
+    return tuple(
+        Question(
+            f"identity {each}",
+            cluster.primary(each).owner,
+            "select shardman.replica_identity(shardman.data_table(%s))",
+            (each,),
+        )
+        for each in cluster.rank(part)
+    )
+
+
+def need_identities(facts: Facts, parts: Sequence[str], src: int) -> dict[str, str]:
+    """The answers to `identity_question`, by partition.
 
     Raises:
         UserError: the node could not be asked.
     """
-    identity = facts.answers["identity"]
-    if identity is None:
-        raise UserError(
-            f"node {src}, which holds {part}, cannot be reached or lacks its data table",
-            "Start the node and try again",
-            code=Code.NODE_UNREACHABLE,
-        )
-    return str(identity)
+    found: dict[str, str] = {}
+    for part in parts:
+        identity = facts.answers[f"identity {part}"]
+        if identity is None:
+            raise UserError(
+                f"node {src}, which holds {part}, cannot be reached or lacks its data table",
+                "Start the node and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        found[part] = str(identity)
+    return found
 
 
 def _keyless(part: str) -> str:
@@ -50,36 +95,47 @@ def _keyless(part: str) -> str:
     )
 
 
-def build_copy(part: str, src: int, dest: int, identity: str) -> tuple[Step, ...]:
-    """Copies a partition and keeps the copy up to date through a copy channel.
+def build_copy(src: int, dest: int, identities: Mapping[str, str]) -> tuple[Step, ...]:
+    """Copies partitions and keeps the copies up to date through a copy channel.
 
     Args:
-        identity: the answer to `identity_question`.
+        identities: of the partitions, as `need_identities` gives them.
     """
-    both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
-    there: dict[str, Json] = {"node": dest, "part": part}
+    parts = list(identities)
     return (
-        Step("check_move", f"check that node {dest} can have {part}", both),
-        *_publish(part, src, identity),
-        Step("data_table", f"make the table on node {dest}", there),
-        Step("copy_rows", f"copy {part} from node {src} to node {dest}", both),
-        Step("data_indexes", f"build indexes on node {dest}", there),
-        *_follow(part, both),
+        *_each("check_move", parts, src, dest, "check that node {dest} can have {part}"),
+        *_publish(src, identities),
+        *(
+            Step("data_table", _make(dest, part, parts), {"node": dest, "part": part})
+            for part in parts
+        ),
+        Step(
+            "copy_rows",
+            f"copy {named(parts)} from node {src} to node {dest}",
+            {**together(parts), "src": src, "dest": dest},
+        ),
+        *(
+            Step("data_indexes", _index(dest, part, parts), {"node": dest, "part": part})
+            for part in parts
+        ),
+        *_follow(parts, src, dest),
     )
 
 
-def renew_copy(part: str, src: int, dest: int, identity: str) -> tuple[Step, ...]:
-    """As `build_copy`, where the destination has a copy that was left behind."""
-    both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
+def renew_copy(src: int, dest: int, identities: Mapping[str, str]) -> tuple[Step, ...]:
+    """As `build_copy`, where the destination has copies that were left behind."""
+    parts = list(identities)
     return (
-        Step(
-            "check_resync",
-            f"check that the old copy on node {dest} can be used",
-            both,
+        *_each(
+            "check_resync", parts, src, dest, "check that the old copy on node {dest} can be used"
         ),
-        *_publish(part, src, identity),
-        Step("sync_rows", f"copy what differs from node {src} to node {dest}", both),
-        *_follow(part, both),
+        *_publish(src, identities),
+        Step(
+            "sync_rows",
+            f"copy what differs from node {src} to node {dest}",
+            {**together(parts), "src": src, "dest": dest},
+        ),
+        *_follow(parts, src, dest),
     )
 
 
@@ -100,30 +156,65 @@ def release(src: int, dest: int, cmd: int) -> tuple[Step, ...]:
     )
 
 
-def warnings(part: str, identity: str) -> tuple[str, ...]:
-    """What is said of a plan that replicates the rows of a partition."""
-    return (_keyless(part),) if identity in KEYLESS else ()
+def warnings(identities: Mapping[str, str]) -> tuple[str, ...]:
+    """What is said of a plan that replicates the rows of partitions."""
+    return tuple(_keyless(part) for part, identity in identities.items() if identity in KEYLESS)
 
 
-def _publish(part: str, src: int, identity: str) -> tuple[Step, ...]:
-    by_whole_rows = Step(
-        "replica_identity",
-        f"identify rows of {part} by all their columns",
-        {"node": src, "part": part, "former": identity},
-    )
-    return (
-        *((by_whole_rows,) if identity in ("default", "nothing") else ()),
-        Step("publication", f"publish {part} on node {src}", {"node": src, "part": part}),
-    )
+def _make(dest: int, part: str, parts: Sequence[str]) -> str:
+    return f"make the table on node {dest}" if len(parts) == 1 else f"make {part} on node {dest}"
 
 
-def _follow(part: str, both: dict[str, Json]) -> tuple[Step, ...]:
-    return (
-        Step("subscription", f"catch up with writes to {part}", both),
-        Step("verify_copy", "compare both copies", both),
+def _index(dest: int, part: str, parts: Sequence[str]) -> str:
+    of = "" if len(parts) == 1 else f" of {part}"
+    return f"build indexes{of} on node {dest}"
+
+
+def _each(kind: str, parts: Sequence[str], src: int, dest: int, title: str) -> tuple[Step, ...]:
+    return tuple(
         Step(
-            "statistics",
-            f"gather statistics on node {both['dest']}",
-            {"node": both["dest"], "part": part},
+            kind,
+            title.format(part=part, dest=dest),
+            {"part": part, "src": src, "dest": dest},
+        )
+        for part in parts
+    )
+
+
+def _publish(src: int, identities: Mapping[str, str]) -> tuple[Step, ...]:
+    parts = list(identities)
+    return (
+        *(
+            Step(
+                "replica_identity",
+                f"identify rows of {part} by all their columns",
+                {"node": src, "part": part, "former": identity},
+            )
+            for part, identity in identities.items()
+            if identity in ("default", "nothing")
+        ),
+        Step(
+            "publication",
+            f"publish {named(parts)} on node {src}",
+            {"node": src, **together(parts)},
+        ),
+    )
+
+
+def _follow(parts: Sequence[str], src: int, dest: int) -> tuple[Step, ...]:
+    return (
+        Step(
+            "subscription",
+            f"catch up with writes to {named(parts)}",
+            {**together(parts), "src": src, "dest": dest},
+        ),
+        *_each("verify_copy", parts, src, dest, "compare both copies"),
+        *(
+            Step(
+                "statistics",
+                f"gather statistics on node {dest}",
+                {"node": dest, "part": part},
+            )
+            for part in parts
         ),
     )

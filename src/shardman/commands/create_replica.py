@@ -6,7 +6,7 @@ What it guarantees is in docs/commands/replicas.md; the instant that matters is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
@@ -15,8 +15,10 @@ from shardman.commands.copying import (
     build_copy,
     end_copy_channel,
     identity_question,
-    need_identity,
+    need_identities,
+    rank_claims,
     renew_copy,
+    tell,
     warnings,
 )
 from shardman.errors import Code, UserError
@@ -27,11 +29,7 @@ from shardman.model.plan import Plan, Step
 def replica_claims(cluster: Cluster, part_name: str) -> frozenset[Claim]:
     """What a command on a replica needs for itself. Channels are shared by partitions, so such
     commands run one after the other."""
-    primary = cluster.primaries.get(part_name)
-    claims = {Claim("membership", shared=True), Claim("channels")}
-    if primary is not None:
-        claims |= {Claim(f"table {primary.relation}", shared=True), Claim(f"part {part_name}")}
-    return frozenset(claims)
+    return rank_claims(cluster, part_name) | {Claim("channels")}
 
 
 def channel_steps(src: int, dests: Sequence[int], sync: bool) -> tuple[Step, ...]:
@@ -64,45 +62,56 @@ def registration(part: str, src: int, dest: int) -> Step:
     )
 
 
+def _synchronous(cluster: Cluster, parts: Iterable[str]) -> bool:
+    return any(cluster.table(cluster.primary(part).relation).sync for part in parts)
+
+
 def new_channels(
-    cluster: Cluster, part: str, primary: int, replicas: Sequence[int], identity: str
+    cluster: Cluster, primary: int, replicas: Sequence[int], identities: Mapping[str, str]
 ) -> tuple[Step, ...]:
-    """Makes ready the ways from the node that is about to become a partition's primary: its replicas
+    """Makes ready the ways from the node that is about to have the primaries of partitions: their replicas
     will hang on it.
 
     Args:
-        identity: how the rows are identified on the primary of now.
+        identities: how the rows of each partition are identified on the primary of now.
     """
     if not replicas:
         return ()
-    by_whole_rows = Step(
-        "replica_identity",
-        f"identify rows of {part} by all their columns on node {primary}",
-        {"node": primary, "part": part, "former": "default"},
-    )
-    sync = cluster.table(cluster.primary(part).relation).sync
     return (
-        *((by_whole_rows,) if identity in KEYLESS else ()),
-        *channel_steps(primary, replicas, sync),
-        *(registration(part, primary, r) for r in replicas),
+        *(
+            Step(
+                "replica_identity",
+                f"identify rows of {part} by all their columns on node {primary}",
+                {"node": primary, "part": part, "former": "default"},
+            )
+            for part, identity in identities.items()
+            if identity in KEYLESS
+        ),
+        *channel_steps(primary, replicas, _synchronous(cluster, identities)),
+        *(registration(part, primary, r) for r in replicas for part in identities),
     )
 
 
 def join_steps(
-    cluster: Cluster, part: str, dest: int, *, renewed: bool = False
+    cluster: Cluster, parts: Sequence[str], dest: int, *, renewed: bool = False
 ) -> tuple[Step, ...]:
-    """Makes a replica of a copy that `build_copy` has made, or `renew_copy`."""
-    primary = cluster.primary(part)
-    src = primary.owner
-    alone = Step("read_only", "let nobody else write to it", {"node": dest, "part": part})
+    """Makes replicas of copies that `build_copy` has made, or `renew_copy`."""
+    src = cluster.primary(parts[0]).owner
+    alone = (
+        Step("read_only", "let nobody else write to it", {"node": dest, "part": part})
+        for part in parts
+    )
     return (
-        *(() if renewed else (alone,)),
-        *channel_steps(src, [dest], cluster.table(primary.relation).sync),
-        registration(part, src, dest),
-        Step(
-            "join_channel",
-            f"hand {part} over to the channel",
-            {"part": part, "src": src, "dest": dest},
+        *(() if renewed else alone),
+        *channel_steps(src, [dest], _synchronous(cluster, parts)),
+        *(registration(part, src, dest) for part in parts),
+        *(
+            Step(
+                "join_channel",
+                f"hand {part} over to the channel",
+                {"part": part, "src": src, "dest": dest},
+            )
+            for part in parts
         ),
     )
 
@@ -122,12 +131,13 @@ class CreateReplica(Command):
         return replica_claims(cluster, self.part_name)
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """Also whether there is an old copy; the answer is None where the node is away."""
+        """Also whether there is an old copy, of each partition; the answer is None where the node is away."""
         old = Question(
             "old copy",
             self.dest,
-            "select shardman.is_data_table(shardman.data_table(%s))",
-            (self.part_name,),
+            "select bool_and(shardman.is_data_table(shardman.data_table(p)))"
+            " from unnest(%s::text[]) as p",
+            (list(cluster.rank(self.part_name)),),
         )
         stale = self.part_name in cluster.primaries and self.dest in cluster.stale_replicas_of(
             self.part_name
@@ -145,26 +155,24 @@ class CreateReplica(Command):
                 "Choose another destination",
                 code=Code.COPY_EXISTS,
             )
-        src = primary.owner
-        identity = need_identity(facts, part, src)
+        src, parts = primary.owner, cluster.rank(part)
+        identities = need_identities(facts, parts, src)
         renewed = stale and facts.answers.get("old copy") is not False
         copy = renew_copy if renewed else build_copy
-        record = (
-            Step("set_fresh", f"record that node {dest} follows", {"part": part, "node": dest})
-            if stale
-            else Step(
-                "add_copy", f"record the replica on node {dest}", {"part": part, "dest": dest}
-            )
-        )
         return Plan(
             prepare=(
-                *copy(part, src, dest, identity),
-                *join_steps(cluster, part, dest, renewed=renewed),
+                *copy(src, dest, identities),
+                *join_steps(cluster, parts, dest, renewed=renewed),
             ),
-            switch=(record,),
-            finish=(
-                *end_copy_channel(src, dest),
-                Step("converge", "tell all nodes", {"relation": primary.relation}),
-            ),
-            warnings=warnings(part, identity),
+            switch=tuple(self._record(each, stale=stale) for each in parts),
+            finish=(*end_copy_channel(src, dest), *tell(cluster, parts)),
+            warnings=warnings(identities),
         )
+
+    def _record(self, part: str, *, stale: bool) -> Step:
+        dest = self.dest
+        if stale:
+            return Step(
+                "set_fresh", f"record that node {dest} follows", {"part": part, "node": dest}
+            )
+        return Step("add_copy", f"record the replica on node {dest}", {"part": part, "dest": dest})

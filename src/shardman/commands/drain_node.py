@@ -27,7 +27,8 @@ class DrainNode(Command):
     drain: bool = argument("It may have partitions again.", default=True, off="--end")
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        tables = {c.relation for c in cluster.copies_on(self.node_id)} if self.drain else set()
+        held = cluster.copies_on(self.node_id) if self.drain else ()
+        tables = {t for c in held for t in cluster.group(c.relation)}
         return frozenset(
             {
                 Claim("membership", shared=True),

@@ -99,6 +99,13 @@ class Failover(Command):
 
     def _plan_part(self, facts: Facts, part: str) -> Plan:
         need_rows_gone(facts, self.node_id, part)
+        if beside := [p for p in facts.cluster.rank(part) if p != part]:
+            raise UserError(
+                f"{part} goes together with {', '.join(beside)}, whose rows are on node {self.node_id}",
+                f"Stop node {self.node_id} and call failover for all of it, or bring the rows of {part}"
+                " back from a backup",
+                code=Code.NODE_ALIVE,
+            )
         after = heirs(facts, self.node_id, self.accept_data_loss).only(part)
         if not after.promoted:
             raise self._no_successor(facts, f"{part} has no", "Bring its rows back from a backup")

@@ -5,18 +5,24 @@ What it guarantees is in docs/commands/move_part.md; the instant that matters is
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import (
     build_copy,
     end_copy_channel,
     identity_question,
-    need_identity,
+    named,
+    need_identities,
+    rank_claims,
     release,
+    tell,
+    together,
     warnings,
 )
 from shardman.commands.create_replica import join_steps, new_channels
-from shardman.commands.rm_replica import close_channel_steps, drop_steps
+from shardman.commands.rm_replica import close_channels, drop_steps
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -24,7 +30,8 @@ from shardman.model.plan import Json, Plan, Step
 
 @verb
 class MovePart(Command):
-    """Moves ``part_name`` to the worker ``dest``; ``src`` defaults to the primary's node."""
+    """Moves ``part_name``, and what goes with it, to the worker ``dest``; ``src`` defaults to the primary's
+    node."""
 
     name = "move_part"
     summary = "Move a partition to another worker, while it is read and written."
@@ -36,17 +43,9 @@ class MovePart(Command):
     )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        primary = cluster.primaries.get(self.part_name)
-        if primary is None:
-            return frozenset({Claim("membership", shared=True)})
-        return frozenset(
-            {
-                Claim("membership", shared=True),
-                Claim(f"table {primary.relation}", shared=True),
-                Claim(f"part {self.part_name}"),
-                *({Claim("channels")} if cluster.replicas_of(self.part_name) else ()),
-            }
-        )
+        claims = rank_claims(cluster, self.part_name)
+        replicas = self.part_name in cluster.primaries and cluster.replicas_of(self.part_name)
+        return claims | {Claim("channels")} if replicas else claims
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         return identity_question(cluster, self.part_name)
@@ -80,60 +79,74 @@ class MovePart(Command):
 
     def plan(self, facts: Facts) -> Plan:
         src = self.source(facts.cluster)
-        primary = facts.cluster.primary(self.part_name)
-        identity = need_identity(facts, self.part_name, primary.owner)
-        plan = self._primary if src == primary.owner else self._replica
-        return plan(facts, src, identity)
+        owner = facts.cluster.primary(self.part_name).owner
+        identities = need_identities(facts, facts.cluster.rank(self.part_name), owner)
+        plan = self._primary if src == owner else self._replica
+        return plan(facts, src, identities)
 
-    def _primary(self, facts: Facts, src: int, identity: str) -> Plan:
-        dest, part = self.dest, self.part_name
-        relation = facts.cluster.primary(part).relation
-        replicas = facts.cluster.replicas_of(part)
-        both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
+    def _primary(self, facts: Facts, src: int, identities: Mapping[str, str]) -> Plan:
+        dest, parts = self.dest, list(identities)
+        replicas = facts.cluster.replicas_of(self.part_name)
+        both: dict[str, Json] = {**together(parts), "src": src, "dest": dest}
         return Plan(
             prepare=(
-                *build_copy(part, src, dest, identity),
-                Step("fresh_route", f"make the route on node {src}", both),
-                *new_channels(facts.cluster, part, dest, replicas, identity),
+                *build_copy(src, dest, identities),
+                *(
+                    Step(
+                        "fresh_route",
+                        f"make the route on node {src}",
+                        {"part": part, "src": src, "dest": dest},
+                    )
+                    for part in parts
+                ),
+                *new_channels(facts.cluster, dest, replicas, identities),
                 Step(
                     "cut_over",
-                    f"switch {part} to node {dest}",
+                    f"switch {named(parts)} to node {dest}",
                     {**both, "old_channels": list(replicas), "new_channels": list(replicas)},
                 ),
             ),
-            switch=(Step("set_owner", f"record node {dest} as owner of {part}", both),),
+            switch=self._record(parts, src, "record node {dest} as owner of {part}"),
             finish=(
                 *release(src, dest, facts.cmd_id),
                 *end_copy_channel(src, dest),
-                *(s for r in replicas for s in close_channel_steps(part, src, r)),
+                *(s for r in replicas for s in close_channels(parts, src, r)),
                 # Behind these: where it fails, what holds up WAL or commits is gone already.
                 Step("drop_old_copy", f"drop the old copy on node {src}", both),
-                Step("converge", "tell all nodes", {"relation": relation}),
-                Step("end_fresh_route", f"use the plain route on node {src}", both),
-            ),
-            warnings=warnings(part, identity),
-        )
-
-    def _replica(self, facts: Facts, src: int, identity: str) -> Plan:
-        """A new replica first, then the old one goes: there are never fewer than before."""
-        dest, part = self.dest, self.part_name
-        primary = facts.cluster.primary(part)
-        return Plan(
-            prepare=(
-                *build_copy(part, primary.owner, dest, identity),
-                *join_steps(facts.cluster, part, dest),
-            ),
-            switch=(
+                *tell(facts.cluster, parts),
                 Step(
-                    "set_owner",
-                    f"record node {dest} as owner of the replica",
-                    {"part": part, "src": src, "dest": dest},
+                    "end_fresh_route",
+                    f"use the plain route on node {src}",
+                    {"part": self.part_name, "src": src, "dest": dest},
                 ),
             ),
+            warnings=warnings(identities),
+        )
+
+    def _replica(self, facts: Facts, src: int, identities: Mapping[str, str]) -> Plan:
+        """A new replica first, then the old one goes: there are never fewer than before."""
+        dest, parts = self.dest, list(identities)
+        primary = facts.cluster.primary(self.part_name)
+        return Plan(
+            prepare=(
+                *build_copy(primary.owner, dest, identities),
+                *join_steps(facts.cluster, parts, dest),
+            ),
+            switch=self._record(parts, src, "record node {dest} as owner of the replica"),
             finish=(
                 *end_copy_channel(primary.owner, dest),
-                *drop_steps(part, primary.owner, src),
-                Step("converge", "tell all nodes", {"relation": primary.relation}),
+                *drop_steps(parts, primary.owner, src),
+                *tell(facts.cluster, parts),
             ),
-            warnings=warnings(part, identity),
+            warnings=warnings(identities),
+        )
+
+    def _record(self, parts: Sequence[str], src: int, title: str) -> tuple[Step, ...]:
+        return tuple(
+            Step(
+                "set_owner",
+                title.format(dest=self.dest, part=part),
+                {"part": part, "src": src, "dest": self.dest},
+            )
+            for part in parts
         )

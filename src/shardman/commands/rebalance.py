@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import group_claims
 from shardman.model.cluster import Cluster, Copy
 from shardman.model.placement import Measure, Placement
 from shardman.model.plan import Plan, Step
@@ -43,7 +44,7 @@ class Rebalance(Command):
         return frozenset(
             {
                 Claim("membership", shared=True),
-                Claim(f"table {self.relation}"),
+                *group_claims(cluster, self.relation),
                 *({Claim("channels")} if replicas else ()),
             }
         )
@@ -55,7 +56,7 @@ class Rebalance(Command):
         held: dict[int, list[str]] = {n.id: [] for n in cluster.workers}
         for copy in self._primaries(cluster):
             if copy.owner in held:
-                held[copy.owner].append(copy.part_name)
+                held[copy.owner] += cluster.rank(copy.part_name)
         return tuple(Question(f"sizes {n}", n, _SIZES, (parts,)) for n, parts in held.items())
 
     def placement(self, facts: Facts) -> Placement:
@@ -70,7 +71,12 @@ class Rebalance(Command):
         for node in self._reached(facts):
             sizes |= facts.answers[f"sizes {node}"]
         places = [n.id for n in cluster.places if n.id in self._reached(facts)]
-        return spread_out(cluster, self.relation, places, self.by, sizes)
+        # Partitions that go together count as one, which is as big as all of them.
+        whole = {
+            c.part_name: sum(sizes.get(p, 0) for p in cluster.rank(c.part_name))
+            for c in self._primaries(cluster)
+        }
+        return spread_out(cluster, self.relation, places, self.by, whole)
 
     def plan(self, facts: Facts) -> Plan:
         facts.cluster.table(self.relation)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import tell
 from shardman.commands.create_replica import replica_claims
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
 
 
-def close_channel_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
-    """Ends the way from a node to a replica that does not hang on it any more. Commits stop waiting
+def close_channels(parts: Sequence[str], src: int, dest: int) -> tuple[Step, ...]:
+    """Ends the way from a node to replicas that do not hang on it any more. Commits stop waiting
     first, so nobody hangs on a replica that is down."""
     pair: dict[str, Json] = {"src": src, "dest": dest}
     return (
@@ -20,10 +23,13 @@ def close_channel_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
             f"let commits on node {src} wait for its replicas only",
             {"node": src},
         ),
-        Step(
-            "leave_channel",
-            f"take {part} out of the channel to node {dest}",
-            {**pair, "part": part},
+        *(
+            Step(
+                "leave_channel",
+                f"take {part} out of the channel to node {dest}",
+                {**pair, "part": part},
+            )
+            for part in parts
         ),
         Step(
             "end_channel", f"close the channel from node {src} to node {dest} if it is empty", pair
@@ -31,15 +37,18 @@ def close_channel_steps(part: str, src: int, dest: int) -> tuple[Step, ...]:
     )
 
 
-def drop_steps(part: str, primary: int, node: int) -> tuple[Step, ...]:
-    """Drops a replica that the metadata does not name any more."""
-    *unlink, close = close_channel_steps(part, primary, node)
+def drop_steps(parts: Sequence[str], primary: int, node: int) -> tuple[Step, ...]:
+    """Drops replicas that the metadata does not name any more."""
+    *unlink, close = close_channels(parts, primary, node)
     return (
         *unlink,
-        Step(
-            "drop_replica",
-            f"drop the replica on node {node}",
-            {"node": node, "part": part, "primary": primary},
+        *(
+            Step(
+                "drop_replica",
+                f"drop the replica on node {node}",
+                {"node": node, "part": part, "primary": primary},
+            )
+            for part in parts
         ),
         close,
     )
@@ -79,8 +88,9 @@ class RmReplica(Command):
             Question(
                 "primary",
                 primary.owner,
-                "select shardman.is_in_use(shardman.data_table(%s))",
-                (self.part_name,),
+                "select bool_and(shardman.is_in_use(shardman.data_table(p)))"
+                " from unnest(%s::text[]) as p",
+                (list(cluster.rank(self.part_name)),),
             ),
         )
 
@@ -101,16 +111,15 @@ class RmReplica(Command):
                 f"Start node {primary.owner}, or let the replica take over with failover",
                 code=Code.LAST_COPY,
             )
+        parts = cluster.rank(part)
         return Plan(
-            switch=(
+            switch=tuple(
                 Step(
                     "remove_copy",
                     f"record that node {node} has no replica",
-                    {"part": part, "owner": node},
-                ),
+                    {"part": each, "owner": node},
+                )
+                for each in parts
             ),
-            finish=(
-                *drop_steps(part, primary.owner, node),
-                Step("converge", "tell all nodes", {"relation": primary.relation}),
-            ),
+            finish=(*drop_steps(parts, primary.owner, node), *tell(cluster, parts)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from shardman import names
 from shardman.commands.base import Facts, Question
-from shardman.commands.rm_replica import close_channel_steps
+from shardman.commands.rm_replica import close_channels
 from shardman.commands.takeover import outcome, said, tell_step
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
@@ -82,7 +82,7 @@ def replace_primary(facts: Facts, node: int, part: str, after: Succession) -> Pl
             Step(
                 "promote", f"make {part} a primary", {"parts": list[Json]([part]), "heirs": [heir]}
             ),
-            *(s for r in after.subscribers for s in close_channel_steps(part, node, r)),
+            *(s for r in after.subscribers for s in close_channels([part], node, r)),
             tell_step(after),
         ),
         warnings=said(facts, node, after),

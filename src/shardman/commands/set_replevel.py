@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import group_claims
 from shardman.commands.reachability import answering, who_answers
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
@@ -29,7 +30,7 @@ class SetReplevel(Command):
             {
                 Claim("membership", shared=True),
                 Claim("channels"),
-                Claim(f"table {self.relation}"),
+                *group_claims(cluster, self.relation),
             }
         )
 

@@ -41,7 +41,9 @@ class SuspendReplicas(Command):
         ]
 
     def _meant(self, cluster: Cluster, part: str) -> bool:
-        return self.relation in (None, cluster.primary(part).relation)
+        return self.relation is None or cluster.primary(part).relation in cluster.group(
+            self.relation
+        )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         parts = self.parts(cluster)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
-from shardman.commands.copying import identity_question, need_identity, release, warnings
+from shardman.commands.copying import (
+    identity_question,
+    named,
+    need_identities,
+    release,
+    tell,
+    together,
+    warnings,
+)
 from shardman.commands.create_replica import new_channels, replica_claims
-from shardman.commands.rm_replica import close_channel_steps, need_replica
+from shardman.commands.rm_replica import close_channels, need_replica
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
-from shardman.model.plan import Json, Plan, Step
+from shardman.model.plan import Plan, Step
 
 
 @verb
@@ -48,36 +56,50 @@ class SwitchPrimary(Command):
                 code=Code.REPLICA_STALE,
             )
         need_replica(cluster, part, dest)
-        identity = need_identity(facts, part, src)
+        parts = cluster.rank(part)
+        identities = need_identities(facts, parts, src)
         others = [r for r in replicas if r != dest]
-        both: dict[str, Json] = {"part": part, "src": src, "dest": dest}
         return Plan(
             prepare=(
-                *new_channels(cluster, part, dest, [src, *others], identity),
-                Step("fresh_route", f"make the route on node {src}", both),
+                *new_channels(cluster, dest, [src, *others], identities),
+                *(
+                    Step(
+                        "fresh_route",
+                        f"make the route on node {src}",
+                        {"part": each, "src": src, "dest": dest},
+                    )
+                    for each in parts
+                ),
                 Step(
                     "cut_over",
-                    f"switch {part} to node {dest}",
+                    f"switch {named(parts)} to node {dest}",
                     {
-                        **both,
+                        **together(parts),
+                        "src": src,
+                        "dest": dest,
                         "old_channels": [dest, *others],
                         "new_channels": [src, *others],
                         "keep": True,
                     },
                 ),
             ),
-            switch=(
+            switch=tuple(
                 Step(
                     "set_order",
-                    f"record node {dest} as owner of {part}",
-                    {"part": part, "order": [dest, src, *others, *stale]},
-                ),
+                    f"record node {dest} as owner of {each}",
+                    {"part": each, "order": [dest, src, *others, *stale]},
+                )
+                for each in parts
             ),
             finish=(
                 *release(src, dest, facts.cmd_id),
-                *(s for r in (dest, *others) for s in close_channel_steps(part, src, r)),
-                Step("converge", "tell all nodes", {"relation": primary.relation}),
-                Step("end_fresh_route", f"use the plain route on node {src}", both),
+                *(s for r in (dest, *others) for s in close_channels(parts, src, r)),
+                *tell(cluster, parts),
+                Step(
+                    "end_fresh_route",
+                    f"use the plain route on node {src}",
+                    {"part": part, "src": src, "dest": dest},
+                ),
             ),
-            warnings=warnings(part, identity),
+            warnings=warnings(identities),
         )

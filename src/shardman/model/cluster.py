@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from shardman.errors import Code, UserError
 from shardman.model.plan import Json
 
 K = TypeVar("K", bound=Hashable)
+#: The number of a partition, behind its table's name.
+_NUMBER = re.compile(r'_([0-9]+)"?\Z')
 #: Of a query: columns by name.
 Rows = Iterable[Mapping[str, Any]]
 
@@ -56,6 +59,7 @@ class Table:
     Args:
         replevel: replicas that each partition is to have.
         sync: whether a commit waits for all of them.
+        colocation: the group of tables whose partitions of one number lie together; None: it is alone.
     """
 
     relation: str
@@ -65,6 +69,13 @@ class Table:
     definition: Mapping[str, Json] = field(default_factory=dict)
     replevel: int = 0
     sync: bool = True
+    colocation: int | None = None
+
+    @property
+    def inside(self) -> frozenset[str]:
+        """The tables of its group that its foreign keys refer to."""
+        keys: Any = self.definition.get("foreign_keys") or ()
+        return frozenset(key["to"] for key in keys if "to_columns" in key)
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,47 @@ class Cluster:
     @cached_property
     def _by_owner(self) -> Mapping[int, tuple[Copy, ...]]:
         return _grouped(self.copies, lambda c: c.owner)
+
+    @cached_property
+    def _groups(self) -> Mapping[int, tuple[str, ...]]:
+        found: dict[int, list[str]] = {}
+        for relation, table in sorted(self.tables.items()):
+            if table.colocation is not None:
+                found.setdefault(table.colocation, []).append(relation)
+        return {group: tuple(relations) for group, relations in found.items()}
+
+    @cached_property
+    def _ranks(self) -> Mapping[tuple[Hashable, int], tuple[str, ...]]:
+        found: dict[tuple[Hashable, int], list[str]] = {}
+        for part, primary in sorted(self.primaries.items(), key=lambda p: (p[1].relation, p[0])):
+            found.setdefault(self._place_of(part, primary), []).append(part)
+        return {place: tuple(parts) for place, parts in found.items()}
+
+    def _place_of(self, part_name: str, primary: Copy) -> tuple[Hashable, int]:
+        table = self.tables.get(primary.relation)
+        group = None if table is None else table.colocation
+        number = _NUMBER.search(part_name)
+        if group is None or number is None:
+            return part_name, 0
+        return group, int(number[1])
+
+    def group(self, relation: str) -> tuple[str, ...]:
+        """The tables that are colocated with one, itself too, in the order of their names."""
+        table = self.tables.get(relation)
+        if table is None or table.colocation is None:
+            return (relation,)
+        return self._groups[table.colocation]
+
+    def rank(self, part_name: str) -> tuple[str, ...]:
+        """The partitions that go together: those of its number of all tables that are colocated with its
+        own, itself too, in the order of their tables' names."""
+        primary = self.primaries.get(part_name)
+        return (part_name,) if primary is None else self._ranks[self._place_of(part_name, primary)]
+
+    def leads(self, part_name: str) -> bool:
+        """Whether a partition is the first of those that it goes together with: what is done once for all of
+        them is done for it."""
+        return self.rank(part_name)[0] == part_name
 
     @property
     def workers(self) -> tuple[Node, ...]:

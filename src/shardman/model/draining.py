@@ -15,7 +15,7 @@ def drain(cluster: Cluster, node: int, places: Iterable[int]) -> list[Move]:
     A copy moves to the place that has least of its table, in a zone with no other copy of the
     partition where there is one. Where every place has a copy already, a replica is dropped, and a
     primary changes places with a replica first. Only a copy that is the last one, with no place to go,
-    stays.
+    stays. Of partitions that go together the first is named.
 
     Args:
         places: nodes that may take copies; the node itself does not count.
@@ -24,7 +24,7 @@ def drain(cluster: Cluster, node: int, places: Iterable[int]) -> list[Move]:
     held = sorted(
         cluster.copies_on(node), key=lambda c: (c.relation, natural(c.part_name), c.part_name)
     )
-    return [move for copy in held for move in board.leave(copy)]
+    return [move for copy in held if cluster.leads(copy.part_name) for move in board.leave(copy)]
 
 
 class _Board:

@@ -53,7 +53,7 @@ def succeed(
     accept_data_loss: bool = False,
     unproven: Collection[tuple[str, int]] = (),
 ) -> Succession:
-    """What becomes of the copies on a dead node.
+    """What becomes of the copies on a dead node. Partitions that go together go to one node, or stay.
 
     Args:
         alive: the workers that can be reached.
@@ -69,23 +69,25 @@ def succeed(
     publishers: set[int] = set()
     for copy in cluster.copies_on(dead):
         part = copy.part_name
+        if not cluster.leads(part):
+            continue
         if copy.prv is not None:
             if copy.stale_since is None:
-                stale.append((part, dead))
+                stale += [(p, dead) for p in cluster.rank(part)]
                 publishers.add(cluster.primary(part).owner)
             continue
         safe, others = _candidates(cluster, part, unproven)
         heir = next((r for r in safe if r in there), None)
         if heir is None and accept_data_loss:
             heir = next((r for r in others if r in there), None)
-            lossy += [part] if heir is not None else []
+            lossy += cluster.rank(part) if heir is not None else []
         if heir is None:
-            stuck.append(part)
+            stuck += cluster.rank(part)
             continue
         rest = [c.owner for c in cluster.succession(part)[1:] if c.owner != heir]
-        promoted[part] = (heir, *rest)
+        promoted |= dict.fromkeys(cluster.rank(part), (heir, *rest))
         following = cluster.replicas_of(part)
-        stale += [(part, r) for r in following if r != heir]
+        stale += [(p, r) for p in cluster.rank(part) for r in following if r != heir]
         subscribers |= set(following)
     return Succession(
         promoted,
@@ -100,11 +102,15 @@ def succeed(
 def _candidates(
     cluster: Cluster, part: str, unproven: Collection[tuple[str, int]]
 ) -> tuple[list[int], list[int]]:
-    """Replicas that have every acknowledged write, and those that may lack some, the better first."""
+    """Replicas that have every acknowledged write, and those that may lack some, the better first.
+    Partitions that go together have one heir: it has every write to all of them, or may lack some."""
+    parts = cluster.rank(part)
     follow = cluster.replicas_of(part)
-    doubtful = [r for r in follow if (part, r) in unproven or r in cluster.maintained]
+    doubtful = [
+        r for r in follow if r in cluster.maintained or any((p, r) in unproven for p in parts)
+    ]
     following = [r for r in follow if r not in doubtful]
     stale = list(cluster.stale_replicas_of(part))
-    if cluster.table(cluster.primary(part).relation).sync:
+    if all(cluster.table(cluster.primary(p).relation).sync for p in parts):
         return following, doubtful + stale
     return [], following + doubtful + stale

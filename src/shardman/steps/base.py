@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, Self, TypeVar, overload
 
 from shardman.model.plan import Json, Phase, Step
@@ -93,6 +93,28 @@ class PartBetween:
 
     def scope(self) -> Scope:
         return Scope.of([self.src, self.dest], [self.part])
+
+
+@dataclass(frozen=True)
+class Together(PartBetween):
+    """Of a step that works at once on partitions of colocated tables, which go together.
+
+    Args:
+        beside: the others than `part`.
+    """
+
+    beside: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[str]:
+        return [self.part, *self.beside]
+
+    def scope(self) -> Scope:
+        return Scope.of([self.src, self.dest], self.parts)
+
+    def named(self) -> str:
+        """The partitions, for people."""
+        return ", ".join(self.parts)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from shardman.pg import slots
 from shardman.pg.bounded import shut
 from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
-from shardman.steps.base import Made, PartBetween, Run, UndoableStep, step
-from shardman.steps.catalog import data_table, relation, value
+from shardman.steps.base import Made, Run, Together, UndoableStep, step
+from shardman.steps.catalog import data_table, need_relation, value
 
 PROGRESS_S = 0.3
 #: A copy that was stopped tells both servers; one that hangs does not listen.
@@ -105,7 +105,7 @@ async def begin_writing(dest: Connection, name: str) -> None:
 
 @step("copy_rows")
 @dataclass(frozen=True)
-class CopyRows(PartBetween, UndoableStep):
+class CopyRows(Together, UndoableStep):
     """Makes the slot and copies the rows of its snapshot: every later write comes by the copy channel."""
 
     leaves = "the slot, for which the source keeps WAL, and rows; these go with the table"
@@ -122,19 +122,33 @@ class CopyRows(PartBetween, UndoableStep):
             await self._copy(run, source, dest, snapshot)
 
     async def _copy(self, run: Run, source: Connection, dest: Connection, snapshot: str) -> None:
-        name = await data_table(source, self.part)
-        out, into = await relation(source, name), await relation(dest, name)
-        assert out is not None and into is not None
-        columns, form = await copy_shape(source, name)
-        await run.progress(
-            bytes_done=0, bytes_total=await value(source, "select shardman.table_bytes(%s)", name)
-        )
+        tables = [await data_table(source, part) for part in self.parts]
+        total = "select sum(shardman.table_bytes(t))::bigint from unnest(%s::text[]) as t"
+        await run.progress(bytes_done=0, bytes_total=await value(source, total, tables))
+        shapes = [await copy_shape(source, name) for name in tables]
         await begin_at(source, snapshot)
-        # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
         await dest.execute("begin")
+        pump = Pump(source.pgconn, dest.pgconn)
+        for name, shape in zip(tables, shapes, strict=True):
+            await self._table(run, pump, source, dest, name, shape)
+        await dest.execute("commit")
+        await source.execute("commit")
+        run.figures.bytes = pump.bytes_done
+
+    async def _table(
+        self,
+        run: Run,
+        pump: Pump,
+        source: Connection,
+        dest: Connection,
+        name: str,
+        shape: tuple[sql.SQL, sql.SQL],
+    ) -> None:
+        out, into = await need_relation(source, name), await need_relation(dest, name)
+        columns, form = shape
+        # Emptied in the same transaction, the table takes frozen rows: no second write by vacuum.
         await dest.execute(sql.SQL("truncate {}").format(into))
         await begin_writing(dest, name)
-        pump = Pump(source.pgconn, dest.pgconn)
         await carry(
             run,
             pump,
@@ -143,9 +157,6 @@ class CopyRows(PartBetween, UndoableStep):
             .format(into, columns, form)
             .as_bytes(),
         )
-        await dest.execute("commit")
-        await source.execute("commit")
-        run.figures.bytes = pump.bytes_done
 
     async def undo(self, run: Run) -> None:
         await slots.drop(await run.node(self.src), names.copy_channel(run.cluster_id, run.cmd_id))

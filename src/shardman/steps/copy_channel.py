@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg import sql
 
 from shardman import names
 from shardman.pg import publications, slots, subscriptions
-from shardman.steps.base import FinishStep, Made, PartBetween, Run, Scope, UndoableStep, step
-from shardman.steps.catalog import data_table, relation
+from shardman.steps.base import FinishStep, Made, Run, Scope, Together, UndoableStep, step
+from shardman.steps.catalog import data_table, need_relation
 from shardman.steps.confirmation import catch_up, wait_streaming
 
 
 @step("publication")
 @dataclass(frozen=True)
 class Publication(UndoableStep):
-    """Publishes the data table of one partition, for one command."""
+    """Publishes the data table of one partition, for one command.
+
+    Args:
+        beside: partitions that go together with it.
+    """
 
     node: int
     part: str
+    beside: list[str] = field(default_factory=list)
 
     def scope(self) -> Scope:
-        return Scope.of([self.node], [self.part])
+        return Scope.of([self.node], [self.part, *self.beside])
 
     def makes(self) -> Made:
         return Made(f"the publication of {self.part} on node {self.node}")
@@ -30,10 +35,14 @@ class Publication(UndoableStep):
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         name = names.copy_channel(run.cluster_id, run.cmd_id)
-        table = await relation(conn, await data_table(conn, self.part))
-        assert table is not None
+        tables = [
+            sql.SQL("only {}").format(await need_relation(conn, await data_table(conn, part)))
+            for part in (self.part, *self.beside)
+        ]
         await conn.execute(
-            sql.SQL("create publication {} for table only {}").format(sql.Identifier(name), table)
+            sql.SQL("create publication {} for table {}").format(
+                sql.Identifier(name), sql.SQL(", ").join(tables)
+            )
         )
 
     async def undo(self, run: Run) -> None:
@@ -44,7 +53,7 @@ class Publication(UndoableStep):
 
 @step("subscription")
 @dataclass(frozen=True)
-class Subscription(PartBetween, UndoableStep):
+class Subscription(Together, UndoableStep):
     """Subscribes the destination from the snapshot of the copy on, and waits until it is close."""
 
     def makes(self) -> Made:
@@ -53,7 +62,7 @@ class Subscription(PartBetween, UndoableStep):
     async def do(self, run: Run) -> None:
         name = names.copy_channel(run.cluster_id, run.cmd_id)
         source, dest = await run.node(self.src), await run.node(self.dest)
-        tables = [await data_table(dest, self.part)]
+        tables = [await data_table(dest, part) for part in self.parts]
         async with (
             run.extra_session(self.dest) as guard,
             subscriptions.held(guard, name, tables),

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from shardman import names
 from shardman.pg import publications
 from shardman.pg.connection import Connection
-from shardman.steps.base import Made, Run, Scope, UndoableStep, step
+from shardman.steps.base import Made, Run, Together, UndoableStep, step
 from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.confirmation import catch_up, drain
 from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
@@ -31,8 +31,9 @@ from shardman.tasks import all_of, each_of
 
 @step("cut_over")
 @dataclass(frozen=True)
-class CutOver(UndoableStep):
-    """Exchanges data table and route on both nodes, in prepared transactions.
+class CutOver(Together, UndoableStep):
+    """Exchanges data table and route on both nodes, in prepared transactions: one on each, also
+    where several partitions go together.
 
     Args:
         old_channels: nodes whose replicas hang on the source.
@@ -47,18 +48,12 @@ class CutOver(UndoableStep):
     waits_until = "commit_prepared"
     clears = "the next shardlord rolls it back and begins anew"
 
-    part: str
-    src: int
-    dest: int
     old_channels: list[int] = field(default_factory=list)
     new_channels: list[int] = field(default_factory=list)
     keep: bool = False
 
-    def scope(self) -> Scope:
-        return Scope.of([self.src, self.dest], [self.part])
-
     def makes(self) -> Made:
-        return Made(f"the prepared cut-over of {self.part} on nodes {self.src} and {self.dest}")
+        return Made(f"the prepared cut-over of {self.named()} on nodes {self.src} and {self.dest}")
 
     async def do(self, run: Run) -> None:
         source, dest = await run.node(self.src), await run.node(self.dest)
@@ -75,7 +70,7 @@ class CutOver(UndoableStep):
                     await self.undo(run)
                     raise
 
-        referred = await referred_to(run, self.part)
+        referred = await referred_to(run, self.parts)
         # A primary's data table loses its foreign keys here; an old copy does when it is dropped.
         rewired = [dest, source] if self.keep else [dest]
         async with run.extra_session(self.src) as emitter:
@@ -89,21 +84,23 @@ class CutOver(UndoableStep):
         emitter: Connection,
         deadline: Deadline,
     ) -> None:
-        data = await data_table(source, self.part)
+        tables = [await data_table(source, part) for part in self.parts]
         async with rolled_back(source), rolled_back(dest):
-            await begin_locked(dest, [self.part], "access exclusive", deadline, self.dest)
-            await begin_locked(source, [self.part, data], "access exclusive", deadline, self.src)
+            await begin_locked(dest, self.parts, "access exclusive", deadline, self.dest)
+            # Data tables behind all partitions: a foreign key leads from one to another past these.
+            both = [*self.parts, *tables]
+            await begin_locked(source, both, "access exclusive", deadline, self.src)
             whom, _ = await all_of(
                 value(dest, "select shardman.old_snapshots()"),
                 drain(emitter, self._streams(run)),
             )
             if whom:
                 raise Busy(f"{whom} on node {self.dest}, whose snapshot is older than the copy")
-            await all_of(self._out(run, source, data), self._in(run, dest, data))
+            await all_of(self._all_out(run, source, tables), self._all_in(run, dest, tables))
             # Up to here a crash, ours or a node's, ends both transactions with their sessions: nothing stands.
             # From here on each server has its own by itself, whoever dies; steps/prepared.py says who ends it.
             # With one prepared and the other lost nothing has happened: the switch comes behind both.
-            await prepare(run, self.part, {self.src: source, self.dest: dest})
+            await prepare(run, self.named(), {self.src: source, self.dest: dest})
 
     def _streams(self, run: Run) -> list[str]:
         """What must be empty before the switch."""
@@ -113,17 +110,25 @@ class CutOver(UndoableStep):
             *(names.channel(run.cluster_id, self.src, node) for node in self.old_channels),
         ]
 
-    async def _out(self, run: Run, source: Connection, data: str) -> None:
+    async def _all_out(self, run: Run, source: Connection, tables: list[str]) -> None:
+        for part, data in zip(self.parts, tables, strict=True):
+            await self._out(run, source, part, data)
+
+    async def _all_in(self, run: Run, dest: Connection, tables: list[str]) -> None:
+        for part, data in zip(self.parts, tables, strict=True):
+            await self._in(run, dest, part, data)
+
+    async def _out(self, run: Run, source: Connection, part: str, data: str) -> None:
         for node in self.old_channels:
             channel = names.channel(run.cluster_id, self.src, node)
             await publications.remove(source, channel, await need_relation(source, data))
         if self.keep:
-            await source.execute("select shardman.cut_over_demote(%s)", (self.part,))
+            await source.execute("select shardman.cut_over_demote(%s)", (part,))
         else:
-            aside = names.set_aside(self.part, run.cmd_id)
-            await source.execute("select shardman.cut_over_out(%s, %s)", (self.part, aside))
+            aside = names.set_aside(part, run.cmd_id)
+            await source.execute("select shardman.cut_over_out(%s, %s)", (part, aside))
 
-    async def _in(self, run: Run, dest: Connection, data: str) -> None:
+    async def _in(self, run: Run, dest: Connection, part: str, data: str) -> None:
         for node in self.new_channels:
             channel = names.channel(run.cluster_id, self.dest, node)
             table = await need_relation(dest, data)
@@ -132,7 +137,7 @@ class CutOver(UndoableStep):
             await publications.add(dest, channel, table)
         if self.keep:
             await dest.execute("select shardman.make_writable(%s)", (data,))
-        await dest.execute("select shardman.cut_over_in(%s)", (self.part,))
+        await dest.execute("select shardman.cut_over_in(%s)", (part,))
 
     async def undo(self, run: Run) -> None:
         # Each node for itself: one that is down must not keep the other's locks up.

@@ -89,14 +89,15 @@ class RunDrain(FinishStep):
 
     async def do(self, run: Run) -> None:
         command = DrainNode(self.node)
-        ended = await _run_all(run, command.moves(await run.facts(command)))
+        facts = await run.facts(command)
+        ended = await _run_all(run, command.moves(facts))
         _tell(run, ended)
         dropped = [e.move.part_name for e in ended if e.move.kind == "drop" and not e.failed]
         if dropped:
             run.say(f"Replicas for which no other node is left: {counted(dropped)}.")
         stay = sorted(
             {c.part_name for c in (await run.facts(command)).cluster.copies_on(self.node)}
-            - {e.move.part_name for e in ended if e.failed}
+            - {p for e in ended if e.failed for p in facts.cluster.rank(e.move.part_name)}
         )
         if stay:
             run.say(f"No other node can have {counted(stay)}.")
@@ -154,7 +155,7 @@ async def _one(run: Run, move: Move) -> Ended:
 @step("set_level")
 @dataclass(frozen=True)
 class SetLevel(FinishStep):
-    """Remembers how many replicas a table is to have."""
+    """Remembers how many replicas a table, and those that are colocated with it, are to have."""
 
     relation: str
     replevel: int
@@ -164,8 +165,10 @@ class SetLevel(FinishStep):
 
     async def do(self, run: Run) -> None:
         conn = await run.node(0)
+        # Of all that are colocated with it: their replicas lie together.
         await conn.execute(
-            "update shardman.tables set replevel = %s where relation = %s",
+            "update shardman.tables t set replevel = %s from shardman.tables o"
+            " where o.relation = %s and (t.relation = o.relation or t.colocation = o.colocation)",
             (self.replevel, self.relation),
         )
 

@@ -29,13 +29,15 @@ SOON_S = 5.0
 PAUSE_S = 0.007
 
 
-async def referred_to(run: Run, part: str) -> list[str]:
-    """The shared tables that the foreign keys of a partition's table refer to."""
+async def referred_to(run: Run, parts: Sequence[str]) -> list[str]:
+    """The shared tables that the foreign keys of partitions' tables refer to."""
     found: list[str] = await value(
         await run.node(0),
         "select coalesce(array_agg(distinct f ->> 'to' order by f ->> 'to'), '{}')"
-        " from jsonb_array_elements(shardman.table_definition(%s) -> 'foreign_keys') as f",
-        part,
+        " from unnest(%s::text[]) as p"
+        " cross join jsonb_array_elements(shardman.table_definition(p) -> 'foreign_keys') as f"
+        " where not f ? 'to_columns'",
+        list(parts),
     )
     return found
 

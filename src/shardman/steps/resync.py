@@ -17,7 +17,7 @@ from shardman.pg import slots
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
-from shardman.steps.base import Made, PartBetween, PrepareStep, Run, Scope, UndoableStep, step
+from shardman.steps.base import Made, PrepareStep, Run, Scope, Together, UndoableStep, step
 from shardman.steps.catalog import data_table, is_attached, need_relation, value
 from shardman.steps.channels.tables import leave_all
 from shardman.steps.check_move import check_cleared, check_names
@@ -67,7 +67,7 @@ class CheckResync(PrepareStep):
 
 @step("sync_rows")
 @dataclass(frozen=True)
-class SyncRows(PartBetween, UndoableStep):
+class SyncRows(Together, UndoableStep):
     """Makes the slot, and makes the rows of the old copy those of its snapshot."""
 
     leaves = (
@@ -85,23 +85,31 @@ class SyncRows(PartBetween, UndoableStep):
             exported(run, self.src, slot) as snapshot,
         ):
             await begin_at(source, snapshot)
-            name = await data_table(source, self.part)
             await dest.execute("begin")
-            await dest.execute(
-                sql.SQL("lock table only {} in share row exclusive mode").format(
-                    await need_relation(dest, name)
-                )
-            )
-            await begin_writing(dest, name)
-            with unhurried(source), unhurried(dest):
-                await self._mend(run, source, dest)
-            # Somebody may have taken the triggers away.
-            await dest.execute("select shardman.make_read_only(%s)", (name,))
+            pump = Pump(source.pgconn, dest.pgconn)
+            for part in self.parts:
+                await self._table(run, pump, source, dest, await data_table(source, part))
             await dest.execute("commit")
             await source.execute("commit")
+            run.figures.bytes = pump.bytes_done or None
 
-    async def _mend(self, run: Run, source: Connection, dest: Connection) -> None:
-        name = await data_table(source, self.part)
+    async def _table(
+        self, run: Run, pump: Pump, source: Connection, dest: Connection, name: str
+    ) -> None:
+        await dest.execute(
+            sql.SQL("lock table only {} in share row exclusive mode").format(
+                await need_relation(dest, name)
+            )
+        )
+        await begin_writing(dest, name)
+        with unhurried(source), unhurried(dest):
+            await self._mend(run, pump, source, dest, name)
+        # Somebody may have taken the triggers away.
+        await dest.execute("select shardman.make_read_only(%s)", (name,))
+
+    async def _mend(
+        self, run: Run, pump: Pump, source: Connection, dest: Connection, name: str
+    ) -> None:
         here, there = await all_of(_buckets(source, name), _buckets(dest, name))
         differ = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
         if not differ:
@@ -111,7 +119,6 @@ class SyncRows(PartBetween, UndoableStep):
         out, into = await need_relation(source, name), await need_relation(dest, name)
         await dest.execute(sql.SQL("delete from only {} as t where {}").format(into, only))
         columns, form = await copy_shape(source, name)
-        pump = Pump(source.pgconn, dest.pgconn)
         await carry(
             run,
             pump,
@@ -120,7 +127,6 @@ class SyncRows(PartBetween, UndoableStep):
             .as_bytes(),
             sql.SQL("copy {} ({}) from stdin (format {})").format(into, columns, form).as_bytes(),
         )
-        run.figures.bytes = pump.bytes_done
         run.say(f"Parts that differed from the old copy: {len(differ)} of {BUCKETS}.")
 
     async def undo(self, run: Run) -> None:

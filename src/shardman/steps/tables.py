@@ -17,6 +17,7 @@ from shardman.steps.base import (
     PrepareStep,
     Run,
     Scope,
+    Together,
     UndoableStep,
     step,
 )
@@ -32,6 +33,10 @@ from shardman.steps.locks import (
 from shardman.steps.references import held, referred_to
 from shardman.steps.replicas import drop_detached
 
+_REFERS = (
+    "select exists (select from pg_constraint"
+    " where conrelid = shardman.find_relation(%s) and contype = 'f')"
+)
 #: Sorting in memory makes an index build faster; one build at a time on a node.
 BUILD_MEMORY_KB = 256 * 1024
 
@@ -205,8 +210,9 @@ class EndFreshRoute(PartBetween, FinishStep):
 
 @step("drop_old_copy")
 @dataclass(frozen=True)
-class DropOldCopy(PartBetween, FinishStep):
-    """Drops the source's copy: the cut-over has proven that the destination has every row of it.
+class DropOldCopy(Together, FinishStep):
+    """Drops the source's copy: the cut-over has proven that the destination has every row of it. Of
+    partitions that go together first all foreign keys: they may refer to one another.
 
     It needs the destination, on which it does nothing: where that has not committed its part of the cut-over,
     this waits.
@@ -215,13 +221,20 @@ class DropOldCopy(PartBetween, FinishStep):
     leaves = "the old copy, out of use and renamed"
 
     async def do(self, run: Run) -> None:
+        for part in self.parts:
+            await self._drop_references(run, part, self._aside(run, part))
+        for part in self.parts:
+            await self._drop(run, part)
+
+    def _aside(self, run: Run, part: str) -> str:
+        return names.quoted(names.unquote(part)[0], names.set_aside(part, run.cmd_id))
+
+    async def _drop(self, run: Run, part: str) -> None:
         conn = await run.node(self.src)
-        schema, _ = names.unquote(self.part)
-        aside = names.set_aside(self.part, run.cmd_id)
-        name = names.quoted(schema, aside)
+        schema, aside = names.unquote(part)[0], names.set_aside(part, run.cmd_id)
+        name = self._aside(run, part)
         if (table := await relation(conn, name)) is None:
             return
-        await self._drop_references(run, name)
         drop = sql.SQL("drop table {}").format(table)
         try:
             await execute_patiently(run, conn, self.src, name, drop, limit_s=LIMIT_S)
@@ -231,9 +244,11 @@ class DropOldCopy(PartBetween, FinishStep):
             )
             run.figures.keep(self.src, [await written(conn, schema, aside)])
 
-    async def _drop_references(self, run: Run, name: str) -> None:
+    async def _drop_references(self, run: Run, part: str, name: str) -> None:
         """They have a say in what is deleted from shared tables."""
         conn = await run.node(self.src)
+        if await relation(conn, name) is None or not await value(conn, _REFERS, name):
+            return
         drop = "select shardman.drop_references(shardman.find_relation(%s))"
 
         async def attempt(deadline: Deadline) -> None:
@@ -242,5 +257,5 @@ class DropOldCopy(PartBetween, FinishStep):
                 await conn.execute(drop, (name,))
                 await conn.execute("commit")
 
-        if referred := await referred_to(run, self.part):
-            await patiently(run, attempt, limit_s=LIMIT_S)
+        referred = await referred_to(run, [part])
+        await patiently(run, attempt, limit_s=LIMIT_S)

@@ -36,7 +36,7 @@ class VerifyCopy(PartBetween, PrepareStep):
                 "Nothing was changed; report this with the logs of both servers",
                 code=Code.COPIES_DIFFER,
             )
-        run.figures.rows = here[0]
+        run.figures.rows = (run.figures.rows or 0) + here[0]
 
     async def _contents(
         self, run: Run, source: Connection, dest: Connection

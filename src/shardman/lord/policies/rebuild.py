@@ -189,6 +189,8 @@ def behind(cluster: Cluster, there: Collection[int]) -> Iterator[OldCopy]:
         there: the nodes that answer and take copies.
     """
     for part, primary in sorted(cluster.primaries.items()):
+        if not cluster.leads(part):
+            continue
         stale = [
             OldCopy(part, c.owner, c.stale_since)
             for c in cluster.succession(part)[1:]
@@ -210,5 +212,8 @@ def below_level(cluster: Cluster, there: Collection[int], alive: Collection[int]
     return {
         t.relation
         for t in cluster.tables.values()
-        if t.replevel and any(c.add for c in changes(cluster, t.relation, t.replevel, there, alive))
+        # Those that are colocated get theirs together.
+        if cluster.group(t.relation)[0] == t.relation
+        and t.replevel
+        and any(c.add for c in changes(cluster, t.relation, t.replevel, there, alive))
     }

@@ -6,7 +6,7 @@ select (select cluster from shardman.local),
                        away_until is not null as maintained
                   from shardman.nodes) as n),
        (select coalesce(json_agg(t), '[]')
-          from (select relation, expr, partitions_count, initial_node, definition, replevel, sync
+          from (select relation, expr, partitions_count, initial_node, definition, replevel, sync, colocation
                   from shardman.tables) as t),
        (select coalesce(json_agg(c order by c.relation, length(c.part_name), c.part_name, c.owner), '[]')
           from (select part_name, owner, prv, nxt, relation, stale_since from shardman.partitions) as c),

@@ -13,7 +13,9 @@
 --                       parent_comment: what somebody has said since of the table's, absent in most
 --   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
 --   shared_indexes    as indexes: those that were made later, on the table as a whole. Absent in most
---   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions
+--   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions.
+--                       Those to tables that are colocated with it, or to itself, have also to_columns and actions, of which
+--                       shardman.reference_sql makes that of each data table; sql is what a plain table would have
 --   statistics        [{name, kinds, sql, target, comment}]: extended statistics
 --   sequences         [{name, column, type, increment, base, width, cache, cycle, acl, comment}]
 --                       node i gives base + i * width + 1 … base + (i + 1) * width
@@ -142,15 +144,80 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.describe_foreign_keys(oid) is 'the foreign keys of a table, as a shared one has them';
 
+create or replace function shardman.action_text(action "char") returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case action when 'a' then 'NO ACTION' when 'r' then 'RESTRICT' when 'c' then 'CASCADE' when 'n' then 'SET NULL' when 'd' then 'SET DEFAULT' end
+$$;
+comment on function shardman.action_text("char") is 'an action of a foreign key, as SQL has it';
+
+create or replace function shardman.part_relation(data text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select p.relation from shardman.partitions p where p.part_name = regexp_replace(data, '_data("?)$', '\1') limit 1
+$$;
+comment on function shardman.part_relation(text) is 'the sharded table of which a data table is; null for other tables';
+
+create or replace function shardman.colocated(relation text, other text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.tables t join shardman.tables o on o.relation = colocated.other
+                    where t.relation = colocated.relation and (o.relation = t.relation or o.colocation = t.colocation))
+$$;
+comment on function shardman.colocated(text, text) is 'whether partitions of one number of two sharded tables lie together; a table is with itself';
+
+create or replace function shardman.inside_item(target text, columns jsonb, to_columns jsonb, actions text) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select jsonb_build_object(
+               'to', target, 'to_columns', to_columns, 'actions', actions,
+               'sql', format('FOREIGN KEY (%s) REFERENCES %s(%s)%s', shardman.ident_list(columns), shardman.sql_name(target),
+                             shardman.ident_list(to_columns), actions))
+     where target is not null
+$$;
+comment on function shardman.inside_item(text, jsonb, jsonb, text) is
+    'what an item of foreign_keys has more where it refers to a table that is colocated; null without a target';
+
+create or replace function shardman.column_names(rel oid, attnums int2[]) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select jsonb_agg(a.attname order by k.n) from unnest(attnums) with ordinality as k (attnum, n)
+      join pg_attribute a on a.attrelid = rel and a.attnum = k.attnum
+$$;
+comment on function shardman.column_names(oid, int2[]) is 'the names of columns, in this order; null where there are none';
+
+create or replace function shardman.ident_list(names jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    select string_agg(quote_ident(c), ', ' order by n) from jsonb_array_elements_text(names) with ordinality as u (c, n)
+$$;
+comment on function shardman.ident_list(jsonb) is 'names as a list in SQL';
+
+create or replace function shardman.described_actions(constraint_ oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case o.confmatchtype when 'f' then ' MATCH FULL' else '' end
+           || case o.confupdtype when 'a' then '' else ' ON UPDATE ' || shardman.action_text(o.confupdtype) end
+           || case o.confdeltype when 'a' then '' else ' ON DELETE ' || shardman.action_text(o.confdeltype) end
+           || coalesce(' (' || shardman.ident_list(shardman.column_names(o.conrelid, o.confdelsetcols)) || ')', '')
+      from pg_constraint o where o.oid = constraint_
+$$;
+comment on function shardman.described_actions(oid) is 'what stands behind the columns of a foreign key: MATCH, ON UPDATE, ON DELETE';
+
+create or replace function shardman.inside_target(rel oid, referred oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.part_relation(n.referred)
+      from (select shardman.metadata_name(rel) as name, shardman.metadata_name(referred) as referred offset 0) as n
+     where shardman.part_number(regexp_replace(n.name, '_data("?)$', '\1')) = shardman.part_number(regexp_replace(n.referred, '_data("?)$', '\1'))
+       and shardman.colocated(shardman.part_relation(n.name), shardman.part_relation(n.referred))
+$$;
+comment on function shardman.inside_target(oid, oid) is
+    'the table to whose data table a foreign key of a data table refers, where both are of colocated tables and of one number; null otherwise';
+
 create or replace function shardman.describe_references(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- At once: nodes that commit one after the other cannot take back what others have committed.
     select coalesce(jsonb_agg(f || jsonb_build_object(
                'sql', regexp_replace(f ->> 'sql', '( DEFERRABLE)?( INITIALLY DEFERRED)?( NOT VALID)?$', ''),
-               'columns', (select jsonb_agg(a.attname order by k.n) from unnest(o.conkey) with ordinality as k (attnum, n)
-                             join pg_attribute a on a.attrelid = rel and a.attnum = k.attnum)) order by o.conname), '[]')
+               'columns', shardman.column_names(rel, o.conkey))
+               || coalesce(shardman.inside_item(i.target, shardman.column_names(rel, o.conkey), shardman.column_names(o.confrelid, o.confkey),
+                                                shardman.described_actions(o.oid)), '{}') order by o.conname), '[]')
       from jsonb_array_elements(shardman.describe_foreign_keys(rel)) f
       join pg_constraint o on o.conrelid = rel and o.contype = 'f' and o.conname = f ->> 'name'
+     cross join lateral (select shardman.inside_target(rel, o.confrelid) as target offset 0) as i
 $$;
 comment on function shardman.describe_references(oid) is 'the foreign keys of a table, as the data tables of a sharded one have them';
 

@@ -1,4 +1,7 @@
--- Foreign keys of sharded tables, which refer to shared ones.
+-- Foreign keys of sharded tables, which refer to shared ones, to tables that are colocated with theirs, or to their own.
+--
+-- Inside a group data table k of one refers to data table k of the other: they are on one node, and go elsewhere together. What refers and
+-- what is referred to are of one partition each only because the foreign key has the columns of the key in it.
 --
 -- PostgreSQL has none on a table with foreign tables below it, so each data table has them, under the names that the plain table
 -- gave them: on every node the rows that it refers to are there. Only a data table in its partition has them. What is
@@ -9,6 +12,31 @@
 -- done at once. Nothing there can break them, for the rows were checked where they come from. A visit validates them later, beside
 -- everybody. To take them away needs the shared table for a moment alone.
 
+create or replace function shardman.referred_table(item jsonb, part_name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when item ? 'to_columns'
+                then shardman.data_table(shardman.suffixed(item ->> 'to', '_' || shardman.part_number(part_name))) else item ->> 'to' end
+$$;
+comment on function shardman.referred_table(jsonb, text) is
+    'the table to which a foreign key of a definition refers on the data table of a partition: a shared one, or the data table of the same number';
+
+create or replace function shardman.reference_sql(item jsonb, part_name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when item ? 'to_columns'
+                then format('FOREIGN KEY (%s) REFERENCES %s(%s)%s', shardman.ident_list(item -> 'columns'),
+                            shardman.sql_name(shardman.referred_table(item, part_name)), shardman.ident_list(item -> 'to_columns'), item ->> 'actions')
+                else item ->> 'sql' end
+$$;
+comment on function shardman.reference_sql(jsonb, text) is 'a foreign key of a definition as the data table of a partition has it';
+
+create or replace function shardman.may_refer(relation text, item jsonb) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when item ? 'to_columns' then shardman.colocated(relation, item ->> 'to')
+                else exists (select from shardman.shared_tables s where s.relation = item ->> 'to') end
+$$;
+comment on function shardman.may_refer(text, jsonb) is
+    'whether a foreign key of a definition may be made: only to shared tables, and inside the table''s group. What makes it is the cluster''s role';
+
 create or replace function shardman.hold_referred(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -18,29 +46,33 @@ end
 $$;
 comment on function shardman.hold_referred(text) is 'keeps writers from the copy of a shared table on this node; raises where somebody writes';
 
-create or replace function shardman.add_reference(data oid, item jsonb) returns void
+create or replace function shardman.add_reference(part_name text, item jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    data constant oid := shardman.find_relation(shardman.data_table(part_name));
 begin
-    perform shardman.hold_referred(item ->> 'to');
-    execute format('alter table %s add constraint %I %s not valid', data::regclass, item ->> 'name', item ->> 'sql');
+    perform shardman.hold_referred(shardman.referred_table(item, part_name));
+    execute format('alter table %s add constraint %I %s not valid', data::regclass, item ->> 'name', shardman.reference_sql(item, part_name));
     if item ->> 'comment' is not null then
         execute format('comment on constraint %I on %s is %L', item ->> 'name', data::regclass, item ->> 'comment');
     end if;
 end
 $$;
-comment on function shardman.add_reference(oid, jsonb) is 'makes a foreign key of a definition on a data table, not validated';
+comment on function shardman.add_reference(text, jsonb) is 'makes a foreign key of a definition on the data table of a partition, not validated';
 
 create or replace function shardman.add_references(part_name text, definition jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     data constant oid := shardman.find_relation(shardman.data_table(part_name));
+    def  constant jsonb := coalesce(definition, shardman.table_definition(part_name));
     item jsonb;
 begin
     for item in
-        select f from jsonb_array_elements(coalesce(definition, shardman.table_definition(part_name)) -> 'foreign_keys') f
-         where not exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = f ->> 'name')
+        select f from jsonb_array_elements(def -> 'foreign_keys') f
+         where shardman.may_refer(def ->> 'relation', f)
+           and not exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = f ->> 'name')
     loop
-        perform shardman.add_reference(data, item);
+        perform shardman.add_reference(part_name, item);
     end loop;
 end
 $$;
@@ -115,6 +147,7 @@ create or replace function shardman.reference_state() returns table (relation te
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     with wanted as materialized (
         select t.relation, f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+         where shardman.may_refer(t.relation, f)
     ), here as materialized (
         select c.oid, w.relation, p.part_name, w.f
           from wanted w join shardman.partitions p on p.relation = w.relation and p.prv is null and p.owner = shardman.my_id()
@@ -123,6 +156,9 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     select h.relation, h.oid, h.part_name, h.f, format('its data table lacks the foreign key %s', h.f ->> 'name')
       from here h
      where not exists (select from pg_constraint o where o.conrelid = h.oid and o.contype = 'f' and o.conname = h.f ->> 'name')
+       -- While partitions of a number come here one by one, it waits for the other.
+       and (not h.f ? 'to_columns'
+            or exists (select from pg_class r where r.oid = shardman.find_relation(shardman.referred_table(h.f, h.part_name)) and r.relispartition))
     union all
     select null, o.conrelid, shardman.metadata_name(o.conrelid), null, format('it is out of use and still has the foreign key %s', o.conname)
       from pg_constraint o join pg_class c on c.oid = o.conrelid and not c.relispartition
@@ -144,7 +180,7 @@ begin
             if state.item is null then
                 perform shardman.drop_references(state.data);
             else
-                perform shardman.add_reference(state.data, state.item);
+                perform shardman.add_reference(state.part_name, state.item);
             end if;
         exception
             when lock_not_available or deadlock_detected then
