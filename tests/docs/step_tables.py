@@ -13,11 +13,13 @@ from typing import Any
 from tests.docs.pages import ROOT
 
 import shardman.steps  # noqa: F401  (registers every kind)
+from shardman.commands.add_foreign_key import AddForeignKey
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command, Facts
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_shared_table import CreateSharedTable
+from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
 from shardman.commands.rm_node import RmNode
@@ -40,7 +42,11 @@ _CLUSTER = Cluster(
         0: Node(0, "host=lord", None, lord=True),
         **{n: Node(n, f"host=w{n}", "active") for n in (1, 2, 3, 4)},
     },
-    tables={"acc": Table("acc", "id", 2, 1, replevel=1, sync=True)},
+    tables={
+        "acc": Table(
+            "acc", "id", 2, 1, {"foreign_keys": [{"name": "acc_code_fkey"}]}, replevel=1, sync=True
+        )
+    },
     copies=(
         Copy("acc_0", 1, None, 2, "acc"),
         Copy("acc_0", 2, 1, None, "acc"),
@@ -81,6 +87,11 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
         UnshareTable("codes", 2),
         {f"dependents {n}": [] for n in _CLUSTER.nodes},
     ),
+    "add_foreign_key": (
+        AddForeignKey("acc", "acc_code_fkey", "foreign key (code) references codes (id)"),
+        {"item": {"name": "acc_code_fkey"}},
+    ),
+    "drop_foreign_key": (DropForeignKey("acc", "acc_code_fkey"), {}),
     "move_part": (MovePart("acc_0", 3), _KEY),
     "move_part of a replica": (MovePart("acc_0", 3, 2), _KEY),
     "create_replica": (CreateReplica("acc_0", 3), _KEY),

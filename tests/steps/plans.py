@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from shardman.commands.add_foreign_key import AddForeignKey
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command, Facts
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_shared_table import CreateSharedTable
 from shardman.commands.drain_node import DrainNode
+from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.drop_table import DropTable
 from shardman.commands.failover import Failover
 from shardman.commands.maintain import Maintain
@@ -42,7 +44,7 @@ CLUSTER = Cluster(
     },
     tables={
         "acc": Table("acc", "id", 2, 1, replevel=1, sync=True),
-        "more": Table("more", "id", 1, 1, replevel=1, sync=True),
+        "more": Table("more", "id", 1, 1, {"foreign_keys": [{"name": "another"}]}, replevel=1),
         "bare": Table("bare", "id", 1, 3, replevel=0, sync=True),
     },
     copies=(
@@ -114,6 +116,11 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
         RefreshTable("acc"),
         {"redefined 1": {"definition": _DESCRIBED["definition"], "create_sql": ""}},
     )
+    yield (
+        AddForeignKey("more", "fk", "foreign key (a) references codes (id)"),
+        {"item": {"name": "fk"}},
+    )
+    yield DropForeignKey("more", "another"), {}
     yield DrainNode(1), _ANSWER
     yield DrainNode(1, drain=False), {}
     yield Maintain(1), {}

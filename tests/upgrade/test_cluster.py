@@ -291,7 +291,12 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
     do("select shardman.drop_table('u')")
     cluster.sql(2, "create table codes (id int primary key)")
     do("select shardman.create_shared_table('codes', 2)", node_id=1)
-    cluster.sql(1, "insert into codes values (1)")
+    cluster.sql(1, "insert into codes values (1), (3)")
+    do(
+        "select shardman.add_foreign_key('t', 'fk', 'foreign key (late) references codes (id)')",
+        node_id=2,
+    )
+    do("select shardman.drop_foreign_key('t', 'fk')", node_id=1)
     do("select shardman.unshare_table('codes', 1)", node_id=2)
     do("select shardman.maintain(%s, 600)", 1, node_id=2)
     do("select shardman.maintain(%s, maintain => false)", 1)

@@ -19,6 +19,29 @@ class Verbs(ABC):
     ) -> Result:
         """Submits a command, and waits for its end if asked to."""
 
+    def add_foreign_key(
+        self,
+        relation: str,
+        constraint_name: str,
+        definition: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Give a sharded table a foreign key to a shared table, or to a colocated one.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            constraint_name: what it is called.
+            definition: as in SQL: foreign key (country) references countries (code).
+        """
+        arguments = {
+            "relation": relation,
+            "constraint_name": constraint_name,
+            "definition": definition,
+        }
+        return self._run("add_foreign_key", arguments, wait, timeout)
+
     def add_node(
         self,
         connstring: str,
@@ -127,6 +150,26 @@ class Verbs(ABC):
             "drain": drain,
         }
         return self._run("drain_node", arguments, wait, timeout)
+
+    def drop_foreign_key(
+        self,
+        relation: str,
+        constraint_name: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Take a foreign key from a sharded table.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            constraint_name: what it is called.
+        """
+        arguments = {
+            "relation": relation,
+            "constraint_name": constraint_name,
+        }
+        return self._run("drop_foreign_key", arguments, wait, timeout)
 
     def drop_table(
         self,

@@ -46,7 +46,7 @@ class UnshareTable(Command):
         if sharded := facts.answers.get("references"):
             raise UserError(
                 f"foreign keys of {', '.join(sharded)} refer to {self.relation}",
-                "Sharded tables refer to shared ones only, and keep their keys: drop_table them first",
+                "Drop those first, with drop_foreign_key",
                 code=Code.TABLE_UNSUITABLE,
             )
         for node in known.nodes:

@@ -332,6 +332,33 @@ $$;
 comment on function shardman.unshare_table(text, int) is
     'makes a shared table a plain table of worker node_id again, and drops all its other copies';
 
+create or replace function shardman.add_foreign_key(relation text, constraint_name text, definition text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(constraint_name, 'constraint_name');
+    perform shardman.need(definition, 'definition');
+    -- For the table's owner, who may submit nothing else.
+    return shardman.submit('add_foreign_key',
+        json_build_object('relation', shardman.normal_name(relation), 'constraint_name', constraint_name,
+                          'definition', shardman.need_reference(shardman.normal_name(relation), constraint_name, definition)));
+end
+$$;
+comment on function shardman.add_foreign_key(text, text, text) is
+    'gives a sharded table, for its owner, a foreign key to a shared table or to one that is colocated with it: definition as ALTER TABLE has it, '
+    'foreign key (country) references countries (code) on delete cascade. Rows are checked beside readers and writers; where one breaks it, it is not made';
+
+create or replace function shardman.drop_foreign_key(relation text, constraint_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(constraint_name, 'constraint_name');
+    perform shardman.need_owner(shardman.normal_name(relation));
+    return shardman.submit('drop_foreign_key', json_build_object('relation', shardman.normal_name(relation), 'constraint_name', constraint_name));
+end
+$$;
+comment on function shardman.drop_foreign_key(text, text) is 'takes a foreign key from a sharded table, on all nodes, for the table''s owner';
+
 create or replace function shardman.create_replica(part_name text, dest int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -201,9 +201,10 @@ begin
         raise exception 'a key of % cannot be dropped: its partitions have it on all nodes', relation
             using errcode = 'feature_not_supported', hint = 'Leave it, or make the table a new one without it.';
     elsif tag = 'ALTER TABLE' and (words ~* '\madd\M.*(\mforeign\s+key\M|\mreferences\M)' or shardman.touches_reference(relation, query)) then
-        raise exception 'the foreign keys of % stay as they were when it was sharded: PostgreSQL has none above foreign tables, its data tables have them',
-            relation
-            using errcode = 'feature_not_supported', hint = 'Make the table anew, with the foreign keys it shall have, and shard that.';
+        raise exception 'ALTER TABLE cannot change the foreign keys of %: PostgreSQL has none above foreign tables, its data tables have them', relation
+            using errcode = 'feature_not_supported',
+                  hint = format('select shardman.add_foreign_key(%L, ''name'', ''foreign key (...) references ...''), shardman.drop_foreign_key(%1$L, ''name''); a column first, '
+                                'without it.', relation);
     end if;
 end
 $$;
