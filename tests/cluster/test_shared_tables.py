@@ -53,7 +53,9 @@ def session(
     cluster: Cluster, node: int, role: str = "bob", *, autocommit: bool = True
 ) -> Iterator[SyncConnection]:
     where = cluster.value(0, "select options from shardman.nodes where id = %s", (node,))
-    dsn = make_conninfo(**{**where, "user": role, "password": "b"})
+    # Where a lock is waited for that nobody gives back the test is to end.
+    limit = "-c statement_timeout=100s"
+    dsn = make_conninfo(**{**where, "user": role, "password": "b", "options": limit})
     with psycopg.connect(dsn, autocommit=autocommit) as conn:
         yield conn
 
@@ -212,6 +214,123 @@ def test_a_copy_is_made_right(shared: Cluster) -> None:
     assert [f.subject for f in found] == [f"{PLACE} on node 2"]
     assert shared.cmd("select shardman.create_shared_table(%s, 1)", (PLACE,)).status == "success"
     assert len(rows(shared, PLACE)) > 0
+    assert check(shared.lord_dsn, data=True) == []
+
+
+def columns_of(cluster: Cluster, node: int) -> str:
+    return str(cluster.value(node, "select shardman.shared_shape(%s)", (PLACE,)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    (
+        "add column code text",
+        "add column since timestamptz not null default clock_timestamp()",
+        "add column many int not null default 3 check (many > 0)",
+        'rename column "Name" to "Called"',
+        "alter column hits type bigint",
+        "alter column id set statistics 7",
+        "add constraint named unique (code)",
+        "drop column code",
+        'rename column "Called" to "Name"',
+        'alter column "Name" type varchar(40)',
+    ),
+)
+def test_it_is_changed_on_every_node_while_others_write(shared: Cluster, statement: str) -> None:
+    stop = threading.Event()
+    errors: list[psycopg.Error] = []
+
+    def write(node: int) -> None:
+        while not stop.is_set():
+            try:
+                run(shared, node, f"update {PLACE} set hits = hits + 1")
+            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                # To be repeated. Who is the victim of a circle follows from deadlock_timeout, 10 ms here.
+                pass
+            except psycopg.Error as error:
+                errors.append(error)
+            stop.wait(0.05)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in WORKERS]
+    for thread in threads:
+        thread.start()
+    try:
+        run(shared, 2, f"alter table {PLACE} {statement}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert errors == []
+    assert rows(shared, PLACE)
+    assert len({columns_of(shared, n) for n in WORKERS}) == 1
+
+
+def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
+    before = columns_of(shared, 1)
+    with session(shared, 3, autocommit=False) as bob:
+        bob.execute(f"alter table {PLACE} add column gone int".encode())
+        bob.execute(f"update {PLACE} set gone = 1".encode())
+        bob.execute(f"create index on {PLACE} (gone)".encode())
+        bob.rollback()
+        bob.execute(f"alter table {PLACE} add column kept int".encode())
+        bob.execute(f"update {PLACE} set kept = 1".encode())
+        bob.execute(f'create index "kept Index" on {PLACE} (kept)'.encode())
+    assert len({columns_of(shared, n) for n in WORKERS} | {before}) == 2
+    assert {r[-1] for r in rows(shared, PLACE)} == {1}
+    run(shared, 1, f"comment on column {PLACE}.kept is 'so'; ")
+    run(shared, 1, 'drop index "Läden"."kept Index"')
+    run(shared, 2, f"revoke insert on {PLACE} from ann")
+    assert len({columns_of(shared, n) for n in WORKERS}) == 1
+    eventually("the lord knows", lambda: not shared.commands_left())
+    assert "kept Index" not in str(
+        shared.value(0, "select definition from shardman.shared_tables where relation = %s", (PLACE,))
+    )
+    assert check(shared.lord_dsn, data=True) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    (
+        (f"alter table {PLACE} rename to other", "cannot be renamed"),
+        (f"alter table {PLACE} set schema public", "cannot be renamed"),
+        (f"alter table {PLACE} enable row level security", "row-level security"),
+        (f"alter table {PLACE} add column n serial", "the same numbers"),
+        (f"alter table {PLACE} drop column id cascade", "primary key"),
+        (f"create index concurrently on {PLACE} (hits)", "CONCURRENTLY"),
+        (f"do $$ begin alter table {PLACE} add column x int; end $$", "on this node only"),
+        (f"alter table {PLACE} add column x int; select 1", "on this node only"),
+        (f"drop table {PLACE}", "other objects depend on it"),
+    ),
+)
+def test_what_cannot_be_done_to_it_changes_nothing(
+    shared: Cluster, statement: str, words: str
+) -> None:
+    before = {columns_of(shared, n) for n in WORKERS}
+    with pytest.raises(psycopg.Error, match=words):
+        run(shared, 2, statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
+        run(shared, 2, f"alter table {PLACE} add column x int", "ann")
+    assert {columns_of(shared, n) for n in WORKERS} == before
+
+
+TAG = '"Läden"."Tag"'
+
+
+def test_it_is_dropped_by_plain_words(shared: Cluster) -> None:
+    run(shared, 2, f"create table {TAG} (id int primary key, t text)")
+    run(shared, 2, f"insert into {TAG} values (1, 'a')")
+    assert shared.cmd("select shardman.create_shared_table(%s, 2)", (TAG,)).status == "success"
+    with session(shared, 1, autocommit=False) as bob:
+        bob.execute(f"drop table if exists {TAG}".encode())
+        bob.execute(f"create table {TAG} (id int primary key, other int)".encode())
+        bob.execute(f"insert into {TAG} values (1, 1)".encode())
+    eventually("the lord knows", lambda: not shared.commands_left())
+    assert shared.sql(0, "select * from shardman.shared_tables where relation = %s", (TAG,)) == []
+    # Who replaces it has a plain table.
+    assert run(shared, 1, f"select * from {TAG}") == [(1, 1)]
+    for node in (2, 3):
+        assert shared.value(node, "select to_regclass(%s)", (TAG,)) is None
+    run(shared, 1, f"drop table {TAG}")
     assert check(shared.lord_dsn, data=True) == []
 
 

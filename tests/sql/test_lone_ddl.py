@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from sql.databases import Nodes
+from sql.databases import Node, Nodes
 
 TABLE = """
 create schema app;
@@ -89,3 +89,31 @@ def test_what_is_one_nodes_is_refused(sharded: Nodes) -> None:
         assert node.value("select count(*) from app.acc") == 40, statement
     for statement in HARMLESS.split(";\n"):
         node.run(statement)
+
+
+@pytest.mark.parametrize("name", ('"Weird Name"', '"a.b"', '"a""b"', "s1.acc", '"S 2"."Ort\'s"', "ä$1"))
+@pytest.mark.parametrize(
+    ("tag", "statement"),
+    (
+        ("ALTER TABLE", "alter table {} add column x int"),
+        ("ALTER TABLE", "ALTER TABLE IF EXISTS ONLY {}\n  ADD x int"),
+        ("CREATE INDEX", 'create index "i x" on {}(id)'),
+        ("CREATE INDEX", "create unique index if not exists i on only {} using btree (id)"),
+        ("COMMENT", "comment on column {}.id is 'it''s'"),
+        ("COMMENT", "comment on table {} is 'x'"),
+        ("CREATE POLICY", 'create policy "p q" on {} for select using (true)'),
+        ("DROP TABLE", "drop table if exists {} cascade"),
+    ),
+)
+def test_the_table_of_a_statement_is_found_by_any_name(
+    node: Node, name: str, tag: str, statement: str
+) -> None:
+    node.run('create schema if not exists s1; create schema if not exists "S 2"')
+    node.run(f"create table {name} (id int)")
+    found = node.value(
+        "select shardman.ddl_relation(%s, %s, 'public') = %s::regclass",
+        statement.format(name),
+        tag,
+        name,
+    )
+    assert found is True

@@ -179,10 +179,10 @@ class Verbs(ABC):
         wait: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Drop a sharded table, with all its rows, on all nodes.
+        """Drop a sharded or shared table, with all its rows, on all nodes.
 
         Args:
-            relation: a sharded table, written as in SQL.
+            relation: a sharded or shared table, written as in SQL.
             aside: drop what failovers have set aside of it, too.
         """
         arguments = {
@@ -289,10 +289,10 @@ class Verbs(ABC):
         wait: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Write down what a sharded table is now, for nodes that are added and for moves.
+        """Write down what a table is now, for nodes that are added and for moves.
 
         Args:
-            relation: a sharded table, written as in SQL.
+            relation: a sharded or shared table, written as in SQL.
         """
         arguments = {
             "relation": relation,

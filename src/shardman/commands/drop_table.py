@@ -1,9 +1,10 @@
-"""drop_table(relation, aside): drops a sharded table on all nodes, replicas included."""
+"""drop_table(relation, aside): drops a sharded table, replicas included, or a shared one on all nodes."""
 
 from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.unshare_table import drop_copies, need_unreferred, shared_dependents
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
@@ -14,9 +15,9 @@ class DropTable(Command):
     """Drops ``relation``, with all its rows, on all nodes; with ``aside`` also what was set aside of it."""
 
     name = "drop_table"
-    summary = "Drop a sharded table, with all its rows, on all nodes."
+    summary = "Drop a sharded or shared table, with all its rows, on all nodes."
 
-    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    relation: str = argument("A sharded or shared table, written as in SQL.", kind=Kind.RELATION)
     aside: bool = argument("Drop what failovers have set aside of it, too.", default=False)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
@@ -30,6 +31,8 @@ class DropTable(Command):
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         """What on each node is made of the table, and what was set aside of it."""
+        if self.relation in cluster.shared:
+            return shared_dependents(cluster.shared[self.relation])
         return tuple(
             Question(f"{what} {node}", node, query, (self.relation,))
             for node in _members(cluster)
@@ -38,6 +41,9 @@ class DropTable(Command):
 
     def plan(self, facts: Facts) -> Plan:
         cluster, relation = facts.cluster, self.relation
+        if relation in cluster.shared:
+            need_unreferred(facts, relation)
+            return drop_copies(facts, cluster.shared[relation], keep=None)
         cluster.table(relation)
         for node in _members(cluster):
             self._need_alone(facts, node)

@@ -14,22 +14,25 @@ class RefreshTable(Command):
     """Writes down what ``relation`` is now: its columns, checks, indexes, rights and policies."""
 
     name = "refresh_table"
-    summary = "Write down what a sharded table is now, for nodes that are added and for moves."
+    summary = "Write down what a table is now, for nodes that are added and for moves."
 
-    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    relation: str = argument("A sharded or shared table, written as in SQL.", kind=Kind.RELATION)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        function = "redefine_shared" if self.relation in cluster.shared else "redefine"
         return tuple(
-            Question(f"redefined {node}", node, "select shardman.redefine(%s)", (self.relation,))
+            Question(f"redefined {node}", node, f"select shardman.{function}(%s)", (self.relation,))
             for node in self._with_rows(cluster)
         )
 
     def plan(self, facts: Facts) -> Plan:
         cluster = facts.cluster
-        cluster.table(self.relation)
+        shared = self.relation in cluster.shared
+        if not shared:
+            cluster.table(self.relation)
         answers = (facts.answers.get(f"redefined {n}") for n in self._with_rows(cluster))
         redefined = next((a for a in answers if a is not None), None)
         if redefined is None:
@@ -41,14 +44,16 @@ class RefreshTable(Command):
         return Plan(
             switch=(
                 Step(
-                    "redefine_table",
+                    "redefine_shared" if shared else "redefine_table",
                     f"record what {self.relation} is",
-                    {"relation": self.relation, **redefined},
+                    {"relation": self.relation, **({"definition": redefined} if shared else redefined)},
                 ),
             ),
             finish=(Step("converge", "tell all nodes", {"relation": self.relation}),),
         )
 
     def _with_rows(self, cluster: Cluster) -> tuple[int, ...]:
+        if self.relation in cluster.shared:
+            return cluster.shared[self.relation].nodes
         primaries = cluster.primaries.values()
         return tuple(sorted({c.owner for c in primaries if c.relation == self.relation}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.errors import Code, UserError
-from shardman.model.cluster import Cluster
+from shardman.model.cluster import Cluster, Shared
 from shardman.model.plan import Plan, Step
 
 
@@ -23,17 +23,7 @@ class UnshareTable(Command):
         return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """What on each node is made of the table."""
-        known = cluster.shared.get(self.relation)
-        return (
-            Question("references", 0, "select shardman.references_to(%s)", (self.relation,)),
-            *(
-                Question(
-                    f"dependents {n}", n, "select shardman.shared_dependents(%s)", (self.relation,)
-                )
-                for n in (known.nodes if known else ())
-            ),
-        )
+        return shared_dependents(cluster.shared.get(self.relation) or Shared(self.relation))
 
     def plan(self, facts: Facts) -> Plan:
         known = facts.cluster.shared_table(self.relation)
@@ -43,52 +33,80 @@ class UnshareTable(Command):
                 f"Name one that has: {', '.join(map(str, known.nodes))}",
                 code=Code.NO_SUCH_COPY,
             )
-        if sharded := facts.answers.get("references"):
-            raise UserError(
-                f"foreign keys of {', '.join(sharded)} refer to {self.relation}",
-                "Drop those first, with drop_foreign_key",
-                code=Code.TABLE_UNSUITABLE,
-            )
-        for node in known.nodes:
-            self._need_alone(facts, node)
-        others = [n for n in known.nodes if n != self.node_id]
-        return Plan(
-            switch=(
-                Step(
-                    "forget_shared",
-                    f"record that {self.relation} is no shared table",
-                    {"relation": self.relation},
-                ),
-            ),
-            finish=(
-                Step(
-                    "unshare_home",
-                    f"make {self.relation} a plain table of node {self.node_id}",
-                    {"node": self.node_id, "relation": self.relation},
-                ),
-                *(
-                    Step(
-                        "drop_shared",
-                        f"drop the copy of {self.relation} on node {n}",
-                        {"node": n, "relation": self.relation},
-                    )
-                    for n in others
-                ),
-                Step("converge", "tell all nodes", {}),
-            ),
+        need_unreferred(facts, self.relation)
+        return drop_copies(facts, known, keep=self.node_id)
+
+
+def shared_dependents(table: Shared) -> tuple[Question, ...]:
+    """What on each node is made of a shared table."""
+    return (
+        Question("references", 0, "select shardman.references_to(%s)", (table.relation,)),
+        *(
+            Question(f"dependents {n}", n, "select shardman.shared_dependents(%s)", (table.relation,))
+            for n in table.nodes
+        ),
+    )
+
+
+def need_unreferred(facts: Facts, relation: str) -> None:
+    """Raises UserError where foreign keys of sharded tables refer to a shared one."""
+    if sharded := facts.answers.get("references"):
+        raise UserError(
+            f"foreign keys of {', '.join(sharded)} refer to {relation}",
+            "Drop those first, with drop_foreign_key",
+            code=Code.TABLE_UNSUITABLE,
         )
 
-    def _need_alone(self, facts: Facts, node: int) -> None:
-        answer = facts.answers.get(f"dependents {node}")
-        if answer is None:
-            raise UserError(
-                f"node {node} cannot be reached, and {self.relation} is there too",
-                "Start it, or remove it with rm_node, and try again",
-                code=Code.NODE_UNREACHABLE,
-            )
-        if answer and node != self.node_id:
-            raise UserError(
-                f"{', '.join(answer)} on node {node} needs {self.relation}",
-                "Drop it there first, or unshare it",
-                code=Code.TABLE_UNSUITABLE,
-            )
+
+def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
+    """Ends the sharing of a table and drops its copies, but for that of node ``keep``."""
+    for node in table.nodes:
+        if node != keep or facts.answers.get(f"dependents {node}") is None:
+            _need_alone(facts, table.relation, node)
+    relation = table.relation
+    return Plan(
+        switch=(
+            Step(
+                "forget_shared",
+                f"record that {relation} is no shared table",
+                {"relation": relation},
+            ),
+        ),
+        finish=(
+            *(
+                Step(
+                    "unshare_home",
+                    f"make {relation} a plain table of node {node}",
+                    {"node": node, "relation": relation},
+                )
+                for node in table.nodes
+                if node == keep
+            ),
+            *(
+                Step(
+                    "drop_shared",
+                    f"drop the copy of {relation} on node {node}",
+                    {"node": node, "relation": relation},
+                )
+                for node in table.nodes
+                if node != keep
+            ),
+            Step("converge", "tell all nodes", {}),
+        ),
+    )
+
+
+def _need_alone(facts: Facts, relation: str, node: int) -> None:
+    answer = facts.answers.get(f"dependents {node}")
+    if answer is None:
+        raise UserError(
+            f"node {node} cannot be reached, and {relation} is there too",
+            "Start it, or remove it with rm_node, and try again",
+            code=Code.NODE_UNREACHABLE,
+        )
+    if answer:
+        raise UserError(
+            f"{', '.join(answer)} on node {node} needs {relation}",
+            "Drop it there first, or unshare it",
+            code=Code.TABLE_UNSUITABLE,
+        )

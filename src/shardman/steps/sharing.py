@@ -137,6 +137,25 @@ async def _record_copy(lord: Connection, relation: str, node: int) -> None:
     )
 
 
+@step("redefine_shared")
+@dataclass(frozen=True)
+class RedefineShared(SwitchStep):
+    """A shared table is from now on what it was found to be."""
+
+    relation: str
+    definition: dict[str, Json]
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        lord = await run.node(0)
+        await lord.execute(
+            "update shardman.shared_tables set definition = %s where relation = %s",
+            (Jsonb(self.definition), self.relation),
+        )
+
+
 @step("forget_shared")
 @dataclass(frozen=True)
 class ForgetShared(SwitchStep):

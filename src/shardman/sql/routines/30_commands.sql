@@ -307,7 +307,7 @@ begin
 end
 $$;
 comment on function shardman.drop_table(text, bool) is
-    'drops a sharded table, with all its rows and replicas, on all nodes; nothing may be made of it. aside: also what failovers have set aside of it';
+    'drops a sharded table, with all its rows and replicas, or a shared one, on all nodes; nothing may be made of it. aside: also what failovers have set aside of it';
 
 create or replace function shardman.create_shared_table(relation text, node_id int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -43,8 +43,8 @@ comment on function shardman.one_statement(text) is
 create or replace function shardman.ddl_pattern(tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select replace(replace(case tag
-        when 'ALTER INDEX'   then '^alter\s+(?:index|table)\s+(?:if\s+exists\s+)?(NAME)\M'
-        when 'ALTER TABLE'   then '^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(NAME)\M'
+        when 'ALTER INDEX'   then '^alter\s+(?:index|table)\s+(?:if\s+exists\s+)?(NAME)(?![\w$])'
+        when 'ALTER TABLE'   then '^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(NAME)(?![\w$])'
         when 'CREATE INDEX'  then '^create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?(?:(?!on\s)NAME\s+)?on\s+(?:only\s+)?(NAME)'
         when 'DROP INDEX'    then '^drop\s+index\s+(?:concurrently\s+)?(?:if\s+exists\s+)?(NAME)\s*(?:cascade|restrict)?$'
         when 'CREATE POLICY' then '^create\s+policy\s+NAME\s+on\s+(NAME)'
@@ -243,7 +243,7 @@ begin
     if current_setting('shardman.ddl_busy', true) = 'on' then
         return;
     end if;
-    perform set_config('shardman.ddl_target', '', true);
+    perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true);
     -- What our own routines do is a SELECT to whoever looks from here.
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment)' or current_setting('shardman.ddl', true) <> '' then
         return;
@@ -253,6 +253,7 @@ begin
     -- Of several the first stands for all: what is sent is the statement.
     target := tables[1];
     if target is null then
+        perform shardman.start_shared_ddl(query, tg_tag, current_setting('shardman.ddl_path', true));
         return;
     end if;
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
@@ -578,6 +579,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     relation_ text;
 begin
+    if shardman.shared_name(pg_event_trigger_table_rewrite_oid()) is not null then
+        perform set_config('shardman.ddl_rewritten', 'on', true);
+        return;
+    end if;
     select p.relation into relation_
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
       join shardman.partitions p on p.part_name = shardman.relation_text(n.nspname, regexp_replace(c.relname, '_data$', ''))

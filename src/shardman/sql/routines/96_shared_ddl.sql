@@ -1,4 +1,15 @@
--- DDL of a shared table is refused: it would change one copy.
+-- DDL of a shared table: as with that of a sharded one (95_ddl.sql), the statement's text is run on each node that has a copy, as the
+-- caller and in his transaction.
+--
+-- The gate is another: the table's writers hold a lock of the whole cluster (98_shared_writes.sql), so the statement first stands in line
+-- for it as they do. Then nobody writes to any copy, and each is locked against its readers, for a moment only, again and again. Who stands in
+-- line behind it has a lock already, where he is: after two seconds of trying he is sent away with 40001.
+--
+-- Rows that a statement writes anew get values that each node would compute for itself (a default of now(), a USING clause): behind
+-- the statement those of the node where it was sent are sent to all others.
+--
+-- What cannot be done on all copies is refused when it has been done on this one and is there to look at: a table that could not have
+-- been shared as it is then.
 
 create or replace function shardman.shared_name(rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -15,10 +26,293 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '% is a shared table, and this would change its copy on this node only', relation
         using errcode = 'feature_not_supported',
-              hint = format('Make it a plain table with shardman.unshare_table(%L, ...), change it, and share it again.', relation);
+              hint = format('Send the statement by itself, not with others in one query, and not from within a function or DO. Triggers, rules and policies: '
+                            'make it a plain table with shardman.unshare_table(%L, ...) first.', relation);
 end
 $$;
-comment on function shardman.refuse_shared_ddl(text) is 'raises what DDL of a shared table gets';
+comment on function shardman.refuse_shared_ddl(text) is 'raises what DDL of a shared table gets that is not sent to all copies';
+
+create or replace function shardman.listed_relations(query text, pattern text, path text) returns oid[]
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    name_  constant text := '(?:(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[^\W\d][\w$]*))?)';
+    list   constant text := (regexp_match(shardman.one_statement(query), replace(pattern, 'LIST', format('(%1$s(?:\s*,\s*%1$s)*)', name_)), 'i'))[1];
+    names  constant text[] := array(select m[1] from regexp_matches(list, '(' || name_ || ')', 'g') as m);
+    found_ oid[];
+begin
+    perform set_config('search_path', path, true);
+    found_ := array(select pg_catalog.to_regclass(n)::pg_catalog.oid from pg_catalog.unnest(names) n);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return array_remove(found_, null);
+end
+$$;
+comment on function shardman.listed_relations(text, text, text) is
+    'the relations in a list of names that a statement has where LIST stands in the pattern; path: the search_path by which they are read';
+
+create or replace function shardman.ddl_shared_tables(query text, tag text, path text) returns text[]
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select array(select distinct n.relation
+                   from unnest(case when tag in ('GRANT', 'REVOKE') then shardman.listed_relations(query, '^(?:grant|revoke)\s.*\son\s+(?:table\s+)?LIST\s+(?:to|from)\s', path)
+                                    when tag = 'DROP TABLE' then shardman.listed_relations(query, '^drop\s+table\s+(?:if\s+exists\s+)?LIST\s*(?:cascade|restrict)?$', path)
+                                    else array[shardman.ddl_relation(query, tag, path)] end) as o (rel)
+                  cross join lateral (select shardman.shared_name(o.rel) as relation) n
+                  where n.relation is not null order by 1)
+$$;
+comment on function shardman.ddl_shared_tables(text, text, text) is 'the shared tables that a statement of a kind is about; path: the search_path by which its names are read';
+
+create or replace function shardman.need_possible_shared(tables text[], query text, tag text, path text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    words constant text := regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g');
+    other text;
+begin
+    if words ~* '\mconcurrently\M' then
+        raise exception 'an index of a shared table is built or dropped on all nodes in one transaction, which CONCURRENTLY cannot be'
+            using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; the table''s users wait meanwhile.';
+    elsif words ~* '^alter\s+table\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
+        raise exception '% cannot be renamed or put into another schema: it is shared', tables[1]
+            using errcode = 'feature_not_supported', hint = format('Make it a plain table with shardman.unshare_table(%L, ...), rename it, and share it again.', tables[1]);
+    elsif tag = 'DROP TABLE' then
+        select r into other from unnest(tables) t cross join unnest(shardman.references_to(t)) r limit 1;
+        if other is not null then
+            raise exception 'foreign keys of the sharded table % refer to %', other, array_to_string(tables, ', ')
+                using errcode = 'dependent_objects_still_exist', hint = format('Drop %s first: select shardman.drop_table(%L).', other, other);
+        elsif cardinality(shardman.listed_relations(query, '^drop\s+table\s+(?:if\s+exists\s+)?LIST\s*(?:cascade|restrict)?$', path)) > cardinality(tables) then
+            raise exception 'of these tables % are shared, and are dropped on all nodes; others are not', array_to_string(tables, ', ')
+                using errcode = 'feature_not_supported', hint = 'Drop the shared ones by a statement of their own.';
+        end if;
+    end if;
+end
+$$;
+comment on function shardman.need_possible_shared(text[], text, text, text) is 'raises where a change of shared tables cannot be made at all';
+
+create or replace function shardman.start_shared_ddl(query text, tag text, path text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    tables constant text[] := shardman.ddl_shared_tables(query, tag, path);
+    nodes  int[];
+begin
+    if cardinality(tables) = 0 then
+        return;
+    elsif tag in ('GRANT', 'REVOKE') and not shardman.is_callers(tables[1]) then
+        -- Who may grant rights on a table need not own it, and has no way to other nodes then. status tells what differs.
+        return;
+    end if;
+    perform shardman.need_owner(t) from unnest(tables) t;
+    perform shardman.need_possible_shared(tables, query, tag, path);
+    nodes := array(select distinct c.node from shardman.shared_copies c where c.relation = any (tables) and c.node <> shardman.my_id() order by 1);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.open_door(n) from unnest(nodes) n;
+    perform set_config('shardman.ddl_busy', '', true);
+    perform set_config('shardman.ddl_shared', array_to_string(tables, chr(10)), true), set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
+    perform set_config('shardman.ddl_rewritten', '', true);
+end
+$$;
+comment on function shardman.start_shared_ddl(text, text, text) is
+    'before DDL, as the cluster''s role: where it is about shared tables, opens doors to the nodes that have copies and says so to the triggers that follow';
+
+create or replace function shardman.ddl_shared() returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when current_setting('shardman.ddl_busy', true) is distinct from 'on'
+                then string_to_array(nullif(current_setting('shardman.ddl_shared', true), ''), chr(10)) end
+$$;
+comment on function shardman.ddl_shared() is 'the shared tables that the statement is about that is just being done; null for none';
+
+create or replace function shardman.on_shared_gate() returns event_trigger
+language plpgsql as $$
+begin
+    if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_shared', true)) operator(pg_catalog.>) 0
+       and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
+        perform shardman.pass_shared_gate(tg_tag);
+    end if;
+end
+$$;
+comment on function shardman.on_shared_gate() is 'before DDL on a shared table, as the caller: closes the gate';
+
+create or replace function shardman.loosen_shared(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need_owner(relation);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    execute format('drop trigger if exists "A_shardman_key" on %s', shardman.sql_name(relation));
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.loosen_shared(text) is
+    'within DDL, for the owner of a shared table: takes away the trigger that names the key''s columns, whose types could not be changed; shardman.keep_shared makes it again';
+
+create or replace function shardman.make_way(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    place record;
+    pid_  int;
+begin
+    perform shardman.need_owner(relation);
+    if not (select pg_try_advisory_xact_lock(w.a, w.b) from shardman.way_key(relation) w) then
+        raise exception 'somebody else is changing %', relation using errcode = 'lock_not_available', hint = 'Wait for him.';
+    end if;
+    select split_part(trim('()' from l.ctid::text), ',', 1)::int as page, split_part(trim('()' from l.ctid::text), ',', 2)::int as tuple into place
+      from shardman.shared_locks l where l.relation = make_way.relation and l.kind = 'turn';
+    for pid_ in select k.pid from pg_locks k
+                 where k.locktype = 'tuple' and k.relation = 'shardman.shared_locks'::regclass and k.page = place.page and k.tuple = place.tuple
+                   and k.pid <> pg_backend_pid() loop
+        begin
+            perform pg_cancel_backend(pid_);
+        exception when insufficient_privilege then
+            null;
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.make_way(text) is
+    'within DDL, for the owner of a shared table, on its first node: those who wait for their turn to write get 40001, and give back the lock that they '
+    'have on the table where they are';
+
+create or replace function shardman.lock_shared_copies(tables text[], nodes int[], wait text, hurry bool) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    retypes constant bool := shardman.ddl_lock_modes('ALTER TABLE', current_query()) like '%,keys';
+    me      constant int := (shardman.shared_nodes(tables[1])).me;
+    locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.sql_name(t)), '; ' order by t) from unnest(tables) t)
+                             || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end;
+    name    text;
+    node    int;
+begin
+    foreach node in array array[me] || nodes loop
+        if hurry then
+            foreach name in array tables loop
+                if (shardman.shared_nodes(name)).nodes[1] = me then
+                    perform shardman.make_way(name);
+                else
+                    perform shardman.through_door((shardman.shared_nodes(name)).nodes[1], format('select shardman.make_way(%L)', name), wait);
+                end if;
+            end loop;
+        end if;
+        if node = me then
+            perform set_config('lock_timeout', wait, true);
+            execute locks;
+        else
+            perform shardman.through_door(node, locks, wait);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.lock_shared_copies(text[], int[], text, bool) is
+    'locks all copies of shared tables, one after the other. hurry: those who stand in line to write are sent away before each';
+
+create or replace function shardman.close_shared_gate(wait text, hurry bool) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    tables constant text[] := shardman.ddl_shared();
+    name   text;
+begin
+    foreach name in array tables loop
+        -- Its trigger stands in line with the table's writers, as the table's owner.
+        execute format('delete from only %s where false', shardman.sql_name(name));
+    end loop;
+    perform shardman.lock_shared_copies(tables, coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}'), wait, hurry);
+end
+$$;
+comment on function shardman.close_shared_gate(text, bool) is 'one try: raises where a lock is not had within wait';
+
+create or replace function shardman.pass_shared_gate(tag text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    mine     constant text := current_setting('lock_timeout');
+    patience constant interval := '30 s';
+    -- Whoever stands in line to write has a lock on the table where he is, and keeps it until it is his turn: while several
+    -- write without a pause there is no moment in which nobody does.
+    polite   constant interval := '2 s';
+    wait     numeric := 100;
+begin
+    -- Everybody may go on reading and writing.
+    if shardman.ddl_lock_modes(tag, current_query()) = '' then
+        return;
+    end if;
+    loop
+        begin
+            perform shardman.close_shared_gate(round(wait) || 'ms', clock_timestamp() > statement_timestamp() + polite);
+            exit;
+        exception when lock_not_available or deadlock_detected or serialization_failure then
+            if clock_timestamp() > statement_timestamp() + patience then
+                raise exception '% is in use: no moment was found in % to change it', array_to_string(shardman.ddl_shared(), ', '), patience
+                    using errcode = 'lock_not_available', detail = sqlerrm,
+                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
+            end if;
+        end;
+        wait := least(500, wait * 1.3);
+        perform pg_sleep(random() * 0.05);
+    end loop;
+    -- Another table that the statement refers to may have writers who wait for this one on another node: nobody would see the circle.
+    perform set_config('lock_timeout', case mine when '0' then '10s' else mine end, true);
+end
+$$;
+comment on function shardman.pass_shared_gate(text) is 'closes the gate of shared tables for a kind of statement, trying again for half a minute';
+
+create or replace function shardman.on_shared_spread() returns event_trigger
+language plpgsql as $$
+begin
+    if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_shared', true)) operator(pg_catalog.>) 0
+       and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
+        perform shardman.spread_shared_ddl(pg_catalog.current_query());
+    end if;
+end
+$$;
+comment on function shardman.on_shared_spread() is 'after DDL on a shared table, as the caller: the same on the other nodes';
+
+create or replace function shardman.spread_shared_ddl(query text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    nodes constant int[] := coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}');
+    node  int;
+    rows_ text[];
+begin
+    foreach node in array nodes loop
+        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+    end loop;
+    if current_setting('shardman.ddl_rewritten', true) = 'on' then
+        for rows_ in execute format('select array_agg(x.r) from (select t::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
+                                    shardman.sql_name((shardman.ddl_shared())[1])) loop
+            foreach node in array nodes loop
+                perform shardman.through_door(node, format('insert into shardman.shared_inbox values (%L, ''update'', %L, %L)',
+                    (shardman.ddl_shared())[1], (shardman.shared_nodes((shardman.ddl_shared())[1])).nodes, rows_), '10s');
+            end loop;
+        end loop;
+    end if;
+end
+$$;
+comment on function shardman.spread_shared_ddl(text) is 'sends a statement to all other copies, and the rows that it has written anew';
+
+create or replace function shardman.shared_ddl_obstacles(relation text) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with me as (select shardman.find_relation(relation) as rel)
+    select o from me, shardman.shared_obstacles(me.rel) as o
+     -- Those are ours.
+     where o ->> 'what' not like 'there is a function %' and o ->> 'what' not like '% has triggers: %'
+    union all
+    select shardman.obstacle(format('the copies of %s would give %s the same numbers', relation, quote_ident(s.column_name)),
+                             format('Make it a plain table with shardman.unshare_table(%L, ...), add the column, and share it again', relation))
+      from me, shardman.owned_sequences(me.rel) s
+     where not exists (select from shardman.shared_tables t cross join jsonb_array_elements(t.definition -> 'sequences') k
+                        where t.relation = shared_ddl_obstacles.relation and k ->> 'name' = shardman.metadata_name(s.seq))
+$$;
+comment on function shardman.shared_ddl_obstacles(text) is 'what a shared table has that none may have, after it was changed';
+
+create or replace function shardman.keep_shared(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    problem jsonb;
+begin
+    select o into problem from shardman.shared_ddl_obstacles(relation) o limit 1;
+    if problem is not null then
+        raise exception '%', problem ->> 'what' using errcode = 'feature_not_supported', hint = (problem ->> 'hint') || '.';
+    end if;
+    -- Its trigger function goes with the table's owner, and what was disabled is not.
+    perform shardman.arm_shared(relation);
+end
+$$;
+comment on function shardman.keep_shared(text) is
+    'after DDL of a shared table, on each node: raises where it can be shared no longer, and gives it what it lacks for being written through';
 
 create or replace function shardman.on_shared_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -28,43 +322,89 @@ begin
     if current_setting('shardman.ddl_busy', true) = 'on' or current_setting('shardman.ddl', true) = 'here' then
         return;
     end if;
-    select shardman.shared_name(coalesce(i.indrelid, g.tgrelid, p.polrelid, w.ev_class, s.stxrelid, o.conrelid, d.objid)) into changed
-      from pg_event_trigger_ddl_commands() d
-      left join pg_index i on d.classid = 'pg_class'::regclass and i.indexrelid = d.objid
-      left join pg_trigger g on d.classid = 'pg_trigger'::regclass and g.oid = d.objid
-      left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
-      left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
-      left join pg_statistic_ext s on d.classid = 'pg_statistic_ext'::regclass and s.oid = d.objid
-      left join pg_constraint o on d.classid = 'pg_constraint'::regclass and o.oid = d.objid
-     where d.classid in ('pg_class'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_rewrite'::regclass,
-                         'pg_statistic_ext'::regclass, 'pg_constraint'::regclass)
-     order by 1 limit 1;
-    if changed is not null then
-        perform shardman.refuse_shared_ddl(changed);
-    end if;
+    for changed in
+        select distinct shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) from pg_event_trigger_ddl_commands() d
+         where shardman.ddl_relation_of(d.classid, d.objid) is not null and shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) is not null
+    loop
+        if changed = any (shardman.ddl_shared()) or current_setting('shardman.ddl', true) = 'spread' then
+            perform shardman.keep_shared(changed);
+        else
+            perform shardman.refuse_shared_ddl(changed);
+        end if;
+    end loop;
 end
 $$;
-comment on function shardman.on_shared_ddl() is 'after DDL: refuses what is about a shared table';
+comment on function shardman.on_shared_ddl() is 'after DDL: refuses what is about a shared table and is not sent to all copies';
+
+create or replace function shardman.on_shared_end() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+    node int;
+begin
+    if shardman.ddl_shared() is null then
+        return;
+    end if;
+    perform set_config('shardman.ddl_busy', 'on', true);
+    foreach node in array coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}') loop
+        execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+    foreach name in array shardman.ddl_shared() loop
+        perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
+    end loop;
+    perform set_config('shardman.ddl_shared', '', true);
+end
+$$;
+comment on function shardman.on_shared_end() is 'the end of DDL of a shared table, on the node where it was sent: closes the doors, and lets the lord write it down';
+
+create or replace function shardman.forget_shared(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- The lord's command does the same to the metadata a moment later. Until then a new table of that name would be taken for the copy.
+    delete from shardman.shared_copies c where c.relation = forget_shared.relation;
+    perform shardman.drop_shared_triggers(relation);
+end
+$$;
+comment on function shardman.forget_shared(text) is 'within DROP TABLE: what this node has of a shared table besides the table';
 
 create or replace function shardman.on_shared_drop() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    gone text;
+    gone record;
 begin
     if current_setting('shardman.ddl_busy', true) = 'on' or current_setting('shardman.ddl', true) = 'here' then
         return;
     end if;
-    select c.relation into gone
-      from pg_event_trigger_dropped_objects() d
-      join shardman.shared_copies c on c.relation = shardman.relation_text(d.address_names[1], d.address_names[2])
-      join shardman.local l on l.node_id = c.node and not l.leaving
-     -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
-     -- Those of foreign keys that refer to it come and go with the other table.
-     where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column')
-     order by 1 limit 1;
-    if gone is not null then
-        perform shardman.refuse_shared_ddl(gone);
-    end if;
+    for gone in
+        select distinct c.relation, d.object_type
+          from pg_event_trigger_dropped_objects() d
+          join shardman.shared_copies c on c.relation = shardman.relation_text(d.address_names[1], d.address_names[2])
+          join shardman.local l on l.node_id = c.node and not l.leaving
+         -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
+         -- Those of foreign keys that refer to it come and go with the other table.
+         where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column')
+         -- Parts of a table before the table.
+         order by 2 desc, 1
+    loop
+        if not (gone.relation = any (coalesce(shardman.ddl_shared(), '{}')) or current_setting('shardman.ddl', true) = 'spread') then
+            perform shardman.refuse_shared_ddl(gone.relation);
+        elsif gone.object_type = 'table' then
+            perform shardman.forget_shared(gone.relation);
+        end if;
+    end loop;
 end
 $$;
-comment on function shardman.on_shared_drop() is 'after something was dropped: refuses it where that was a shared table, or a part of one';
+comment on function shardman.on_shared_drop() is 'after something was dropped: refuses it where that was a shared table, or a part of one, on this node only';
+
+create or replace function shardman.redefine_shared(relation text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- The ranges of sequences are those of the first day.
+    select shardman.define_shared(c.oid)
+           || jsonb_build_object('sequences', (
+                  select coalesce(jsonb_agg(k order by n), '[]') from jsonb_array_elements(t.definition -> 'sequences') with ordinality as u (k, n)
+                   where shardman.find_relation(k ->> 'name') in (select s.seq from shardman.owned_sequences(c.oid) s)))
+      from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
+     where t.relation = redefine_shared.relation and shardman.shared_lacks(relation) is null
+$$;
+comment on function shardman.redefine_shared(text) is 'on a node with a copy of a shared table: its definition as it is now; null where that cannot be said';

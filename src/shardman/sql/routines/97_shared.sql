@@ -126,6 +126,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             select 'view ' || shardman.metadata_name(w.ev_class)
               from pg_depend x join pg_rewrite w on x.classid = 'pg_rewrite'::regclass and w.oid = x.objid
              where x.refclassid = 'pg_class'::regclass and x.refobjid = shardman.find_relation(relation) and x.deptype = 'n') as d
+     -- What has the name since the copy was dropped is somebody's plain table.
+     where exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock')
 $$;
 comment on function shardman.shared_dependents(text) is 'what on this node is made of a shared table: views, and foreign keys of other tables';
 

@@ -62,6 +62,10 @@ end
 $$;
 comment on function shardman.pass_shared(int, text, text, int[], text[]) is 'sends a change of a shared table to a node';
 
+create or replace function shardman.way_key(relation text, out a int, out b int)
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$ select hashtext('shardman.make_way'), hashtext(relation) $$;
+comment on function shardman.way_key(text) is 'the advisory lock of who has writers to a shared table make way';
+
 create or replace function shardman.take_shared_lock(relation text, kind text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -70,6 +74,13 @@ begin
         raise exception '% is just being shared or unshared', relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
     end if;
+exception when query_canceled then
+    if exists (select from shardman.way_key(relation) w join pg_locks k on (k.classid, k.objid, k.objsubid) = (w.a::oid, w.b::oid, 2)
+                where k.locktype = 'advisory' and k.granted and k.database = (select d.oid from pg_database d where d.datname = current_database())) then
+        raise exception 'the definition of % is just being changed', relation
+            using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
+    end if;
+    raise;
 end
 $$;
 comment on function shardman.take_shared_lock(text, text) is 'takes a lock of a shared table on this node, to the end of the transaction, as its owner';
@@ -374,7 +385,8 @@ begin
         if not has_table_privilege(owner_, 'shardman.shared_locks', 'update') then
             execute format('grant select, update on shardman.shared_locks to %I', pg_get_userbyid(owner_));
         end if;
-        for thing in select c.oid from pg_class c where c.relnamespace = 'shardman'::regnamespace and c.relname ~ '^shared_(inbox|(door|lock)_[0-9]+)$' loop
+        for thing in select c.oid from pg_class c
+                      where c.relnamespace = 'shardman'::regnamespace and c.relname ~ '^(ddl|shared_(inbox|(door|lock)_[0-9]+))$' loop
             if not has_table_privilege(owner_, thing, 'insert') then
                 execute format('grant insert on %s to %I', thing, pg_get_userbyid(owner_));
             end if;
@@ -382,7 +394,7 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.let_shared_owners_in() is 'lets the owners of shared tables do what the triggers of their tables do';
+comment on function shardman.let_shared_owners_in() is 'lets the owners of shared tables do what the triggers of their tables do, and DDL';
 
 create or replace function shardman.lock_server(node int) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$ select shardman.node_server(node) || '_c0' $$;
