@@ -223,7 +223,7 @@ def columns_of(cluster: Cluster, node: int) -> str:
 
 @pytest.mark.parametrize(
     "statement",
-    (
+    [
         "add column code text",
         "add column since timestamptz not null default clock_timestamp()",
         "add column many int not null default 3 check (many > 0)",
@@ -234,7 +234,7 @@ def columns_of(cluster: Cluster, node: int) -> str:
         "drop column code",
         'rename column "Called" to "Name"',
         'alter column "Name" type varchar(40)',
-    ),
+    ],
 )
 def test_it_is_changed_on_every_node_while_others_write(shared: Cluster, statement: str) -> None:
     stop = threading.Event()
@@ -290,7 +290,7 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
 
 @pytest.mark.parametrize(
     ("statement", "words"),
-    (
+    [
         (f"alter table {PLACE} rename to other", "cannot be renamed"),
         (f"alter table {PLACE} set schema public", "cannot be renamed"),
         (f"alter table {PLACE} enable row level security", "row-level security"),
@@ -300,7 +300,7 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
         (f"do $$ begin alter table {PLACE} add column x int; end $$", "on this node only"),
         (f"alter table {PLACE} add column x int; select 1", "on this node only"),
         (f"drop table {PLACE}", "other objects depend on it"),
-    ),
+    ],
 )
 def test_what_cannot_be_done_to_it_changes_nothing(
     shared: Cluster, statement: str, words: str

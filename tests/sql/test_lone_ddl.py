@@ -91,10 +91,10 @@ def test_what_is_one_nodes_is_refused(sharded: Nodes) -> None:
         node.run(statement)
 
 
-@pytest.mark.parametrize("name", ('"Weird Name"', '"a.b"', '"a""b"', "s1.acc", '"S 2"."Ort\'s"', "ä$1"))
+@pytest.mark.parametrize("name", ['"Weird Name"', '"a.b"', '"a""b"', "s1.acc", '"S 2"."Ort\'s"', "ä$1"])
 @pytest.mark.parametrize(
     ("tag", "statement"),
-    (
+    [
         ("ALTER TABLE", "alter table {} add column x int"),
         ("ALTER TABLE", "ALTER TABLE IF EXISTS ONLY {}\n  ADD x int"),
         ("CREATE INDEX", 'create index "i x" on {}(id)'),
@@ -103,7 +103,7 @@ def test_what_is_one_nodes_is_refused(sharded: Nodes) -> None:
         ("COMMENT", "comment on table {} is 'x'"),
         ("CREATE POLICY", 'create policy "p q" on {} for select using (true)'),
         ("DROP TABLE", "drop table if exists {} cascade"),
-    ),
+    ],
 )
 def test_the_table_of_a_statement_is_found_by_any_name(
     node: Node, name: str, tag: str, statement: str

@@ -111,6 +111,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield UnshareTable("codes", 2), {f"dependents {n}": [] for n in CLUSTER.nodes}
     alone = {f"dependents {n}": [] for n in CLUSTER.nodes}
     yield DropTable("bare"), alone
+    yield DropTable("codes"), alone
     yield DropTable("acc", aside=True), {**alone, "asides 2": ["acc_0_aside_c7"]}
     yield (
         RefreshTable("acc"),
@@ -121,6 +122,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
         {"item": {"name": "fk"}},
     )
     yield DropForeignKey("more", "another"), {}
+    yield RefreshTable("codes"), {"redefined 1": _DESCRIBED["definition"]}
     yield DrainNode(1), _ANSWER
     yield DrainNode(1, drain=False), {}
     yield Maintain(1), {}

@@ -46,7 +46,10 @@ class RefreshTable(Command):
                 Step(
                     "redefine_shared" if shared else "redefine_table",
                     f"record what {self.relation} is",
-                    {"relation": self.relation, **({"definition": redefined} if shared else redefined)},
+                    {
+                        "relation": self.relation,
+                        **({"definition": redefined} if shared else redefined),
+                    },
                 ),
             ),
             finish=(Step("converge", "tell all nodes", {"relation": self.relation}),),

@@ -42,7 +42,9 @@ def shared_dependents(table: Shared) -> tuple[Question, ...]:
     return (
         Question("references", 0, "select shardman.references_to(%s)", (table.relation,)),
         *(
-            Question(f"dependents {n}", n, "select shardman.shared_dependents(%s)", (table.relation,))
+            Question(
+                f"dependents {n}", n, "select shardman.shared_dependents(%s)", (table.relation,)
+            )
             for n in table.nodes
         ),
     )

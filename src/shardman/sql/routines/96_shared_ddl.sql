@@ -47,7 +47,7 @@ begin
 end
 $$;
 comment on function shardman.listed_relations(text, text, text) is
-    'the relations in a list of names that a statement has where LIST stands in the pattern; path: the search_path by which they are read';
+    'the relations in a list of relations that a statement has where LIST stands in the pattern; path: the search_path by which they are read';
 
 create or replace function shardman.ddl_shared_tables(query text, tag text, path text) returns text[]
 language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -220,7 +220,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     mine     constant text := current_setting('lock_timeout');
     patience constant interval := '30 s';
-    -- Whoever stands in line to write has a lock on the table where he is, and keeps it until it is his turn: while several
+    -- Whoever stands in line to write has a lock on the table where he is, and keeps it until he may write: while several
     -- write without a pause there is no moment in which nobody does.
     polite   constant interval := '2 s';
     wait     numeric := 100;
