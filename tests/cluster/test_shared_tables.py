@@ -283,7 +283,9 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
     assert len({columns_of(shared, n) for n in WORKERS}) == 1
     eventually("the lord knows", lambda: not shared.commands_left())
     assert "kept Index" not in str(
-        shared.value(0, "select definition from shardman.shared_tables where relation = %s", (PLACE,))
+        shared.value(
+            0, "select definition from shardman.shared_tables where relation = %s", (PLACE,)
+        )
     )
     assert check(shared.lord_dsn, data=True) == []
 

@@ -91,7 +91,9 @@ def test_what_is_one_nodes_is_refused(sharded: Nodes) -> None:
         node.run(statement)
 
 
-@pytest.mark.parametrize("name", ['"Weird Name"', '"a.b"', '"a""b"', "s1.acc", '"S 2"."Ort\'s"', "ä$1"])
+@pytest.mark.parametrize(
+    "name", ['"Weird Name"', '"a.b"', '"a""b"', "s1.acc", '"S 2"."Ort\'s"', "ä$1"]
+)
 @pytest.mark.parametrize(
     ("tag", "statement"),
     [

@@ -326,7 +326,7 @@ begin
         select distinct shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) from pg_event_trigger_ddl_commands() d
          where shardman.ddl_relation_of(d.classid, d.objid) is not null and shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) is not null
     loop
-        if changed = any (shardman.ddl_shared()) or current_setting('shardman.ddl', true) = 'spread' then
+        if changed = any (shardman.ddl_shared()) or coalesce(current_setting('shardman.ddl', true), '') = 'spread' then
             perform shardman.keep_shared(changed);
         else
             perform shardman.refuse_shared_ddl(changed);
@@ -387,7 +387,7 @@ begin
          -- Parts of a table before the table.
          order by 2 desc, 1
     loop
-        if not (gone.relation = any (coalesce(shardman.ddl_shared(), '{}')) or current_setting('shardman.ddl', true) = 'spread') then
+        if not (gone.relation = any (coalesce(shardman.ddl_shared(), '{}')) or coalesce(current_setting('shardman.ddl', true), '') = 'spread') then
             perform shardman.refuse_shared_ddl(gone.relation);
         elsif gone.object_type = 'table' then
             perform shardman.forget_shared(gone.relation);
