@@ -30,6 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "clean": ("clean",),
     "disarm": ("disarm",),
     "dump": ("dump", "restore"),
+    "distribute": ("distribute",),
     "commands": (),
     "plan": (),
     "log": ("log", "wait", "cancel"),

@@ -34,16 +34,20 @@ _TIME = re.compile(r"(\d+ days? )?\d+:\d\d:\d\d")
 
 def follow(dsn: str, cmd_id: int, timeout: float | None, *, json: bool = False) -> None:
     """Waits for a command, prints how it ended, and exits accordingly."""
+    result = until_ended(dsn, cmd_id, timeout)
+    report(result, json=json)
+    raise typer.Exit(_exit_code(result))
+
+
+def until_ended(dsn: str, cmd_id: int, timeout: float | None = None) -> Result:
+    """Waits for a command, with its progress, and returns how it ended."""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
             with Display(dsn) as display:
-                result = _wait(dsn, cmd_id, until, display)
-            break
+                return _wait(dsn, cmd_id, until, display)
         except KeyboardInterrupt:
             _ask(dsn, cmd_id)
-    report(result, json=json)
-    raise typer.Exit(_exit_code(result))
 
 
 def _exit_code(result: Result) -> Exit:

@@ -155,6 +155,10 @@ language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 1
      where s.value not in ('on', 'remote_apply', 'true', 'yes', '1')
        and exists (select from shardman.status_channels k where k.synchronous)
     union all
+    select d.relation, format('its foreign key %I to %s was dropped at %s, while the two are sharded', d.name, d.referred, date_trunc('second', d.noted_at)),
+           'shardman distribute --apply goes on with that, and adds it again'
+      from shardman.dropped_references d
+    union all
     select 'sequence ' || q.name, format('%s %% of the numbers of this node are used', trunc(q.used * 100)),
            'Widen the type of its column'
       from (select shardman.relation_text(s.schemaname, s.sequencename) as name,
