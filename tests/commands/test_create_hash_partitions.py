@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,11 +84,30 @@ def test_everything_made_before_the_switch_can_be_taken_back() -> None:
     assert [s.kind for s in plan.switch] == ["record_table"]
     assert [s.kind for s in plan.finish] == [
         "commit_prepared",
+        "commit_prepared",
         "drop_aside",
         "converge",
-        "spread_new_table",
+        "end_fresh_routes",
     ]
     assert plan.atomic
+
+
+def test_each_partition_has_its_place_from_the_start() -> None:
+    plan = COMMAND.plan(facts())
+    assert [s.args["places"] for s in (*plan.prepare, *plan.switch) if "places" in s.args] == [
+        [2, 2, 1, 1]
+    ] * 7
+    # The table's node comes last: whoever waits there finds the others ready.
+    assert [s.args["node"] for s in plan.finish if s.kind == "commit_prepared"] == [2, 1]
+
+
+def test_a_node_that_is_away_or_draining_gets_no_partition() -> None:
+    plan = COMMAND.plan(facts(taken_2=None))
+    assert plan.switch[0].args["places"] == []
+    draining = replace(cluster().nodes[2], draining=True)
+    there = replace(cluster(), nodes={**cluster().nodes, 2: draining})
+    plan = COMMAND.plan(replace(facts(), cluster=there))
+    assert plan.switch[0].args["places"] == []
 
 
 def test_without_a_key_it_is_locked_and_says_so() -> None:
@@ -102,7 +122,8 @@ def test_without_a_key_it_is_locked_and_says_so() -> None:
 
 def test_without_rebalance_nothing_moves() -> None:
     plan = CreateHashPartitions(1, "acc", "id", 4, rebalance=False).plan(facts())
-    assert "spread_new_table" not in [s.kind for s in plan.finish]
+    assert plan.switch[0].args["places"] == []
+    assert [s.kind for s in plan.finish] == ["commit_prepared", "drop_aside", "converge"]
 
 
 def test_the_first_obstacle_is_named_and_the_others_are_counted() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.errors import Code, UserError
-from shardman.model.cluster import Cluster
+from shardman.model.cluster import Cluster, Copy
+from shardman.model.placement import even
 from shardman.model.plan import Json, Plan, Step
 
 #: More would not be read.
@@ -68,11 +69,12 @@ class CreateHashPartitions(Command):
         cluster.worker(self.node_id)
         described = self._described(facts)
         self._check_names(facts)
+        places = self._places(facts)
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
         return Plan(
-            prepare=self._prepare(described),
-            switch=(self._record(described),),
-            finish=self._finish(facts),
+            prepare=self._prepare(described, places),
+            switch=(self._record(described, places),),
+            finish=self._finish(facts, places),
             warnings=(
                 *(f"{w.rstrip('.')}." for w in described["warnings"]),
                 *(f"Node {n} cannot be reached: it gets the table when it is back." for n in away),
@@ -80,11 +82,32 @@ class CreateHashPartitions(Command):
             ),
         )
 
-    def _prepare(self, described: Mapping[str, Any]) -> tuple[Step, ...]:
+    def _places(self, facts: Facts) -> list[int]:
+        """The node of each partition, from partition 0: spread as `rebalance` would spread them that lie on the
+        table's node, over the nodes that can be reached. Empty: all stay there."""
+        if not self.rebalance:
+            return []
+        reached = [
+            n.id
+            for n in facts.cluster.places
+            if n.id == self.node_id or facts.answers.get(f"taken {n.id}") is not None
+        ]
+        here = [
+            Copy(str(k), self.node_id, None, None, self.relation)
+            for k in range(self.partitions_count)
+        ]
+        moved = {int(m.part_name): m.dest for m in even(here, reached).moves}
+        return [moved.get(k, self.node_id) for k in range(self.partitions_count)] if moved else []
+
+    def _prepare(self, described: Mapping[str, Any], places: list[int]) -> tuple[Step, ...]:
         name = self.relation
         here: dict[str, Json] = {"node": self.node_id, "relation": self.relation}
-        make: dict[str, Json] = {**here, "definition": described["definition"]}
-        check = Step("check_definition", f"check that every node can have {name}", make)
+        check = Step(
+            "check_definition",
+            f"check that every node can have {name}",
+            {**here, "definition": described["definition"]},
+        )
+        make: dict[str, Json] = {**check.args, "places": [*places]}
         shadow = Step("conversion_shadow", f"make {self.partitions_count} partitions", make)
         if not described["has_key"]:
             return (check, shadow, Step("convert_at_once", f"copy {name} under a lock", make))
@@ -99,7 +122,7 @@ class CreateHashPartitions(Command):
             Step("conversion_cut_over", f"switch {name} to its partitions", make),
         )
 
-    def _record(self, described: Mapping[str, Any]) -> Step:
+    def _record(self, described: Mapping[str, Any], places: list[int]) -> Step:
         return Step(
             "record_table",
             f"record {self.relation} as sharded",
@@ -108,30 +131,27 @@ class CreateHashPartitions(Command):
                 "relation": self.relation,
                 "definition": described["definition"],
                 "create_sql": described["create_sql"],
+                "places": [*places],
             },
         )
 
-    def _finish(self, facts: Facts) -> tuple[Step, ...]:
-        return (
-            Step(
-                "commit_prepared",
-                f"release node {self.node_id}",
-                {"node": self.node_id, "cmd": facts.cmd_id},
-            ),
-            Step(
-                "drop_aside",
-                f"drop the plain {self.relation}",
-                {"node": self.node_id, "relation": self.relation},
-            ),
-            Step("converge", "tell all nodes", {"relation": self.relation}),
-            *((self._spread(),) if self.rebalance else ()),
+    def _finish(self, facts: Facts, places: list[int]) -> tuple[Step, ...]:
+        others: list[Json] = [*sorted({*places} - {self.node_id})]
+        released = [
+            Step("commit_prepared", f"release node {node}", {"node": node, "cmd": facts.cmd_id})
+            for node in (*others, self.node_id)
+        ]
+        here: dict[str, Json] = {"node": self.node_id, "relation": self.relation}
+        plain_routes = Step(
+            "end_fresh_routes",
+            f"use the plain routes on node {self.node_id}",
+            {"node": self.node_id, "others": others},
         )
-
-    def _spread(self) -> Step:
-        return Step(
-            "spread_new_table",
-            f"spread {self.relation}",
-            {"node": self.node_id, "relation": self.relation},
+        return (
+            *released,
+            Step("drop_aside", f"drop the plain {self.relation}", here),
+            Step("converge", "tell all nodes", {"relation": self.relation}),
+            *((plain_routes,) if others else ()),
         )
 
     def _described(self, facts: Facts) -> Mapping[str, Any]:

@@ -119,14 +119,32 @@ class Together(PartBetween):
 
 @dataclass(frozen=True)
 class OfTable:
-    """Of a step that works on a table on one node, where it is made a sharded one."""
+    """Of a step that works on a table where it is made a sharded one.
+
+    Args:
+        node: where it lies.
+        places: the node of each partition, from partition 0; empty: all of them lie where it lies.
+    """
 
     node: int
     relation: str
     definition: dict[str, Json]
+    places: list[int] = field(default_factory=list)
 
     def scope(self) -> Scope:
-        return Scope.of([self.node])
+        return Scope.of(self.nodes())
+
+    def nodes(self) -> list[int]:
+        """Those that take part: first the table's own, then the others that get partitions."""
+        return [self.node, *sorted({*self.places} - {self.node})]
+
+    def parts(self, node: int) -> list[int]:
+        """Numbers of the partitions that a node gets."""
+        return [k for k, place in enumerate(self.all_places()) if place == node]
+
+    def all_places(self) -> list[int]:
+        """The node of each partition."""
+        return self.places or [self.node] * int(str(self.definition["partitions_count"]))
 
 
 class PrepareStep(StepKind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -64,10 +64,29 @@ async def exported(run: Run, node: int, slot: str) -> AsyncIterator[str]:
 
 async def carry(run: Run, pump: Pump, copy_out: bytes, copy_in: bytes) -> None:
     """Runs a COPY from one node to another, showing how far it is."""
+
+    async def tell() -> None:
+        await run.progress(bytes_done=pump.bytes_done, rows_done=pump.rows_done)
+
+    await carried(pump, copy_out, copy_in, tell)
+
+
+async def carried(
+    pump: Pump,
+    copy_out: bytes,
+    copy_in: bytes,
+    tell: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Runs a COPY from one node to another.
+
+    Args:
+        tell: called now and then meanwhile.
+    """
     carrying = asyncio.create_task(asyncio.to_thread(pump.run, copy_out, copy_in))
     try:
         while not (await asyncio.wait({carrying}, timeout=PROGRESS_S))[0]:
-            await run.progress(bytes_done=pump.bytes_done, rows_done=pump.rows_done)
+            if tell is not None:
+                await tell()
     except BaseException:
         # The thread uses the connections: they must not be closed under it.
         pump.stopped.set()

@@ -124,7 +124,9 @@ class Handed:
     Args:
         server: by `check_node`.
         copied: by `conversion_copy`.
+        fresh_routes: by `conversion_shadow`: routes on the table's node lead over servers of their own.
     """
 
     server: NewServer | None = None
     copied: CopyEnd | None = None
+    fresh_routes: bool = False

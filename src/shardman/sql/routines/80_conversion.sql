@@ -2,9 +2,9 @@
 -- docs/commands/create_hash_partitions.md; names with _c<n> belong to command n alone.
 --
 -- The table's writes are logged by key (make_conversion_log). Its rows are copied under one snapshot into
--- the shadow, a sharded table under another name (copy_chunk). Then, again and again, the keys in the log
--- are brought up to date in the shadow (replay_c<n>), at last under a lock on the table, and the names
--- are exchanged (conversion_swap).
+-- the shadow, a sharded table under another name on each node that gets partitions (chunk_source). Then, again
+-- and again, the rows whose keys are in the log are brought up to date there (81_conversion_nodes.sql), at last under a
+-- lock on the table, and the names are exchanged (conversion_swap).
 
 create or replace function shardman.base_type(type oid) returns oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -123,6 +123,7 @@ begin
         execute format('drop trigger if exists "~shardman_%s_all" on %s', log, tab);
     end if;
     execute format('drop function if exists shardman.%s()', log);
+    -- What an older version has made.
     execute format('drop function if exists shardman.replay_c%s()', cmd_id);
     execute format('drop table if exists shardman.%s', log);
 end
@@ -169,131 +170,52 @@ $$;
 comment on function shardman.need_trusted_shadow(text) is
     'raises SHM09 where rows must not be written into the shadow; what it found stays true until the transaction ends';
 
-create or replace function shardman.copy_chunk(relation text, shadow text, filenode oid, first_block bigint, blocks bigint) returns bigint
+create or replace function shardman.chunk_source(relation text, shadow text, definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('select %s from only %s as t where (%s)', shardman.plain_columns(relation, 't'), shardman.sql_name(relation),
+                  shardman.partition_number(shardman.find_relation(shadow), definition))
+$$;
+comment on function shardman.chunk_source(text, text, jsonb) is
+    'the query for rows of the plain table by the numbers of their partitions, but for its end: = any (numbers), and a range of blocks';
+
+create or replace function shardman.copy_chunk(shadow text, source text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     n bigint;
 begin
-    perform shardman.check_filenode(relation, filenode);
     perform shardman.need_trusted_shadow(shadow);
-    execute format('insert into %s (%s) select %s from only %s as t where %s',
-                   shardman.sql_name(shadow), shardman.plain_columns(relation, null), shardman.plain_columns(relation, 't'),
-                   shardman.sql_name(relation), shardman.block_range('t', first_block, blocks));
+    execute format('insert into %s (%s) %s', shardman.sql_name(shadow), shardman.plain_columns(shadow, null), source);
     get diagnostics n = row_count;
     return n;
 end
 $$;
-comment on function shardman.copy_chunk(text, text, oid, bigint, bigint) is
-    'copies the rows in some blocks of the table to the shadow; for a transaction with the snapshot of the copy. Returns how many';
-
--- Catching up -----------------------------------------------------------------------------------
-
-create or replace function shardman.make_conversion_replay(relation text, shadow text, key jsonb, cmd_id bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    log    constant text := format('shardman.log_c%s', cmd_id);
-    first  text;
-    keys   text;  -- of the log, under names that the shadow has not
-    at_log text;  -- log row l and shadow row
-    at_tab text;  -- log row l and table row
-begin
-    select min(format('%I', name)) filter (where n = 1),
-           string_agg(format('%I as shardman_key_%s', name, n), ', ' order by n),
-           string_agg(format('s.%I %s l.shardman_key_%s', name, equals, n), ' and ' order by n),
-           string_agg(format('t.%I %s l.shardman_key_%s', name, equals, n), ' and ' order by n)
-      into first, keys, at_log, at_tab
-      from shardman.conversion_key(relation) with ordinality as k (name, type, equals, n);
-    -- A unique key contains the columns of the partition key. Where that is an expression only its value says
-    -- which partition to look into.
-    select keys || coalesce(string_agg(format(', (%s) as shardman_expr_%s', k ->> 'sql', n), '' order by n), ''),
-           at_log || coalesce(string_agg(format(' and (%s) operator(pg_catalog.=) l.shardman_expr_%s', k ->> 'sql', n), '' order by n), '')
-      into keys, at_log
-      from jsonb_array_elements(key) with ordinality as e (k, n) where k ->> 'column' is null;
-    -- Static SQL: its plans are made when it runs for the first time, not under the lock of the cut-over.
-    execute format($f$
-        create function shardman.replay_c%1$s() returns bigint language plpgsql
-        set search_path = pg_catalog, pg_temp set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $b$
-        #variable_conflict use_column
-        declare
-            entries bigint;
-        begin
-            if not exists (select from %2$s) then
-                return 0;
-            end if;
-            perform shardman.need_trusted_shadow(%11$L);
-            -- All rows there are now were written after that, so their keys are in the log.
-            if exists (select from %2$s where %3$s is null) then
-                truncate %4$s;
-            end if;
-            delete from %4$s as s
-             using (select distinct %5$s from %2$s where %3$s is not null) as l where %6$s;
-            insert into %4$s (%7$s)
-            select %8$s from only %9$s as t
-              join (select distinct %5$s from %2$s where %3$s is not null) as l on %10$s;
-            delete from %2$s;
-            get diagnostics entries = row_count;
-            return entries;
-        end
-        $b$ $f$, cmd_id, log, first, shardman.sql_name(shadow), keys, at_log, shardman.plain_columns(relation, null),
-        shardman.plain_columns(relation, 't'), shardman.sql_name(relation), at_tab, shadow);
-    execute format('comment on function shardman.replay_c%s() is %L', cmd_id,
-        'brings the rows whose keys are in the log up to date in the shadow and returns how many entries there were; '
-        'in a repeatable-read transaction, or while nobody can write to the table');
-end
-$$;
-comment on function shardman.make_conversion_replay(text, text, jsonb, bigint) is
-    'makes shardman.replay_c<cmd_id>(); key: of the definition';
+comment on function shardman.copy_chunk(text, text) is
+    'copies rows of the table to the shadow on its own node; for a transaction with the snapshot of the copy. Returns how many';
 
 -- Proof -----------------------------------------------------------------------------------------
 
-create or replace function shardman.unlogged_content(from_sql text, relation text, cmd_id bigint, out rows bigint, out hash numeric)
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+create or replace function shardman.chunk_content(
+    relation text, shadow text, definition jsonb, cmd_id bigint, filenode oid, first_block bigint, blocks bigint)
+    returns table (k int, rows bigint, hash text)
+language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     differs text;
 begin
+    perform shardman.check_filenode(relation, filenode);
     if to_regclass(format('shardman.log_c%s', cmd_id)) is not null then
         select format('not exists (select from shardman.log_c%s as l where %s)', cmd_id,
                       string_agg(format('t.%I %s l.%I', name, equals, name), ' and '))
           into differs from shardman.conversion_key(relation);
     end if;
-    execute format('select count(*), coalesce(sum(%s), 0) from %s and %s',
-                   shardman.row_hash(relation, 't'), from_sql, coalesce(differs, 'true'))
-       into rows, hash;
+    perform shardman.need_trusted_shadow(shadow);
+    return query execute format('select (%s)::int, count(*), sum(%s)::text from only %s as t where %s and %s group by 1',
+                                shardman.partition_number(shardman.find_relation(shadow), definition), shardman.row_hash(relation, 't'),
+                                shardman.sql_name(relation), shardman.block_range('t', first_block, blocks), coalesce(differs, 'true'));
 end
 $$;
-comment on function shardman.unlogged_content(text, text, bigint) is
-    'number and order-independent hash of those rows t whose keys are not in the log';
-
-create or replace function shardman.chunk_content(
-    relation text, cmd_id bigint, filenode oid, first_block bigint, blocks bigint, out rows bigint, out hash numeric)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-    perform shardman.check_filenode(relation, filenode);
-    select c.rows, c.hash into rows, hash
-      from shardman.unlogged_content(
-               format('only %s as t where %s', shardman.sql_name(relation), shardman.block_range('t', first_block, blocks)),
-               relation, cmd_id) as c;
-end
-$$;
-comment on function shardman.chunk_content(text, bigint, oid, bigint, bigint) is
-    'content of some blocks of the table, but for what is in the log';
-
-create or replace function shardman.shadow_content(
-    data regclass, relation text, cmd_id bigint, out rows bigint, out hash numeric)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select c.rows, c.hash from shardman.unlogged_content(format('only %s as t where true', data), relation, cmd_id) as c
-$$;
-comment on function shardman.shadow_content(regclass, text, bigint) is
-    'content of a data table of the shadow, but for what is in the log';
-
-create or replace function shardman.shadow_tables(shadow text) returns table (part regclass, data regclass)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select s.inhrelid::regclass, d.inhrelid::regclass
-      from pg_inherits s left join pg_inherits d on d.inhparent = s.inhrelid
-     where s.inhparent = shardman.find_relation(shadow)
-     order by s.inhrelid
-$$;
-comment on function shardman.shadow_tables(text) is 'partitions and data tables of a sharded table on this node, in the order they were made';
+comment on function shardman.chunk_content(text, text, jsonb, bigint, oid, bigint, bigint) is
+    'number and order-independent hash of the rows in some blocks of the table, by the partitions that they are to lie in, but for those '
+    'whose keys are in the log';
 
 create or replace function shardman.catalog_state(relation text) returns text
 language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -329,27 +251,6 @@ end
 $$;
 comment on function shardman.changed_definition(text, jsonb) is
     'what of a table is no longer as it was described; null when all is';
-
-create or replace function shardman.copy_at_once(relation text, shadow text) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    here  record;
-    there record;
-begin
-    perform shardman.need_trusted_shadow(shadow);
-    execute format('insert into %s (%s) select %s from only %s', shardman.sql_name(shadow),
-                   shardman.plain_columns(relation, null), shardman.plain_columns(relation, null), shardman.sql_name(relation));
-    select * into here from shardman.unlogged_content(format('only %s as t where true', shardman.sql_name(relation)), relation, null);
-    select * into there from shardman.unlogged_content(format('%s as t where true', shardman.sql_name(shadow)), relation, null);
-    if here is distinct from there then
-        raise exception '% has % rows and its partitions %, or their contents differ', relation, here.rows, there.rows
-            using errcode = 'SHM05', hint = 'Nothing was changed; report this with the server''s log.';
-    end if;
-    return here.rows;
-end
-$$;
-comment on function shardman.copy_at_once(text, text) is
-    'copies a table to its shadow and compares both, while nobody can write to the table; returns the number of rows';
 
 -- The cut-over -------------------------------------------------------------------------------------
 
@@ -391,23 +292,28 @@ $$;
 comment on function shardman.overrun_sequences(jsonb) is
     'sequences of the plain table that have given numbers which now are other nodes''; null when there are none';
 
-create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb) returns void
+create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    former constant oid := shardman.find_relation(relation);
-    part   text;
+    part text;
 begin
+    execute format('drop table if exists shardman.rows_c%s', cmd_id);
     perform shardman.name_sequences(definition, shadow);
-    -- Now the partitions have the rows, and the plain table has no say any more.
-    perform shardman.drop_references(former);
+    if aside is not null then
+        -- Now the partitions have the rows, and the plain table has no say any more.
+        perform shardman.drop_references(shardman.find_relation(relation));
+    end if;
     if jsonb_array_length(definition -> 'foreign_keys') > 0 then
-        for part in select shardman.metadata_name(l.part) from shardman.leaves(shardman.find_relation(shadow)) l loop
+        for part in select p.part from shardman.local_parts(shadow) p loop
             perform shardman.add_references(part, definition);
         end loop;
     end if;
-    execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
+    if aside is not null then
+        execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
+    end if;
     execute format('alter table %s rename to %I', shardman.sql_name(shadow), (shardman.relation_parts(relation))[2]);
 end
 $$;
-comment on function shardman.conversion_swap(text, text, name, jsonb) is
-    'inside the cut-over: the shadow and its sequences take the names of the table and its sequences, which are set aside';
+comment on function shardman.conversion_swap(text, text, name, jsonb, bigint) is
+    'inside the cut-over, on each node: the shadow and its sequences take the names of the table and its sequences. aside: what the plain table is '
+    'called from now on, on its node';

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.catalog import value
 from shardman.steps.locks import rolled_back
@@ -62,8 +60,9 @@ async def frame(conn: Connection, table: str) -> AsyncIterator[Frame]:
         await conn.execute("commit")
 
 
-async def in_frame(conn: Connection, shared: Frame, query: str, *params: Any) -> Any:
-    """The single row of a query in a transaction of its own with the frame's snapshot.
+@asynccontextmanager
+async def look_through(conn: Connection, shared: Frame, table: str) -> AsyncIterator[None]:
+    """A transaction of its own with the frame's snapshot, for as long as the block runs.
 
     Raises:
         Rewritten: the table was truncated or rewritten since.
@@ -74,11 +73,10 @@ async def in_frame(conn: Connection, shared: Frame, query: str, *params: Any) ->
             sql.SQL("set transaction snapshot {}").format(sql.Literal(shared.snapshot))
         )
         try:
-            with unhurried(conn):
-                row = await (await conn.execute(query.encode(), params)).fetchone()
+            await conn.execute("select shardman.check_filenode(%s, %s)", (table, shared.filenode))
         except psycopg.Error as error:
             if error.sqlstate == "SHM03":
                 raise Rewritten from error
             raise
+        yield
         await conn.execute("commit")
-    return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg.types.json import Jsonb
 
@@ -13,12 +13,17 @@ from shardman.steps.base import Run, Scope, SwitchStep, step
 @step("record_table")
 @dataclass(frozen=True)
 class RecordTable(SwitchStep):
-    """The table is sharded from now on; all its partitions lie where it lay."""
+    """The table is sharded from now on.
+
+    Args:
+        places: as of `OfTable`.
+    """
 
     node: int
     relation: str
     definition: dict[str, Json]
     create_sql: str
+    places: list[int] = field(default_factory=list)
 
     def scope(self) -> Scope:
         return Scope()
@@ -34,7 +39,8 @@ class RecordTable(SwitchStep):
         )
         await conn.execute(
             "insert into shardman.partitions (part_name, owner, relation)"
-            " select shardman.suffixed(%(relation)s, '_' || k), %(node)s, %(relation)s"
+            " select shardman.suffixed(%(relation)s, '_' || k),"
+            " coalesce((%(places)s::int[])[k + 1], %(node)s), %(relation)s"
             " from generate_series(0, %(count)s - 1) as k",
-            {"relation": self.relation, "node": self.node, "count": count},
+            {"relation": self.relation, "node": self.node, "count": count, "places": self.places},
         )
