@@ -32,6 +32,8 @@ _LOCK_MS, _PATIENCE_S, _PAUSE_S = 400, 60.0, 0.2
 
 def read(session: SyncConnection) -> Application:
     """What is in the database of a session."""
+    # Names are written with their schemas, whoever asks.
+    session.execute("select set_config('search_path', 'pg_catalog, pg_temp', false)")
     tables = {r["name"]: _table(r) for r in _rows(session, "tables")}
     keys = session.execute(queries("distribute")["foreign_keys"], {"tables": list(tables)})
     return Application(
