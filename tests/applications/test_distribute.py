@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -206,13 +207,15 @@ def test_pagila_is_told_all_that_is_in_the_way(both: Both) -> None:
         both.nodes[1].execute("reset search_path")
     said = both.distribute("--json")
     assert said.code == 1
-    found = said.json()
+    found = json.loads(said.out)
     assert found["tables"]["pagila.payment"]["as"] == "plain"
     assert sorted((o["table"], o["what"].partition(":")[0]) for o in found["obstacles"]) == [
         ("pagila.actor", "pagila.actor has triggers"),
         ("pagila.film", "pagila.film has triggers"),
     ]
-    by_film = both.distribute("--shard", "pagila.film=film_id", "--json").json()["obstacles"]
+    by_film = json.loads(both.distribute("--shard", "pagila.film=film_id", "--json").out)[
+        "obstacles"
+    ]
     # A view of customers is none of film's; what refers to film follows it, as far as its keys let it.
     assert {o["table"] for o in by_film} >= {"pagila.film", "pagila.inventory", "pagila.rental"}
     both.nodes[1].execute("drop schema pagila cascade")
