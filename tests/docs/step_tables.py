@@ -24,6 +24,7 @@ from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
+from shardman.commands.set_partitions_count import SetPartitionsCount
 from shardman.commands.set_sync import SetSync
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
@@ -36,6 +37,7 @@ PAGES = ROOT / "docs" / "commands"
 _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 #: acc_0 has its primary on node 1 and a replica on node 2, acc_1 its primary on 2 and an old copy on 3.
+#: Those of orders are on nodes 2 and 3, the primaries one on each.
 _CLUSTER = Cluster(
     id="abcdef",
     nodes={
@@ -45,13 +47,18 @@ _CLUSTER = Cluster(
     tables={
         "acc": Table(
             "acc", "id", 2, 1, {"foreign_keys": [{"name": "acc_code_fkey"}]}, replevel=1, sync=True
-        )
+        ),
+        "orders": Table("orders", "id", 2, 1, replevel=1, sync=True),
     },
     copies=(
         Copy("acc_0", 1, None, 2, "acc"),
         Copy("acc_0", 2, 1, None, "acc"),
         Copy("acc_1", 2, None, 3, "acc"),
         Copy("acc_1", 3, 2, None, "acc", _LONG_AGO),
+        Copy("orders_0", 3, None, 2, "orders"),
+        Copy("orders_0", 2, 3, None, "orders"),
+        Copy("orders_1", 2, None, 3, "orders"),
+        Copy("orders_1", 3, 2, None, "orders"),
     ),
     shared={"codes": Shared("codes", (), (1, 2, 3, 4))},
 )
@@ -76,6 +83,16 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
     "rm_node": (RmNode(4), {"answers": True}),
     "rm_node, forced": (RmNode(1, force=True), _DEAD),
     "create_hash_partitions": (CreateHashPartitions(1, "accounts", "id", 12), _NEW_TABLE),
+    "set_partitions_count": (
+        SetPartitionsCount("orders", 4),
+        {
+            "redefined": {
+                "definition": {"relation": "orders", "keys": [{"identity": True}], "indexes": []},
+                "create_sql": "",
+            },
+            **{f"obstacles {n}": [] for n in _CLUSTER.nodes},
+        },
+    ),
     "create_shared_table": (
         CreateSharedTable("countries", 1),
         {

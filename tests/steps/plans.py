@@ -22,6 +22,7 @@ from shardman.commands.rebalance import Rebalance
 from shardman.commands.refresh_table import RefreshTable
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
+from shardman.commands.set_partitions_count import SetPartitionsCount
 from shardman.commands.set_replevel import SetReplevel
 from shardman.commands.set_sync import SetSync
 from shardman.commands.set_zone import SetZone
@@ -35,7 +36,7 @@ from shardman.model.plan import Plan
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 #: Node 3 is in maintenance. acc_0: primary on 1, replicas on 2 and 3. acc_1: primary on 2, replica on 1, an old
-#: copy on 3. more_0: primary on 1, replica on 2. bare has no replicas.
+#: copy on 3. more_0: primary on 1, replica on 2. bare has no replicas, nor has wide, on nodes 3 and 2.
 CLUSTER = Cluster(
     id="abcdef",
     nodes={
@@ -46,6 +47,7 @@ CLUSTER = Cluster(
         "acc": Table("acc", "id", 2, 1, replevel=1, sync=True),
         "more": Table("more", "id", 1, 1, {"foreign_keys": [{"name": "another"}]}, replevel=1),
         "bare": Table("bare", "id", 1, 3, replevel=0, sync=True),
+        "wide": Table("wide", "id", 2, 3, replevel=0, sync=True),
     },
     copies=(
         Copy("acc_0", 1, None, 2, "acc"),
@@ -57,6 +59,8 @@ CLUSTER = Cluster(
         Copy("more_0", 1, None, 2, "more"),
         Copy("more_0", 2, 1, None, "more"),
         Copy("bare_0", 3, None, None, "bare"),
+        Copy("wide_0", 3, None, None, "wide"),
+        Copy("wide_1", 2, None, None, "wide"),
     ),
     shared={"codes": Shared("codes", (), (1, 2, 3, 4))},
 )
@@ -113,6 +117,15 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield DropTable("bare"), alone
     yield DropTable("codes"), alone
     yield DropTable("acc", aside=True), {**alone, "asides 2": ["acc_0_aside_c7"]}
+    resized = {
+        "redefined": {
+            "definition": {**_DESCRIBED["definition"], "keys": [{"identity": True}], "indexes": []},
+            "create_sql": "",
+        },
+        **{f"obstacles {n}": [] for n in CLUSTER.nodes},
+    }
+    yield SetPartitionsCount("more", 3), resized
+    yield SetPartitionsCount("wide", 1), resized
     yield (
         RefreshTable("acc"),
         {"redefined 1": {"definition": _DESCRIBED["definition"], "create_sql": ""}},

@@ -340,6 +340,26 @@ class Verbs(ABC):
         }
         return self._run("rm_replica", arguments, wait, timeout)
 
+    def set_partitions_count(
+        self,
+        relation: str,
+        partitions_count: int,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Give a sharded table more or fewer partitions, while it is read and written.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            partitions_count: how many: a multiple or a divisor of today's number.
+        """
+        arguments = {
+            "relation": relation,
+            "partitions_count": partitions_count,
+        }
+        return self._run("set_partitions_count", arguments, wait, timeout)
+
     def set_replevel(
         self,
         relation: str,

@@ -122,11 +122,13 @@ class Handed:
     """What one step leaves for another.
 
     Args:
+        split: by `split_copy`, by node.
         server: by `check_node`.
         copied: by `conversion_copy`.
         fresh_routes: by `conversion_shadow`: routes on the table's node lead over servers of their own.
     """
 
+    split: dict[int, CopyEnd] = field(default_factory=dict)
     server: NewServer | None = None
     copied: CopyEnd | None = None
     fresh_routes: bool = False

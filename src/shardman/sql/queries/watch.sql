@@ -117,7 +117,9 @@ select shardman.applied_of(%s)::text
 select shardman.pending_parts(%s, %s::pg_lsn)
 
 -- name: channels_cut
-select exists (select from shardman.cmd_log where cmd_type in ('failover', 'rm_node', 'suspend_replicas') and status = 'in progress')
+select exists (select from shardman.cmd_log
+                where status = 'in progress'
+                  and (cmd_type in ('failover', 'rm_node', 'suspend_replicas') or cmd_type = 'set_partitions_count' and switched))
 
 -- name: send_signs
 select sent, wait, ticks, said from shardman.send_signs(%s)

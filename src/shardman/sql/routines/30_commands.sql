@@ -309,6 +309,21 @@ $$;
 comment on function shardman.drop_table(text, bool) is
     'drops a sharded table, with all its rows and replicas, or a shared one, on all nodes; nothing may be made of it. aside: also what failovers have set aside of it';
 
+create or replace function shardman.set_partitions_count(relation text, partitions_count int) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(partitions_count::text, 'partitions_count');
+    if partitions_count < 1 or partitions_count > 4096 then
+        raise exception 'partitions_count is %, it must be from 1 to 4096', partitions_count using errcode = 'invalid_parameter_value',
+            hint = 'Choose a multiple or a divisor of the number that the table has.';
+    end if;
+    return shardman.submit('set_partitions_count', json_build_object('relation', shardman.normal_name(relation), 'partitions_count', partitions_count));
+end
+$$;
+comment on function shardman.set_partitions_count(text, int) is
+    'gives a sharded table more or fewer partitions, a multiple or a divisor of today''s number, while it is read and written; all nodes must be up';
+
 create or replace function shardman.create_shared_table(relation text, node_id int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -186,12 +186,25 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.column_tuning(jsonb, text) is 'statistics targets and options of columns, which only matter where rows are';
 
+create or replace function shardman.other_name(wanted text, k int) returns text
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.cut_bytes(wanted, 40 - octet_length('_' || k)) || '_' || left(md5(wanted || clock_timestamp()), 12) || '_' || k
+$$;
+comment on function shardman.other_name(text, int) is 'what to call an index of data table k whose name is taken';
+
+create or replace function shardman.is_other_name(name text, wanted text, k int) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+    select starts_with(name, shardman.cut_bytes(wanted, 40 - octet_length('_' || k)) || '_')
+       and regexp_replace(name, '.*_([0-9a-f]{12}_[0-9]+)$', '\1') ~ ('^[0-9a-f]{12}_' || k || '$')
+$$;
+comment on function shardman.is_other_name(text, text, int) is 'whether a name is one that shardman.other_name gives';
+
 create or replace function shardman.free_name(schema_name text, wanted text, k int) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- Taken by a copy that was set aside, or by the user: then one that cannot be.
     select case when shardman.find_relation(shardman.relation_text(schema_name, shardman.numbered_name(wanted, k))) is null
                 then shardman.numbered_name(wanted, k)
-                else shardman.cut_bytes(wanted, 40 - octet_length('_' || k)) || '_' || left(md5(wanted || clock_timestamp()), 12) || '_' || k end
+                else shardman.other_name(wanted, k) end
 $$;
 comment on function shardman.free_name(text, text, int) is 'what to call an index of data table k: shardman.numbered_name, unless that is taken';
 
@@ -200,8 +213,7 @@ language sql stable set search_path = pg_catalog, pg_temp set standard_conformin
     select exists (select from pg_index i join pg_class c on c.oid = i.indexrelid
                     where i.indrelid = data and i.indisvalid
                       and (c.relname = shardman.numbered_name(wanted, k)
-                           or starts_with(c.relname, shardman.cut_bytes(wanted, 40 - octet_length('_' || k)) || '_')
-                              and regexp_replace(c.relname, '.*_([0-9a-f]{12}_[0-9]+)$', '\1') ~ ('^[0-9a-f]{12}_' || k || '$')))
+                           or shardman.is_other_name(c.relname, wanted, k)))
 $$;
 comment on function shardman.has_index(oid, text, int) is 'whether data table k has the index that was called so on the plain table';
 
@@ -288,10 +300,14 @@ create or replace function shardman.make_statistics(data oid, item jsonb, k int)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     schema constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data);
-    name   constant text := format('%I.%I', schema, shardman.numbered_name(item ->> 'name', k));
+    called constant text := shardman.numbered_name(item ->> 'name', k);
+    name   text := format('%I.%I', schema, called);
 begin
-    if exists (select from pg_statistic_ext where stxrelid = data and stxname = shardman.numbered_name(item ->> 'name', k)) then
+    if exists (select from pg_statistic_ext where stxrelid = data and stxname = called) then
         return;
+    elsif exists (select from pg_statistic_ext s where s.stxname = called and s.stxnamespace = to_regnamespace(quote_ident(schema))) then
+        -- The old table's of a split.
+        name := format('%I.%I', schema, shardman.other_name(item ->> 'name', k));
     end if;
     execute format('create statistics %s %s on %s from %s', name,
                    -- A single expression has no kinds.

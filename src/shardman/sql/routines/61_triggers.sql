@@ -1,11 +1,25 @@
 -- What happens on a node when metadata arrives. These triggers fire in the apply worker only. They are deferred to the
 -- end of its transaction: the locks that they take are held for an instant, and all rows of the transaction are there.
 
+create or replace function shardman.is_being_exchanged(relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_locks k
+                    where k.pid is null and k.locktype = 'relation' and k.granted and k.mode = 'AccessExclusiveLock'
+                      and k.database = (select oid from pg_database where datname = current_database())
+                      and k.relation = shardman.find_relation(is_being_exchanged.relation))
+$$;
+comment on function shardman.is_being_exchanged(text) is
+    'whether a transaction that is prepared on this node holds the whole table: who waits for it holds up the metadata that decide about it';
+
 create or replace function shardman.on_metadata() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     once constant text := format('%s %s', tg_table_name, pg_current_xact_id());
 begin
+    if tg_table_name in ('tables', 'partitions') and shardman.is_being_exchanged(to_jsonb(coalesce(new, old)) ->> 'relation') then
+        -- It is what the metadata say as soon as that is committed.
+        return null;
+    end if;
     if tg_table_name <> 'tables' then
         -- The first row of a transaction stands for all.
         if current_setting('shardman.done_for_' || tg_table_name, true) = once then

@@ -29,6 +29,13 @@ end
 $$;
 comment on function shardman.fill_missing(text) is 'puts into an empty partition what raises an error whenever its rows are asked for';
 
+create or replace function shardman.is_exchange() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(current_setting('shardman.exchanging', true), '') = 'on' and shardman.may_administer()
+$$;
+comment on function shardman.is_exchange() is
+    'whether this transaction exchanges all partitions of a table (shardman.split_swap): what it takes out it puts in itself';
+
 create or replace function shardman.on_emptied() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -36,6 +43,9 @@ declare
     t shardman.tables;
 begin
     delete from shardman.emptied e where e.part_name = new.part_name;
+    if shardman.is_exchange() then
+        return null;
+    end if;
     select * into p from shardman.partitions x where x.part_name = new.part_name and x.prv is null;
     if not found or not shardman.is_member() or shardman.is_copy() then
         return null;
@@ -73,6 +83,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     part text;
 begin
+    if shardman.is_exchange() then
+        return;
+    end if;
     if tg_event = 'sql_drop' then
         select t.relation into part
           from pg_event_trigger_dropped_objects() d join shardman.tables t on t.relation = shardman.relation_text(d.schema_name, d.object_name)

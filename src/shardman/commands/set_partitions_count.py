@@ -1,0 +1,224 @@
+"""set_partitions_count(relation, partitions_count): more or fewer partitions, while the table is in use.
+
+What it guarantees is in docs/commands/set_partitions_count.md; the instant that matters is
+steps/split/cut_over.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shardman.commands.arguments import Kind, argument
+from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.errors import Code, UserError
+from shardman.model.cluster import Cluster
+from shardman.model.plan import Json, Plan, Step
+from shardman.model.splitting import Gathering, gather
+
+
+@verb
+class SetPartitionsCount(Command):
+    """Gives ``relation`` ``partitions_count`` partitions: a multiple or a divisor of what it has."""
+
+    name = "set_partitions_count"
+    summary = "Give a sharded table more or fewer partitions, while it is read and written."
+
+    relation: str = argument("A sharded table, written as in SQL.", kind=Kind.RELATION)
+    partitions_count: int = argument(
+        "How many: a multiple or a divisor of today's number.", at_least=1, at_most=4096
+    )
+
+    def claims(self, cluster: Cluster) -> frozenset[Claim]:
+        replicas = any(c.relation == self.relation and c.prv is not None for c in cluster.copies)
+        return frozenset(
+            {
+                Claim("membership", shared=True),
+                Claim(f"table {self.relation}"),
+                *({Claim("channels")} if replicas else ()),
+            }
+        )
+
+    def survey(self, cluster: Cluster) -> tuple[Question, ...]:
+        """What on each node is in the way, and what the table is now."""
+        table = cluster.tables.get(self.relation)
+        if table is None:
+            return ()
+        sizes = (self.relation, table.partitions_count, self.partitions_count)
+        return (
+            *(
+                Question(
+                    f"obstacles {node}", node, "select shardman.split_obstacles(%s, %s, %s)", sizes
+                )
+                for node in _members(cluster)
+            ),
+            Question(
+                "redefined", self._first(cluster), "select shardman.redefine(%s)", (self.relation,)
+            ),
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        cluster = facts.cluster
+        table = cluster.table(self.relation)
+        former, count = table.partitions_count, self.partitions_count
+        self._need_ratio(former)
+        for node in _members(cluster):
+            self._need_possible(facts, node)
+        described = self._described(facts)
+        gathered = gather(cluster, self.relation, former, count)
+        self._need_whole(cluster)
+        definition = {**described["definition"], "partitions_count": count}
+        split: dict[str, Json] = {
+            "relation": self.relation,
+            "former": former,
+            "definition": definition,
+            "copies": [list(nodes) for nodes in gathered.copies],
+        }
+        members: list[Json] = list(_members(cluster))
+        return Plan(
+            prepare=self._prepare(gathered, split, members),
+            switch=(
+                Step(
+                    "record_partitions",
+                    f"record that {self.relation} has {count} partitions",
+                    {
+                        "relation": self.relation,
+                        "former": former,
+                        "definition": definition,
+                        "create_sql": described["create_sql"],
+                    },
+                ),
+            ),
+            finish=self._finish(split, members),
+        )
+
+    def _prepare(
+        self, gathered: Gathering, split: dict[str, Json], members: list[Json]
+    ) -> tuple[Step, ...]:
+        name = self.relation
+        replicas = any(len(nodes) > 1 for nodes in gathered.copies)
+        moves: list[Json] = [
+            {"part": m.part_name, "dest": m.dest, "src": m.src} for m in gathered.moves
+        ]
+        together = Step(
+            "gather_parts", "bring together what becomes one partition", {"moves": moves}
+        )
+        register = Step("split_register", "let channels know the new data tables", split)
+        return (
+            *((together,) if moves else ()),
+            Step(
+                "split_servers",
+                "make ways for the new partitions' routes",
+                {"members": members, "owners": _owners(split)},
+            ),
+            Step("split_log", f"log writes to {name}", split),
+            Step("split_tables", f"make data tables for {self.partitions_count} partitions", split),
+            Step("split_copy", f"copy rows of {name} into them", split),
+            Step("split_indexes", "build indexes", split),
+            *((register,) if replicas else ()),
+            Step("split_verify", "compare old and new data tables", split),
+            Step(
+                "split_cut_over",
+                f"switch {name} to its new partitions",
+                {**split, "members": members},
+            ),
+        )
+
+    def _finish(self, split: dict[str, Json], members: list[Json]) -> tuple[Step, ...]:
+        definition = split["definition"]
+        assert isinstance(definition, dict)
+        referred = sorted({str(k["to"]) for k in definition.get("foreign_keys") or ()})  # type: ignore[union-attr,index,call-overload]
+        clear: dict[str, Json] = {
+            "relation": self.relation,
+            "former": split["former"],
+            "referred": list[Json](referred),
+        }
+        return (
+            Step("split_release", "release all nodes", {"members": members}),
+            *(
+                Step(
+                    "split_clear",
+                    f"drop the old data tables on node {node}",
+                    {"node": node, **clear},
+                )
+                for node in members
+            ),
+            Step("converge", "tell all nodes", {"relation": self.relation}),
+            Step(
+                "end_split_servers",
+                "use the plain routes",
+                {"members": members, "owners": _owners(split)},
+            ),
+        )
+
+    def _first(self, cluster: Cluster) -> int:
+        """A node that has rows."""
+        return min(c.owner for c in cluster.primaries.values() if c.relation == self.relation)
+
+    def _need_ratio(self, former: int) -> None:
+        count = self.partitions_count
+        if count == former:
+            raise UserError(
+                f"{self.relation} has {former} partitions already",
+                "Give another number",
+                code=Code.TABLE_UNSUITABLE,
+            )
+        if count < 1 or max(former, count) % min(former, count):
+            raise UserError(
+                f"{self.relation} has {former} partitions, and {count} is no multiple or divisor of that",
+                f"Choose such a number: {former * 2}, {former * 3}, …, or one that divides {former}",
+                code=Code.TABLE_UNSUITABLE,
+            )
+
+    def _need_possible(self, facts: Facts, node: int) -> None:
+        obstacles = facts.answers.get(f"obstacles {node}")
+        if obstacles is None:
+            raise UserError(
+                f"node {node} cannot be reached, and all nodes must change together",
+                "Start it, or remove it with rm_node, and try again",
+                code=Code.NODE_UNREACHABLE,
+            )
+        if obstacles:
+            first, more = obstacles[0], len(obstacles) - 1
+            others = f" (and {more} more in the way)" if more else ""
+            raise UserError(
+                f"node {node}: {first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE
+            )
+
+    def _described(self, facts: Facts) -> Mapping[str, Any]:
+        described = facts.answers.get("redefined")
+        if described is None:
+            raise UserError(
+                f"the node that has rows of {self.relation} could not say what it is",
+                'See what "shardman check" says',
+                code=Code.NODE_UNREACHABLE,
+            )
+        found = described["definition"]
+        if not any(e.get("identity") for e in (*found["keys"], *found["indexes"])):
+            raise UserError(
+                f"{self.relation} has no key by which its rows could be told apart",
+                "Give it a primary key first",
+                code=Code.TABLE_UNSUITABLE,
+            )
+        return dict(described)
+
+    def _need_whole(self, cluster: Cluster) -> None:
+        stale = [
+            c for c in cluster.copies if c.relation == self.relation and c.stale_since is not None
+        ]
+        if stale:
+            raise UserError(
+                f"the replica of {stale[0].part_name} on node {stale[0].owner} does not follow its primary",
+                "Wait until it does, or drop it with rm_replica",
+                code=Code.REPLICA_STALE,
+            )
+
+
+def _owners(split: Mapping[str, Json]) -> list[Json]:
+    copies = split["copies"]
+    assert isinstance(copies, Sequence)
+    return sorted({nodes[0] for nodes in copies})  # type: ignore[index,type-var]
+
+
+def _members(cluster: Cluster) -> tuple[int, ...]:
+    return tuple(sorted(n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker))

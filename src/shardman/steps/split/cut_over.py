@@ -1,0 +1,210 @@
+"""The instant in which a table gets its new partitions on all nodes.
+
+A node with the old bounds would look for rows where they are not, so all change together. First, on every
+node, the table alone is locked against writers who come in by its name; those that other nodes have sent to
+its partitions go on, and end. Then against readers as well, then its partitions (see sql/routines/95_ddl.sql).
+A try that does not get all of it in time gives all of it back. Under the locks the channels run empty, so
+replicas are as their primaries, and what is left in the logs is replayed: old and new data tables are equal.
+Then each node exchanges all partitions, in a transaction that is *prepared*: its locks outlive every crash, and
+nobody sees one node's new partitions before the metadata have decided.
+
+Statements that wait for the lock find the new partitions when they get it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import psycopg
+
+from shardman import names
+from shardman.errors import Code, UserError
+from shardman.pg.bounded import unhurried
+from shardman.pg.connection import Connection
+from shardman.steps.base import FinishStep, Made, Run, Scope, UndoableStep, step
+from shardman.steps.catalog import value
+from shardman.steps.confirmation import catch_up as channel_catch_up
+from shardman.steps.confirmation import drain
+from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.prepared import end_prepared, prepare
+from shardman.steps.references import held
+from shardman.steps.split.base import OfSplit
+from shardman.steps.split.rows import catch_up_all, replay_rest
+from shardman.tasks import all_of, each_of
+
+Sessions = Mapping[int, Connection]
+
+#: Between tries, in seconds. A transaction that has read the table and is about to write to it when the gate
+#: closes waits for us, and we for it: such a try is in vain, and how many there are is a matter of chance.
+PAUSES_S = (0.01, 0.03, 0.07, 0.02, 0.11, 0.15, 0.25)
+#: Writers whom the gate has kept out for so long are let in again.
+LONGEST_S = 0.6
+
+
+@step("split_cut_over")
+@dataclass(frozen=True)
+class SplitCutOver(OfSplit, UndoableStep):
+    """Exchanges all partitions on all nodes, in prepared transactions.
+
+    Args:
+        members: all nodes.
+    """
+
+    leaves = "what was prepared, with its locks"
+    waits = "statements on the table"
+    waits_until = "split_release"
+    clears = "the next shardlord rolls it back and begins anew"
+
+    members: list[int]
+
+    def scope(self) -> Scope:
+        return Scope.of(self.members)
+
+    def makes(self) -> Made:
+        return Made(f"the prepared exchange of the partitions of {self.relation}")
+
+    async def do(self, run: Run) -> None:
+        sessions = {node: await run.node(node) for node in self.members}
+        keys = self.definition.get("foreign_keys") or []
+        referred = [str(key["to"]) for key in keys if isinstance(key, dict)]  # type: ignore[union-attr]
+
+        async with AsyncExitStack() as extra:
+            emitters = {
+                src: await extra.enter_async_context(run.extra_session(src))
+                for src in sorted({src for src, _ in self.channels})
+            }
+
+            async def attempt(deadline: Deadline) -> None:
+                state = await self._state(sessions)
+                await self._still_the_same(run, sessions)
+                await catch_up_all(run, self)
+                for src, dest in self.channels:
+                    name = names.channel(run.cluster_id, src, dest)
+                    await channel_catch_up(run, emitters[src], name)
+                where = [sessions[n] for n in sorted({n for n, *_ in self.copies})]
+                async with run.cut_over_lock, held(run, referred, where):
+                    run.figures.cut_over.begin()
+                    try:
+                        await self._up(run, sessions, emitters, deadline, state)
+                    except HELD:
+                        # The next try begins with nothing: nothing must be locked while it pauses.
+                        await self.undo(run)
+                        raise
+
+            await patiently(run, attempt, pauses=PAUSES_S)
+
+    async def _up(
+        self, run: Run, sessions: Sessions, emitters: Sessions, deadline: Deadline, state: str
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            for conn in sessions.values():
+                await stack.enter_async_context(rolled_back(conn))
+            await self._close_gate(sessions, deadline)
+            await self._need_no_old_snapshots(run, sessions)
+            await all_of(*(self._drain(run, src, conn) for src, conn in emitters.items()))
+            await all_of(*(replay_rest(run, self, sessions[n], n) for n in self.holders))
+            if await self._state(sessions) != state:
+                raise Busy("somebody who is changing the table")
+            await all_of(*(self._swap(run, conn) for conn in sessions.values()))
+            await prepare(run, self.relation, dict(sessions))
+
+    async def _close_gate(self, sessions: Sessions, deadline: Deadline) -> None:
+        begun = time.monotonic()
+        for mode in ("exclusive", "access exclusive"):
+            if time.monotonic() - begun > LONGEST_S:
+                # A server that finds writers in a circle with us after a second (deadlock_timeout) ends them.
+                raise Busy("locks on all nodes")
+            await all_of(
+                *(
+                    begin_locked(conn, [self.relation], mode, deadline, node)
+                    for node, conn in sessions.items()
+                )
+            )
+        await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
+
+    async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
+        await conn.execute(
+            "select set_config('lock_timeout', %s, true)", (f"{deadline.left_ms()}ms",)
+        )
+        await conn.execute("select shardman.hold_table(%s, 'access exclusive')", (self.relation,))
+
+    async def _need_no_old_snapshots(self, run: Run, sessions: Sessions) -> None:
+        """Transactions of clients of a node would not see the rows of its new tables. Those who come from other
+        nodes come over new connections, for the routes are on servers of their own."""
+        for node in self.holders:
+            copied = run.handed.split.get(node)
+            if whom := await value(
+                sessions[node],
+                "select coalesce(shardman.old_snapshots(), shardman.snapshots_before(%s, %s::text::xid))",
+                copied and copied.at,
+                copied and copied.xid,
+            ):
+                raise Busy(f"{whom} on node {node}, whose snapshot is older than the new tables")
+
+    async def _drain(self, run: Run, src: int, emitter: Connection) -> None:
+        await drain(
+            emitter, [names.channel(run.cluster_id, src, d) for s, d in self.channels if s == src]
+        )
+
+    async def _swap(self, run: Run, conn: Connection) -> None:
+        owners = [nodes[0] for nodes in self.copies]
+        with unhurried(conn):
+            await conn.execute(
+                "select shardman.split_swap(%s, %s, %s, %s)",
+                (self.described, self.former, owners, run.cmd_id),
+            )
+
+    async def _state(self, sessions: Sessions) -> str:
+        """Changes whenever the table's definition does; `_still_the_same` says in what."""
+        conn = sessions[self.copies[0][0]]
+        return str(await value(conn, "select shardman.catalog_state(%s)", self.relation))
+
+    async def _still_the_same(self, run: Run, sessions: Sessions) -> None:
+        """Raises UserError when somebody has changed the table since the command was planned."""
+        now = await value(
+            sessions[self.copies[0][0]], "select shardman.redefine(%s)", self.relation
+        )
+        found = dict(now["definition"]) if now else {}
+        changed = sorted(
+            name
+            for name in found.keys() | self.definition.keys()
+            if name != "partitions_count" and found.get(name) != self.definition.get(name)
+        )
+        if changed:
+            raise UserError(
+                f"{self.relation} was changed while its partitions were made ({', '.join(changed)})",
+                "Try again",
+                code=Code.CHANGED_MEANWHILE,
+            )
+
+    async def undo(self, run: Run) -> None:
+        # Each node for itself: one that is down must not keep the others' locks up.
+        await each_of(*(end_prepared(run, node, "rollback") for node in self.members))
+
+
+@step("split_release")
+@dataclass(frozen=True)
+class SplitRelease(FinishStep):
+    """Commits what was prepared on all nodes, at the same time; what is left on one that is away its own
+    `split_clear` does."""
+
+    leaves = "what was prepared on some nodes, with its locks"
+    each_by_itself = True
+
+    members: list[int]
+
+    def scope(self) -> Scope:
+        return Scope.of(self.members)
+
+    async def do(self, run: Run) -> None:
+        async def release(node: int) -> None:
+            try:
+                await end_prepared(run, node, "commit")
+            except (psycopg.OperationalError, UserError):
+                run.say(f"Node {node} could not be reached and will follow when it is back.")
+
+        await all_of(*(release(node) for node in self.members))
+        run.figures.cut_over.end()
