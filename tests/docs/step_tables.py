@@ -16,6 +16,7 @@ import shardman.steps  # noqa: F401  (registers every kind)
 from shardman.commands.add_foreign_key import AddForeignKey
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command, Facts
+from shardman.commands.build_index import BuildIndex
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_shared_table import CreateSharedTable
@@ -107,6 +108,10 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
     "add_foreign_key": (
         AddForeignKey("acc", "acc_code_fkey", "foreign key (code) references codes (id)"),
         {"item": {"name": "acc_code_fkey"}},
+    ),
+    "build_index": (
+        BuildIndex("acc", "acc_v_idx"),
+        {f"index {n}": {"unique": False, "valid": False} for n in _CLUSTER.nodes},
     ),
     "drop_foreign_key": (DropForeignKey("acc", "acc_code_fkey"), {}),
     "move_part": (MovePart("acc_0", 3), _KEY),

@@ -226,3 +226,84 @@ def test_alter_table_says_what_can_be_done(acc: Cluster) -> None:
         with as_bob(acc, 2) as bob, pytest.raises(psycopg.Error) as refused:
             bob.execute(f"alter table acc {change}".encode())
         assert "shardman.add_foreign_key('app.acc'" in (refused.value.diag.message_hint or "")
+
+
+CONCURRENTLY = "select shardman.create_index_concurrently(%s)"
+#: On a node: the copies of partitions, and whether they have a valid index of that definition.
+BUILT = """
+select c.relname, bool_or(i.indisvalid) from pg_class c
+  left join pg_index i on i.indrelid = c.oid and pg_get_indexdef(i.indexrelid) like %s
+ where c.relname ~ '^acc_[0-9]+_data$' group by 1
+"""
+INVALID = """
+select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
+ where not i.indisvalid and not exists (select from pg_constraint o where o.conindid = c.oid)
+"""
+
+
+def built(cluster: Cluster, like: str) -> list[bool]:
+    """Of each copy, whether it has the index; on no node is one that is not valid."""
+    assert [row for n in NODES for row in cluster.sql(n, INVALID)] == []
+    return [bool(row[1]) for n in WORKERS for row in cluster.sql(n, BUILT, (like,))]
+
+
+def test_an_index_is_built_while_others_write(acc: Cluster) -> None:
+    with Writers(acc) as writers:
+        text = 'create index concurrently "By name" on app.acc (lower(name)) where v > 3'
+        done = bobs(acc, 3, CONCURRENTLY, text)
+        assert done.status == "success", done
+        done = bobs(acc, 1, CONCURRENTLY, "CREATE UNIQUE INDEX once ON app.acc (name, id)")
+        assert done.status == "success", done
+    assert writers.errors == []
+    assert built(acc, "%lower(name)%") == [True] * 12
+    assert built(acc, "CREATE UNIQUE%(name, id)%") == [True] * 12
+    for node in NODES:
+        found = acc.sql(
+            node,
+            "select indexname from pg_indexes where tablename = 'acc' and indexname !~ '_key|_pkey'",
+        )
+        assert found == [("By name",)]
+    settled(acc)
+    # What is made later has them too.
+    part = acc.value(0, "select min(part_name) from shardman.partitions")
+    copies = acc.sql(0, "select owner from shardman.partitions where part_name = %s", (part,))
+    dest = next(n for n in WORKERS if (n,) not in copies)
+    ok(acc, "select shardman.move_part(%s, %s)", part, dest)
+    assert built(acc, "%lower(name)%") == [True] * 12
+    assert built(acc, "CREATE UNIQUE%(name, id)%") == [True] * 12
+    with as_bob(acc, 2) as bob:
+        bob.execute('drop index "By name"')
+    assert built(acc, "%lower(name)%") == [False] * 12
+    settled(acc)
+
+
+def test_what_fails_leaves_no_index(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("update acc set name = 'same'")
+        bob.execute("create function mine(text) returns text immutable language sql return $1")
+    for text, said in (
+        ("create unique index twice on app.acc (name)", "unique constraint on partitioned table"),
+        ("create index a on app.acc (v); drop table app.acc", "not a CREATE INDEX"),
+        ("create index on app.acc (v)", "not a CREATE INDEX with a name"),
+        ("create index a on app.nix (v)", "not a sharded table"),
+        ("create index mine on app.acc (app.mine(name))", "belongs to bob"),
+        ("create index a on app.acc (v) where pg_sleep(0) is null", "IMMUTABLE"),
+    ):
+        with pytest.raises(psycopg.Error, match=said):
+            as_bob_value(acc, 2, CONCURRENTLY, text)
+    done = bobs(acc, 2, CONCURRENTLY, "create index late on app.acc ((1 / (v - 30)))")
+    assert done.status == "failed", done
+    assert "division by zero" in (done.error or "")
+    assert built(acc, "%mine%") == [False] * 12
+    assert built(acc, "%/ (v - 30)%") == [False] * 12
+    with as_bob(acc, 1) as bob:
+        bob.execute("drop function mine")
+        with pytest.raises(psycopg.Error) as refused:
+            bob.execute("create index concurrently x on acc (v)")
+        assert "create_index_concurrently('create index x on acc (v)')" in (
+            refused.value.diag.message_hint or ""
+        )
+    dsn = make_conninfo(acc.dsn(1), user="eve", password="b")
+    with psycopg.connect(dsn, autocommit=True) as eve, pytest.raises(psycopg.Error):
+        eve.execute(CONCURRENTLY, ("create index x on app.acc (v)",))
+    settled(acc)

@@ -9,6 +9,7 @@ from typing import Any
 from shardman.commands.add_foreign_key import AddForeignKey
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command, Facts
+from shardman.commands.build_index import BuildIndex
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_shared_table import CreateSharedTable
@@ -136,6 +137,8 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     )
     yield DropForeignKey("more", "another"), {}
     yield RefreshTable("codes"), {"redefined 1": _DESCRIBED["definition"]}
+    built = {"unique": False, "valid": False, "sql": "USING btree (v)"}
+    yield BuildIndex("acc", "acc_v_idx"), {f"index {n}": built for n in CLUSTER.nodes}
     yield DrainNode(1), _ANSWER
     yield DrainNode(1, drain=False), {}
     yield Maintain(1), {}

@@ -293,6 +293,8 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
     cluster.sql(2, "create table codes (id int primary key)")
     do("select shardman.create_shared_table('codes', 2)", node_id=1)
     cluster.sql(1, "insert into codes values (1), (3)")
+    cluster.sql(0, "create index t_late on only t (late)")
+    do("select shardman.build_index('t', 't_late')", node_id=1)
     do(
         "select shardman.add_foreign_key('t', 'fk', 'foreign key (late) references codes (id)')",
         node_id=2,

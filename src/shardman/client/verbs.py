@@ -62,6 +62,26 @@ class Verbs(ABC):
         }
         return self._run("add_node", arguments, wait, timeout)
 
+    def build_index(
+        self,
+        relation: str,
+        index_name: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Build an index of a sharded table on all copies, while it is read and written.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            index_name: an index made with ON ONLY, by create_index_concurrently.
+        """
+        arguments = {
+            "relation": relation,
+            "index_name": index_name,
+        }
+        return self._run("build_index", arguments, wait, timeout)
+
     def create_hash_partitions(
         self,
         node_id: int,

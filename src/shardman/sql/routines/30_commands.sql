@@ -374,6 +374,20 @@ end
 $$;
 comment on function shardman.drop_foreign_key(text, text) is 'takes a foreign key from a sharded table, on all nodes, for the table''s owner';
 
+create or replace function shardman.build_index(relation text, index_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(index_name, 'index_name');
+    -- For the table's owner, who may submit nothing else.
+    perform shardman.need_owner(shardman.normal_name(relation));
+    return shardman.submit('build_index', json_build_object('relation', shardman.normal_name(relation), 'index_name', index_name));
+end
+$$;
+comment on function shardman.build_index(text, text) is
+    'builds an index that a sharded table has but in the catalogs (CREATE INDEX ... ON ONLY) on all copies, beside readers and writers; '
+    'shardman.create_index_concurrently makes the one and calls the other';
+
 create or replace function shardman.create_replica(part_name text, dest int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -196,7 +196,10 @@ begin
             using errcode = 'feature_not_supported', hint = 'Make a view of the other name.';
     elsif words ~* '\mconcurrently\M' then
         raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
-            using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; writers of the table wait meanwhile.';
+            using errcode = 'feature_not_supported',
+                  hint = case tag when 'CREATE INDEX' then format('select shardman.create_index_concurrently(%L) builds it beside writers.',
+                                                                 regexp_replace(shardman.one_statement(query), '\mconcurrently\s+', '', 'i'))
+                                  else 'Leave CONCURRENTLY out; to drop one takes a moment.' end;
     elsif tag = 'ALTER TABLE' and words ~* '\mdrop\s+constraint\M' and shardman.drops_key(relation, query) then
         raise exception 'a key of % cannot be dropped: its partitions have it on all nodes', relation
             using errcode = 'feature_not_supported', hint = 'Leave it, or make the table a new one without it.';

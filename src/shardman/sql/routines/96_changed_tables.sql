@@ -91,9 +91,9 @@ create or replace function shardman.own_indexes(rel oid) returns table (name nam
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.relname, i.indisunique, shardman.index_definition(c.oid), obj_description(c.oid, 'pg_class')
       from pg_index i join pg_class c on c.oid = i.indexrelid
-     where i.indrelid = rel and not exists (select from pg_constraint o where o.conindid = c.oid and o.contype in ('p', 'u', 'x'))
+     where i.indrelid = rel and i.indisvalid and not exists (select from pg_constraint o where o.conindid = c.oid and o.contype in ('p', 'u', 'x'))
 $$;
-comment on function shardman.own_indexes(oid) is 'the indexes of a table that belong to no constraint';
+comment on function shardman.own_indexes(oid) is 'the indexes of a table that belong to no constraint and are built';
 
 create or replace function shardman.index_changes(relation text, copy oid, parent oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
