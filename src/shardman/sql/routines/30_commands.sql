@@ -353,10 +353,13 @@ begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(constraint_name, 'constraint_name');
     perform shardman.need(definition, 'definition');
-    -- For the table's owner, who may submit nothing else.
+    -- For the table's owner, who may submit nothing else. Of others the command says what is wrong.
+    if not shardman.may_administer() then
+        definition := shardman.need_reference(shardman.normal_name(relation), constraint_name, definition);
+    end if;
     return shardman.submit('add_foreign_key',
         json_build_object('relation', shardman.normal_name(relation), 'constraint_name', constraint_name,
-                          'definition', shardman.need_reference(shardman.normal_name(relation), constraint_name, definition)));
+                          'definition', definition));
 end
 $$;
 comment on function shardman.add_foreign_key(text, text, text) is
@@ -368,7 +371,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(constraint_name, 'constraint_name');
-    perform shardman.need_owner(shardman.normal_name(relation));
+    if not shardman.may_administer() then
+        perform shardman.need_owner(shardman.normal_name(relation));
+    end if;
     return shardman.submit('drop_foreign_key', json_build_object('relation', shardman.normal_name(relation), 'constraint_name', constraint_name));
 end
 $$;
@@ -380,7 +385,9 @@ begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(index_name, 'index_name');
     -- For the table's owner, who may submit nothing else.
-    perform shardman.need_owner(shardman.normal_name(relation));
+    if not shardman.may_administer() then
+        perform shardman.need_owner(shardman.normal_name(relation));
+    end if;
     return shardman.submit('build_index', json_build_object('relation', shardman.normal_name(relation), 'index_name', index_name));
 end
 $$;
