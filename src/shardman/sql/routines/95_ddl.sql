@@ -15,7 +15,7 @@
 -- The setting shardman.ddl is 'spread' in what comes from another node, and 'here' where somebody wants this node alone changed.
 --
 -- What a crash leaves: nothing, before the first node commits. Nodes commit one after the other, so a crash in that instant
--- can leave them apart: `status` tells the columns and constraints that differ.
+-- can leave them apart: each has written down what it has, and those that lack it get it (96_healing.sql).
 
 -- With what the caller changed we have no more to do than to read it, so these names have no schema of ours in them.
 create or replace function shardman.ddl_path() returns event_trigger
@@ -235,12 +235,52 @@ end
 $$;
 comment on function shardman.open_door(int) is 'a foreign table of this transaction''s through which statements go to another node, as who inserts them';
 
+create or replace function shardman.other_nodes() returns int[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array(select n.id from shardman.reachable_nodes() n where n.lord or n.worker_status <> 'removed' order by n.id)
+$$;
+comment on function shardman.other_nodes() is 'the nodes, but this one, that are to have what DDL changes';
+
+create or replace function shardman.may_lack_ddl(node int) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select not exists (select from shardman.nodes n where n.id = node and n.lord)
+       and not exists (select from shardman.partitions p where p.owner = node and p.prv is null)
+$$;
+comment on function shardman.may_lack_ddl(int) is
+    'whether DDL goes on without a node that is away: it has no rows that others use, as when others have taken over its partitions';
+
+create or replace function shardman.open_doors(wanted int[]) returns int[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    opened int[] := '{}';
+    node   int;
+begin
+    perform set_config('shardman.ddl_busy', 'on', true);
+    foreach node in array wanted loop
+        begin
+            perform shardman.open_door(node);
+            if shardman.may_lack_ddl(node) then
+                perform shardman.through_door(node, 'select', '1s');
+            end if;
+            opened := opened || node;
+        exception when connection_failure then
+            raise notice 'node % is away: it gets this when it is back', node;
+        end;
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+    return opened;
+end
+$$;
+comment on function shardman.open_doors(int[]) is
+    'opens a door to each of some nodes; those that are away and may be have none: the others are returned';
+
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     query  constant text := current_query();
     target text;
     tables text[];
+    wanted int[];
     nodes  int[];
 begin
     if current_setting('shardman.ddl_busy', true) = 'on' then
@@ -260,12 +300,12 @@ begin
         return;
     end if;
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
-    nodes := array(select n.id from shardman.reachable_nodes() n where n.lord or n.worker_status <> 'removed' order by n.id);
-    perform set_config('shardman.ddl_busy', 'on', true);
-    perform shardman.open_door(n) from unnest(nodes) n;
-    perform set_config('shardman.ddl_busy', '', true);
+    wanted := shardman.other_nodes();
+    nodes := shardman.open_doors(wanted);
     perform set_config('shardman.ddl_target', target, true), set_config('shardman.ddl_tables', array_to_string(tables, chr(10)), true);
-    perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
+    perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),
+            set_config('shardman.ddl_wanted', array_to_string(wanted || shardman.my_id(), ','), true),
+            set_config('shardman.ddl_change', gen_random_uuid()::text, true);
 end
 $$;
 comment on function shardman.on_ddl_start() is
@@ -466,7 +506,7 @@ language plpgsql as $$
 begin
     if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_target', true)) operator(pg_catalog.>) 0
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_ddl(pg_catalog.current_query());
+        perform shardman.spread_ddl(pg_catalog.current_query(), tg_tag);
     end if;
 end
 $$;
@@ -485,7 +525,7 @@ end
 $$;
 comment on function shardman.give_keys_back(text) is 'gives a table the keys that the gate took from it for a statement, as the caller';
 
-create or replace function shardman.spread_ddl(query text) returns void
+create or replace function shardman.spread_ddl(query text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     target constant text := current_setting('shardman.ddl_target', true);
@@ -498,6 +538,8 @@ begin
         perform shardman.give_keys_back(target);
     end if;
     foreach node in array coalesce(string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[], '{}') loop
+        -- The note first: who repeats a change there waits by it for the end of this transaction.
+        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, target, tables)), '10s');
         perform shardman.through_door(node, shardman.one_statement(query), '10s');
         -- Of what was dropped PostgreSQL says there only what it was called.
         foreach name in array tables loop
@@ -509,7 +551,7 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.spread_ddl(text) is 'sends a statement to all other nodes';
+comment on function shardman.spread_ddl(text, text) is 'sends a statement to all other nodes';
 
 create or replace function shardman.on_ddl_end() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -532,7 +574,7 @@ begin
         perform shardman.follow_table(changed.relation, changed.renamed);
     end loop;
     if target is not null then
-        perform shardman.finish_ddl(target);
+        perform shardman.finish_ddl(target, tg_tag);
     end if;
     perform set_config('shardman.ddl_busy', '', true);
 end
@@ -541,7 +583,7 @@ comment on function shardman.on_ddl_end() is
     'after DDL, as the cluster''s role: lets copies on this node follow the table; on the node where the statement was sent closes the '
     'doors and lets the lord write down what the table is now';
 
-create or replace function shardman.finish_ddl(target text) returns void
+create or replace function shardman.finish_ddl(target text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     granted constant text[] := shardman.granted_tables(current_query(), current_setting('shardman.ddl_path', true));
@@ -549,6 +591,7 @@ declare
     node    int;
 begin
     perform shardman.need_same_everywhere(target);
+    perform shardman.keep_change(shardman.change_sent(current_query(), tag, target, tables));
     perform shardman.follow_table(target, false);
     perform shardman.follow_rights(t) from unnest(tables) t;
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
@@ -558,7 +601,7 @@ begin
     perform shardman.submit('refresh_table', json_build_object('relation', t)) from unnest(tables) t;
 end
 $$;
-comment on function shardman.finish_ddl(text) is 'the end of DDL on the node where it was sent';
+comment on function shardman.finish_ddl(text, text) is 'the end of DDL on the node where it was sent';
 
 create or replace function shardman.let_owners_in() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -73,6 +73,7 @@ declare
     statement constant text := shardman.other_statement(current_query(), tg_tag);
     using_    text[];
     wanted    bool;
+    others    constant int[] := shardman.other_nodes();
     nodes     int[];
 begin
     if coalesce(current_setting('shardman.ddl_busy', true), '') <> 'on' then
@@ -109,12 +110,11 @@ begin
         end if;
         return;
     end if;
-    nodes := array(select n.id from shardman.reachable_nodes() n where n.lord or n.worker_status <> 'removed' order by n.id);
-    perform set_config('shardman.ddl_busy', 'on', true);
-    perform shardman.open_door(n) from unnest(nodes) n;
-    perform set_config('shardman.ddl_busy', '', true);
+    nodes := shardman.open_doors(others);
     perform set_config('shardman.ddl_other', tg_tag, true);
-    perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
+    perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),
+            set_config('shardman.ddl_wanted', array_to_string(others || shardman.my_id(), ','), true),
+            set_config('shardman.ddl_change', gen_random_uuid()::text, true);
     perform set_config('shardman.ddl_using', array_to_string(using_, E'\n'), true);
 end
 $$;
@@ -139,6 +139,7 @@ declare
     node int;
 begin
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
+        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, '', '{}')), '10s');
         begin
             perform shardman.through_door(node, shardman.one_statement(query), '10s');
         exception when duplicate_schema or duplicate_object or duplicate_function or duplicate_table then
@@ -159,6 +160,7 @@ exception when no_data_found then
         raise exception 'this cannot be done on all nodes, and sharded tables use it: %', sqlerrm
             using errcode = 'feature_not_supported', hint = 'Make there what it needs.';
     end if;
+    perform set_config('shardman.ddl_change', '', true);
     raise notice 'only this node has it: %', sqlerrm
         using hint = 'Make there what it needs, and then this again. set shardman.ddl = ''here'' where one node is meant.';
 end
@@ -180,6 +182,9 @@ begin
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
+    if current_setting('shardman.ddl_change', true) <> '' then
+        perform shardman.keep_change(shardman.change_sent(current_query(), tg_tag, '', '{}'));
+    end if;
     perform set_config('shardman.ddl_other', '', true), set_config('shardman.ddl_using', '', true), set_config('shardman.ddl_busy', '', true);
     -- Types and functions may have other names now.
     if starts_with(tg_tag, 'ALTER') then

@@ -1,0 +1,201 @@
+"""Lets nodes have the changes of the schema that others have.
+
+A change travels in the sender's transaction, whose parts are committed one after the other. Where a crash
+came in between, or a node was away, the rows of shardman.schema_changes say so, and a node that has the
+change repeats it, as its sender, on one that lacks it. A shardlord that dies here leaves nothing but what
+the next one finds: the change and the note that a node has it are one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from shardman.lord.ask import NO_ANSWER, Askers
+from shardman.lord.journal import LordLost
+from shardman.lord.metadata import Metadata
+from shardman.lord.policies.nodes import NodeHealth
+from shardman.lord.policies.schema_changes import HAS_IT, PASSING, Change, Due, Key, Repeat, due
+from shardman.lord.sessions import Sessions
+from shardman.pg.connection import Connection
+from shardman.sql.loader import queries
+from shardman.tasks import all_of
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.5
+#: What failed is tried again after so long, and then after twice that, and so on up to the longest.
+AGAIN_S, LONGEST_S = 1.0, 60.0
+#: How long one change may take on one node.
+REPEAT_S = 120.0
+
+Lacks = tuple[Key, int]
+
+
+class SchemaChanges:
+    """The look at the changes of one leadership."""
+
+    def __init__(
+        self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
+    ) -> None:
+        self._sessions = sessions
+        self._askers = askers
+        self._metadata = metadata
+        self._health = health
+        self._lord: Connection
+        #: What was lacking at the last look: what is just being committed is there at the next.
+        self._seen: set[Lacks] = set()
+        #: How often it was tried, when it is tried again, and what stood in the way.
+        self._tried: dict[Lacks, tuple[int, float, str]] = {}
+        self._told: dict[Lacks, tuple[str, str]] | None = None
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        self._lord = await self._sessions.lord()
+        try:
+            while True:
+                await self._look()
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            await self._lord.close()
+
+    async def _look(self) -> None:
+        cluster = self._metadata.known.cluster
+        members = {n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker}
+        silent = self._health.silent()
+        found: dict[int, list[Change]] = {}
+
+        async def ask(node: int) -> None:
+            rows = await self._try(node, "here")
+            if rows is not None:
+                found[node] = [_change(row) for row in rows]
+
+        await all_of(*(ask(n) for n in members - silent))
+        work = due(found, members)
+        for node, key in work.settle:
+            await self._try(node, "settle", key.id, key.sender)
+        for node, key in work.forget:
+            await self._try(node, "forget", key.id, key.sender)
+        await self._tell(work)
+        await self._repeat(work)
+
+    async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:
+        try:
+            return await self._askers.ask(node, queries("changes")[query], *params)
+        except (*NO_ANSWER, LordLost):
+            return None
+
+    async def _tell(self, work: Due) -> None:
+        """Writes down what is pending, for status."""
+        pending = {(c.key, n): (c.statement, "it does not answer") for c, n in work.waiting}
+        for r in work.repeats:
+            lacks = (r.change.key, r.node)
+            if lacks in self._seen:
+                reason = self._tried[lacks][2] if lacks in self._tried else "it is being given it"
+                pending[lacks] = (r.change.statement, reason)
+        if pending == self._told:
+            return
+        keys = [{"id": k.id, "sender": k.sender, "node": n} for k, n in pending]
+        async with self._lord.transaction():
+            await self._lord.execute(queries("changes")["not_pending"].encode(), (Jsonb(keys),))
+            for (key, node), (statement, reason) in pending.items():
+                await self._lord.execute(
+                    queries("changes")["pending"].encode(),
+                    (key.id, key.sender, node, statement, reason),
+                )
+        self._told = pending
+
+    async def _repeat(self, work: Due) -> None:
+        skipped = await self._skipped() if work.repeats else set()
+        lacking = {(r.change.key, r.node) for r in work.repeats}
+        self._tried = {k: v for k, v in self._tried.items() if k in lacking}
+        held: set[tuple[int, tuple[str, str]]] = set()
+        for r in work.repeats:
+            lacks, queue = (r.change.key, r.node), (r.node, r.change.queue)
+            if queue in held:
+                continue
+            if lacks not in self._seen or not await self._gets(r, skip=lacks in skipped):
+                held.add(queue)
+        self._seen = lacking
+
+    async def _skipped(self) -> set[Lacks]:
+        cur = await self._lord.execute(queries("changes")["skipped"].encode())
+        return {(Key(row[0], row[1]), int(row[2])) for row in await cur.fetchall()}
+
+    async def _gets(self, r: Repeat, *, skip: bool) -> bool:
+        """Whether the node has it now."""
+        lacks = (r.change.key, r.node)
+        times, after, _ = self._tried.get(lacks, (0, 0.0, ""))
+        if not skip and time.monotonic() < after:
+            return False
+        try:
+            async with asyncio.timeout(REPEAT_S):
+                reason = await (self._note(r) if skip else self._repeated(r))
+        except NO_ANSWER as error:
+            reason = str(error) or "no answer"
+        if reason is None:
+            self._tried.pop(lacks, None)
+            log.info("schema change repeated", node=r.node, statement=r.change.statement)
+            await self._lord.execute(
+                queries("changes")["refresh"].encode(), (list(r.change.tables),)
+            )
+            return True
+        if not times:
+            log.warning(
+                "schema change not repeated",
+                node=r.node,
+                statement=r.change.statement,
+                reason=reason,
+            )
+        wait = min(LONGEST_S, AGAIN_S * 2**times)
+        self._tried[lacks] = (times + 1, time.monotonic() + wait, reason)
+        return False
+
+    async def _repeated(self, r: Repeat) -> str | None:
+        """What stood in the way; None: nothing."""
+        conn = await self._sessions.open(r.source, self._lord)
+        try:
+            cur = await conn.execute(
+                queries("changes")["repeat"].encode(),
+                (r.change.key.id, r.change.key.sender, r.node),
+            )
+            state, reason = await cur.fetchone() or ("00000", None)
+        finally:
+            await conn.close()
+        if state in ("00000", HAS_IT):
+            return None
+        if not state.startswith(PASSING) and await self._is_there(r, state):
+            return await self._note(r)
+        return str(reason)
+
+    async def _is_there(self, r: Repeat, state: str) -> bool:
+        """Whether the node is what the change makes it, though it did not come with the change."""
+        if not r.change.tables:
+            return r.change.is_there(state)
+        shapes = [await self._try(n, "shapes", list(r.change.tables)) for n in (r.source, r.node)]
+        return shapes[0] is not None and shapes[0] == shapes[1]
+
+    async def _note(self, r: Repeat) -> str | None:
+        key = r.change.key
+        rows = await self._askers.ask(r.source, queries("changes")["whole"], key.id, key.sender)
+        for row in rows:
+            await self._askers.ask(r.node, queries("changes")["note"], Jsonb(row[0]))
+        return None
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    id_, sender, statement, tag, target, tables, nodes, settled, made_at = row
+    return Change(
+        Key(id_, sender),
+        statement,
+        tag,
+        target,
+        tuple(tables),
+        frozenset(nodes),
+        settled,
+        made_at,
+    )

@@ -1,0 +1,41 @@
+-- name: here
+select id::text, sender, statement, tag, target, tables, nodes, settled, extract(epoch from made_at)::float8 from shardman.schema_changes order by nr
+
+-- name: repeat
+select state, reason from shardman.repeat_change(%s::uuid, %s, %s)
+
+-- name: shapes
+select array_agg(shardman.shape_of(t) order by t) from unnest(%s::text[]) t
+
+-- name: note
+-- What is on this node by now, however it came there.
+insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at)
+select r.id, r.sender, r.statement, r.path, r.tag, r.target, r.tables, r.nodes, r.made_at
+  from jsonb_populate_record(null::shardman.schema_changes, %s) r
+    on conflict do nothing
+
+-- name: whole
+select to_jsonb(c) from shardman.schema_changes c where (c.id, c.sender) = (%s::uuid, %s)
+
+-- name: settle
+update shardman.schema_changes set settled = true where (id, sender) = (%s::uuid, %s)
+
+-- name: forget
+delete from shardman.schema_changes where (id, sender) = (%s::uuid, %s) and settled
+
+-- name: skipped
+select id::text, sender, node from shardman.pending_changes where skipped
+
+-- name: pending
+insert into shardman.pending_changes (id, sender, node, statement, reason)
+values (%s::uuid, %s, %s, %s, %s)
+    on conflict (id, sender, node) do update set reason = excluded.reason
+
+-- name: not_pending
+delete from shardman.pending_changes p
+ where not exists (select from jsonb_to_recordset(%s) as k (id uuid, sender text, node int)
+                    where (k.id, k.sender, k.node) = (p.id, p.sender, p.node))
+
+-- name: refresh
+select shardman.submit('refresh_table', json_build_object('relation', t.relation))
+  from shardman.tables t where t.relation = any (%s)

@@ -1,0 +1,246 @@
+"""A change of the schema that not all nodes have reaches those that lack it, by itself and as who sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.nodes.status import read
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+SHAPE = "select shardman.shape_of('app.acc')"
+CHANGES = "select count(*) from shardman.schema_changes"
+#: Who changes a table on a node with it waits in his COMMIT there, and fails then.
+TRAP = """
+set shardman.ddl = 'here';
+create schema trap;
+grant usage on schema trap to public;
+create table trap.caught (id int);
+grant insert on trap.caught to public;
+create function trap.hold() returns trigger language plpgsql as $$
+begin
+    perform pg_sleep(3);
+    if to_regclass('trap.passing') is null then
+        raise exception 'trapped';
+    end if;
+    return new;
+end $$;
+create view trap.held as select pid from pg_stat_activity where wait_event = 'PgSleep';
+create constraint trigger hold after insert on trap.caught
+    deferrable initially deferred for each row execute function trap.hold();
+create function trap.catch() returns event_trigger language plpgsql as $$
+begin
+    insert into trap.caught values (1);
+end $$;
+create event trigger a_trap on ddl_command_end when tag in ('ALTER TABLE', 'CREATE VIEW')
+    execute function trap.catch();
+"""
+NO_TRAP = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    for node in NODES:
+        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
+    with as_bob(cluster, 1) as bob:
+        bob.execute("create table acc (id int primary key, v int)")
+        bob.execute("insert into acc select i, i from generate_series(1, 30) i")
+    for command in (
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 3)",
+        "select shardman.set_replevel('app.acc', 1)",
+    ):
+        done = cluster.cmd(command)
+        assert done.status in ("success", "done"), done
+    eventually("bob is let in", lambda: counted(cluster), tolerate=psycopg.Error)
+    return cluster
+
+
+def counted(cluster: Cluster) -> bool:
+    for node in NODES:
+        with as_bob(cluster, node) as bob:
+            assert bob.execute("select count(*) from acc").fetchone() == (30,)
+            ready = "select has_table_privilege('shardman.ddl', 'insert')"
+            assert bob.execute(ready).fetchone() == (True,)
+    return True
+
+
+@contextmanager
+def as_bob(cluster: Cluster, node: int) -> Iterator[SyncConnection]:
+    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        yield conn
+
+
+def healed(cluster: Cluster) -> None:
+    """All nodes have the same, nothing is pending or kept any more, and nothing is wrong."""
+    eventually(
+        "all have the same schema",
+        lambda: len({str(cluster.value(n, SHAPE)) for n in NODES}),
+        until=lambda n: n == 1,
+        tolerate=psycopg.Error,
+    )
+    eventually(
+        "all nodes have settled it",
+        lambda: [cluster.value(n, CHANGES) for n in NODES],
+        until=lambda c: c == [0, 0, 0, 0],
+    )
+    eventually("what DDL submitted has ended", lambda: not cluster.commands_left())
+
+
+def half_committed(cluster: Cluster, node: int, statement: str, *, at: int) -> None:
+    """Sends a statement to a node whose part on another fails when others may have committed theirs."""
+    cluster.sql(at, TRAP)
+    try:
+        with as_bob(cluster, node) as bob, pytest.raises(psycopg.Error, match="trapped"):
+            bob.execute(statement.encode())
+    finally:
+        cluster.sql(at, NO_TRAP)
+
+
+def test_what_some_nodes_committed_all_get(acc: Cluster) -> None:
+    for node, at, statement, there in (
+        (1, 3, "alter table acc add column note text not null default 'x'", "note text not null"),
+        (2, 0, "alter table acc add constraint low check (v < 1000)", "CHECK ((v < 1000))"),
+        (0, 2, "alter table acc rename v to w", "w integer"),
+    ):
+        half_committed(acc, node, statement, at=at)
+        had = {n for n in NODES if there in str(acc.value(n, SHAPE))}
+        assert had, statement
+        assert at not in had
+        healed(acc)
+        assert there in str(acc.value(at, SHAPE))
+    half_committed(acc, 1, "create view sums as select sum(w) as s from acc", at=3)
+    eventually(
+        "all have the view",
+        lambda: [acc.value(n, "select s from app.sums") for n in NODES],
+        until=lambda sums: sums == [465] * 4,
+        tolerate=psycopg.Error,
+    )
+    healed(acc)
+    assert check(acc.lord_dsn, data=True) == []
+
+
+@pytest.mark.parametrize("killed", [1, 3])
+def test_a_node_dies_while_all_commit(acc: Cluster, killed: int) -> None:
+    """The sender's, whose part is the last, or another, which waits in its COMMIT."""
+    acc.sql(3, TRAP)
+    if killed == 1:
+        acc.sql(3, "set shardman.ddl = 'here'; create table trap.passing ()")
+    with ThreadPoolExecutor(1) as pool, as_bob(acc, 1) as bob:
+        sent = pool.submit(bob.execute, f"alter table acc add column of_{killed} int".encode())
+        eventually(
+            "its part on node 3 is being committed", lambda: acc.sql(3, "select * from trap.held")
+        )
+        acc.kill_node(killed)
+        with pytest.raises(psycopg.Error):
+            sent.result()
+    acc.start_node(killed)
+    acc.sql(3, NO_TRAP)
+    healed(acc)
+    assert all(f"of_{killed} integer" in str(acc.value(n, SHAPE)) for n in NODES)
+    eventually(
+        "nothing is wrong", lambda: check(acc.lord_dsn), until=lambda found: found == [], seconds=60
+    )
+
+
+EVIL = """
+create or replace function app.evil() returns int language plpgsql as $$
+begin
+    perform set_config('role', 'none', false);
+    alter role bob superuser;
+    return 1;
+exception when others then
+    insert into app.loot values (session_user, current_user, sqlerrm);
+    return 2;
+end $$
+"""
+
+
+def test_whose_change_is_repeated_has_nothing_by_it(acc: Cluster) -> None:
+    with as_bob(acc, 1) as bob:
+        bob.execute("create table lone (id int primary key)")
+        bob.execute("insert into lone select generate_series(1, 30)")
+        bob.execute("create function evil() returns int language sql as 'select 1'")
+    done = acc.cmd("select shardman.create_hash_partitions(1, 'app.lone', 'id', 3)")
+    assert done.status == "success", done
+    acc.cmd("select shardman.rebalance('app.lone')")
+    acc.stop_lord()
+    half_committed(acc, 1, "alter table lone add column x int default evil()", at=2)
+    here = "set shardman.ddl = 'here';"
+    acc.sql(2, f"{here} create table app.loot (s text, c text, e text)")
+    acc.sql(
+        2,
+        f"{here} alter table app.loot owner to bob; {EVIL}; alter function app.evil() owner to bob",
+    )
+    # A name by which the statement would mean another thing, had it not the path with which it was sent.
+    acc.sql(2, f"{here} create table public.lone (x int); alter role bob set search_path = public")
+    with as_bob(acc, 3) as bob:
+        forged = "select shardman.note_change(jsonb_build_object('target', %s::text, 'tag', 'ALTER TABLE'))"
+        with pytest.raises(psycopg.Error):
+            bob.execute(forged, ("public.lone",))
+    acc.sql(3, GONE)
+    acc.start_lord()
+    eventually(
+        "node 2 has the column",
+        lambda: "x integer" in str(acc.value(2, "select shardman.shape_of('app.lone')")),
+    )
+    assert acc.sql(2, "select distinct s from app.loot") == [("shardman_bob",)]
+    assert not acc.value(2, "select rolsuper from pg_roles where rolname = 'bob'")
+    told = eventually(
+        "status names what cannot be repeated",
+        lambda: [p for p in read(acc.lord_dsn).problems if "no_such_role" in p.what],
+    )
+    assert {p.subject for p in told} == {"node 0", "node 2"}
+    for node, id_ in acc.sql(0, "select node, id from shardman.pending_changes"):
+        acc.sql(0, "select shardman.skip_change(%s, %s)", (id_, node))
+    acc.sql(3, f"{here} alter table app.acc drop column odd")
+    healed(acc)
+    assert acc.sql(0, "select * from shardman.pending_changes") == []
+    assert acc.cmd("select shardman.drop_table('app.lone')").status == "success"
+
+
+GONE = """
+set shardman.ddl = 'here';
+alter table app.acc add column odd int;
+insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at)
+values (gen_random_uuid(), 'no_such_role', 'alter table app.acc add column odd int', 'app', 'ALTER TABLE',
+        'app.acc', '{app.acc}', '{0,2,3}', now())
+"""
+
+
+def test_a_node_that_was_away_gets_it(acc: Cluster) -> None:
+    acc.stop_node(3)
+    eventually(
+        "others have taken over",
+        lambda: acc.value(
+            0, "select count(*) from shardman.partitions where owner = 3 and prv is null"
+        ),
+        until=lambda n: n == 0 or None,
+    )
+    for node in (1, 2):
+        eventually(
+            f"node {node} knows",
+            lambda node=node: acc.value(node, "select shardman.may_lack_ddl(3)"),
+        )
+    said: list[str] = []
+    with as_bob(acc, 1) as bob:
+        bob.add_notice_handler(lambda n: said.append(str(n.message_primary)))
+        bob.execute("alter table acc add column late int")
+        bob.execute("create view late as select late from acc")
+    assert said == ["node 3 is away: it gets this when it is back"] * 2
+    assert any(
+        "add column late" in p.what
+        for p in eventually("status tells", lambda: read(acc.lord_dsn).problems, until=any)
+    )
+    acc.start_node(3)
+    healed(acc)
+    assert acc.sql(3, "select count(*) from app.late") == [(30,)]
