@@ -244,3 +244,54 @@ def test_a_node_that_was_away_gets_it(acc: Cluster) -> None:
     acc.start_node(3)
     healed(acc)
     assert acc.sql(3, "select count(*) from app.late") == [(30,)]
+
+
+BEFORE = [
+    "create type mood as enum ('sad', 'glad')",
+    "create function seen(mood) returns text language sql as $$ select 'I am ' || $1 $$",
+    "create view moods as select seen('glad') as said, id from acc",
+    'create view "Of Moods" with (security_barrier) as select * from moods where id < 10',
+    "comment on view moods is 'how it is'",
+    # Whoever reads its literal runs its check.
+    (
+        "create function trusted(int) returns bool language plpgsql as $$ begin"
+        " perform set_config('role', 'none', false); alter role bob superuser; return true;"
+        " exception when others then return true; end $$"
+    ),
+    "create domain pledged as int check (trusted(value))",
+    "create type pair as (a pledged)",
+    "create view pairs as select '(5)'::pair as p",
+]
+
+
+def test_a_node_that_is_added_has_what_is_in_no_table(acc: Cluster) -> None:
+    with as_bob(acc, 1) as bob:
+        for statement in BEFORE:
+            bob.execute(statement.encode())
+        bob.execute("create table plain (id int)")
+        bob.execute("create view of_plain as select * from plain")
+    for node in NODES:
+        acc.sql(node, "create role reader; grant select on app.moods to reader")
+    with psycopg.connect(dsn := acc.add_server(), autocommit=True) as server:
+        server.execute("create role bob login password 'b'; create role reader")
+    added = acc.cmd("select shardman.add_node(%s)", (dsn,))
+    assert added.status == "success", added
+    new = (added.data or {})["node_id"]
+    definitions = "select kind, name, statements from shardman.spread_objects() order by 1, 2"
+    there, here = acc.sql(0, definitions), acc.sql(new, definitions)
+    assert [o for o in there if o not in here] == [o for o in there if o[1] == "app.pairs"]
+    assert 'app."Of Moods"' in {name for _, name, _ in here}
+    assert "view app.pairs could not be made: the cluster does not read a value" in str(
+        added.result
+    )
+    assert "of_plain" not in str(added.result)
+    with psycopg.connect(
+        make_conninfo(acc.dsn(new), user="bob", password="b"), autocommit=True
+    ) as bob:
+        said = eventually(
+            "the view gives rows",
+            lambda: bob.execute('select count(*), min(said) from app."Of Moods"').fetchone(),
+            tolerate=psycopg.Error,
+        )
+    assert said == (9, "I am glad")
+    assert not acc.value(new, "select rolsuper from pg_roles where rolname = 'bob'")

@@ -78,6 +78,11 @@ class AddNode(Command):
             ),
             finish=(
                 *_share_out(facts.cluster, node_id),
+                Step(
+                    "give_objects",
+                    "make the views, functions and types that all nodes have",
+                    {**new, "source": facts.cluster.lord.id},
+                ),
                 Step("converge", "tell all nodes", {}),
             ),
             data={"node_id": node_id},

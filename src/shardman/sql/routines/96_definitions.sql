@@ -1,0 +1,166 @@
+-- What is in no table, on a node that is added: views, functions, types, schemas and extensions that DDL has spread to all nodes
+-- (97_other_ddl.sql) are read from the catalogs of one, and made on the new one. PostgreSQL's own functions write them as
+-- statements; in which order is found by trying, for what an object needs may have been changed after it was made.
+
+create or replace function shardman.rights_texts(kind text, name text, owner_ oid, acl aclitem[]) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array[format('alter %s %s owner to %I', kind, name, pg_get_userbyid(owner_))]
+           || case when acl is null then '{}'
+                   else format('revoke all on %s %s from public', case kind when 'view' then 'table' else kind end, name)
+                        || array(select format('grant %s on %s %s to %s%s', x.privilege_type, case kind when 'view' then 'table' else kind end, name,
+                                               case x.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end,
+                                               case when x.is_grantable then ' with grant option' else '' end)
+                                   from aclexplode(acl) x
+                                  -- An older node has no word for it.
+                                  where x.privilege_type <> 'MAINTAIN' order by x.grantee, x.privilege_type) end
+$$;
+comment on function shardman.rights_texts(text, text, oid, aclitem[]) is 'the statements that give an object its owner and its rights';
+
+create or replace function shardman.comment_text(kind text, name text, classid oid, objid oid) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array(select format('comment on %s %s is %L', kind, name, d) from obj_description(objid, (select relname from pg_class where oid = classid)) d
+                  where d is not null)
+$$;
+comment on function shardman.comment_text(text, text, oid, oid) is 'the statement that gives an object its comment; none where it has none';
+
+create or replace function shardman.lone_views() returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive uses (view, rel, kind) as materialized (
+        select r.ev_class, d.refobjid, c.relkind
+          from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+          join pg_class c on c.oid = d.refobjid
+         where d.refobjid <> r.ev_class and c.oid >= 16384
+    ), lone (view) as (
+        select u.view from uses u
+         where u.kind in ('r', 'p', 'f', 'm', 'S') and shardman.sharded_name(u.rel) is null and shardman.part_of(u.rel) is null
+           and not exists (select from shardman.shared_tables s where shardman.find_relation(s.relation) = u.rel)
+           and not exists (select from pg_depend e where e.classid = 'pg_class'::regclass and e.objid = u.rel and e.deptype = 'e')
+        union
+        select u.view from uses u join lone l on l.view = u.rel
+    )
+    select l.view from lone l
+$$;
+comment on function shardman.lone_views() is 'the views that are made of plain tables of this node, directly or through others: they are of no other';
+
+create or replace function shardman.type_text(type_ oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case t.typtype
+           when 'e' then format('create type %s as enum (%s)', t.oid::regtype,
+                                (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
+           when 'c' then format('create type %s as (%s)', t.oid::regtype, (
+                select string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+                                            case when a.attcollation <> y.typcollation then 'collate ' || a.attcollation::regcollation end), ', ' order by a.attnum)
+                  from pg_attribute a join pg_type y on y.oid = a.atttypid where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
+           when 'd' then concat_ws(' ', 'create domain', t.oid::regtype, 'as', format_type(t.typbasetype, t.typtypmod),
+                                   case when t.typcollation <> b.typcollation then 'collate ' || t.typcollation::regcollation end,
+                                   'default ' || pg_get_expr(t.typdefaultbin, 0), case when t.typnotnull then 'not null' end,
+                                   (select string_agg(format('constraint %I %s', o.conname, pg_get_constraintdef(o.oid)), ' ' order by o.conname)
+                                      from pg_constraint o where o.contypid = t.oid and o.contype = 'c'))
+           when 'r' then (select format('create type %s as range (%s)', t.oid::regtype,
+                                        concat_ws(', ', 'subtype = ' || g.rngsubtype::regtype, 'subtype_opclass = ' || format('%I.%I', n.nspname, c.opcname),
+                                                  'collation = ' || nullif(g.rngcollation, 0)::regcollation, 'canonical = ' || nullif(g.rngcanonical::oid, 0)::regproc,
+                                                  'subtype_diff = ' || nullif(g.rngsubdiff::oid, 0)::regproc, 'multirange_type_name = ' || g.rngmultitypid::regtype))
+                            from pg_range g join pg_opclass c on c.oid = g.rngsubopc join pg_namespace n on n.oid = c.opcnamespace where g.rngtypid = t.oid) end
+      from pg_type t left join pg_type b on b.oid = t.typbasetype where t.oid = type_
+$$;
+comment on function shardman.type_text(oid) is 'the statement that makes an enum, a composite or range type, or a domain';
+
+create or replace function shardman.spread_objects() returns table (kind text, name text, statements text[])
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    with extended as (select d.classid, d.objid from pg_depend d where d.deptype = 'e')
+    select 'schema', quote_ident(n.nspname),
+           format('create schema if not exists %I', n.nspname) || shardman.rights_texts('schema', quote_ident(n.nspname), n.nspowner, n.nspacl)
+           || shardman.comment_text('schema', quote_ident(n.nspname), 'pg_namespace'::regclass, n.oid)
+      from pg_namespace n
+     where shardman.spreads_schema(n.nspname) and n.nspname <> 'public'
+       and not exists (select from extended e where e.classid = 'pg_namespace'::regclass and e.objid = n.oid)
+    union all
+    select 'extension', quote_ident(x.extname), array[format('create extension if not exists %I schema %I', x.extname, n.nspname)]
+      from pg_extension x join pg_namespace n on n.oid = x.extnamespace where shardman.spreads_schema(null)
+    union all
+    select k.kind, t.oid::regtype::text,
+           shardman.type_text(t.oid) || shardman.rights_texts(k.kind, t.oid::regtype::text, t.typowner, t.typacl)
+           || shardman.comment_text(k.kind, t.oid::regtype::text, 'pg_type'::regclass, t.oid)
+      from pg_type t join pg_namespace n on n.oid = t.typnamespace left join pg_class c on c.oid = t.typrelid
+     cross join lateral (select case t.typtype when 'd' then 'domain' else 'type' end) as k (kind)
+     where shardman.spreads_schema(n.nspname) and (t.typtype in ('e', 'd', 'r') or t.typtype = 'c' and c.relkind = 'c')
+       and not exists (select from extended e where e.classid = 'pg_type'::regclass and e.objid = t.oid)
+    union all
+    select k.kind, p.oid::regprocedure::text,
+           -- PostgreSQL writes no aggregates.
+           case when p.prokind <> 'a'
+                then pg_get_functiondef(p.oid) || shardman.rights_texts(k.kind, p.oid::regprocedure::text, p.proowner, p.proacl)
+                     || shardman.comment_text(k.kind, p.oid::regprocedure::text, 'pg_proc'::regclass, p.oid) end
+      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+     cross join lateral (select case p.prokind when 'p' then 'procedure' when 'a' then 'aggregate' else 'function' end) as k (kind)
+     where shardman.spreads_schema(n.nspname)
+       and not exists (select from extended e where e.classid = 'pg_proc'::regclass and e.objid = p.oid)
+       -- What a range type brings with it.
+       and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'i')
+    union all
+    select 'view', v.name,
+           format('create view %s%s as %s', v.name, ' with (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), ';'))
+           || shardman.rights_texts('view', v.name, c.relowner, c.relacl) || shardman.comment_text('view', v.name, 'pg_class'::regclass, c.oid)
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     cross join lateral (select format('%I.%I', n.nspname, c.relname)) as v (name)
+     where c.relkind = 'v' and shardman.spreads_schema(n.nspname) and c.oid not in (select l from shardman.lone_views() l)
+       and not exists (select from extended e where e.classid = 'pg_class'::regclass and e.objid = c.oid)
+$$;
+comment on function shardman.spread_objects() is
+    'what is in no table on this node and the same on all, by the setting spread_ddl: with the statements that make it, its owner, rights and '
+    'comment; null where there are none';
+
+create or replace function shardman.has_object(kind text, name text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when kind = 'schema' then to_regnamespace(name) is not null
+                when kind = 'extension' then exists (select from pg_extension where quote_ident(extname) = name)
+                when kind = 'view' then to_regclass(name) is not null
+                when kind in ('type', 'domain') then to_regtype(name) is not null
+                else to_regprocedure(name) is not null end
+$$;
+comment on function shardman.has_object(text, text) is 'whether this node has something of a name that shardman.spread_objects gives; it may be another''s';
+
+create or replace function shardman.make_object(kind text, name text, statements text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set check_function_bodies = off as $$
+declare
+    statement text;
+begin
+    if statements is null then
+        raise exception 'PostgreSQL does not write it as a statement' using errcode = 'feature_not_supported';
+    end if;
+    -- To read a literal may be to run a check of its type's owner.
+    perform shardman.need_trusted_types(to_jsonb(statements));
+    foreach statement in array statements loop
+        execute statement;
+    end loop;
+end
+$$;
+comment on function shardman.make_object(text, text, text[]) is
+    'makes what another node has, by the cluster''s role, and gives it to its owner: nobody''s code runs by that';
+
+create or replace function shardman.make_objects(objects jsonb) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    left_  jsonb := (select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(objects) o where not shardman.has_object(o ->> 'kind', o ->> 'name'));
+    failed jsonb;
+    object jsonb;
+begin
+    loop
+        failed := '[]';
+        for object in select o from jsonb_array_elements(left_) o loop
+            begin
+                perform shardman.make_object(object ->> 'kind', object ->> 'name',
+                                             (select array_agg(s order by n) from jsonb_array_elements_text(nullif(object -> 'statements', 'null')) with ordinality as u (s, n)));
+            exception when others then
+                failed := failed || jsonb_build_array(object || jsonb_build_object('why', sqlerrm));
+            end;
+        end loop;
+        -- What one of them made may be what another needs.
+        exit when jsonb_array_length(failed) in (0, jsonb_array_length(left_));
+        left_ := failed;
+    end loop;
+    return array(select format('%s %s could not be made: %s', f ->> 'kind', f ->> 'name', f ->> 'why') from jsonb_array_elements(failed) f);
+end
+$$;
+comment on function shardman.make_objects(jsonb) is
+    'makes what this node lacks of shardman.spread_objects of another; returns what could not be made, and why. What is there is left as it is';
