@@ -295,3 +295,18 @@ def test_a_node_that_is_added_has_what_is_in_no_table(acc: Cluster) -> None:
         )
     assert said == (9, "I am glad")
     assert not acc.value(new, "select rolsuper from pg_roles where rolname = 'bob'")
+
+
+def test_what_is_in_no_table_is_compared(acc: Cluster) -> None:
+    acc.sql(
+        2,
+        "set shardman.ddl = 'here'; create or replace view app.\"Of Moods\" as select * from app.moods",
+    )
+    (found,) = (p for p in read(acc.lord_dsn).problems if "Of Moods" in p.subject)
+    assert found.subject == 'view app."Of Moods" on node 2'
+    assert "its words differ from those of most nodes: lacks create view" in found.what
+    with as_bob(acc, 1) as bob:
+        bob.execute(
+            'create or replace view "Of Moods" with (security_barrier) as select * from moods where id < 10'
+        )
+    assert not [p for p in read(acc.lord_dsn).problems if "Of Moods" in p.subject]

@@ -21,7 +21,8 @@ class Shape:
 
     Args:
         relation: the table that they belong to.
-        kind: ``table``, or ``copy`` for data tables.
+        kind: ``table``; ``copy`` for data tables; ``object`` for a view, a function or a type that is
+            the same on all nodes that have it.
         aspect: columns, constraints, indexes, …
         items: what there is of it.
         names: of the table, or of the partitions.
@@ -53,7 +54,7 @@ def differences(
         for shape in found:
             if shape.relation in busy:
                 continue
-            kind = tables if shape.kind == "table" else copies
+            kind = copies if shape.kind == "copy" else tables
             named = kind.setdefault((shape.relation, shape.aspect), {})
             for name in shape.names:
                 named.setdefault(name, {})[node] = shape.items

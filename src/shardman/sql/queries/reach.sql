@@ -3,3 +3,5 @@ select id, connstring, worker_status::text as status, lord, options from shardma
 
 -- name: shapes
 select relation, kind, aspect, items, names from shardman.shapes()
+union all
+select relation, kind, aspect, items, names from shardman.object_shapes()

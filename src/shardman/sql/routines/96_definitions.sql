@@ -164,3 +164,17 @@ end
 $$;
 comment on function shardman.make_objects(jsonb) is
     'makes what this node lacks of shardman.spread_objects of another; returns what could not be made, and why. What is there is left as it is';
+
+create or replace function shardman.object_shapes() returns table (relation text, kind text, aspect text, items text[], names text[])
+language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    -- Each major version writes them in its own way.
+    select format('%s %s on PostgreSQL %s', o.kind, o.name, current_setting('server_version_num')::int / 10000), 'object', 'words',
+           array[case when length(o.statements[1]) < 300 then o.statements[1]
+                      else format('%s … (md5 %s)', left(o.statements[1], 200), md5(o.statements[1])) end],
+           array[format('%s %s', o.kind, o.name)]
+      from shardman.spread_objects() o
+     where o.kind not in ('schema', 'extension') and o.statements is not null and shardman.is_member() and not shardman.is_copy()
+$$;
+comment on function shardman.object_shapes() is
+    'this node: what is in no table, in the form of shardman.shapes. A node that lacks one is none that differs: what a role made that has no '
+    'way to other nodes is on one only';
