@@ -111,12 +111,17 @@ comment on function shardman.spread_objects() is
     'comment; null where there are none';
 
 create or replace function shardman.has_object(kind text, name text) returns bool
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case when kind = 'schema' then to_regnamespace(name) is not null
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return case when kind = 'schema' then to_regnamespace(name) is not null
                 when kind = 'extension' then exists (select from pg_extension where quote_ident(extname) = name)
                 when kind = 'view' then to_regclass(name) is not null
                 when kind in ('type', 'domain') then to_regtype(name) is not null
-                else to_regprocedure(name) is not null end
+                else to_regprocedure(name) is not null end;
+exception when undefined_object or invalid_schema_name or undefined_function then
+    -- Before 16 where a type of an argument is not there.
+    return false;
+end
 $$;
 comment on function shardman.has_object(text, text) is 'whether this node has something of a name that shardman.spread_objects gives; it may be another''s';
 
