@@ -27,7 +27,7 @@ ACCEPTED = {
         "cmd_wait",
     ),
     # return query execute.
-    "is maybe unmodified": ("content_buckets",),
+    "is maybe unmodified": ("breaking_rows", "chunk_content", "content_buckets"),
     # The checker calls it, to know its type, outside of an event.
     "can only be called in a table_rewrite event trigger function": ("on_rewrite",),
 }
