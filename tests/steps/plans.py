@@ -30,6 +30,7 @@ from shardman.commands.set_zone import SetZone
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
 from shardman.commands.sync_roles import SyncRoles
+from shardman.commands.unshard_table import UnshardTable
 from shardman.commands.unshare_table import UnshareTable
 from shardman.model.cluster import Cluster, Copy, Node, Shared, Table
 from shardman.model.plan import Plan
@@ -127,6 +128,9 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     }
     yield SetPartitionsCount("more", 3), resized
     yield SetPartitionsCount("wide", 1), resized
+
+    yield UnshardTable("bare", 1), alone
+    yield UnshardTable("acc", 1, aside=True), {**alone, "asides 2": ["acc_0_aside_c7"], "key": True}
     yield (
         RefreshTable("acc"),
         {"redefined 1": {"definition": _DESCRIBED["definition"], "create_sql": ""}},

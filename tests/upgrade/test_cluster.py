@@ -289,6 +289,10 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
     do("select shardman.refresh_table('u')", node_id=1)
     do("select shardman.sync_roles()")
     do("select shardman.set_partitions_count('u', 2)", node_id=2)
+
+    cluster.sql(1, "create table w (id int primary key)")
+    do("select shardman.create_hash_partitions(1, 'w', 'id', 2)")
+    do("select shardman.unshard_table('w', 2)", node_id=1)
     do("select shardman.drop_table('u')")
     cluster.sql(2, "create table codes (id int primary key)")
     do("select shardman.create_shared_table('codes', 2)", node_id=1)

@@ -503,6 +503,29 @@ class Verbs(ABC):
         }
         return self._run("sync_roles", arguments, wait, timeout)
 
+    def unshard_table(
+        self,
+        relation: str,
+        node_id: int,
+        aside: bool = False,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Make a sharded table a plain table of one worker again, while it is read and written.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            node_id: the worker that is to have it.
+            aside: drop what failovers have set aside of it, too.
+        """
+        arguments = {
+            "relation": relation,
+            "node_id": node_id,
+            "aside": aside,
+        }
+        return self._run("unshard_table", arguments, wait, timeout)
+
     def unshare_table(
         self,
         relation: str,

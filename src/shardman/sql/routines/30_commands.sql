@@ -324,6 +324,19 @@ $$;
 comment on function shardman.set_partitions_count(text, int) is
     'gives a sharded table more or fewer partitions, a multiple or a divisor of today''s number, while it is read and written; all nodes must be up';
 
+create or replace function shardman.unshard_table(relation text, node_id int, aside bool default false) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(node_id::text, 'node_id');
+    perform shardman.need(aside::text, 'aside');
+    return shardman.submit('unshard_table', json_build_object('relation', shardman.normal_name(relation), 'node_id', node_id, 'aside', aside));
+end
+$$;
+comment on function shardman.unshard_table(text, int, bool) is
+    'makes a sharded table a plain table of worker node_id again, while it is read and written; on other nodes it is gone then. aside: also '
+    'drops what failovers have set aside of it';
+
 create or replace function shardman.create_shared_table(relation text, node_id int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
