@@ -29,6 +29,7 @@ from shardman.commands.set_partitions_count import SetPartitionsCount
 from shardman.commands.set_sync import SetSync
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
+from shardman.commands.unshard_table import UnshardTable
 from shardman.commands.unshare_table import UnshareTable
 from shardman.model.cluster import Cluster, Copy, Node, Shared, Table
 from shardman.model.plan import Plan
@@ -114,6 +115,10 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
         {f"index {n}": {"unique": False, "valid": False} for n in _CLUSTER.nodes},
     ),
     "drop_foreign_key": (DropForeignKey("acc", "acc_code_fkey"), {}),
+    "unshard_table": (
+        UnshardTable("acc", 1),
+        {**{f"dependents {n}": [] for n in _CLUSTER.nodes}, "key": True},
+    ),
     "move_part": (MovePart("acc_0", 3), _KEY),
     "move_part of a replica": (MovePart("acc_0", 3, 2), _KEY),
     "create_replica": (CreateReplica("acc_0", 3), _KEY),

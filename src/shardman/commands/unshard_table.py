@@ -100,8 +100,8 @@ class UnshardTable(Command):
                 Step("unshard_shadow", "make the plain table", make),
                 Step("unshard_copy", f"copy the partitions of {name} into it", make),
                 Step("unshard_index", "build indexes", make),
-                Step("unshard_catch_up", f"catch up with writes to {name}", make),
-                Step("unshard_verify", "compare plain table and partitions", make),
+                Step("unshard_catch_up", f"catch up with writes to {name}", here),
+                Step("unshard_verify", "compare plain table and partitions", here),
             )
             if has_key
             else (

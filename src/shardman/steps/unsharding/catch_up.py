@@ -13,7 +13,7 @@ from shardman.pg.connection import Connection
 from shardman.steps.base import PrepareStep, Run, step
 from shardman.steps.catalog import value
 from shardman.steps.locks import rolled_back
-from shardman.steps.unsharding.base import OfDefined
+from shardman.steps.unsharding.base import OfSharded
 
 #: What is replayed within this fits into a cut-over; a little more with each round that it takes.
 SHORT_S = 0.008
@@ -68,7 +68,7 @@ async def check_unchanged(conn: Connection, relation: str, state: str) -> None:
 
 @step("unshard_catch_up")
 @dataclass(frozen=True)
-class UnshardCatchUp(OfDefined, PrepareStep):
+class UnshardCatchUp(OfSharded, PrepareStep):
     """Follows the writes that came during copy and index build."""
 
     leaves = "rows; they go with the plain table"

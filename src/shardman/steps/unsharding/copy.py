@@ -18,7 +18,7 @@ from shardman.steps.base import PrepareStep, Run, step
 from shardman.steps.catalog import relation as find
 from shardman.steps.handed import CopyEnd
 from shardman.steps.locks import rolled_back
-from shardman.steps.unsharding.base import OfDefined, parts_of
+from shardman.steps.unsharding.base import OfDefined, OfSharded, parts_of
 from shardman.steps.unsharding.catch_up import catch_up
 from shardman.tasks import all_of
 
@@ -202,7 +202,7 @@ class Content:
 
 @step("unshard_verify")
 @dataclass(frozen=True)
-class UnshardVerify(OfDefined, PrepareStep):
+class UnshardVerify(OfSharded, PrepareStep):
     """Compares partitions and plain table under one snapshot, leaving out the keys that are in the log: those
     are read from the partitions again before the switch."""
 
