@@ -24,7 +24,8 @@ select string_agg(c.oid::regclass::text, ', ' order by c.oid) from pg_class c
 SHAPE = """
 select jsonb_build_object(
     'columns', (select jsonb_agg(jsonb_build_array(
-                           a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated, a.attstorage,
+                           a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                           a.attgenerated, a.attstorage,
                            pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)) order by a.attnum)
                   from pg_attribute a left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
                  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
