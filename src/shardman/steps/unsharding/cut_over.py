@@ -34,6 +34,8 @@ from shardman.steps.references import held
 from shardman.steps.unsharding.base import OfDefined, parts_of
 from shardman.steps.unsharding.catch_up import catch_up, check_unchanged, replayed
 
+#: How long each lock is waited for at least.
+LOCK_MS = 100
 _MODES = ("exclusive", "access exclusive")
 
 
@@ -88,6 +90,8 @@ class UnshardCutOver(OfDefined, UndoableStep):
         conn = await run.node(self.node)
 
         async def attempt(deadline: Deadline) -> None:
+            # For each lock: what comes before the first one takes its time on a busy machine.
+            wait_ms = max(LOCK_MS, deadline.left_ms())
             await check_unchanged(conn, self.relation, self.catalog)
             if not self.at_once:
                 await catch_up(run, conn, self.relation)
@@ -97,7 +101,7 @@ class UnshardCutOver(OfDefined, UndoableStep):
                 held(run, self._referred(), [conn]),
             ):
                 run.figures.cut_over.begin()
-                await self._prepare(run, conn, others, deadline)
+                await self._prepare(run, conn, others, wait_ms)
 
         await patiently(run, attempt)
 
@@ -107,16 +111,16 @@ class UnshardCutOver(OfDefined, UndoableStep):
         return [str(k["to"]) for k in found if isinstance(k, dict) and "to_columns" not in k]
 
     async def _prepare(
-        self, run: Run, conn: Connection, others: dict[int, Connection], deadline: Deadline
+        self, run: Run, conn: Connection, others: dict[int, Connection], wait_ms: int
     ) -> None:
         """Raises Busy when a lock could not be had in time or somebody's snapshot is too old."""
         async with rolled_back(conn):
             for mode in _MODES:
                 for node, session in (*others.items(), (self.node, conn)):
-                    await begin_locked(session, [self.relation], mode, deadline, node)
+                    await begin_locked(session, [self.relation], mode, Deadline(wait_ms), node)
             parts = await parts_of(conn, self.relation)
             tables = [t for each in parts for t in (each.part, each.data)]
-            await begin_locked(conn, tables, "access exclusive", deadline, self.node)
+            await begin_locked(conn, tables, "access exclusive", Deadline(wait_ms), self.node)
             await self._need_young(run, conn)
             await check_unchanged(conn, self.relation, self.catalog)
             await self._swap(run, conn)
