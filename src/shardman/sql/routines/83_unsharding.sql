@@ -476,7 +476,7 @@ begin
     loop
         execute line;
     end loop;
-    perform shardman.plain_rights_of(parent, plain, definition);
+    perform shardman.plain_rights_of(parent, plain);
     perform shardman.plain_sequence(s, plain) from jsonb_array_elements(definition -> 'sequences') s;
     for line in
         select format('alter table %s add constraint %I %s not valid', plain::regclass, f ->> 'name', f ->> 'sql')
@@ -493,7 +493,7 @@ $$;
 comment on function shardman.unshard_swap(text, text, jsonb, bigint) is
     'inside the cut-over: the plain table takes the names of the sharded one, of its keys and indexes, its rights and its sequences';
 
-create or replace function shardman.plain_rights_of(parent oid, plain oid, definition jsonb) returns void
+create or replace function shardman.plain_rights_of(parent oid, plain oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     line text;
@@ -511,7 +511,7 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.plain_rights_of(oid, oid, jsonb) is 'owner, privileges and policies of a sharded table for the plain one';
+comment on function shardman.plain_rights_of(oid, oid) is 'owner, privileges and policies of a sharded table for the plain one';
 
 create or replace function shardman.former_parts(former text) returns table (schema_name text, part_name text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
