@@ -153,3 +153,11 @@ def test_an_overload_of_another_version_goes(nodes: Nodes) -> None:
     count = "select count(*) from pg_proc where proname = 'move_part'"
     assert lord.value(count) == 1
     assert lord.value("select shardman.move_part('acc_1', 2)") == 1
+
+
+def test_an_upgrade_does_not_fire_event_triggers_that_are_half_laid(nodes: Nodes) -> None:
+    """They call functions that the version before had not, which come later in the same upgrade."""
+    worker = nodes[1]
+    worker.run("drop function shardman.start_shared_ddl(text, text, text)")
+    upgrade(worker.dsn)
+    worker.run("comment on schema public is 'x'")

@@ -207,7 +207,8 @@ begin
       join pg_attribute a on a.attrelid = o.conrelid and a.attnum = u.f
       join pg_attribute r on r.attrelid = o.confrelid and r.attnum = u.p
       join pg_operator q on q.oid = u.op join pg_namespace s on s.oid = q.oprnamespace;
-    return query execute text_;
+    execute text_ into count, example;
+    return next;
 end
 $$;
 comment on function shardman.breaking_rows(text, text) is 'how many rows of a data table refer to nothing by this foreign key, and one of them';

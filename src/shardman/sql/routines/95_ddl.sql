@@ -33,12 +33,16 @@ comment on function shardman.ddl_path() is 'before DDL, as the caller: keeps his
 create or replace function shardman.one_statement(query text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when s.bare ~ ';' then null else s.head end
-      from (select rtrim(regexp_replace(query, '^(\s+|--[^\n]*(\n|$)|/\*([^*]|\*(?!/))*\*/)+', ''), E' \t\n\r;') as head) as q
+      from (select regexp_replace(query, '^(\s+|--[^\n]*(\n|$)|/\*([^*]|\*(?!/))*\*/)+', '') as text) as t
+     -- What Django puts before or behind a statement about a foreign key, in one query with it, changes nothing.
+     cross join lateral (select rtrim(regexp_replace(regexp_replace(t.text, '^set\s+constraints\s[^;'']*;\s*', '', 'i'), ';\s*set\s+constraints\s[^;'']*$', '', 'i'),
+                                      E' \t\n\r;') as head) as q
      cross join lateral (
            select q.head, regexp_replace(q.head, '(\$\w*\$).*?\1|''([^'']|'''')*''|"([^"]|"")*"|--[^\n]*|/\*([^*]|\*(?!/))*\*/', '', 'g') as bare) as s
 $$;
 comment on function shardman.one_statement(text) is
-    'a query without the comments before it and the semicolon behind it; null where there may be more than one statement in it';
+    'a query without the comments before it, the semicolon behind it, and SET CONSTRAINTS before or behind; null where there may be more than one '
+    'other statement in it';
 
 create or replace function shardman.ddl_pattern(tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -288,7 +292,7 @@ begin
     end if;
     perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true);
     -- What our own routines do is a SELECT to whoever looks from here.
-    if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment)' or current_setting('shardman.ddl', true) <> '' then
+    if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
         return;
     end if;
     tables := case when tg_tag in ('GRANT', 'REVOKE') then shardman.granted_tables(query, current_setting('shardman.ddl_path', true))

@@ -268,6 +268,9 @@ declare
     rows_ text[];
 begin
     foreach node in array nodes loop
+        if query ~* '\mset\s+constraints\M' then
+            perform shardman.through_door(node, 'set constraints all immediate', '10s');
+        end if;
         perform shardman.through_door(node, shardman.one_statement(query), '10s');
     end loop;
     if current_setting('shardman.ddl_rewritten', true) = 'on' then
@@ -408,3 +411,23 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where t.relation = redefine_shared.relation and shardman.shared_lacks(relation) is null
 $$;
 comment on function shardman.redefine_shared(text) is 'on a node with a copy of a shared table: its definition as it is now; null where that cannot be said';
+
+create or replace function shardman.on_new_table() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    made oid;
+begin
+    if shardman.setting('new_tables', 'plain') <> 'shared' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy()
+       or not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
+        return;
+    end if;
+    for made in
+        select c.oid from pg_event_trigger_ddl_commands() d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
+         where c.relkind = 'r' and c.relpersistence = 'p' and not c.relispartition and not d.in_extension
+           and d.schema_name !~ '^pg_|^information_schema$|^shardman$'
+    loop
+        perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(made), 'node_id', shardman.my_id()));
+    end loop;
+end
+$$;
+comment on function shardman.on_new_table() is 'after CREATE TABLE: has the new table shared, where the setting new_tables is shared';
