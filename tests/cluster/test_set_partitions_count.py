@@ -131,7 +131,6 @@ def test_split_and_merged_under_writers(sharded: Cluster) -> None:
         for count in (6, 18):
             done = resize(sharded, count)
             assert done.status == "success" and done.data and done.data["cut_over_ms"], done
-            print(done)
     whole(sharded, rows, 18)
     with writers(sharded) as rows:
         done = resize(sharded, 3)

@@ -13,7 +13,6 @@ Statements that wait for the lock find the new partitions when they get it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -40,8 +39,6 @@ Sessions = Mapping[int, Connection]
 #: Between tries, in seconds. A transaction that has read the table and is about to write to it when the gate
 #: closes waits for us, and we for it: such a try is in vain, and how many there are is a matter of chance.
 PAUSES_S = (0.01, 0.03, 0.07, 0.02, 0.11, 0.15, 0.25)
-#: Writers whom the gate has kept out for so long are let in again.
-LONGEST_S = 0.6
 
 
 @step("split_cut_over")
@@ -112,18 +109,26 @@ class SplitCutOver(OfSplit, UndoableStep):
             await prepare(run, self.relation, dict(sessions))
 
     async def _close_gate(self, sessions: Sessions, deadline: Deadline) -> None:
-        begun = time.monotonic()
-        for mode in ("exclusive", "access exclusive"):
-            if time.monotonic() - begun > LONGEST_S:
-                # A server that finds writers in a circle with us after a second (deadlock_timeout) ends them.
-                raise Busy("locks on all nodes")
-            await all_of(
-                *(
-                    begin_locked(conn, [self.relation], mode, deadline, node)
-                    for node, conn in sessions.items()
-                )
+        await all_of(
+            *(
+                begin_locked(conn, [self.relation], "exclusive", deadline, node)
+                for node, conn in sessions.items()
             )
+        )
+        await all_of(*(self._readers(conn, node, deadline) for node, conn in sessions.items()))
         await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
+
+    async def _readers(self, conn: Connection, node: int, deadline: Deadline) -> None:
+        """Keeps readers out too, unless writers have waited for long: after a second (deadlock_timeout) the
+        server would end one who waits in a circle with us. The server looks, for on its way this may wait."""
+        locked = await value(
+            conn,
+            "select case when clock_timestamp() < transaction_timestamp() + interval '0.5 s'"
+            " then shardman.lock_tables(%s, 'access exclusive', %s) end is not null",
+            *([self.relation], deadline.left_ms()),
+        )
+        if not locked:
+            raise Busy(f"locks on all nodes; they took too long on node {node}")
 
     async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
         await conn.execute(
