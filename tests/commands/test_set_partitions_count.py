@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -74,6 +75,18 @@ def test_all_nodes_take_part() -> None:
     with pytest.raises(UserError, match="node 3 cannot be reached") as error:
         SetPartitionsCount("acc", 4).plan(facts(cluster((1,), (2,)), **{"obstacles 3": None}))
     assert error.value.code is Code.NODE_UNREACHABLE
+
+
+def test_colocated_tables_are_refused() -> None:
+    alone = cluster((1,), (2,))
+    tables = {
+        name: dataclasses.replace(alone.tables["acc"], relation=name, colocation=3)
+        for name in ("acc", "bills")
+    }
+    grouped = dataclasses.replace(alone, tables=tables)
+    with pytest.raises(UserError, match="acc is colocated with bills") as error:
+        SetPartitionsCount("acc", 4).plan(facts(grouped))
+    assert error.value.code is Code.TABLE_UNSUITABLE
 
 
 def test_replicas_make_it_claim_the_channels() -> None:

@@ -62,6 +62,7 @@ class SetPartitionsCount(Command):
         table = cluster.table(self.relation)
         former, count = table.partitions_count, self.partitions_count
         self._need_ratio(former)
+        self._need_alone(cluster)
         for node in _members(cluster):
             self._need_possible(facts, node)
         described = self._described(facts)
@@ -167,6 +168,14 @@ class SetPartitionsCount(Command):
             raise UserError(
                 f"{self.relation} has {former} partitions, and {count} is no multiple or divisor of that",
                 f"Choose such a number: {former * 2}, {former * 3}, …, or one that divides {former}",
+                code=Code.TABLE_UNSUITABLE,
+            )
+
+    def _need_alone(self, cluster: Cluster) -> None:
+        if others := [name for name in cluster.group(self.relation) if name != self.relation]:
+            raise UserError(
+                f"{self.relation} is colocated with {', '.join(others)}, and all would have to change together",
+                "That cannot be done yet: make the tables anew with the number of partitions that they shall have",
                 code=Code.TABLE_UNSUITABLE,
             )
 
