@@ -175,7 +175,7 @@ class SetPartitionsCount(Command):
         if others := [name for name in cluster.group(self.relation) if name != self.relation]:
             raise UserError(
                 f"{self.relation} is colocated with {', '.join(others)}, and all would have to change together",
-                "That cannot be done yet: make the tables anew with the number of partitions that they shall have",
+                "That cannot be done yet: make the tables anew with as many partitions as they shall have",
                 code=Code.TABLE_UNSUITABLE,
             )
 

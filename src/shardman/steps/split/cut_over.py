@@ -37,7 +37,7 @@ from shardman.tasks import all_of, each_of
 Sessions = Mapping[int, Connection]
 
 #: Between tries, in seconds. A transaction that has read the table and is about to write to it when the gate
-#: closes waits for us, and we for it: such a try is in vain, and how many there are is a matter of chance.
+#: closes waits for us: such a try is in vain, and how many there are is a matter of chance.
 PAUSES_S = (0.01, 0.03, 0.07, 0.02, 0.11, 0.15, 0.25)
 
 
@@ -119,16 +119,13 @@ class SplitCutOver(OfSplit, UndoableStep):
         await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
 
     async def _readers(self, conn: Connection, node: int, deadline: Deadline) -> None:
-        """Keeps readers out too, unless writers have waited for long: after a second (deadlock_timeout) the
-        server would end one who waits in a circle with us. The server looks, for on its way this may wait."""
+        """Keeps readers out too. Where one is about to write, it is he who is waited for."""
         locked = await value(
-            conn,
-            "select case when clock_timestamp() < transaction_timestamp() + interval '0.5 s'"
-            " then shardman.lock_tables(%s, 'access exclusive', %s) end is not null",
-            *([self.relation], deadline.left_ms()),
+            conn, "select shardman.keep_readers_out(%s, %s)", self.relation, deadline.left_ms()
         )
         if not locked:
-            raise Busy(f"locks on all nodes; they took too long on node {node}")
+            whom = await value(conn, "select shardman.holders(%s)", [self.relation])
+            raise Busy(f"{whom or 'a lock'} on node {node}")
 
     async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
         await conn.execute(
