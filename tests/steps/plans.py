@@ -33,12 +33,16 @@ from shardman.commands.sync_roles import SyncRoles
 from shardman.commands.unshard_table import UnshardTable
 from shardman.commands.unshare_table import UnshareTable
 from shardman.model.cluster import Cluster, Copy, Node, Shared, Table
-from shardman.model.plan import Plan
+from shardman.model.plan import Json, Plan
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
+_KEY: list[Json] = [{"sql": "id", "column": "id", "type": "integer"}]
+_ORDERS: dict[str, Json] = {"key": _KEY}
+_LINES: dict[str, Json] = {"key": _KEY, "foreign_keys": [{"to": "orders", "to_columns": ["id"]}]}
 #: Node 3 is in maintenance. acc_0: primary on 1, replicas on 2 and 3. acc_1: primary on 2, replica on 1, an old
-#: copy on 3. more_0: primary on 1, replica on 2. bare has no replicas, nor has wide, on nodes 3 and 2.
+#: copy on 3. more_0: primary on 1, replica on 2. bare has no replicas, nor has wide, on nodes 3 and 2. orders
+#: and lines are colocated, and lines refers to orders.
 CLUSTER = Cluster(
     id="abcdef",
     nodes={
@@ -50,6 +54,8 @@ CLUSTER = Cluster(
         "more": Table("more", "id", 1, 1, {"foreign_keys": [{"name": "another"}]}, replevel=1),
         "bare": Table("bare", "id", 1, 3, replevel=0, sync=True),
         "wide": Table("wide", "id", 2, 3, replevel=0, sync=True),
+        "orders": Table("orders", "id", 1, 2, _ORDERS, replevel=1, colocation=3),
+        "lines": Table("lines", "id", 1, 2, _LINES, replevel=1, colocation=3),
     },
     copies=(
         Copy("acc_0", 1, None, 2, "acc"),
@@ -63,6 +69,10 @@ CLUSTER = Cluster(
         Copy("bare_0", 3, None, None, "bare"),
         Copy("wide_0", 3, None, None, "wide"),
         Copy("wide_1", 2, None, None, "wide"),
+        Copy("orders_0", 2, None, 1, "orders"),
+        Copy("orders_0", 1, 2, None, "orders"),
+        Copy("lines_0", 2, None, 1, "lines"),
+        Copy("lines_0", 1, 2, None, "lines"),
     ),
     shared={"codes": Shared("codes", (), (1, 2, 3, 4))},
 )
@@ -93,6 +103,11 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
             CreateHashPartitions(1, "t", "id", 2),
             {"described": described, **{f"taken {n}": [] for n in CLUSTER.nodes}},
         )
+    beside = {**_DESCRIBED, "has_key": True, "definition": {"relation": "t", "key": _KEY}}
+    yield (
+        CreateHashPartitions(1, "t", "id", colocate_with="orders"),
+        {"described": beside, **{f"taken {n}": [] for n in CLUSTER.nodes}},
+    )
     for identity in ("key", "default", "full"):
         yield MovePart("acc_0", 4), _identity(identity)
         yield MovePart("acc_0", 4, 2), _identity(identity)
@@ -100,6 +115,9 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
         yield CreateReplica("acc_1", 3), {**_identity(identity), "old copy": True}
         yield CreateReplica("acc_1", 3), {**_identity(identity), "old copy": False}
         yield SwitchPrimary("acc_0", 2), _identity(identity)
+        yield MovePart("lines_0", 4), _identity(identity)
+        yield MovePart("lines_0", 4, 1), _identity(identity)
+        yield SwitchPrimary("orders_0", 1), _identity(identity)
     yield RmReplica("acc_0", 2), {"primary": True}
     yield Rebalance("acc"), _SIZES
     yield SetReplevel("acc", 2), _ANSWER
@@ -118,6 +136,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     alone = {f"dependents {n}": [] for n in CLUSTER.nodes}
     yield DropTable("bare"), alone
     yield DropTable("codes"), alone
+    yield DropTable("lines"), alone
     yield DropTable("acc", aside=True), {**alone, "asides 2": ["acc_0_aside_c7"]}
     resized = {
         "redefined": {

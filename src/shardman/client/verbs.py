@@ -87,8 +87,9 @@ class Verbs(ABC):
         node_id: int,
         relation: str,
         expr: str,
-        partitions_count: int,
+        partitions_count: int | None = None,
         rebalance: bool = True,
+        colocate_with: str | None = None,
         *,
         wait: bool = True,
         timeout: float | None = None,
@@ -99,8 +100,10 @@ class Verbs(ABC):
             node_id: the worker that has the table.
             relation: the plain table on that worker, with its rows.
             expr: what to shard by: a column, several (a, b), or an immutable expression.
-            partitions_count: into how many.
+            partitions_count: into how many; as many as the table has that it is colocated with.
             rebalance: spread the partitions over all workers at once.
+            colocate_with: a sharded table: partitions of one number lie on the same nodes from then
+                on.
         """
         arguments = {
             "node_id": node_id,
@@ -108,6 +111,7 @@ class Verbs(ABC):
             "expr": expr,
             "partitions_count": partitions_count,
             "rebalance": rebalance,
+            "colocate_with": colocate_with,
         }
         return self._run("create_hash_partitions", arguments, wait, timeout)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import group_claims
 from shardman.errors import Code, UserError
-from shardman.model.cluster import Cluster, Copy
+from shardman.model.cluster import Cluster, Copy, number_of
+from shardman.model.colocation import why_not
 from shardman.model.placement import even
 from shardman.model.plan import Json, Plan, Step
 
@@ -30,20 +32,66 @@ class CreateHashPartitions(Command):
     node_id: int = argument("The worker that has the table.", kind=Kind.NODE)
     relation: str = argument("The plain table on that worker, with its rows.")
     expr: str = argument("What to shard by: a column, several (a, b), or an immutable expression.")
-    partitions_count: int = argument("Into how many.", at_least=1, at_most=4096)
+    partitions_count: int | None = argument(
+        "Into how many; as many as the table has that it is colocated with.",
+        default=None,
+        at_least=1,
+        at_most=4096,
+        positional=True,
+    )
     rebalance: bool = argument("Spread the partitions over all workers at once.", default=True)
+    colocate_with: str | None = argument(
+        "A sharded table: partitions of one number lie on the same nodes from then on.",
+        default=None,
+        kind=Kind.RELATION,
+    )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+        claims = {Claim("membership", shared=True), Claim(f"table {self.relation}")}
+        if self.colocate_with is None:
+            return frozenset(claims)
+        replicas = any(
+            c.prv is not None and c.relation == self.colocate_with for c in cluster.copies
+        )
+        return (
+            frozenset(claims)
+            | group_claims(cluster, self.colocate_with)
+            | ({Claim("channels")} if replicas else frozenset())
+        )
+
+    def _count(self, cluster: Cluster) -> int:
+        """How many partitions there are to be.
+
+        Raises:
+            UserError: that is not known, or not as many as the table has that this one is colocated with.
+        """
+        if self.colocate_with is None:
+            if self.partitions_count is None:
+                raise UserError(
+                    "create_hash_partitions needs partitions_count",
+                    "Give one",
+                    code=Code.BAD_ARGUMENT,
+                )
+            return self.partitions_count
+        count = cluster.table(self.colocate_with).partitions_count
+        if self.partitions_count not in (None, count):
+            raise UserError(
+                f"{self.colocate_with} has {count} partitions, not {self.partitions_count}",
+                "Give as many, or leave partitions_count out",
+                code=Code.BAD_ARGUMENT,
+            )
+        return count
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        if not cluster.nodes.get(self.node_id):
+        beside = cluster.tables.get(self.colocate_with or "")
+        count = beside.partitions_count if beside else self.partitions_count
+        if not cluster.nodes.get(self.node_id) or count is None:
             return ()
         described = Question(
             "described",
             self.node_id,
             "select shardman.describe_table(%s, %s, %s)",
-            (self.relation, self.expr, self.partitions_count),
+            (self.relation, self.expr, count),
         )
         return (
             described,
@@ -52,7 +100,7 @@ class CreateHashPartitions(Command):
                     f"taken {n}",
                     n,
                     "select shardman.names_taken(%s, %s)",
-                    (self.relation, self.partitions_count),
+                    (self.relation, count),
                 )
                 for n in self._others(cluster)
             ),
@@ -67,12 +115,14 @@ class CreateHashPartitions(Command):
                 code=Code.ALREADY_SHARDED,
             )
         cluster.worker(self.node_id)
+        count = self._count(cluster)
         described = self._described(facts)
         self._check_names(facts)
-        places = self._places(facts)
+        self._check_key(cluster, described)
+        places = self._places(facts, count)
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
         return Plan(
-            prepare=self._prepare(described, places),
+            prepare=self._prepare(described, places, count),
             switch=(self._record(described, places),),
             finish=self._finish(facts, places),
             warnings=(
@@ -82,24 +132,33 @@ class CreateHashPartitions(Command):
             ),
         )
 
-    def _places(self, facts: Facts) -> list[int]:
-        """The node of each partition, from partition 0: spread as `rebalance` would spread them that lie on the
-        table's node, over the nodes that can be reached. Empty: all stay there."""
-        if not self.rebalance:
-            return []
+    def _places(self, facts: Facts, count: int) -> list[int]:
+        """The node of each partition, from partition 0: where those of the table are that it is colocated with;
+        otherwise spread as `rebalance` would spread them that lie on the table's node, over the nodes that can
+        be reached. Empty: all stay there."""
         reached = [
             n.id
             for n in facts.cluster.places
             if n.id == self.node_id or facts.answers.get(f"taken {n.id}") is not None
         ]
-        here = [
-            Copy(str(k), self.node_id, None, None, self.relation)
-            for k in range(self.partitions_count)
-        ]
+        if self.colocate_with is not None:
+            beside = self._beside(facts.cluster, self.colocate_with)
+            return beside if {*beside} <= {*reached} else []
+        if not self.rebalance:
+            return []
+        here = [Copy(str(k), self.node_id, None, None, self.relation) for k in range(count)]
         moved = {int(m.part_name): m.dest for m in even(here, reached).moves}
-        return [moved.get(k, self.node_id) for k in range(self.partitions_count)] if moved else []
+        return [moved.get(k, self.node_id) for k in range(count)] if moved else []
 
-    def _prepare(self, described: Mapping[str, Any], places: list[int]) -> tuple[Step, ...]:
+    def _beside(self, cluster: Cluster, other: str) -> list[int]:
+        owners = {
+            number_of(p): c.owner for p, c in cluster.primaries.items() if c.relation == other
+        }
+        return [owners[k] for k in sorted(owners)]
+
+    def _prepare(
+        self, described: Mapping[str, Any], places: list[int], count: int
+    ) -> tuple[Step, ...]:
         name = self.relation
         here: dict[str, Json] = {"node": self.node_id, "relation": self.relation}
         check = Step(
@@ -108,7 +167,7 @@ class CreateHashPartitions(Command):
             {**here, "definition": described["definition"]},
         )
         make: dict[str, Json] = {**check.args, "places": [*places]}
-        shadow = Step("conversion_shadow", f"make {self.partitions_count} partitions", make)
+        shadow = Step("conversion_shadow", f"make {count} partitions", make)
         if not described["has_key"]:
             return (check, shadow, Step("convert_at_once", f"copy {name} under a lock", make))
         return (
@@ -147,12 +206,28 @@ class CreateHashPartitions(Command):
             f"use the plain routes on node {self.node_id}",
             {"node": self.node_id, "others": others},
         )
+        join = Step(
+            "join_group",
+            f"lay {self.relation} beside {self.colocate_with}",
+            {**here, "colocate_with": self.colocate_with},
+        )
         return (
             *released,
             Step("drop_aside", f"drop the plain {self.relation}", here),
             Step("converge", "tell all nodes", {"relation": self.relation}),
             *((plain_routes,) if others else ()),
+            *((join,) if self.colocate_with is not None else ()),
         )
+
+    def _check_key(self, cluster: Cluster, described: Mapping[str, Any]) -> None:
+        if self.colocate_with is None:
+            return
+        if problem := why_not(cluster.table(self.colocate_with), described["definition"]):
+            raise UserError(
+                f"{self.relation} cannot be colocated with {self.colocate_with}: {problem}",
+                "Shard it by columns of the same types, or without colocate_with",
+                code=Code.TABLE_UNSUITABLE,
+            )
 
     def _described(self, facts: Facts) -> Mapping[str, Any]:
         described = facts.answers.get("described")

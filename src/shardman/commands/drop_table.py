@@ -45,20 +45,30 @@ class DropTable(Command):
             need_unreferred(facts, relation)
             return drop_copies(facts, cluster.shared[relation], keep=None)
         cluster.table(relation)
+        self._need_unreferred(cluster)
         for node in _members(cluster):
             self._need_alone(facts, node)
         asides = {node: self._asides(facts, node) for node in _members(cluster)}
         replicas = self._replicas(cluster)
         return Plan(
             prepare=(
-                Step(
-                    "take_replicas_away",
-                    f"take the {replicas} replicas of {relation} away",
-                    {"relation": relation},
+                *(
+                    (Step("leave_group", f"let {relation} go alone", {"relation": relation}),)
+                    if cluster.group(relation) != (relation,)
+                    else ()
                 ),
-            )
-            if replicas
-            else (),
+                *(
+                    (
+                        Step(
+                            "take_replicas_away",
+                            f"take the {replicas} replicas of {relation} away",
+                            {"relation": relation},
+                        ),
+                    )
+                    if replicas
+                    else ()
+                ),
+            ),
             switch=(
                 Step("forget_table", f"record that {relation} is gone", {"relation": relation}),
             ),
@@ -83,6 +93,15 @@ class DropTable(Command):
                 Step("converge", "tell all nodes", {}),
             ),
         )
+
+    def _need_unreferred(self, cluster: Cluster) -> None:
+        for each in cluster.group(self.relation):
+            if each != self.relation and self.relation in cluster.tables[each].inside:
+                raise UserError(
+                    f"a foreign key of {each}, which is colocated with it, refers to {self.relation}",
+                    f"Drop that foreign key, or drop {each} first",
+                    code=Code.TABLE_UNSUITABLE,
+                )
 
     def _replicas(self, cluster: Cluster) -> int:
         return sum(c.relation == self.relation and c.prv is not None for c in cluster.copies)

@@ -19,13 +19,32 @@ class RefreshTable(Command):
     relation: str = argument("A sharded or shared table, written as in SQL.", kind=Kind.RELATION)
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+        tables = (self.relation, *self._referring(cluster))
+        return frozenset({Claim("membership", shared=True), *(Claim(f"table {t}") for t in tables)})
+
+    def _referring(self, cluster: Cluster) -> list[str]:
+        """The tables of its group whose foreign keys name its columns."""
+        group = cluster.group(self.relation)
+        return [
+            t for t in group if t != self.relation and self.relation in cluster.tables[t].inside
+        ]
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         function = "redefine_shared" if self.relation in cluster.shared else "redefine"
-        return tuple(
-            Question(f"redefined {node}", node, f"select shardman.{function}(%s)", (self.relation,))
-            for node in self._with_rows(cluster)
+        return (
+            *(
+                Question(
+                    f"redefined {node}", node, f"select shardman.{function}(%s)", (self.relation,)
+                )
+                for node in self._with_rows(cluster)
+            ),
+            *(
+                Question(
+                    f"redefined {table} {node}", node, "select shardman.redefine(%s)", (table,)
+                )
+                for table in self._referring(cluster)
+                for node in self._with_rows(cluster)
+            ),
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -41,6 +60,12 @@ class RefreshTable(Command):
                 "Start one of them and try again",
                 code=Code.NODE_UNREACHABLE,
             )
+        referring = {
+            table: answer
+            for table in self._referring(cluster)
+            for n in self._with_rows(cluster)
+            if (answer := facts.answers.get(f"redefined {table} {n}")) is not None
+        }
         return Plan(
             switch=(
                 Step(
@@ -51,8 +76,15 @@ class RefreshTable(Command):
                         **({"definition": redefined} if shared else redefined),
                     },
                 ),
+                *(
+                    Step("redefine_table", f"record what {t} is", {"relation": t, **answer})
+                    for t, answer in referring.items()
+                ),
             ),
-            finish=(Step("converge", "tell all nodes", {"relation": self.relation}),),
+            finish=tuple(
+                Step("converge", "tell all nodes", {"relation": t})
+                for t in (self.relation, *referring)
+            ),
         )
 
     def _with_rows(self, cluster: Cluster) -> tuple[int, ...]:

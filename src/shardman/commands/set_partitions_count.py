@@ -60,6 +60,12 @@ class SetPartitionsCount(Command):
     def plan(self, facts: Facts) -> Plan:
         cluster = facts.cluster
         table = cluster.table(self.relation)
+        if others := [t for t in cluster.group(self.relation) if t != self.relation]:
+            raise UserError(
+                f"{self.relation} is colocated with {', '.join(others)}, which have as many partitions",
+                "Colocated tables keep their number of partitions",
+                code=Code.TABLE_UNSUITABLE,
+            )
         former, count = table.partitions_count, self.partitions_count
         self._need_ratio(former)
         self._need_alone(cluster)

@@ -108,6 +108,18 @@ class Shared:
     nodes: tuple[int, ...] = ()
 
 
+def number_of(part_name: str) -> int:
+    """k of the partition acc_k.
+
+    Raises:
+        ValueError: it is not called as partitions are.
+    """
+    found = _NUMBER.search(part_name)
+    if found is None:
+        raise ValueError(part_name)
+    return int(found[1])
+
+
 def _shared(relation: str, refers: Iterable[str], nodes: Iterable[int]) -> Shared:
     return Shared(relation, tuple(refers), tuple(nodes))
 
@@ -189,11 +201,9 @@ class Cluster:
 
     def _place_of(self, part_name: str, primary: Copy) -> tuple[Hashable, int]:
         table = self.tables.get(primary.relation)
-        group = None if table is None else table.colocation
-        number = _NUMBER.search(part_name)
-        if group is None or number is None:
+        if table is None or table.colocation is None:
             return part_name, 0
-        return group, int(number[1])
+        return table.colocation, number_of(part_name)
 
     def group(self, relation: str) -> tuple[str, ...]:
         """The tables that are colocated with one, itself too, in the order of their names."""

@@ -125,6 +125,29 @@ def metadata_of_its_own(cluster: Cluster, copies: Copies) -> Iterator[Finding]:
     for table in cluster.tables.values():
         for part in partition_names(table):
             yield from _succession(cluster, part, copies.get(part, ()))
+    yield from apart(cluster)
+
+
+def apart(cluster: Cluster) -> Iterator[Finding]:
+    """Partitions that go together have their copies on the same nodes, in one order, and follow together."""
+    for part, primary in cluster.primaries.items():
+        first, *beside = cluster.rank(part)
+        if part != first:
+            continue
+        for other in beside:
+            if _lie(cluster, first) != _lie(cluster, other):
+                yield Finding(
+                    other,
+                    f"is not where {first} is, though {primary.relation} is colocated with its table",
+                    "Report this: they go together in each command",
+                )
+    for relation, table in cluster.tables.items():
+        for referred in sorted(table.inside - set(cluster.group(relation))):
+            yield Finding(relation, f"refers to {referred}, which is not colocated with it")
+
+
+def _lie(cluster: Cluster, part: str) -> list[tuple[int, bool]]:
+    return [(c.owner, c.stale_since is None) for c in cluster.succession(part)]
 
 
 def _succession(cluster: Cluster, part: str, copies: Sequence[Copy]) -> Iterator[Finding]:

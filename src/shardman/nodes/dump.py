@@ -248,7 +248,8 @@ def _write(
 ) -> None:
     """The scripts, and last what tells that the dump is whole."""
     (directory / "tables.sql").write_text("".join(t["create_sql"] for t in tables))
-    (directory / "indexes.sql").write_text("".join(t["index_sql"] for t in tables))
+    behind = "".join(t["index_sql"] for t in tables) + "".join(t["inside_sql"] for t in tables)
+    (directory / "indexes.sql").write_text(behind)
     (directory / "rights.sql").write_text("".join(t["rights_sql"] for t in tables))
     files = "".join(f"\\ir {part.file}\n" for part in parts)
     load = f"{HEAD}begin;\n\\ir tables.sql\n{files}\\ir indexes.sql\ncommit;\n"
@@ -265,6 +266,8 @@ def _write(
                 "create_sql": t["create_sql"],
                 "index_sql": t["index_sql"],
                 "refers": t["refers"],
+                "colocate_with": t["colocate_with"],
+                "inside": t["inside"],
                 "columns": t["columns"],
                 "tops": t["tops"],
                 "parts": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,15 @@ def restore(reach: Reach, directory: Path, say: Callable[[str], None]) -> int:
         with reach.open(first) as node:
             _refuse_taken(node, manifest)
             _need_shared(node, manifest)
+            known = {table["relation"] for table in manifest["tables"]}
             for table in manifest["tables"]:
-                _shard(lord, node, first, table)
+                _shard(lord, node, first, table, known)
                 say(f"{table['relation']}: {table['partitions_count']} partitions made")
         loads = _loads(lord, manifest)
-    return _load_all(reach, loads, directory, say)
+        rows = _load_all(reach, loads, directory, say)
+        for table in manifest["tables"]:
+            _refer(lord, table, known)
+    return rows
 
 
 def _manifest(directory: Path) -> Any:
@@ -103,31 +107,66 @@ def _need_shared(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
 
 
 def _shard(
-    lord: SyncConnection, node: SyncConnection, first: int, table: Mapping[str, Any]
+    lord: SyncConnection,
+    node: SyncConnection,
+    first: int,
+    table: Mapping[str, Any],
+    known: Collection[str],
 ) -> None:
-    """An empty plain table, sharded by the command that any table is sharded by."""
+    """An empty plain table, sharded by the command that any table is sharded by.
+
+    Args:
+        known: the tables of the dump.
+    """
     with node.transaction():
         node.execute("select set_config('search_path', 'pg_catalog', true)")
         node.execute(table["create_sql"].encode())
         node.execute(table["index_sql"].encode())
         for name, top in table["tops"].items():
             node.execute("select setval(shardman.find_relation(%s)::regclass, %s)", (name, top))
-    row = lord.execute(
-        "select shardman.create_hash_partitions(%s, %s, %s, %s) as id",
-        (first, table["relation"], table["expr"], table["partitions_count"]),
-    ).fetchone()
+    beside = table.get("colocate_with")
+    error = _command(
+        lord,
+        "select shardman.create_hash_partitions(%s, %s, %s, %s, colocate_with => %s) as id",
+        first,
+        table["relation"],
+        table["expr"],
+        table["partitions_count"],
+        beside if beside in known else None,
+    )
+    if error is not None:
+        raise UserError(
+            f"{table['relation']} cannot be sharded: {error}",
+            f"The empty table is on node {first}: drop it, and try again",
+            code=Code.TABLE_UNSUITABLE,
+        )
+
+
+def _refer(lord: SyncConnection, table: Mapping[str, Any], known: Collection[str]) -> None:
+    """Foreign keys to tables that are colocated: rows came in no order."""
+    for item in table.get("inside", ()):
+        if item["to"] not in known:
+            continue
+        query = "select shardman.add_foreign_key(%s, %s, %s) as id"
+        error = _command(lord, query, table["relation"], item["name"], item["sql"])
+        if error is not None:
+            raise UserError(
+                f"{table['relation']} has all its rows, but not the foreign key {item['name']}: {error}",
+                "Give it one with add_foreign_key",
+                code=Code.TABLE_UNSUITABLE,
+            )
+
+
+def _command(lord: SyncConnection, query: LiteralString, *params: object) -> str | None:
+    """Submits a command and waits for its end; what it failed with."""
+    row = lord.execute(query, params).fetchone()
     assert row is not None
     lord.execute("select shardman.cmd_wait(%s)", (row["id"],))
     done = lord.execute(
         "select status::text, error from shardman.cmd_log where id = %s", (row["id"],)
     ).fetchone()
     assert done is not None
-    if done["status"] not in ("success", "done"):
-        raise UserError(
-            f"{table['relation']} cannot be sharded: {done['error'] or done['status']}",
-            f"The empty table is on node {first}: drop it, and try again",
-            code=Code.TABLE_UNSUITABLE,
-        )
+    return None if done["status"] in ("success", "done") else done["error"] or done["status"]
 
 
 def _loads(lord: SyncConnection, manifest: Mapping[str, Any]) -> Mapping[int, list[Load]]:

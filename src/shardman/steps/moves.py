@@ -58,7 +58,7 @@ class RunMoves(FinishStep):
         facts = await run.facts(command)
         # With thousands of partitions it takes seconds, in which the lease must be kept.
         placement = await asyncio.to_thread(command.placement, facts)
-        ended = await _run_all(run, list(placement.moves))
+        ended = await run_moves(run, list(placement.moves))
         _tell(run, ended)
 
 
@@ -90,7 +90,7 @@ class RunDrain(FinishStep):
     async def do(self, run: Run) -> None:
         command = DrainNode(self.node)
         facts = await run.facts(command)
-        ended = await _run_all(run, command.moves(facts))
+        ended = await run_moves(run, command.moves(facts))
         _tell(run, ended)
         dropped = [e.move.part_name for e in ended if e.move.kind == "drop" and not e.failed]
         if dropped:
@@ -125,7 +125,8 @@ def _of(ended: Sequence[Ended]) -> str:
     return f"{sum(not e.failed for e in ended)} of {len(ended)}"
 
 
-async def _run_all(run: Run, todo: list[Move]) -> list[Ended]:
+async def run_moves(run: Run, todo: list[Move]) -> list[Ended]:
+    """Runs moves as commands, several at once where they share no node; how each has ended."""
     running: dict[asyncio.Task[Ended], Move] = {}
     ended: list[Ended] = []
     total = len(todo)

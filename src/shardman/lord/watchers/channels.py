@@ -322,7 +322,8 @@ class Channels:
         return list(_verdicts(pair, left, known))
 
     async def _being_cut(self) -> bool:
-        """Whether a command is at work that cuts channels before it decides."""
+        """Whether a command is at work that cuts channels before it decides, or has decided on new ones
+        that nodes do not have yet."""
         lord = await self._sessions.lord()
         try:
             return bool(await value(lord, queries("watch")["channels_cut"]))

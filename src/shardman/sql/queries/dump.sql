@@ -3,7 +3,12 @@
 -- name: tables
 select t.relation, t.expr, t.partitions_count, t.definition,
        shardman.plain_table(t.definition) as create_sql, shardman.plain_indexes(t.definition) as index_sql,
-       array(select distinct f ->> 'to' from jsonb_array_elements(t.definition -> 'foreign_keys') f order by 1) as refers,
+       array(select distinct f ->> 'to' from jsonb_array_elements(t.definition -> 'foreign_keys') f
+              where not f ? 'to_columns' order by 1) as refers,
+       (select min(o.relation) from shardman.tables o where o.colocation = t.colocation and o.relation < t.relation) as colocate_with,
+       shardman.plain_inside(t.definition) as inside_sql,
+       (select coalesce(json_agg(json_build_object('name', f ->> 'name', 'to', f ->> 'to', 'sql', f ->> 'sql')), '[]')
+          from jsonb_array_elements(t.definition -> 'foreign_keys') f where f ? 'to_columns') as inside,
        shardman.plain_rights(coalesce(shardman.with_rights(t.definition), t.definition)) as rights_sql
   from shardman.tables t
  where %(tables)s::text[] is null or t.relation = any (array(select shardman.normal_name(x) from unnest(%(tables)s::text[]) as x))

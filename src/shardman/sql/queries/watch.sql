@@ -120,6 +120,9 @@ select shardman.pending_parts(%s, %s::pg_lsn)
 select exists (select from shardman.cmd_log
                 where status = 'in progress'
                   and (cmd_type in ('failover', 'rm_node', 'suspend_replicas') or cmd_type = 'set_partitions_count' and switched))
+       -- Or one has decided on new ones, and nodes have them prepared only.
+       or exists (select from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
+                   where l.status = 'in progress' and l.switched and s.kind = 'commit_prepared' and s.state in ('planned', 'started'))
 
 -- name: send_signs
 select sent, wait, ticks, said from shardman.send_signs(%s)

@@ -229,13 +229,16 @@ comment on function shardman.rm_node(int, bool) is
     'removes a worker; without force it must hold no partitions; its data stay on it';
 
 create or replace function shardman.create_hash_partitions(
-    node_id int, relation text, expr text, partitions_count int, rebalance bool default true) returns bigint
+    node_id int, relation text, expr text, partitions_count int default null, rebalance bool default true,
+    colocate_with text default null) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(node_id::text, 'node_id');
     perform shardman.need(relation, 'relation');
     perform shardman.need(expr, 'expr');
-    perform shardman.need(partitions_count::text, 'partitions_count');
+    if colocate_with is null then
+        perform shardman.need(partitions_count::text, 'partitions_count');
+    end if;
     if partitions_count not between 1 and 4096 then
         raise exception 'partitions_count is %, it must be from 1 to 4096', partitions_count
             using errcode = 'invalid_parameter_value', hint = 'Choose a few partitions for each node you may ever have.';
@@ -244,12 +247,14 @@ begin
     end if;
     return shardman.submit('create_hash_partitions',
         json_build_object('node_id', node_id, 'relation', shardman.normal_name(relation), 'expr', expr,
-                          'partitions_count', partitions_count, 'rebalance', coalesce(rebalance, true)));
+                          'partitions_count', partitions_count, 'rebalance', coalesce(rebalance, true),
+                          'colocate_with', shardman.normal_name(colocate_with)));
 end
 $$;
-comment on function shardman.create_hash_partitions(int, text, text, int, bool) is
+comment on function shardman.create_hash_partitions(int, text, text, int, bool, text) is
     'shards the table relation, which lies on worker node_id, by the hash of expr (a column, several, or an immutable '
-    'expression) into partitions_count partitions; with rebalance they are spread over all workers at once';
+    'expression) into partitions_count partitions; with rebalance they are spread over all workers at once. With colocate_with '
+    'they are as many as that sharded table has, and lie, from then on, where its partitions of the same numbers do';
 
 create or replace function shardman.move_part(part_name text, dest int, src int default null) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

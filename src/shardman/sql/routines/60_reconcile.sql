@@ -116,6 +116,23 @@ end
 $$;
 comment on function shardman.mend_partition(text, text) is 'does for one partition that is there what shardman.partition_state says';
 
+create or replace function shardman.mend_rank(parts text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+declare
+    part text;
+begin
+    foreach part in array parts loop
+        execute format('lock table only %s in access exclusive mode', shardman.sql_name(part));
+    end loop;
+    foreach part in array parts loop
+        perform shardman.mend_partition(part, 'exchange route');
+    end loop;
+end
+$$;
+comment on function shardman.mend_rank(text[]) is
+    'exchanges the routes of partitions that go together, all or none: over the old route of one and the new one of another a transaction would be '
+    'two on their node, and the row that it refers to not there yet';
+
 create or replace function shardman.make_partitions(relation_ text, parts text[]) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -156,7 +173,8 @@ declare
     held   timestamptz;
 begin
     for state in
-        select s.part_name, s.action from shardman.partition_state s
+        select s.part_name, s.action, case when s.action = 'exchange route' then shardman.rank_of(s.part_name) end as rank
+          from shardman.partition_state s
          where (relation_ is null or s.relation = relation_) and (parts is null or s.part_name = any (parts))
            and s.action <> 'make partition' and (s.action <> 'exchange route' or coalesce(oldest >= s.changed_at, true))
          -- where some cannot be had, the others come next.
@@ -166,7 +184,11 @@ begin
         -- the others too. And nobody waits for us for long while we wait for others.
         exit when clock_timestamp() > held + interval '150 milliseconds' or clock_timestamp() > begun + interval '1 second';
         begin
-            perform shardman.mend_partition(state.part_name, state.action);
+            if cardinality(state.rank) > 1 then
+                perform shardman.mend_rank(state.rank);
+            else
+                perform shardman.mend_partition(state.part_name, state.action);
+            end if;
             if held is null then
                 held := clock_timestamp();
                 perform set_config('lock_timeout', '50ms', true);

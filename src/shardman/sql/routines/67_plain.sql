@@ -46,13 +46,23 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
           from me, jsonb_array_elements(definition -> 'sequences') with ordinality as u (s, i)
         union all
         select 7, i, format('alter table %s add constraint %I %s', me.name, f ->> 'name', f ->> 'sql')
-          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
+          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where not f ? 'to_columns'
         union all
         select 8, i, format('comment on constraint %I on %s is %L', f ->> 'name', me.name, f ->> 'comment')
-          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where f ->> 'comment' is not null
+          from me, jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
+         where f ->> 'comment' is not null and not f ? 'to_columns'
     ) as lines (n, i, line)
 $$;
-comment on function shardman.plain_indexes(jsonb) is 'what follows shardman.plain_table once the rows are there: keys, indexes, and where sequences stand';
+comment on function shardman.plain_indexes(jsonb) is
+    'what follows shardman.plain_table once the rows are there: keys, indexes, foreign keys to shared tables, and where sequences stand';
+
+create or replace function shardman.plain_inside(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    select coalesce(string_agg(format(E'alter table %s add constraint %I %s;\n', shardman.sql_name(definition ->> 'relation'), f ->> 'name', f ->> 'sql'), ''
+                               order by i), '')
+      from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where f ? 'to_columns'
+$$;
+comment on function shardman.plain_inside(jsonb) is 'what follows shardman.plain_indexes of all tables: foreign keys to tables that are colocated';
 
 create or replace function shardman.plain_rights(definition jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$

@@ -223,10 +223,13 @@ comment on function shardman.redefine(text) is
 
 create or replace function shardman.dependents(relation text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
+    with r as materialized (
+        select shardman.find_relation(relation) as oid
+        union select l.part from shardman.leaves(shardman.find_relation(relation)) l
+        union select l.leaf from shardman.leaves(shardman.find_relation(relation)) l
+    )
     select coalesce(array_agg(distinct pg_describe_object(d.classid, d.objid, 0) order by pg_describe_object(d.classid, d.objid, 0)), '{}')
-      from (select shardman.find_relation(relation) as oid
-            union select l.part from shardman.leaves(shardman.find_relation(relation)) l
-            union select l.leaf from shardman.leaves(shardman.find_relation(relation)) l) as r
+      from r
       join pg_depend x on x.refclassid = 'pg_class'::regclass and x.refobjid = r.oid
      cross join lateral (
            select case when x.classid = 'pg_rewrite'::regclass then 'pg_class'::regclass::oid else x.classid end,
@@ -234,7 +237,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      ) as d (classid, objid)
      where x.deptype = 'n' and (x.classid in ('pg_rewrite'::regclass, 'pg_proc'::regclass)
                                 or x.classid = 'pg_constraint'::regclass
-                                   and exists (select from pg_constraint o where o.oid = x.objid and o.contype = 'f'))
+                                   and exists (select from pg_constraint o where o.oid = x.objid and o.contype = 'f' and o.conrelid not in (select r.oid from r where r.oid is not null)))
 $$;
 comment on function shardman.dependents(text) is 'what on this node is made of a sharded table, and would have to go with it: views, functions, foreign keys';
 

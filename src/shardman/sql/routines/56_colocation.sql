@@ -1,5 +1,17 @@
--- Foreign keys between colocated tables, and of a sharded table to itself: what is asked for becomes an item of the definition, of which
--- every node makes its own (56_references.sql).
+-- Colocated tables: which partitions go together, how a table joins a group and leaves it. And foreign keys inside a group, and of a sharded
+-- table to itself: what is asked for becomes an item of the definition, of which every node makes its own (56_references.sql).
+
+create or replace function shardman.rank_of(part_name text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array_agg(q.part_name order by q.relation)
+      from shardman.partitions p join shardman.tables t on t.relation = p.relation
+      join shardman.tables o on o.relation = t.relation or o.colocation = t.colocation
+      join shardman.partitions q on q.relation = o.relation and q.prv is null
+       and q.part_name = shardman.suffixed(o.relation, '_' || shardman.part_number(p.part_name))
+     where p.part_name = rank_of.part_name and p.prv is null
+$$;
+comment on function shardman.rank_of(text) is
+    'the partitions that go together with one, itself too: those of its number of all tables that are colocated with its own';
 
 create or replace function shardman.unique_columns(definition jsonb) returns setof text[]
 language sql stable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
@@ -101,3 +113,66 @@ comment on function shardman.inside_reference(text, name[], text, name[], name, 
     'in shardman.tables; raises where it cannot be. Once the item is written there, by a command on the lord, shardman.reconcile makes it on the data tables '
     'of every node (shardman.reference_sql), not validated, and visits validate it. The caller sees to names that are taken and to rights '
     '(REFERENCES on the referred table): what makes it is the cluster''s role';
+
+create or replace function shardman.refers_inside(part_name text, others text[]) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_constraint o
+                    where o.contype = 'f' and o.conrelid = shardman.find_relation(shardman.data_table(part_name))
+                      and shardman.part_relation(shardman.metadata_name(o.confrelid)) = any (others))
+$$;
+comment on function shardman.refers_inside(text, text[]) is 'whether the data table of a partition has foreign keys to those of these sharded tables';
+
+create or replace function shardman.drop_inside_references(part_name text, others text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    data constant oid := shardman.find_relation(shardman.data_table(part_name));
+    o    record;
+begin
+    for o in
+        select c.conname from pg_constraint c
+         where c.contype = 'f' and c.conrelid = data and shardman.part_relation(shardman.metadata_name(c.confrelid)) = any (others)
+    loop
+        execute format('alter table %s drop constraint %I', data::regclass, o.conname);
+    end loop;
+end
+$$;
+comment on function shardman.drop_inside_references(text, text[]) is 'drops the foreign keys of the data table of a partition to those of these sharded tables';
+
+create or replace function shardman.forget_references(relation text, others text[]) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    update shardman.tables t
+       set definition = t.definition || jsonb_build_object('foreign_keys', (
+               select coalesce(jsonb_agg(f order by n), '[]') from jsonb_array_elements(t.definition -> 'foreign_keys') with ordinality as u (f, n)
+                where not (f ? 'to_columns' and f ->> 'to' = any (others))))
+     where t.relation = forget_references.relation
+       and exists (select from jsonb_array_elements(t.definition -> 'foreign_keys') f where f ? 'to_columns' and f ->> 'to' = any (others))
+$$;
+comment on function shardman.forget_references(text, text[]) is
+    'lord only: takes a table''s foreign keys to these tables, which are colocated with it, out of its definition';
+
+create or replace function shardman.join_group(relation text, other text, cmd_id bigint) returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Full joins: what one has and the other has not is as good as elsewhere.
+    if exists (
+        select from (select shardman.part_number(p.part_name) as k, p.owner, p.prv is null as is_primary, p.stale_since is null as follows
+                       from shardman.partitions p where p.relation = join_group.relation) as mine
+          full join (select shardman.part_number(p.part_name) as k, p.owner, p.prv is null as is_primary, p.stale_since is null as follows
+                       from shardman.partitions p where p.relation = other) as theirs using (k, owner)
+         where (mine.is_primary, mine.follows) is distinct from (theirs.is_primary, theirs.follows)) then
+        return false;
+    end if;
+    -- The same order of succession.
+    update shardman.partitions p set prv = q.prv, nxt = q.nxt
+      from shardman.partitions q
+     where p.relation = join_group.relation and q.relation = other and q.owner = p.owner
+       and shardman.part_number(q.part_name) = shardman.part_number(p.part_name) and (p.prv, p.nxt) is distinct from (q.prv, q.nxt);
+    update shardman.tables t set colocation = coalesce(t.colocation, cmd_id) where t.relation = other;
+    update shardman.tables t set colocation = o.colocation, replevel = o.replevel
+      from shardman.tables o where t.relation = join_group.relation and o.relation = other;
+    return true;
+end
+$$;
+comment on function shardman.join_group(text, text, bigint) is
+    'lord only, with shardman.partitions locked: records that a table is colocated with another one, if all its copies lie with that one''s '
+    'and follow where those do; whether it did';
