@@ -257,11 +257,19 @@ def test_another_one_takes_over_all_of_them(shop: Cluster) -> None:
         for k, owners in before.items():
             if owners[0] == victim:
                 assert together(shop)[k][0] == owners[1]
+        for node in others:
+            eventually(
+                f"node {node} reaches the new primaries",
+                lambda node=node: shop.value(node, "select count(*) from lines"),
+                seconds=60,
+                tolerate=psycopg.Error,
+            )
         with writers(shop, others) as wrong:
             right(shop, others)
             with pytest.raises(psycopg.errors.ForeignKeyViolation):
                 shop.sql(
-                    others[0], "insert into lines select i, 5, 8888 from generate_series(0, 39) i"
+                    others[0],
+                    "insert into lines select i, 5000, 8888 from generate_series(0, 39) i",
                 )
         assert wrong == []
     finally:

@@ -73,14 +73,7 @@ class DropTable(Command):
                 Step("forget_table", f"record that {relation} is gone", {"relation": relation}),
             ),
             finish=(
-                *(
-                    Step(
-                        "drop_sharded",
-                        f"drop {relation} on node {node}",
-                        {"node": node, "relation": relation},
-                    )
-                    for node in _members(cluster)
-                ),
+                # First: their checks name the table, which cannot be dropped as long as they are there.
                 *(
                     Step(
                         "drop_asides",
@@ -89,6 +82,14 @@ class DropTable(Command):
                     )
                     for node, names in asides.items()
                     if names
+                ),
+                *(
+                    Step(
+                        "drop_sharded",
+                        f"drop {relation} on node {node}",
+                        {"node": node, "relation": relation},
+                    )
+                    for node in _members(cluster)
                 ),
                 Step("converge", "tell all nodes", {}),
             ),
