@@ -417,8 +417,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     made oid;
 begin
-    if shardman.setting('new_tables', 'plain') <> 'shared' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy()
-       or not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
+    if shardman.setting('new_tables', 'plain') <> 'shared' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
+        return;
+    elsif not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
         return;
     end if;
     for made in

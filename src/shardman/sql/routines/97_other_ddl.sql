@@ -70,19 +70,22 @@ comment on function shardman.on_other_dropped() is 'within a drop: keeps whether
 create or replace function shardman.on_other_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    statement constant text := shardman.other_statement(current_query(), tg_tag);
+    statement text;
     using_    text[];
     wanted    bool;
-    others    constant int[] := shardman.other_nodes();
+    others    int[];
     nodes     int[];
 begin
-    if coalesce(current_setting('shardman.ddl_busy', true), '') <> 'on' then
-        -- The caller can set these to what he likes, and what follows believes them.
-        perform set_config('shardman.ddl_other', '', true), set_config('shardman.ddl_using', '', true);
+    -- While our routines are laid anew, what is called below may not be there.
+    if current_setting('shardman.ddl_busy', true) = 'on' then
+        return;
     end if;
+    -- The caller can set these to what he likes, and what follows believes them.
+    perform set_config('shardman.ddl_other', '', true), set_config('shardman.ddl_using', '', true);
     if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     end if;
+    statement := shardman.other_statement(current_query(), tg_tag);
     if starts_with(tg_tag, 'DROP') then
         wanted := coalesce(nullif(current_setting('shardman.ddl_dropped', true), ''), 'false')::bool;
         perform set_config('shardman.ddl_dropped', '', true);
@@ -110,6 +113,7 @@ begin
         end if;
         return;
     end if;
+    others := shardman.other_nodes();
     nodes := shardman.open_doors(others);
     perform set_config('shardman.ddl_other', tg_tag, true);
     perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),
