@@ -125,7 +125,7 @@ end
 $$;
 comment on function shardman.has_object(text, text) is 'whether this node has something of a name that shardman.spread_objects gives; it may be another''s';
 
-create or replace function shardman.make_object(kind text, name text, statements text[]) returns void
+create or replace function shardman.make_object(statements text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set check_function_bodies = off as $$
 declare
     statement text;
@@ -140,7 +140,7 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.make_object(text, text, text[]) is
+comment on function shardman.make_object(text[]) is
     'makes what another node has, by the cluster''s role, and gives it to its owner: nobody''s code runs by that';
 
 create or replace function shardman.make_objects(objects jsonb) returns text[]
@@ -154,7 +154,7 @@ begin
         failed := '[]';
         for object in select o from jsonb_array_elements(left_) o loop
             begin
-                perform shardman.make_object(object ->> 'kind', object ->> 'name',
+                perform shardman.make_object(
                                              (select array_agg(s order by n) from jsonb_array_elements_text(nullif(object -> 'statements', 'null')) with ordinality as u (s, n)));
             exception when others then
                 failed := failed || jsonb_build_array(object || jsonb_build_object('why', sqlerrm));
