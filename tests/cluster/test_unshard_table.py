@@ -253,6 +253,7 @@ def test_what_is_refused_leaves_the_sharded_table(three: Cluster) -> None:
     done = three.wait(command)
     assert three.value(1, "select count(*) from t") == 30
     if done.status == "failed":
-        assert "meanwhile" in str(done.error)
+        # Where a partition was just being moved, it is the move that fails.
+        assert "meanwhile" in str(done.error) or "could be moved" in str(done.error)
         ok(three, "select shardman.unshard_table('t', 1)")
     nothing_left(three, "t", 1)
