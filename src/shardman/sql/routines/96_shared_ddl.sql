@@ -148,9 +148,8 @@ declare
     pid_  int;
 begin
     perform shardman.need_owner(relation);
-    if not (select pg_try_advisory_xact_lock(w.a, w.b) from shardman.way_key(relation) w) then
-        raise exception 'somebody else is changing %', relation using errcode = 'lock_not_available', hint = 'Wait for him.';
-    end if;
+    -- By it those who are sent away see why.
+    lock table shardman.shared_locks in share update exclusive mode nowait;
     select split_part(trim('()' from l.ctid::text), ',', 1)::int as page, split_part(trim('()' from l.ctid::text), ',', 2)::int as tuple into place
       from shardman.shared_locks l where l.relation = make_way.relation and l.kind = 'turn';
     for pid_ in select k.pid from pg_locks k

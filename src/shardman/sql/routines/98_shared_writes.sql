@@ -62,10 +62,6 @@ end
 $$;
 comment on function shardman.pass_shared(int, text, text, int[], text[]) is 'sends a change of a shared table to a node';
 
-create or replace function shardman.way_key(relation text, out a int, out b int)
-language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$ select hashtext('shardman.make_way'), hashtext(relation) $$;
-comment on function shardman.way_key(text) is 'the advisory lock of who has writers to a shared table make way';
-
 create or replace function shardman.take_shared_lock(relation text, kind text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -75,8 +71,9 @@ begin
             using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
     end if;
 exception when query_canceled then
-    if exists (select from shardman.way_key(relation) w join pg_locks k on (k.classid, k.objid, k.objsubid) = (w.a::oid, w.b::oid, 2)
-                where k.locktype = 'advisory' and k.granted and k.database = (select d.oid from pg_database d where d.datname = current_database())) then
+    -- shardman.make_way holds that lock; row locks do not have it.
+    if exists (select from pg_locks k where k.locktype = 'relation' and k.relation = 'shardman.shared_locks'::regclass and k.granted
+                  and k.mode = 'ShareUpdateExclusiveLock' and k.database = (select d.oid from pg_database d where d.datname = current_database())) then
         raise exception 'the definition of % is just being changed', relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
     end if;
