@@ -15,7 +15,6 @@ from tests.answers.twin import ask
 from tests.cli.conftest import Said, run
 from tests.docs.pages import ROOT, blocks
 
-from shardman.commands.registry import COMMANDS
 from shardman.nodes import application as database
 from shardman.nodes.invariants import check
 from shardman.nodes.reach import Reach
@@ -130,10 +129,6 @@ def test_chinook(both: Both, tmp_path: Path) -> None:
     both.same_contents()
 
 
-@pytest.mark.skipif(
-    not any(a.name == "colocate_with" for a in COMMANDS["create_hash_partitions"].arguments()),
-    reason="tables cannot be colocated yet",
-)
 def test_pgbench_goes_on_after_the_program_was_killed(both: Both) -> None:
     """History lies with the accounts, by a foreign key that is away meanwhile."""
     both.load((HERE / "pgbench.sql").read_text())

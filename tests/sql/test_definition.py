@@ -361,3 +361,18 @@ def test_create_sql_makes_the_parent(node: Node) -> None:
     node.run(script)
     assert node.value("select pg_get_partkeydef('acc'::regclass)") == "HASH (id)"
     assert node.value("select obj_description('acc'::regclass)") == "c"
+
+
+def test_what_a_foreign_key_refers_to_is_read_from_its_own_words(node: Node) -> None:
+    """A column's name that has such words in it does not choose whose rights are looked at."""
+    text = 'foreign key ("c REFERENCES z(ok)", b) references "S x"."t (a)" ("a b", c) on delete cascade'
+    read = node.value("select shardman.read_reference(%s)", text)
+    assert (read["to"], read["to_columns"]) == ('"S x"."t (a)"', ["a b", "c"])
+    assert read["columns"] == ["c REFERENCES z(ok)", "b"]
+    node.run('create schema "S x"; create table "S x"."t (a)" ("a b" int, c int, a int)')
+    node.run(
+        "create role refers; grant usage on schema shardman to refers; grant select on all tables in schema shardman to refers"
+    )
+    node.run('grant references (a) on "S x"."t (a)" to refers; set role refers')
+    with pytest.raises(errors.InsufficientPrivilege, match=r"denied for table .S x"):
+        node.rows("select shardman.need_references_right(%s, %s)", read["to"], read["to_columns"])

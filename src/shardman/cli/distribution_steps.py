@@ -9,7 +9,6 @@ from rich.text import Text
 
 from shardman.cli import output, wait
 from shardman.client import Result, connect
-from shardman.commands.registry import COMMANDS
 from shardman.errors import Code, UserError
 from shardman.model.distribution import Action, AddKey, DropKey, Shard, Share
 from shardman.nodes import application as database
@@ -35,7 +34,6 @@ def carry_out(reach: Reach, dsn: str, node: int, actions: Sequence[Action]) -> N
     Raises:
         UserError: one step did not succeed; those before it are done, and it says how to go on.
     """
-    _need_able(actions)
     console = output.stderr()
     for n, action in enumerate(actions, 1):
         console.print(Text(f"{n} of {len(actions)}: {in_words(action)}"))
@@ -63,24 +61,6 @@ def _go_on(hint: str, actions: Sequence[Action], done: int) -> str:
             ' write as = "plain" for them, and --apply adds the keys again'
         )
     return ". ".join(w.rstrip(".") for w in words)
-
-
-def _need_able(actions: Sequence[Action]) -> None:
-    """Before anything is begun."""
-    together = any(isinstance(a, Shard) and a.colocate_with for a in actions)
-    can = any(a.name == "colocate_with" for a in COMMANDS["create_hash_partitions"].arguments())
-    if together and not can:
-        raise UserError(
-            "this version cannot colocate tables yet",
-            "Let each be a table by itself, without colocate_with",
-            code=Code.TABLE_UNSUITABLE,
-        )
-    if any(isinstance(a, DropKey | AddKey) for a in actions) and "add_foreign_key" not in COMMANDS:
-        raise UserError(
-            "this version cannot add foreign keys to sharded tables yet",
-            "Drop those between tables that are to be sharded",
-            code=Code.TABLE_UNSUITABLE,
-        )
 
 
 def _do(reach: Reach, dsn: str, node: int, action: Action) -> None:

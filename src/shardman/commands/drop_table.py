@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.remains import asides, drop_asides, need_alone
 from shardman.commands.unshare_table import drop_copies, need_unreferred, shared_dependents
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
@@ -35,7 +36,7 @@ class DropTable(Command):
             return shared_dependents(cluster.shared[self.relation])
         return tuple(
             Question(f"{what} {node}", node, query, (self.relation,))
-            for node in _members(cluster)
+            for node in cluster.members
             for what, query in _QUESTIONS.items()
         )
 
@@ -46,9 +47,10 @@ class DropTable(Command):
             return drop_copies(facts, cluster.shared[relation], keep=None)
         cluster.table(relation)
         self._need_unreferred(cluster)
-        for node in _members(cluster):
-            self._need_alone(facts, node)
-        asides = {node: self._asides(facts, node) for node in _members(cluster)}
+        for node in cluster.members:
+            need_alone(facts, relation, node, "Drop it there first")
+        call = f"drop_table('{relation}', aside => true)"
+        found = asides(facts, relation, may_go=self.aside, call=call)
         replicas = self._replicas(cluster)
         return Plan(
             prepare=(
@@ -73,23 +75,14 @@ class DropTable(Command):
                 Step("forget_table", f"record that {relation} is gone", {"relation": relation}),
             ),
             finish=(
-                # First: their checks name the table, which cannot be dropped as long as they are there.
-                *(
-                    Step(
-                        "drop_asides",
-                        f"drop what was set aside of {relation} on node {node}",
-                        {"node": node, "names": list(names)},
-                    )
-                    for node, names in asides.items()
-                    if names
-                ),
+                *drop_asides(relation, found),
                 *(
                     Step(
                         "drop_sharded",
                         f"drop {relation} on node {node}",
                         {"node": node, "relation": relation},
                     )
-                    for node in _members(cluster)
+                    for node in cluster.members
                 ),
                 Step("converge", "tell all nodes", {}),
             ),
@@ -107,45 +100,9 @@ class DropTable(Command):
     def _replicas(self, cluster: Cluster) -> int:
         return sum(c.relation == self.relation and c.prv is not None for c in cluster.copies)
 
-    def _asides(self, facts: Facts, node: int) -> tuple[str, ...]:
-        """What to drop of what was set aside on a node.
-
-        Raises:
-            UserError: there is something, and nobody said that it may go.
-        """
-        names = tuple(facts.answers.get(f"asides {node}") or ())
-        if names and not self.aside:
-            raise UserError(
-                f"{', '.join(names)} on node {node}, which a failover has set aside, may have rows of"
-                f" {self.relation} that are nowhere else",
-                f"Drop all of it: drop_table('{self.relation}', aside => true); or look at it first"
-                " (shardman.set_aside on that node)",
-                code=Code.TABLE_UNSUITABLE,
-            )
-        return names
-
-    def _need_alone(self, facts: Facts, node: int) -> None:
-        answer = facts.answers.get(f"dependents {node}")
-        if answer is None:
-            raise UserError(
-                f"node {node} cannot be reached, and {self.relation} is there too",
-                "Start it, or remove it with rm_node, and try again",
-                code=Code.NODE_UNREACHABLE,
-            )
-        if answer:
-            raise UserError(
-                f"{', '.join(answer)} on node {node} needs {self.relation}",
-                "Drop it there first",
-                code=Code.TABLE_UNSUITABLE,
-            )
-
 
 #: What each node is asked.
 _QUESTIONS = {
     "dependents": "select shardman.dependents(%s)",
     "asides": "select shardman.asides_of(%s)",
 }
-
-
-def _members(cluster: Cluster) -> tuple[int, ...]:
-    return tuple(sorted(n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker))

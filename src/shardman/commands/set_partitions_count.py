@@ -50,7 +50,7 @@ class SetPartitionsCount(Command):
                 Question(
                     f"obstacles {node}", node, "select shardman.split_obstacles(%s, %s, %s)", sizes
                 )
-                for node in _members(cluster)
+                for node in cluster.members
             ),
             Question(
                 "redefined", self._first(cluster), "select shardman.redefine(%s)", (self.relation,)
@@ -69,7 +69,7 @@ class SetPartitionsCount(Command):
         former, count = table.partitions_count, self.partitions_count
         self._need_ratio(former)
         self._need_alone(cluster)
-        for node in _members(cluster):
+        for node in cluster.members:
             self._need_possible(facts, node)
         described = self._described(facts)
         gathered = gather(cluster, self.relation, former, count)
@@ -81,7 +81,7 @@ class SetPartitionsCount(Command):
             "definition": definition,
             "copies": [list(nodes) for nodes in gathered.copies],
         }
-        members: list[Json] = list(_members(cluster))
+        members: list[Json] = list(cluster.members)
         return Plan(
             prepare=self._prepare(gathered, split, members),
             switch=(
@@ -233,7 +233,3 @@ def _owners(split: Mapping[str, Json]) -> list[Json]:
     copies = split["copies"]
     assert isinstance(copies, Sequence)
     return sorted({nodes[0] for nodes in copies})  # type: ignore[index,type-var]
-
-
-def _members(cluster: Cluster) -> tuple[int, ...]:
-    return tuple(sorted(n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker))

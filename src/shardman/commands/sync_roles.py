@@ -31,7 +31,7 @@ class SyncRoles(Command):
 
     def plan(self, facts: Facts) -> Plan:
         cluster, source = facts.cluster, self.node
-        if source not in {n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker}:
+        if source not in cluster.members:
             raise UserError(
                 f"there is no node {source}",
                 "The nodes are in shardman.nodes",
@@ -50,11 +50,7 @@ class SyncRoles(Command):
                 "Such a role is made on each server by hand",
                 code=Code.NO_SUCH_ROLE,
             )
-        others = sorted(
-            n.id
-            for n in cluster.nodes.values()
-            if (n.lord or n.is_active_worker) and n.id != source
-        )
+        others = [node for node in cluster.members if node != source]
         return Plan(
             finish=tuple(
                 Step(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
+from shardman.commands.remains import asides, drop_asides, need_alone
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Table
 from shardman.model.plan import Json, Plan, Step
@@ -47,7 +48,7 @@ class UnshardTable(Command):
         return (
             *(
                 Question(f"{what} {member}", member, query, (self.relation,))
-                for member in _members(cluster)
+                for member in cluster.members
                 for what, query in _QUESTIONS.items()
             ),
             Question("state", self.node_id, "select shardman.unshard_state(%s)", (self.relation,)),
@@ -70,9 +71,11 @@ class UnshardTable(Command):
         table = cluster.table(self.relation)
         cluster.place(self.node_id)
         self._need_apart(cluster, table)
-        for node in _members(cluster):
-            self._need_alone(facts, node)
-        asides = {node: self._asides(facts, node) for node in _members(cluster)}
+        for node in cluster.members:
+            again = ", and make it again afterwards" if node == self.node_id else ""
+            need_alone(facts, self.relation, node, f"Drop it there first{again}")
+        call = f"unshard_table('{self.relation}', {self.node_id}, aside => true)"
+        found = asides(facts, self.relation, may_go=self.aside, call=call)
         self._need_numbers(facts)
         has_key = bool(facts.answers.get("key"))
         return Plan(
@@ -84,7 +87,7 @@ class UnshardTable(Command):
                     {"relation": self.relation},
                 ),
             ),
-            finish=self._finish(facts, asides),
+            finish=self._finish(facts, found),
             warnings=self._warnings(cluster, has_key),
         )
 
@@ -92,7 +95,7 @@ class UnshardTable(Command):
         name, node = self.relation, self.node_id
         here: dict[str, Json] = {"node": node, "relation": name}
         make: dict[str, Json] = {**here, "definition": dict(table.definition)}
-        others = [n for n in _members(facts.cluster) if n != node]
+        others = [n for n in facts.cluster.members if n != node]
         replicas = self._replicas(facts.cluster) or table.replevel
         copied = (
             (
@@ -135,27 +138,19 @@ class UnshardTable(Command):
             ),
         )
 
-    def _finish(self, facts: Facts, asides: dict[int, tuple[str, ...]]) -> tuple[Step, ...]:
+    def _finish(self, facts: Facts, found: dict[int, tuple[str, ...]]) -> tuple[Step, ...]:
         name, node = self.relation, self.node_id
         here: dict[str, Json] = {"node": node, "relation": name}
         return (
             Step("commit_prepared", f"release node {node}", {"node": node, "cmd": facts.cmd_id}),
+            *drop_asides(name, found),
             *(
                 Step("drop_sharded", f"drop {name} on node {n}", {"node": n, "relation": name})
-                for n in _members(facts.cluster)
+                for n in facts.cluster.members
                 if n != node
             ),
             Step("drop_former", f"drop the partitions of {name}", here),
             Step("validate_plain", f"validate the foreign keys of {name}", here),
-            *(
-                Step(
-                    "drop_asides",
-                    f"drop what was set aside of {name} on node {n}",
-                    {"node": n, "names": list[Json](found)},
-                )
-                for n, found in asides.items()
-                if found
-            ),
             Step("converge", "tell all nodes", {}),
         )
 
@@ -213,39 +208,6 @@ class UnshardTable(Command):
                 code=Code.TABLE_UNSUITABLE,
             )
 
-    def _asides(self, facts: Facts, node: int) -> tuple[str, ...]:
-        """What to drop of what was set aside on a node.
-
-        Raises:
-            UserError: there is something, and nobody said that it may go.
-        """
-        names = tuple(facts.answers.get(f"asides {node}") or ())
-        if names and not self.aside:
-            raise UserError(
-                f"{', '.join(names)} on node {node}, which a failover has set aside, may have rows of"
-                f" {self.relation} that are nowhere else",
-                f"Drop all of it: unshard_table('{self.relation}', {self.node_id}, aside => true); or look"
-                " at it first (shardman.set_aside on that node)",
-                code=Code.TABLE_UNSUITABLE,
-            )
-        return names
-
-    def _need_alone(self, facts: Facts, node: int) -> None:
-        answer = facts.answers.get(f"dependents {node}")
-        if answer is None:
-            raise UserError(
-                f"node {node} cannot be reached, and {self.relation} is there too",
-                "Start it, or remove it with rm_node, and try again",
-                code=Code.NODE_UNREACHABLE,
-            )
-        if answer:
-            raise UserError(
-                f"{', '.join(answer)} on node {node} needs {self.relation}",
-                "Drop it there first"
-                + (", and make it again afterwards" if node == self.node_id else ""),
-                code=Code.TABLE_UNSUITABLE,
-            )
-
 
 #: What each node is asked.
 _QUESTIONS = {
@@ -253,7 +215,3 @@ _QUESTIONS = {
     "asides": "select shardman.asides_of(%s)",
 }
 _HAS_KEY = "select exists (select from shardman.conversion_key(shardman.data_table(%s)))"
-
-
-def _members(cluster: Cluster) -> tuple[int, ...]:
-    return tuple(sorted(n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.remains import need_alone
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Shared
 from shardman.model.plan import Plan, Step
@@ -64,7 +65,7 @@ def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
     """Ends the sharing of a table and drops its copies, but for that of node ``keep``."""
     for node in table.nodes:
         if node != keep or facts.answers.get(f"dependents {node}") is None:
-            _need_alone(facts, table.relation, node)
+            need_alone(facts, table.relation, node, "Drop it there first, or unshare it")
     relation = table.relation
     return Plan(
         switch=(
@@ -96,19 +97,3 @@ def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
             Step("converge", "tell all nodes", {}),
         ),
     )
-
-
-def _need_alone(facts: Facts, relation: str, node: int) -> None:
-    answer = facts.answers.get(f"dependents {node}")
-    if answer is None:
-        raise UserError(
-            f"node {node} cannot be reached, and {relation} is there too",
-            "Start it, or remove it with rm_node, and try again",
-            code=Code.NODE_UNREACHABLE,
-        )
-    if answer:
-        raise UserError(
-            f"{', '.join(answer)} on node {node} needs {relation}",
-            "Drop it there first, or unshare it",
-            code=Code.TABLE_UNSUITABLE,
-        )

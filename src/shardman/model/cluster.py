@@ -224,6 +224,11 @@ class Cluster:
         return self.rank(part_name)[0] == part_name
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """The nodes that have the cluster's tables: the lord and the active workers."""
+        return tuple(sorted(n.id for n in self.nodes.values() if n.lord or n.is_active_worker))
+
+    @property
     def workers(self) -> tuple[Node, ...]:
         """The active workers, by id."""
         return tuple(n for _, n in sorted(self.nodes.items()) if n.is_active_worker)

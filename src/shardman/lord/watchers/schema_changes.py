@@ -65,7 +65,7 @@ class SchemaChanges:
 
     async def _look(self) -> None:
         cluster = self._metadata.known.cluster
-        members = {n.id for n in cluster.nodes.values() if n.lord or n.is_active_worker}
+        members = set(cluster.members)
         silent = self._health.silent()
         found: dict[int, list[Change]] = {}
 

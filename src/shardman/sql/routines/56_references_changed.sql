@@ -121,39 +121,40 @@ $$;
 comment on function shardman.reference_item(text, text, text) is
     'a foreign key as an item of foreign_keys of the table''s definition, of its text; or problem and hint';
 
-create or replace function shardman.need_references_right(item jsonb) returns void
+create or replace function shardman.need_references_right(referred text, columns text[]) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
-    target constant oid := shardman.find_relation(item ->> 'to');
-    named  constant text[] := shardman.constraint_names((regexp_match(item ->> 'sql', '\sREFERENCES\s[^(]*\((.*?)\)'))[1]);
+    target constant oid := shardman.find_relation(referred);
 begin
     if target is null and shardman.may_administer() then
         return;
     elsif target is null then
-        raise exception '% is not on this node', item ->> 'to'
+        raise exception '% is not on this node', referred
             using errcode = 'undefined_table', hint = 'Call this on a worker: who owns the table and may refer to the other is looked up there.';
     elsif not has_table_privilege(who, target, 'references')
-          and (named is null or exists (select from unnest(named) c
+          and (columns is null or exists (select from unnest(columns) c
                                          where not coalesce(has_column_privilege(who, target, (select a.attnum from pg_attribute a where a.attrelid = target and a.attname = c and not a.attisdropped),
                                                                                  'references'), false))) then
-        raise exception 'permission denied for table %', item ->> 'to'
-            using errcode = 'insufficient_privilege', hint = format('Its owner grants it: GRANT REFERENCES ON %s TO %I.', item ->> 'to', who);
+        raise exception 'permission denied for table %', referred
+            using errcode = 'insufficient_privilege', hint = format('Its owner grants it: GRANT REFERENCES ON %s TO %I.', referred, who);
     end if;
 end
 $$;
-comment on function shardman.need_references_right(jsonb) is 'raises unless the caller may refer to the table of a foreign key';
+comment on function shardman.need_references_right(text, text[]) is
+    'raises unless the caller may refer to a table, or to these of its columns; null: none are named, so to all of it';
 
 create or replace function shardman.need_reference(relation text, name text, definition text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    item constant jsonb := shardman.reference_item(relation, name, definition);
+    item  constant jsonb := shardman.reference_item(relation, name, definition);
+    read_ constant jsonb := shardman.read_reference(definition);
 begin
     if item ? 'problem' then
         raise exception '%', item ->> 'problem' using errcode = 'invalid_parameter_value', hint = (item ->> 'hint') || '.';
     end if;
     perform shardman.need_owner(relation);
-    perform shardman.need_references_right(item);
+    perform shardman.need_references_right(read_ ->> 'to', (select array_agg(c) from jsonb_array_elements_text(nullif(read_ -> 'to_columns', 'null')) c));
     return item ->> 'sql';
 end
 $$;
