@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,14 +20,12 @@ from shardman.steps.catalog import value
 from shardman.steps.conversion.definition import check_unchanged, explained
 from shardman.steps.conversion.shadow import keys_of
 from shardman.steps.copy import carried, copy_shape
+from shardman.steps.following import follow
 from shardman.steps.locks import rolled_back
 from shardman.tasks import all_of
 
-#: What is replayed within this fits into a cut-over; a little more with each round that it takes.
+#: What is replayed within this fits into a cut-over.
 SHORT_S = 0.03
-LONGER_S = 0.001
-#: So many rounds without an end, and the application writes faster than we can follow.
-MAX_ROUNDS = 500
 
 
 @dataclass(frozen=True)
@@ -180,17 +177,16 @@ async def catch_up(run: Run, how: Replay) -> None:
     Raises:
         UserError: the application writes faster than this can follow.
     """
-    for number in range(MAX_ROUNDS):
-        begun = time.monotonic()
-        entries = await replay(run, how)
-        if entries == 0 or time.monotonic() - begun < SHORT_S + number * LONGER_S:
-            await run.waits_for(None)
-            return
-        await run.waits_for(f"{entries} writes to {how.table.relation} to be caught up with")
-    raise UserError(
-        f"{how.table.relation} is written to faster than its partitions can follow",
-        "Try again when there is less to do",
-        code=Code.TOO_BUSY,
+
+    async def again() -> int:
+        return await replay(run, how)
+
+    await follow(
+        again,
+        relation=how.table.relation,
+        follower="its partitions",
+        short_s=SHORT_S,
+        tell=run.waits_for,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import psycopg
@@ -12,17 +11,15 @@ from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import PrepareStep, Run, step
 from shardman.steps.catalog import value
+from shardman.steps.following import follow
 from shardman.steps.handed import CopyEnd
 from shardman.steps.locks import Busy, rolled_back
 from shardman.steps.split.base import OfSplit, on_each, rows
 
 #: An old table was truncated: `shardman.replay_split` raises it.
 TRUNCATED = "SHM16"
-#: What is replayed within this fits into a cut-over; a little more with each round that it takes.
+#: What is replayed within this fits into a cut-over.
 SHORT_S = 0.008
-LONGER_S = 0.001
-#: So many rounds without an end, and the application writes faster than we can follow.
-MAX_ROUNDS = 500
 
 
 async def copy_all(run: Run, split: OfSplit, conn: Connection, node: int) -> None:
@@ -81,21 +78,22 @@ async def catch_up(run: Run, split: OfSplit, conn: Connection, node: int) -> Non
     Raises:
         UserError: the application writes faster than this can follow.
     """
-    for number in range(MAX_ROUNDS):
-        begun = time.monotonic()
+
+    async def again() -> int | None:
         try:
-            entries = await replay(run, split, conn)
+            return await replay(run, split, conn)
         except psycopg.Error as error:
             if error.sqlstate != TRUNCATED:
                 raise
             await copy_all(run, split, conn, node)
-            continue
-        if entries == 0 or time.monotonic() - begun < SHORT_S + number * LONGER_S:
-            return
-    raise UserError(
-        f"{split.relation} is written to faster than new partitions can follow on node {node}",
-        "Try again when there is less to do",
-        code=Code.TOO_BUSY,
+            return None
+
+    # All nodes follow at the same time: none of them says alone whom the step waits for.
+    await follow(
+        again,
+        relation=split.relation,
+        follower=f"new partitions on node {node}",
+        short_s=SHORT_S,
     )
 
 

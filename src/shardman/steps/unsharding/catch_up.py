@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -12,14 +11,12 @@ from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import PrepareStep, Run, step
 from shardman.steps.catalog import value
+from shardman.steps.following import follow
 from shardman.steps.locks import rolled_back
 from shardman.steps.unsharding.base import OfSharded
 
-#: What is replayed within this fits into a cut-over; a little more with each round that it takes.
+#: What is replayed within this fits into a cut-over.
 SHORT_S = 0.008
-LONGER_S = 0.001
-#: So many rounds without an end, and the application writes faster than we can follow.
-MAX_ROUNDS = 500
 
 
 def replayed(run: Run) -> sql.Composed:
@@ -42,17 +39,16 @@ async def catch_up(run: Run, conn: Connection, relation: str) -> None:
     Raises:
         UserError: the application writes faster than this can follow.
     """
-    for number in range(MAX_ROUNDS):
-        begun = time.monotonic()
-        entries = await _replay(run, conn)
-        if entries == 0 or time.monotonic() - begun < SHORT_S + number * LONGER_S:
-            await run.waits_for(None)
-            return
-        await run.waits_for(f"{entries} writes to {relation} to be caught up with")
-    raise UserError(
-        f"{relation} is written to faster than the plain table can follow",
-        "Try again when there is less to do",
-        code=Code.TOO_BUSY,
+
+    async def replay() -> int:
+        return await _replay(run, conn)
+
+    await follow(
+        replay,
+        relation=relation,
+        follower="the plain table",
+        short_s=SHORT_S,
+        tell=run.waits_for,
     )
 
 
