@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from shardman.errors import Code, UserError
 
-#: What is replayed within the limit fits into a cut-over; a little more with each round that it takes.
+#: What is replayed within the limit fits into a cut-over. The limit grows with the rounds, first slowly, for
+#: the next one may find less to do, then faster: where a round itself takes long, as on a busy server, none
+#: does. In seconds, by the number of the round.
 LONGER_S = 0.001
+LONGEST_S = 1.0
 #: So many rounds without an end, and the application writes faster than we can follow.
 MAX_ROUNDS = 500
 
@@ -38,7 +41,8 @@ async def follow(
         begun = time.monotonic()
         entries = await replay()
         took = time.monotonic() - begun
-        if entries == 0 or (entries is not None and took < short_s + number * LONGER_S):
+        limit = min(short_s + number**2 * LONGER_S, LONGEST_S)
+        if entries == 0 or (entries is not None and took < limit):
             if tell is not None:
                 await tell(None)
             return

@@ -98,7 +98,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.local_parts(text) is 'the partitions of a table whose data tables are in them on this node';
 
-create or replace function shardman.replay_rows(definition jsonb, shadow text, keys jsonb, cmd_id bigint, truncated bool, hold bool) returns void
+create or replace function shardman.replay_rows(shadow text, keys jsonb, cmd_id bigint, truncated bool, hold bool) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
 declare
     staging   constant text := format('shardman.rows_c%s', cmd_id);
@@ -108,7 +108,9 @@ declare
     cols_of_l constant text := shardman.plain_columns(shadow, 'l');
     numbers   int[];
     many      bool;
-    part      text;
+    parts     text;
+    tables    text;
+    touched   oid[];
     data      oid;
 begin
     if truncated then
@@ -117,20 +119,26 @@ begin
         end loop;
     end if;
     execute format('select array_agg(distinct shardman_part order by shardman_part), count(*) > 5000 from %s', staging) into numbers, many;
-    for i in 1 .. coalesce(array_length(numbers, 1), 0) loop
-        part := shardman.suffixed(definition ->> 'relation', '_' || numbers[i]);
-        data := shardman.find_relation(shardman.data_table(part));
-        if hold then
-            -- Whoever comes over a route from a node that is released before this one must not find it as it was.
-            execute format('lock table only %s in access exclusive mode', shardman.sql_name(part));
-        end if;
-        -- Its owner may be at work on it.
-        execute format('lock table only %s in row exclusive mode', data::regclass);
-        perform shardman.need_trusted(array[data]);
-        execute format('delete from only %s as s using %s as l where l.shardman_part = %s and %s', data::regclass, staging, numbers[i], met);
-        execute format('insert into %s (%s) select %s from %s as l where l.shardman_part = %s and l.shardman_there',
-                       data::regclass, cols, cols_of_l, staging, numbers[i]);
+    if numbers is null then
+        return;
+    end if;
+    -- All at once: what is said for each of many partitions makes a round so long that there is as much to be done after it.
+    select string_agg('only ' || shardman.sql_name(p.part), ', ' order by p.k), string_agg('only ' || p.data::regclass, ', ' order by p.k),
+           array_agg(p.data order by p.k), array_agg(p.k order by p.k)
+      into parts, tables, touched, numbers
+      from shardman.local_parts(shadow) p where p.k = any (numbers);
+    if hold then
+        -- Whoever comes over a route from a node that is released before this one must not find it as it was.
+        execute format('lock table %s in access exclusive mode', parts);
+    end if;
+    -- Their owner may be at work on them.
+    execute format('lock table %s in row exclusive mode', tables);
+    perform shardman.need_trusted(touched || shardman.find_relation(shadow));
+    for i in 1 .. array_length(touched, 1) loop
+        execute format('delete from only %s as s using %s as l where l.shardman_part = %s and %s', touched[i]::regclass, staging, numbers[i], met);
     end loop;
+    -- Rows find their partitions. Those that lie elsewhere are not among them, so no route is used, and the transaction can be prepared.
+    execute format('insert into %s (%s) select %s from %s as l where l.shardman_there', shardman.sql_name(shadow), cols, cols_of_l, staging);
     if many then
         execute format('truncate %s', staging);
     else
@@ -138,7 +146,7 @@ begin
     end if;
 end
 $$;
-comment on function shardman.replay_rows(jsonb, text, jsonb, bigint, bool, bool) is
+comment on function shardman.replay_rows(text, jsonb, bigint, bool, bool) is
     'brings the rows in shardman.rows_c<cmd_id> up to date in the data tables of a shadow on this node, and empties it. truncated: the plain '
     'table was; hold: keeps the partitions that it touches locked until the transaction ends';
 

@@ -87,8 +87,8 @@ class Replay:
             shadow = names.shadow(self.table.relation, run.cmd_id)
             with unhurried(conn):
                 await conn.execute(
-                    "select shardman.replay_rows(%s, %s, %s, %s, %s, %s)",
-                    (Jsonb(self.table.definition), shadow, self.keys, run.cmd_id, truncated, hold),
+                    "select shardman.replay_rows(%s, %s, %s, %s, %s)",
+                    (shadow, self.keys, run.cmd_id, truncated, hold),
                 )
 
         await all_of(*(at(conn) for conn in conns.values()))
