@@ -25,7 +25,6 @@ ACCEPTED = {
         "await_confirmed",
         "bottom_type",
         "cmd_wait",
-        "keep_readers_out",
     ),
     # return query execute.
     "is maybe unmodified": ("breaking_rows", "chunk_content", "content_buckets"),

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -58,10 +58,10 @@ class Deadline:
         return max(1, round((self._until - time.monotonic()) * 1000))
 
 
-def _patience(between: Sequence[float]) -> Iterator[tuple[int, float]]:
+def _patience() -> Iterator[tuple[int, float]]:
     """Milliseconds for locks, and the pause in seconds after it, of one try after the other."""
     timeouts = itertools.chain(LOCK_TIMEOUTS_MS, itertools.repeat(LOCK_TIMEOUTS_MS[-1]))
-    pauses = itertools.chain(between, itertools.repeat(between[-1]))
+    pauses = itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
     return zip(timeouts, pauses, strict=False)
 
 
@@ -137,7 +137,6 @@ async def patiently(
     attempt: Callable[[Deadline], Awaitable[T]],
     *,
     limit_s: float = math.inf,
-    pauses: Sequence[float] = PAUSES_S,
 ) -> T:
     """Tries until nobody holds what is wanted, saying for whom it waits.
 
@@ -145,13 +144,12 @@ async def patiently(
         attempt: one try; gets until when it may wait for locks.
         limit_s: afterwards it is given up. Steps that come after a switch have a limit: others wait for
             them, and they are tried again later.
-        pauses: between tries, in seconds; the last goes on.
 
     Raises:
         Temporary: given up.
     """
     until = time.monotonic() + limit_s
-    for timeout_ms, pause in _patience(pauses):
+    for timeout_ms, pause in _patience():
         try:
             found = await attempt(Deadline(timeout_ms))
             break

@@ -328,47 +328,6 @@ comment on function shardman.split_content(text[], text[], bigint) is
 
 -- The exchange ----------------------------------------------------------------------------------
 
-create or replace function shardman.may_write_next(relation text) returns bool
-language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select exists (select from pg_locks k join pg_stat_get_activity(k.pid) a on a.pid = k.pid
-                    where k.locktype = 'relation' and k.granted and k.relation = shardman.find_relation(may_write_next.relation)
-                      and k.database = (select oid from pg_database where datname = current_database())
-                      and k.pid <> pg_backend_pid() and a.application_name <> 'postgres_fdw'
-                      and (a.state <> 'active' or a.query_start > a.xact_start))
-$$;
-comment on function shardman.may_write_next(text) is
-    'whether a client''s transaction that has a lock on the table is in more than its first statement, or between two: it may ask for another lock on it';
-
-create or replace function shardman.keep_readers_out(relation text, timeout_ms int) returns bool
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    until constant timestamptz := clock_timestamp() + timeout_ms * interval '1 millisecond';
-    -- Where there is always a reader it is never free: then one is waited for.
-    queue constant timestamptz := until - least(timeout_ms - 200, 100) * interval '1 millisecond';
-begin
-    loop
-        begin
-            -- Without standing in the queue: who has read the table and then asks to write to it waits for us, who keep writers out. If we
-            -- waited for him as well, his server would end his statement at once (40P01).
-            if clock_timestamp() < queue or shardman.may_write_next(relation) then
-                execute format('lock table only %s in access exclusive mode nowait', shardman.sql_name(relation));
-            else
-                perform set_config('lock_timeout', '20ms', true);
-                execute format('lock table only %s in access exclusive mode', shardman.sql_name(relation));
-            end if;
-            return true;
-        exception when lock_not_available or deadlock_detected then
-            if clock_timestamp() > until then
-                return false;
-            end if;
-            perform pg_sleep(0.001);
-        end;
-    end loop;
-end
-$$;
-comment on function shardman.keep_readers_out(text, int) is
-    'behind an EXCLUSIVE lock on a table, which keeps writers out: locks it against readers too; false when it could not be had within timeout_ms';
-
 create or replace function shardman.take_partitions_off(relation text, former int, partitions_count int, gone text[], cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,12 +1,13 @@
 """The instant in which a table gets its new partitions on all nodes.
 
 A node with the old bounds would look for rows where they are not, so all change together. First, on every
-node, the table alone is locked against writers who come in by its name; those that other nodes have sent to
-its partitions go on, and end. Then against readers as well, then its partitions (see sql/routines/95_ddl.sql).
-A try that does not get all of it in time gives all of it back. Under the locks the channels run empty, so
-replicas are as their primaries, and what is left in the logs is replayed: old and new data tables are equal.
-Then each node exchanges all partitions, in a transaction that is *prepared*: its locks outlive every crash, and
-nobody sees one node's new partitions before the metadata have decided.
+node, the table alone is locked; those whom other nodes have sent to its partitions go on, and end. Then its
+partitions. Not against writers first: who has read the table and then writes to it would wait for us, and
+we for him. While we stand in a queue and hold nothing, his server lets him pass. A try that does not get
+all of it in time gives all of it back. Under the locks the channels run empty, so replicas are as their
+primaries, and what is left in the logs is replayed: old and new data tables are equal. Then each node
+exchanges all partitions, in a transaction that is *prepared*: its locks outlive every crash, and nobody
+sees one node's new partitions before the metadata have decided.
 
 Statements that wait for the lock find the new partitions when they get it.
 """
@@ -35,10 +36,6 @@ from shardman.steps.split.rows import catch_up_all, replay_rest
 from shardman.tasks import all_of, each_of
 
 Sessions = Mapping[int, Connection]
-
-#: Between tries, in seconds. A transaction that has read the table and is about to write to it when the gate
-#: closes waits for us: such a try is in vain, and how many there are is a matter of chance.
-PAUSES_S = (0.01, 0.03, 0.07, 0.02, 0.11, 0.15, 0.25)
 
 
 @step("split_cut_over")
@@ -91,7 +88,7 @@ class SplitCutOver(OfSplit, UndoableStep):
                         await self.undo(run)
                         raise
 
-            await patiently(run, attempt, pauses=PAUSES_S)
+            await patiently(run, attempt)
 
     async def _up(
         self, run: Run, sessions: Sessions, emitters: Sessions, deadline: Deadline, state: str
@@ -111,21 +108,11 @@ class SplitCutOver(OfSplit, UndoableStep):
     async def _close_gate(self, sessions: Sessions, deadline: Deadline) -> None:
         await all_of(
             *(
-                begin_locked(conn, [self.relation], "exclusive", deadline, node)
+                begin_locked(conn, [self.relation], "access exclusive", deadline, node)
                 for node, conn in sessions.items()
             )
         )
-        await all_of(*(self._readers(conn, node, deadline) for node, conn in sessions.items()))
         await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
-
-    async def _readers(self, conn: Connection, node: int, deadline: Deadline) -> None:
-        """Keeps readers out too. Where one is about to write, it is he who is waited for."""
-        locked = await value(
-            conn, "select shardman.keep_readers_out(%s, %s)", self.relation, deadline.left_ms()
-        )
-        if not locked:
-            whom = await value(conn, "select shardman.holders(%s)", [self.relation])
-            raise Busy(f"{whom or 'a lock'} on node {node}")
 
     async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
         await conn.execute(
