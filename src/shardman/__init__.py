@@ -2,7 +2,8 @@
 
 import shardman
 
-with shardman.connect(dsn) as db:      # any node
+with shardman.connect(dsn) as db:      # any node; used as a connection of psycopg
+    db.execute("select * from accounts where id = %s", (7,))
     db.move_part("accounts_3", 2)
 """
 
@@ -14,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 from shardman.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from shardman.client import Client, Result, connect
+    from shardman.client import AsyncConnection, Client, Connection, Result, Route, connect
 
-__all__ = ["Client", "Code", "Result", "UserError", "connect"]
+_OF_THE_CLIENT = ("AsyncConnection", "Client", "Connection", "Result", "Route", "connect")
+
+__all__ = [
+    "AsyncConnection",
+    "Client",
+    "Code",
+    "Connection",
+    "Result",
+    "Route",
+    "UserError",
+    "connect",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Loads the client when it is first used: the program starts faster without it."""
-    if name in ("Client", "Result", "connect"):
+    if name in _OF_THE_CLIENT:
         return getattr(import_module("shardman.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

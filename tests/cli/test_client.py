@@ -70,5 +70,5 @@ def test_it_takes_a_connection_of_ones_own(lord: Cluster, acting: Acting) -> Non
 
 
 def test_a_server_that_is_not_there() -> None:
-    with pytest.raises(shardman.UserError, match="cannot reach"):
+    with pytest.raises(psycopg.OperationalError, match="refused"):
         shardman.connect("host=127.0.0.1 port=1")

@@ -12,7 +12,7 @@ import typer
 
 from shardman.cli import complete, output, plan, wait
 from shardman.cli.options import INT_MAX, DryRun, Dsn, Json, NoWait, Timeout
-from shardman.client import connect
+from shardman.client.client import connect
 from shardman.commands.arguments import Argument, Kind
 from shardman.commands.base import Command
 from shardman.commands.registry import COMMANDS

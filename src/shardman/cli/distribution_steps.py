@@ -8,7 +8,8 @@ from typing import Any
 from rich.text import Text
 
 from shardman.cli import output, wait
-from shardman.client import Result, connect
+from shardman.client import Result
+from shardman.client.client import connect
 from shardman.errors import Code, UserError
 from shardman.model.distribution import Action, AddKey, DropKey, Shard, Share
 from shardman.nodes import application as database

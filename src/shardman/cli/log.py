@@ -15,8 +15,8 @@ from rich.text import Text
 from shardman.cli import output, wait
 from shardman.cli.exits import Exit
 from shardman.cli.options import CommandId, Dsn, Json, Timeout
-from shardman.client import Client, Result, connect
-from shardman.client.client import Watcher
+from shardman.client import Client, Result
+from shardman.client.client import Watcher, connect
 
 app = typer.Typer()
 _PANEL = "Commands that were submitted"

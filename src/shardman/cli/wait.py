@@ -21,7 +21,8 @@ from rich.text import Text
 
 from shardman.cli import output
 from shardman.cli.exits import Exit
-from shardman.client import Client, Result, connect
+from shardman.client import Client, Result
+from shardman.client.client import connect
 from shardman.errors import Code, UserError
 from shardman.nodes.status import why_waiting
 

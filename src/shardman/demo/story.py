@@ -10,7 +10,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from shardman.client import Result, connect
+from shardman.client import Result
+from shardman.client.client import connect
 from shardman.demo import flights
 from shardman.demo.screen import Holding, Say, Screen
 from shardman.demo.writers import Seen, Writers

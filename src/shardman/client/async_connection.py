@@ -1,0 +1,189 @@
+"""The same as `Connection` for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from shardman.client.cursors import AsyncCursor
+from shardman.client.explanation import Route, explain
+from shardman.client.router import Fanout, Query, Router
+from shardman.client.routing.picture import HERE
+from shardman.client.routing.plan import Params
+from shardman.client.sessions import Block, Steps
+
+
+class AsyncConnection:
+    """As `psycopg.AsyncConnection`. A transaction is on one node: the one of its first statement."""
+
+    def __init__(self, router: Router, row_factory: Any) -> None:
+        self.router = router
+        self.row_factory = row_factory
+        self.lock = asyncio.Lock()
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        *more: str,
+        autocommit: bool = False,
+        fanout: Fanout = "any",
+        refresh_seconds: float = 2.0,
+        **options: Any,
+    ) -> Self:
+        """Connects to a cluster; see `shardman.connect`.
+
+        Raises:
+            OperationalError: no node answers.
+        """
+        row_factory = options.pop("row_factory", tuple_row)
+        router = Router(
+            (dsn, *more),
+            options,
+            psycopg.AsyncConnection.connect,
+            autocommit,
+            refresh_seconds,
+            fanout=fanout,
+        )
+        db = cls(router, row_factory)
+        await db.drive(router.open())
+        return db
+
+    async def drive(self, steps: Steps) -> Any:
+        """Runs what a router wants to be called."""
+        async with self.lock:
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        result = call()
+                        if isawaitable(result):
+                            result = await result
+                    except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(result)
+            except StopIteration as end:
+                return end.value
+
+    def cursor(self, *, binary: bool = False, row_factory: Any = None) -> AsyncCursor:
+        """A cursor."""
+        return AsyncCursor(self, row_factory or self.row_factory, binary)
+
+    async def execute(
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+        fanout: Fanout | None = None,
+    ) -> AsyncCursor:
+        """Sends a statement where its rows are."""
+        cursor = AsyncCursor(self, self.row_factory, binary)
+        return await cursor.execute(query, params, prepare=prepare, fanout=fanout)
+
+    async def commit(self) -> None:
+        """Commits, on the node of the transaction."""
+        await self.drive(self.router.end("commit"))
+
+    async def rollback(self) -> None:
+        """Rolls back."""
+        await self.drive(self.router.end("rollback"))
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
+    ) -> AsyncIterator[None]:
+        """See `Connection.transaction`."""
+        block = Block(savepoint_name, force_rollback)
+        self.router.blocks.append(block)
+        try:
+            if here:
+                await self.drive(self.router.on_here())
+            yield
+        except BaseException as error:
+            trace = error.__traceback__
+            if not await self.drive(self.router.end_block(block, type(error), error, trace)):
+                raise
+        else:
+            await self.drive(self.router.end_block(block, None, None, None))
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Any]:
+        """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
+        node = self.router.bound() or HERE
+        session = await self.drive(self.router.session(node))
+        async with session.pipeline() as pipeline:
+            self.router.pipeline = node
+            try:
+                yield pipeline
+            finally:
+                self.router.pipeline = None
+
+    def cancel(self) -> None:
+        """Cancels the statement that is under way."""
+        for session in list(self.router.sessions.values()):
+            session.cancel()
+
+    async def close(self) -> None:
+        """Closes the sessions on all nodes; what is not committed is rolled back."""
+        await self.drive(self.router.close())
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self.router.closed
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        """Of the session on the node that was connected to."""
+        return self.router.sessions[HERE].info  # type: ignore[no-any-return]
+
+    @property
+    def adapters(self) -> Any:
+        """Of the node that was connected to; sessions on other nodes begin with a copy."""
+        return self.router.sessions[HERE].adapters
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction."""
+        return self.router.autocommit
+
+    async def set_autocommit(self, value: bool) -> None:
+        """As psycopg's, on all nodes."""
+        await self.drive(self.router.set("autocommit", value))
+
+    async def set_isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
+        """As psycopg's, on all nodes."""
+        await self.drive(self.router.set("isolation_level", value))
+
+    async def set_read_only(self, value: bool | None) -> None:
+        """As psycopg's, on all nodes."""
+        await self.drive(self.router.set("read_only", value))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if not self.closed:
+                await self.drive(self.router.end("rollback" if kind else "commit"))
+        finally:
+            await self.close()
+
+    def explain_route(self, query: Query, params: Params = None) -> Route:
+        """Where a statement would go, and why; nothing is sent."""
+        return explain(self.router, query, params)

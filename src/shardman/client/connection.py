@@ -1,0 +1,266 @@
+"""A connection to the whole cluster, used like psycopg's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from shardman.client.client import Client, Watcher
+from shardman.client.client import connect as connect_client
+from shardman.client.cursors import Cursor
+from shardman.client.explanation import Route, explain
+from shardman.client.result import Result
+from shardman.client.router import Fanout, Query, Router
+from shardman.client.routing.picture import HERE
+from shardman.client.routing.plan import Params
+from shardman.client.sessions import Block, Steps
+from shardman.client.verbs import Verbs
+from shardman.pg.connection import SyncConnection
+
+
+def connect(
+    dsn: str,
+    *more: str,
+    autocommit: bool = False,
+    fanout: Fanout = "any",
+    refresh_seconds: float = 2.0,
+    **options: Any,
+) -> Connection:
+    """Connects to a cluster.
+
+    Args:
+        dsn: of any node.
+        more: of others, tried in this order where one does not answer.
+        autocommit: as psycopg has it.
+        fanout: ``single`` refuses statements that may touch more than one partition.
+        refresh_seconds: how old what is known of the partitions may be. Older than what is true it is slower,
+            and never wrong.
+        options: as for `psycopg.connect`.
+
+    Raises:
+        OperationalError: no node answers.
+    """
+    row_factory = options.pop("row_factory", tuple_row)
+    router = Router(
+        (dsn, *more), options, psycopg.connect, autocommit, refresh_seconds, fanout=fanout
+    )
+    db = Connection(router, row_factory)
+    db.drive(router.open())
+    return db
+
+
+class Connection(Verbs):
+    """As `psycopg.Connection`, and with a method for each command of the cluster.
+
+    A transaction is on one node: the one of its first statement. What it does elsewhere goes through that node.
+    """
+
+    def __init__(self, router: Router, row_factory: Any) -> None:
+        self.router = router
+        self.row_factory = row_factory
+        self.lock = threading.RLock()
+        self._client: Client | None = None
+
+    def drive(self, steps: Steps) -> Any:
+        """Runs what a router wants to be called."""
+        with self.lock:
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        result = call()
+                    except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(result)
+            except StopIteration as end:
+                return end.value
+
+    # -- as psycopg's ---------------------------------------------------------------------------
+
+    def cursor(
+        self,
+        name: str = "",
+        *,
+        binary: bool = False,
+        row_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> Any:
+        """A cursor; with a name one of the server, on the node that was connected to."""
+        factory = row_factory or self.row_factory
+        if not name:
+            return Cursor(self, factory, binary)
+        here = self.drive(self.router.on_here())
+        return here.cursor(
+            name, binary=binary, row_factory=factory, scrollable=scrollable, withhold=withhold
+        )
+
+    def execute(
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+        fanout: Fanout | None = None,
+    ) -> Cursor:
+        """Sends a statement where its rows are."""
+        cursor = Cursor(self, self.row_factory, binary)
+        return cursor.execute(query, params, prepare=prepare, fanout=fanout)
+
+    def commit(self) -> None:
+        """Commits, on the node of the transaction."""
+        self.drive(self.router.end("commit"))
+
+    def rollback(self) -> None:
+        """Rolls back."""
+        self.drive(self.router.end("rollback"))
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
+    ) -> Iterator[None]:
+        """A transaction, or a savepoint inside of one. It begins with its first statement, on that one's node.
+
+        Args:
+            here: it begins at once on the node that was connected to, for statements about what only
+                that node has.
+        """
+        block = Block(savepoint_name, force_rollback)
+        self.router.blocks.append(block)
+        try:
+            if here:
+                self.drive(self.router.on_here())
+            yield
+        except BaseException as error:
+            if not self.drive(
+                self.router.end_block(block, type(error), error, error.__traceback__)
+            ):
+                raise
+        else:
+            self.drive(self.router.end_block(block, None, None, None))
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Any]:
+        """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
+        node = self.router.bound() or HERE
+        session = self.drive(self.router.session(node))
+        with session.pipeline() as pipeline:
+            self.router.pipeline = node
+            try:
+                yield pipeline
+            finally:
+                self.router.pipeline = None
+
+    def cancel(self, cmd_id: int | None = None) -> bool | None:
+        """Cancels the statement that is under way; with a number that command of the cluster."""
+        if cmd_id is not None:
+            return self.client.cancel(cmd_id)
+        for session in list(self.router.sessions.values()):
+            session.cancel()
+        return None
+
+    def close(self) -> None:
+        """Closes the sessions on all nodes; what is not committed is rolled back."""
+        self.drive(self.router.close())
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self.router.closed
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        """Of the session on the node that was connected to."""
+        return self._here.info  # type: ignore[no-any-return]
+
+    @property
+    def adapters(self) -> Any:
+        """Of the node that was connected to; sessions on other nodes begin with a copy."""
+        return self._here.adapters
+
+    @property
+    def _here(self) -> Any:
+        return self.router.sessions[HERE]
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction."""
+        return self.router.autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.drive(self.router.set("autocommit", value))
+
+    def set_isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
+        """As psycopg's, on all nodes."""
+        self.drive(self.router.set("isolation_level", value))
+
+    def set_read_only(self, value: bool | None) -> None:
+        """As psycopg's, on all nodes."""
+        self.drive(self.router.set("read_only", value))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if not self.closed:
+                self.drive(self.router.end("rollback" if kind else "commit"))
+        finally:
+            self.close()
+
+    # -- of the cluster -------------------------------------------------------------------------
+
+    def explain_route(self, query: Query, params: Params = None) -> Route:
+        """Where a statement would go, and why; nothing is sent."""
+        return explain(self.router, query, params)
+
+    @property
+    def client(self) -> Client:
+        """The commands, over a connection of their own."""
+        if self._client is None:
+            info = self._here.info
+            self._client = connect_client(info.dsn, **self._secret(info))
+        return self._client
+
+    def _secret(self, info: psycopg.ConnectionInfo) -> dict[str, str]:
+        return {"password": info.password} if info.password else {}
+
+    @property
+    def connection(self) -> SyncConnection:
+        """That connection, to the node that was connected to, in autocommit mode."""
+        return self.client.connection
+
+    def wait(
+        self, cmd_id: int, timeout: float | None = None, watch: Watcher | None = None
+    ) -> Result:
+        """See `Client.wait`."""
+        return self.client.wait(cmd_id, timeout, watch)
+
+    def command(self, cmd_id: int) -> Result:
+        """See `Client.command`."""
+        return self.client.command(cmd_id)
+
+    def commands(self, limit: int | None = None) -> list[Result]:
+        """See `Client.commands`."""
+        return self.client.commands(limit)
+
+    def _run(
+        self, name: str, arguments: Mapping[str, Any], wait: bool, timeout: float | None
+    ) -> Result:
+        return self.client._run(name, arguments, wait, timeout)  # noqa: SLF001 - it is its other half

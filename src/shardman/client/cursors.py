@@ -1,0 +1,211 @@
+"""Cursors that send each statement where it belongs: psycopg's, of the session that it went to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol, Self
+
+import psycopg
+
+from shardman.client.router import Failed, Fanout, Query, Router
+from shardman.client.routing.picture import HERE
+from shardman.client.routing.plan import Params
+from shardman.client.sessions import IDLE, Steps
+
+
+class Driver(Protocol):
+    """A connection of ours."""
+
+    router: Router
+    lock: Any
+
+    def drive(self, steps: Steps) -> Any:
+        """Runs what a router wants to be called; to be awaited where it is asynchronous."""
+
+
+class BaseCursor:
+    """What both kinds have in common. All that is not defined here is psycopg's cursor's."""
+
+    def __init__(self, router: Router, row_factory: Any, binary: bool) -> None:
+        self._router = router
+        self._row_factory = row_factory
+        self._binary = binary
+        self._real: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._now(), name)
+
+    def _now(self) -> Any:
+        return self._real if self._real is not None else self._on(self._router.sessions[HERE])
+
+    def _on(self, session: Any) -> Any:
+        """A cursor of a session."""
+        if self._real is None or self._real.connection is not session:
+            self._real = session.cursor(row_factory=self._row_factory, binary=self._binary)
+        return self._real
+
+    @property
+    def row_factory(self) -> Any:
+        """What rows are made by."""
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, value: Any) -> None:
+        self._row_factory = value
+        if self._real is not None:
+            self._real.row_factory = value
+
+    def _execute(
+        self,
+        query: Query,
+        params: Params,
+        fanout: Fanout | None,
+        options: dict[str, Any],
+        failed: Failed | None = None,
+    ) -> Steps:
+        def act(session: Any, text: Query) -> Steps:
+            real = self._on(session)
+            yield lambda: real.execute(text, params, **options)
+
+        return self._router.run(query, params, fanout, act, failed)
+
+    def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
+        def act(session: Any, text: Query) -> Steps:
+            real = self._on(session)
+            yield lambda: real.executemany(text, rows, returning=returning)
+
+        return self._router.run_many(query, rows, act)
+
+    def _elsewhere(self, query: Query, params: Params) -> Steps:
+        """The session on which a statement runs whose rows flow: it is sent unchanged."""
+        found: list[Any] = []
+
+        def act(session: Any, _text: Query) -> Steps:
+            found.append(self._on(session))
+            yield from ()
+
+        yield from self._router.run_through(query, act)
+        return found[0]
+
+
+class Cursor(BaseCursor):
+    """As `psycopg.Cursor`."""
+
+    def __init__(self, db: Driver, row_factory: Any, binary: bool) -> None:
+        super().__init__(db.router, row_factory, binary)
+        self.connection = db
+
+    def execute(
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool | None = None,
+        fanout: Fanout | None = None,
+    ) -> Self:
+        """Sends a statement where its rows are; ``fanout``: for this one."""
+        db = self.connection
+        with db.lock:
+            failed = None
+            straight = self._router.straight(query, params)
+            if straight is not None:
+                node, text = straight
+                session = self._router.sessions[node]
+                fresh = session.pgconn.transaction_status == IDLE
+                try:
+                    self._on(session).execute(text, params, prepare=prepare, binary=binary)
+                    return self
+                except psycopg.Error as error:
+                    failed = Failed(error, node, session, fresh)
+            options = {"prepare": prepare, "binary": binary}
+            db.drive(self._execute(query, params, fanout, options, failed))
+        return self
+
+    def executemany(
+        self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
+    ) -> None:
+        """Sends a statement many times; straight to the owner when all rows are of one partition."""
+        self.connection.drive(self._execute_many(query, list(params_seq), returning))
+
+    def stream(self, query: Query, params: Params = None, **options: Any) -> Iterator[Any]:
+        """Row by row, through the node that was connected to."""
+        real = self.connection.drive(self._elsewhere(query, params))
+        yield from real.stream(query, params, **options)
+
+    @contextmanager
+    def copy(
+        self, statement: Query, params: Params = None, **options: Any
+    ) -> Iterator[psycopg.Copy]:
+        """COPY, through the node that was connected to."""
+        real = self.connection.drive(self._elsewhere(statement, params))
+        with real.copy(statement, params, **options) as copy:
+            yield copy
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._now())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._real is not None:
+            self._real.close()
+
+
+class AsyncCursor(BaseCursor):
+    """As `psycopg.AsyncCursor`."""
+
+    def __init__(self, db: Driver, row_factory: Any, binary: bool) -> None:
+        super().__init__(db.router, row_factory, binary)
+        self.connection = db
+
+    async def execute(
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool | None = None,
+        fanout: Fanout | None = None,
+    ) -> Self:
+        """Sends a statement where its rows are; ``fanout``: for this one."""
+        options = {"prepare": prepare, "binary": binary}
+        await self.connection.drive(self._execute(query, params, fanout, options))
+        return self
+
+    async def executemany(
+        self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
+    ) -> None:
+        """Sends a statement many times; straight to the owner when all rows are of one partition."""
+        await self.connection.drive(self._execute_many(query, list(params_seq), returning))
+
+    async def stream(
+        self, query: Query, params: Params = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Row by row, through the node that was connected to."""
+        real = await self.connection.drive(self._elsewhere(query, params))
+        async for row in real.stream(query, params, **options):
+            yield row
+
+    @asynccontextmanager
+    async def copy(
+        self, statement: Query, params: Params = None, **options: Any
+    ) -> AsyncIterator[psycopg.AsyncCopy]:
+        """COPY, through the node that was connected to."""
+        real = await self.connection.drive(self._elsewhere(statement, params))
+        async with real.copy(statement, params, **options) as copy:
+            yield copy
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return aiter(self._now())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._real is not None:
+            await self._real.close()

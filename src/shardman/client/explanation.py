@@ -1,0 +1,47 @@
+"""Where a statement would go, told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardman.client.router import Query, Router
+from shardman.client.routing.plan import Params
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a statement would go.
+
+    Args:
+        node: in words.
+        straight: it goes to the owner of its rows, and names the partition there.
+        partitions: that it names then.
+        single: it touches at most one partition.
+        reason: why.
+        statement: what would be sent, when it is not sent as it is.
+    """
+
+    node: str
+    straight: bool
+    partitions: tuple[str, ...]
+    single: bool
+    reason: str
+    statement: str | None = None
+
+    def __str__(self) -> str:
+        how = f"straight, as {', '.join(self.partitions)}" if self.straight else "as it stands"
+        return f"to {self.node}, {how}: {self.reason}"
+
+
+def explain(router: Router, query: Query, params: Params) -> Route:
+    """Where a statement would go now; nothing is sent."""
+    plan = router.plan(query, with_parameters=params is not None)
+    found = router.choice(plan, params, "any")
+    return Route(
+        router.label(found.node),
+        found.text is not None,
+        found.parts,
+        found.single,
+        found.reason,
+        None if found.text is None else found.text.decode(),
+    )

@@ -1,0 +1,313 @@
+"""Sends statements where they belong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from shardman.client.routing.analysis import analyse
+from shardman.client.routing.choice import Choice, Situation, choose
+from shardman.client.routing.picture import HERE
+from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.quick import Quick, is_quick
+from shardman.client.sessions import IDLE, Block, Sessions, Steps
+
+Fanout = Literal["any", "single"]
+Query = Any
+
+_PLANS = 2000
+_ATTEMPTS = 5
+#: What a node says to a statement that names what is not there any more, or not in this way.
+_MOVED = ("42P01", "42P10", "25006")
+_BUILT_IN_OIDS = 16384
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt to send a statement straight.
+
+    Args:
+        fresh: nothing was open before.
+    """
+
+    error: psycopg.Error
+    node: str
+    session: Any
+    fresh: bool
+
+
+@dataclass
+class Router(Sessions):
+    """Which session a statement goes to; see `Sessions` for its fields."""
+
+    fanout: Fanout = "any"
+    _plans: dict[tuple[Any, bool], Plan] = field(default_factory=dict)
+    _quick: dict[str, Quick] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Plans know where partitions are."""
+        self._plans.clear()
+        self._quick.clear()
+
+    def straight(self, query: Query, params: Params) -> tuple[str, bytes] | None:
+        """The node and the text for a statement that was sent straight before, its key in one parameter.
+
+        The same answer as `run` gives, where nothing stands against it, in a few microseconds; else None.
+        """
+        quick = self._quick.get(query) if type(query) is str else None
+        if quick is None or params is None or self._is_special():
+            return None
+        place = quick.place(params)
+        if place is None:
+            return None
+        text, node = place
+        session = self.sessions.get(node)
+        if session is None or not self.is_alive(node, session):
+            return None
+        for other, open_ in self.sessions.items():
+            if other != node and open_.pgconn.transaction_status != IDLE:
+                return None
+        for block in self.blocks:
+            if block.entered is None or block.entered[0] != node:
+                return None
+        return node, text
+
+    def _is_special(self) -> bool:
+        return bool(
+            self.pinned
+            or self.lost
+            or self.unfit
+            or self.pipeline is not None
+            or time.monotonic() - self._read_at >= self.refresh_seconds
+        )
+
+    # -- statements -----------------------------------------------------------------------------
+
+    def plan(self, query: Query, *, with_parameters: bool) -> Plan:
+        """What is known of a text."""
+        if isinstance(query, sql.Composable):
+            query = query.as_bytes(self.sessions[HERE])
+        key = (query, with_parameters)
+        found = self._plans.get(key)
+        if found is None:
+            text = query.encode() if isinstance(query, str) else bytes(query)
+            found = analyse(text, self.picture, with_parameters=with_parameters)
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = found
+        return found
+
+    def choice(self, plan: Plan, params: Params, fanout: Fanout | None = None) -> Choice:
+        """Where a statement goes.
+
+        Raises:
+            FeatureNotSupported: not there, or to several partitions where ``fanout`` is single.
+        """
+        own = plan.own_types and any(
+            t.oid >= _BUILT_IN_OIDS for t in self.sessions[HERE].adapters.types
+        )
+        now = Situation(self.bound(), bool(self.pinned), self.unfit, own)
+        found = choose(plan, params, self.picture, now)
+        if (fanout or self.fanout) == "single" and not found.single:
+            raise errors.FeatureNotSupported(
+                f"the statement may touch more than one partition: {found.reason}."
+                " Name the key, or pass fanout='any'"
+            )
+        return found
+
+    def run(
+        self,
+        query: Query,
+        params: Params,
+        fanout: Fanout | None,
+        act: Callable[[Any, Query], Steps],
+        failed: Failed | None = None,
+    ) -> Steps:
+        """Sends a statement where it belongs; again where what it met has moved and nothing is lost by that.
+
+        Args:
+            act: sends a text on a session.
+            failed: an attempt that was made already.
+
+        Returns:
+            What ``act`` gives.
+        """
+        if self.lost:
+            raise psycopg.OperationalError("the transaction was lost with its node: roll it back")
+        if failed is not None:
+            yield from self._recover(query, failed)
+        yield from self.refresh()
+        for attempt in range(1, _ATTEMPTS + 1):
+            # What a picture says of a text goes with it.
+            plan = self.plan(query, with_parameters=params is not None)
+            found = self.choice(plan, params, fanout)
+            fresh = self.bound() is None and not self.blocks and attempt < _ATTEMPTS
+            try:
+                session = yield from self.session(found.node)
+            except psycopg.OperationalError as error:
+                if found.node == HERE or not fresh:
+                    raise self._told(error, found.node) from None
+                # Nothing was sent. Another node may have taken over; if not, the routes are asked.
+                yield from self._look_again(found.node)
+                continue
+            if found.text is not None and found.node in self.unfit:
+                continue
+            try:
+                yield from self._begin(session, found.node)
+                result = yield from act(session, query if found.text is None else found.text)
+            except psycopg.Error as error:
+                if not fresh or not self._may_repeat(plan, found, session, error):
+                    self._lose(session)
+                    raise self._told(error, found.node) from None
+                yield from self._leave(session)
+                yield from self._look_again(found.node if attempt > 1 else None)
+                continue
+            self._note(plan)
+            if found.text is not None and type(query) is str and is_quick(plan):
+                self._quick[query] = Quick(plan)
+            return result
+        raise AssertionError("the last attempt returns or raises")
+
+    def _recover(self, query: Query, failed: Failed) -> Steps:
+        """Raises the error of an attempt, unless the statement may be sent again."""
+        plan = self.plan(query, with_parameters=True)
+        found = Choice(failed.node, b"", plan.reason)
+        again = failed.fresh and not self.blocks
+        if not again or not self._may_repeat(plan, found, failed.session, failed.error):
+            self._lose(failed.session)
+            raise self._told(failed.error, failed.node) from None
+        yield from self._leave(failed.session)
+        yield from self._look_again(None)
+
+    def _look_again(self, avoid: str | None) -> Steps:
+        yield from self.refresh(now=True)
+        if avoid is not None:
+            self.avoid(avoid)
+
+    def _lose(self, session: Any) -> None:
+        """Whoever goes on in a transaction whose node is away must not believe that it is all there."""
+        if session.pgconn.status != ConnStatus.OK:
+            self.lost = bool(self.blocks) or not self.autocommit
+
+    def run_many(
+        self, query: Query, rows: Sequence[Params], act: Callable[[Any, Query], Steps]
+    ) -> Steps:
+        """The same for many rows of parameters: to the owner when all of them belong to one partition."""
+        yield from self.refresh()
+        plan = self.plan(query, with_parameters=True)
+        choices = {self.choice(plan, row) for row in rows}
+        if len(choices) == 1 and len(rows) > 0:
+            yield from self.run(query, rows[0], None, act)
+        elif self.fanout == "single":
+            raise errors.FeatureNotSupported("the rows are of several partitions")
+        else:
+            yield from self.run_through(query, act)
+
+    def run_through(self, query: Query, act: Callable[[Any, Query], Steps]) -> Steps:
+        """Sends a statement unchanged, to the node of the transaction or the one that was connected to."""
+        node = self.bound() or HERE
+        plan = self.plan(query, with_parameters=True)
+        if plan.scope is Scope.HERE and node != HERE:
+            self.choice(plan, None)
+        session = yield from self.session(node)
+        try:
+            yield from self._begin(session, node)
+            yield from act(session, query)
+        except psycopg.Error as error:
+            raise self._told(error, node) from None
+        self._note(plan)
+
+    def _note(self, plan: Plan) -> None:
+        if plan.alters:
+            self._read_at = 0.0
+        if plan.pins and self.pinned != "session":
+            self.pinned = plan.pins
+
+    def _may_repeat(self, plan: Plan, found: Choice, session: Any, error: psycopg.Error) -> bool:
+        if self.pipeline is not None or found.text is None:
+            return False
+        if session.pgconn.status != ConnStatus.OK:
+            return plan.reads and found.node != HERE
+        return error.sqlstate in _MOVED or (
+            error.sqlstate == "23514" and error.diag.constraint_name in (None, "shardman_partition")
+        )
+
+    def _leave(self, session: Any) -> Steps:
+        if session.pgconn.status == ConnStatus.OK and session.pgconn.transaction_status != IDLE:
+            yield session.rollback
+
+    def _told(self, error: psycopg.Error, node: str) -> psycopg.Error:
+        """The error, with the node where it arose."""
+        name = self.label(node)
+        error.node = name  # type: ignore[attr-defined]
+        error.add_note(f"shardman: on {name}")
+        return error
+
+    def label(self, node: str) -> str:
+        """A node, for people."""
+        if node == HERE:
+            number = self.ids.get(HERE)
+            return f"node {number}" if number is not None else "the node that was connected to"
+        return f"node {node.rpartition('_')[2]}"
+
+    # -- transactions ---------------------------------------------------------------------------
+
+    def _begin(self, session: Any, node: str) -> Steps:
+        for block in self.blocks:
+            if block.entered is None:
+                made = session.transaction(block.name, block.force_rollback)
+                enter = getattr(made, "__aenter__", None) or made.__enter__
+                yield enter
+                block.entered = (node, made)
+
+    def on_here(self) -> Steps:
+        """The session on the node that was connected to, with what is open begun there.
+
+        Raises:
+            FeatureNotSupported: the transaction is on another node.
+        """
+        if self.bound() not in (None, HERE):
+            raise errors.FeatureNotSupported("the transaction has begun on another node")
+        session = yield from self.session(HERE)
+        yield from self._begin(session, HERE)
+        return session
+
+    def end(self, action: Literal["commit", "rollback"]) -> Steps:
+        """Commits, or rolls back, what is open.
+
+        Raises:
+            OperationalError: there is nothing to commit any more.
+        """
+        lost, self.lost = self.lost, False
+        for session in self.sessions.values():
+            if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
+                yield getattr(session, action)
+        if self.pinned == "transaction":
+            self.pinned = ""
+        if lost and action == "commit":
+            raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
+
+    def end_block(self, block: Block, *error: Any) -> Steps:
+        """Ends a `transaction()`; whether its error is to be silent."""
+        self.blocks.remove(block)
+        if block.entered is None:
+            return isinstance(error[1], psycopg.Rollback) if error[1] is not None else False
+        self.lost = self.lost and bool(self.blocks)
+        made = block.entered[1]
+        leave = getattr(made, "__aexit__", None) or made.__exit__
+        silent = yield lambda: leave(*error)
+        if self.pinned == "transaction" and self.bound() is None:
+            self.pinned = ""
+        return bool(silent)
+
+    def close(self) -> Steps:
+        """Closes all sessions."""
+        self.closed = True
+        for session in self.sessions.values():
+            yield session.close

@@ -1,0 +1,99 @@
+"""Where a statement goes, with its parameters, as things are now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from psycopg import errors
+
+from shardman.client.routing.picture import HERE, Picture
+from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.values import Unclear
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where a statement goes.
+
+    Args:
+        node: HERE, or the name of the server that leads to the node.
+        text: what is sent; None: the statement as it is.
+        reason: why there.
+        parts: the partitions that it names then.
+        single: it touches one partition, or none, and one node.
+    """
+
+    node: str
+    text: bytes | None
+    reason: str
+    parts: tuple[str, ...] = ()
+    single: bool = True
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What else counts.
+
+    Args:
+        bound: the node of the transaction that is open, or None.
+        pinned: all statements go to the node that was connected to.
+        unfit: nodes whose tables are not as here.
+        own_types: types that are not PostgreSQL's own are registered.
+    """
+
+    bound: str | None
+    pinned: bool
+    unfit: Collection[str] = ()
+    own_types: bool = False
+
+
+def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choice:
+    """Where it goes.
+
+    Raises:
+        FeatureNotSupported: it must run on the node that was connected to; the transaction is on another.
+    """
+    there = now.bound or HERE
+    if now.pinned:
+        return Choice(
+            HERE, None, "the session has settings or tables of its own", (), _single(plan)
+        )
+    if plan.scope is Scope.TRANSACTION:
+        return Choice(there, None, plan.reason)
+    if plan.scope is Scope.HERE or (plan.own_types and now.own_types):
+        if there != HERE:
+            raise errors.FeatureNotSupported(
+                f"this statement runs on the node that was connected to ({plan.reason}), and the"
+                " transaction has begun on another one. Begin the transaction with it, or with"
+                " db.transaction(here=True)"
+            )
+        return Choice(HERE, None, plan.reason, (), _single(plan))
+    if plan.scope is Scope.OWNER and not picture.problem:
+        return _to_owner(plan, params, there, now)
+    return Choice(there, None, picture.problem or plan.reason, (), _single(plan))
+
+
+def _single(plan: Plan) -> bool:
+    return not plan.sharded
+
+
+def _to_owner(plan: Plan, params: Params, there: str, now: Situation) -> Choice:
+    try:
+        found = [t.numbers(params) for t in plan.targets]
+    except Unclear as unclear:
+        return Choice(there, None, str(unclear), (), single=False)
+    if any(len(numbers) != 1 for numbers in found):
+        return Choice(there, None, "its keys are in several partitions", (), single=False)
+    numbers = tuple(n for (n,) in found)
+    parts = [t.table.parts[n] for t, n in zip(plan.targets, numbers, strict=True)]
+    owners = {p.node for p in parts}
+    names = tuple(dict.fromkeys(p.plain for p in parts))
+    if len(owners) > 1:
+        return Choice(there, None, "its partitions are on several nodes", names, single=False)
+    (owner,) = owners
+    if owner in now.unfit:
+        return Choice(there, None, "the tables of the owner are not as here", names)
+    if now.bound not in (None, owner):
+        return Choice(there, None, "the transaction has begun on another node", names, single=False)
+    return Choice(owner, plan.rewritten(numbers), plan.reason, names)

@@ -1,0 +1,188 @@
+"""What is known of a statement, whatever its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from shardman.client.routing.picture import Table
+from shardman.client.routing.placeholders import Name
+from shardman.client.routing.values import Unclear, family
+
+#: More keys than these are no statement for one partition.
+_KEYS = 10_000
+
+
+class Scope(Enum):
+    """Where a statement may run."""
+
+    OWNER = auto()
+    """On the owner of the one partition that it touches; else as ANYWHERE."""
+    ANYWHERE = auto()
+    """On any node, as it stands: it touches nothing but sharded and shared tables."""
+    HERE = auto()
+    """On the node that was connected to: something in it may be of that node, or is not understood."""
+    TRANSACTION = auto()
+    """COMMIT and the like, as a text: where the transaction is."""
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A value in the text."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter; ``many``: each element of it, as in = ANY."""
+
+    name: Name
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One of them, cast to a type: it is compared as that."""
+
+    of: Literal | Parameter
+    type: str
+
+
+Source = Literal | Parameter | Typed
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A sharded table in a statement.
+
+    Args:
+        span: of bytes, in the text as it was, where its name stands.
+        alias: what it is called in the rest of the statement; empty when the text says so itself.
+        keys: tuples of what each column of the key may be: a row of VALUES each, or one for a condition.
+        stored: these are values of new rows.
+        data: the rows' table itself is named, for a unique index that only that one has.
+    """
+
+    table: Table
+    span: tuple[int, int]
+    alias: str
+    keys: tuple[tuple[tuple[Source, ...], ...], ...]
+    stored: bool
+    data: bool
+
+    @cached_property
+    def simple(self) -> Name | None:
+        """The parameter that is the whole key, in most statements of most applications."""
+        if len(self.keys) != 1 or len(self.keys[0]) != 1 or len(self.keys[0][0]) != 1:
+            return None
+        of = self.keys[0][0][0]
+        return of.name if isinstance(of, Parameter) and not of.many else None
+
+    def numbers(self, params: Params) -> set[int]:
+        """The partitions of its keys.
+
+        Raises:
+            Unclear: of one of them nobody can tell.
+        """
+        if self.simple is not None:
+            return {self.table.number((_parameter(self.simple, params),), stored=self.stored)}
+        found: set[int] = set()
+        count = 0
+        for key in self.keys:
+            columns = [
+                list(_values(sources, c.type, params))
+                for sources, c in zip(key, self.table.key, strict=True)
+            ]
+            for values in product(*columns):
+                count += 1
+                if count > _KEYS:
+                    raise Unclear("too many keys")
+                found.add(self.table.number(values, stored=self.stored))
+        return found
+
+
+def _values(sources: Sequence[Source], type_: str, params: Params) -> Iterator[Any]:
+    for source in sources:
+        inner: Source = source
+        if isinstance(inner, Typed):
+            if family(inner.type) != family(type_):
+                raise Unclear(f"the key has the type {type_} and is compared as {inner.type}")
+            inner = inner.of
+        if isinstance(inner, Literal):
+            yield inner.value
+        elif isinstance(inner, Parameter):
+            value = _parameter(inner.name, params)
+            if not inner.many:
+                yield value
+            elif type(value) in (list, tuple) and value:
+                yield from value
+            else:
+                raise Unclear("ANY of what is no list, or an empty one")
+
+
+def _parameter(name: Name, params: Params) -> Any:
+    try:
+        return params[name]  # type: ignore[index]
+    except (KeyError, IndexError, TypeError):
+        raise Unclear("a parameter is missing") from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A statement, read.
+
+    Args:
+        scope: where it may run.
+        reason: why, for `explain_route`.
+        text: as it was.
+        targets: the sharded tables in it, when `scope` is OWNER.
+        reads: it changes nothing.
+        pins: the session is another one behind it (SET, temporary tables): from then on all else
+            runs there too. "transaction": only until the transaction ends.
+        alters: tables may be others behind it.
+        sharded: a sharded table is in it.
+        own_types: one of its tables has a column of a type that is not PostgreSQL's own.
+    """
+
+    scope: Scope
+    reason: str
+    text: bytes = b""
+    with_parameters: bool = False
+    targets: tuple[Target, ...] = ()
+    reads: bool = False
+    pins: str = ""
+    alters: bool = False
+    sharded: bool = False
+    own_types: bool = False
+    texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
+
+    def rewritten(self, numbers: tuple[int, ...]) -> bytes:
+        """The text with the partitions' names, one number for each target."""
+        found = self.texts.get(numbers)
+        if found is None:
+            found = self._rewrite(numbers)
+            if len(self.texts) > 5000:
+                self.texts.clear()
+            self.texts[numbers] = found
+        return found
+
+    def _rewrite(self, numbers: tuple[int, ...]) -> bytes:
+        pieces = []
+        done = 0
+        for target, number in sorted(
+            zip(self.targets, numbers, strict=True), key=lambda each: each[0].span
+        ):
+            part = target.table.parts[number]
+            name = part.data if target.data else part.name
+            if self.with_parameters:
+                name = name.replace("%", "%%")
+            start, end = target.span
+            pieces += [self.text[done:start], (name + target.alias).encode()]
+            done = end
+        return b"".join([*pieces, self.text[done:]])

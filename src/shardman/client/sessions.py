@@ -1,0 +1,240 @@
+"""The sessions of a connection: one on the node that was connected to, and at most one on each other node.
+
+Written as generators that yield what is to be called, and are sent what it gave: both kinds of connection run
+the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.rows import dict_row
+
+from shardman.client.routing.picture import HERE, Picture, read
+from shardman.sql.loader import queries
+
+#: What is yielded: it is called, and awaited where connections are asynchronous.
+Call = Callable[[], Any]
+Steps = Generator[Call, Any, Any]
+
+IDLE = TransactionStatus.IDLE
+_AVOID_SECONDS = 5.0
+#: A session that has rested for longer is looked at before a transaction begins on it.
+_REST_SECONDS = 0.05
+_PSYCOPG_OPTIONS = frozenset(
+    ("autocommit", "row_factory", "cursor_factory", "prepare_threshold", "context")
+)
+
+
+@dataclass
+class Block:
+    """A `transaction()` that begins on the node of its first statement."""
+
+    name: str | None
+    force_rollback: bool
+    entered: Any = None
+
+
+@dataclass
+class Sessions:
+    """The state of a connection, and its sessions.
+
+    Args:
+        dsns: of the nodes that may be connected to, the first that answers is.
+        options: of psycopg's connect.
+        connect: psycopg's.
+        refresh_seconds: how long the picture is believed.
+    """
+
+    dsns: Sequence[str]
+    options: Mapping[str, Any]
+    connect: Callable[..., Any]
+    autocommit: bool
+    refresh_seconds: float = 2.0
+    sessions: dict[str, Any] = field(default_factory=dict)
+    picture: Picture = field(default_factory=Picture)
+    unfit: dict[str, float] = field(default_factory=dict)
+    lost: bool = False
+    pinned: str = ""
+    blocks: list[Block] = field(default_factory=list)
+    pipeline: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    ids: dict[str, int | None] = field(default_factory=dict)
+    closed: bool = False
+    _read_at: float = 0.0
+    _used: dict[str, float] = field(default_factory=dict)
+
+    # -- sessions -------------------------------------------------------------------------------
+
+    def open(self) -> Steps:
+        """Connects to the first node that answers, and reads the picture.
+
+        Raises:
+            OperationalError: none of them does.
+        """
+        failed: psycopg.OperationalError | None = None
+        for dsn in self.dsns:
+            try:
+                here = yield partial(self.connect, dsn, **{**self.options, "autocommit": True})
+            except psycopg.OperationalError as error:
+                failed = error
+                continue
+            self.sessions = {HERE: here}
+            self.unfit.clear()
+            yield from self._read_picture(here)
+            yield from self._set_up(here)
+            return
+        assert failed is not None
+        raise failed
+
+    def _set_up(self, session: Any) -> Steps:
+        for name, value in self.settings.items():
+            yield partial(getattr(session, f"set_{name}"), value)
+        if not self.autocommit:
+            yield lambda: session.set_autocommit(False)
+
+    def set(self, name: str, value: Any) -> Steps:
+        """Sets one of psycopg's attributes on all sessions."""
+        for session in self.sessions.values():
+            yield partial(getattr(session, f"set_{name}"), value)
+        if name == "autocommit":
+            self.autocommit = value
+        else:
+            self.settings[name] = value
+
+    def session(self, node: str) -> Steps:
+        """The session on a node, one that is alive as far as can be told without asking."""
+        found = self.sessions.get(node)
+        if found is not None and self.is_alive(node, found):
+            return found
+        if found is not None:
+            yield found.close
+            self.sessions.pop(node, None)
+        if node != HERE:
+            return (yield from self._open_other(node))
+        if self.closed or self.pinned or self.bound() is not None:
+            self.sessions[HERE] = found
+            return found
+        for other in list(self.sessions.values()):
+            yield other.close
+        yield from self.open()
+        return self.sessions[HERE]
+
+    def is_alive(self, node: str, session: Any) -> bool:
+        """Whether a session is, as far as can be told without asking."""
+        now = time.monotonic()
+        rested = now - self._used.get(node, now) > _REST_SECONDS
+        self._used[node] = now
+        pgconn = session.pgconn
+        if pgconn.status != ConnStatus.OK:
+            return False
+        if rested and pgconn.transaction_status == IDLE:
+            try:
+                # What a server says when it goes is there to be read.
+                pgconn.consume_input()
+            except psycopg.OperationalError:
+                return False
+        return bool(pgconn.status == ConnStatus.OK)
+
+    def _open_other(self, node: str) -> Steps:
+        """A session on another node, set as the one here is."""
+        here = self.sessions[HERE]
+        address = self.picture.addresses[node]
+        params = conninfo.conninfo_to_dict(self.dsns[0], **self._libpq_options())
+        for name in ("host", "hostaddr", "port", "dbname"):
+            params.pop(name, None)
+        params["user"] = here.info.user
+        if here.info.password:
+            params["password"] = here.info.password
+        dsn = conninfo.make_conninfo("", **{**params, **address})
+        others = {k: v for k, v in self.options.items() if k in _PSYCOPG_OPTIONS}
+        session = yield lambda: self.connect(dsn, **{**others, "autocommit": True, "context": here})
+        try:
+            there = yield from self._ask(session, "tables")
+            names = list(self.picture.settings)
+            values = [self.picture.settings[n] for n in names]
+            yield from self._ask(session, "settings", (names, values))
+            seen = yield from self._ask(session, "session")
+            picture = read(there, seen[0])
+            if picture.problem or picture.shape != self.picture.shape:
+                self.avoid(node)
+            yield from self._set_up(session)
+        except BaseException:
+            yield session.close
+            raise
+        self.sessions[node] = session
+        self._used[node] = time.monotonic()
+        return session
+
+    def _libpq_options(self) -> dict[str, Any]:
+        return {k: v for k, v in self.options.items() if k not in _PSYCOPG_OPTIONS}
+
+    def _ask(self, session: Any, name: str, params: Any = None) -> Steps:
+        cursor = session.cursor(row_factory=dict_row)
+        yield lambda: cursor.execute(queries("client")[name], params, prepare=False)
+        rows = yield cursor.fetchall
+        return rows
+
+    def _read_picture(self, here: Any) -> Steps:
+        tables = yield from self._ask(here, "tables")
+        (session,) = yield from self._ask(here, "session")
+        if session["sees_id"] and HERE not in self.ids:
+            found = yield from self._ask(here, "id")
+            self.ids[HERE] = found[0]["node_id"] if found else None
+        former, now = self.picture, read(tables, session)
+        self._read_at = time.monotonic()
+        if not now.is_as(former):
+            # Plans hold tables, and tables hold where their partitions are.
+            self.picture = now
+            self.forget()
+        if former.shape != now.shape:
+            for node in [n for n in self.sessions if n != HERE]:
+                yield self.sessions.pop(node).close
+            self.unfit.clear()
+        for node in [n for n, until in self.unfit.items() if until < self._read_at]:
+            del self.unfit[node]
+            if node in self.sessions:
+                yield self.sessions.pop(node).close
+
+    def forget(self) -> None:
+        """What was made of the former picture."""
+
+    def avoid(self, node: str) -> None:
+        """Its partitions are reached through routes, for a while."""
+        self.unfit[node] = time.monotonic() + _AVOID_SECONDS
+
+    def refresh(self, *, now: bool = False) -> Steps:
+        """Reads the picture again when it is old; not inside of a transaction."""
+        if not now and time.monotonic() - self._read_at < self.refresh_seconds:
+            return
+        if self.pinned == "session" or self.pipeline is not None or self.bound() is not None:
+            return
+        here = yield from self.session(HERE)
+        if here.pgconn.transaction_status != IDLE:
+            return
+        if not self.autocommit:
+            yield lambda: here.set_autocommit(True)
+        try:
+            yield from self._read_picture(here)
+        finally:
+            if not self.autocommit and here.pgconn.status == ConnStatus.OK:
+                yield lambda: here.set_autocommit(False)
+
+    def bound(self) -> str | None:
+        """The node of the transaction that is open."""
+        if self.pipeline is not None:
+            return self.pipeline
+        for block in self.blocks:
+            if block.entered is not None:
+                return str(block.entered[0])
+        for node, session in self.sessions.items():
+            if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
+                return node
+        return None
