@@ -101,11 +101,10 @@ def test_the_table_has_its_keys(acc: Cluster) -> None:
         # What stands in the way of taking the key away, which only a change of a type needs.
         bob.execute("create view grouped as select a.*, count(*) as n from acc a group by id")
         bob.execute("alter table acc add column type int")
+        with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+            bob.execute("alter table acc drop constraint if exists Acc_Pkey")
         bob.execute("drop view grouped")
         bob.execute("alter table acc drop column type")
-        for named in ("acc_pkey", "if exists Acc_Pkey", '"acc_id_name_key"'):
-            with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot be dropped"):
-                bob.execute(f"alter table acc drop constraint {named}".encode())
 
 
 class Writers:
@@ -361,10 +360,9 @@ REFUSED = [
     ("drop table acc cascade", "rows of this node only"),
     ("drop schema app cascade", "rows of this node only"),
     (
-        "alter table acc add at timestamptz default clock_timestamp()",
-        "written anew|written by|write",
+        "alter table acc add at timestamptz not null default clock_timestamp()",
+        "cannot be NOT NULL from the first",
     ),
-    ("alter table acc add at timestamptz default now()", "other values on each copy"),
     ("alter table acc add check (current_date > date '2000-01-01')", "depends on the session"),
     ("alter table acc alter v type bigint", "anew on each of its copies"),
     ("alter table acc add bad nonexistent", "does not exist"),

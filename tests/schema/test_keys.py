@@ -224,10 +224,10 @@ def test_only_its_owner_changes_them(acc: Cluster) -> None:
 
 
 def test_alter_table_says_what_can_be_done(acc: Cluster) -> None:
-    for change in ('add foreign key (v) references "Land"', 'add c text references app."Land"'):
-        with as_bob(acc, 2) as bob, pytest.raises(psycopg.Error) as refused:
-            bob.execute(f"alter table acc {change}".encode())
-        assert "shardman.add_foreign_key('app.acc'" in (refused.value.diag.message_hint or "")
+    change = 'add foreign key ("Where?") references "Land" not valid'
+    with as_bob(acc, 2) as bob, pytest.raises(psycopg.Error) as refused:
+        bob.execute(f"alter table acc {change}".encode())
+    assert "shardman.add_foreign_key('app.acc'" in (refused.value.diag.message_hint or "")
 
 
 CONCURRENTLY = "select shardman.create_index_concurrently(%s)"

@@ -21,7 +21,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     k record;
 begin
-    for k in select * from shardman.keys_lacking(definition, parent) loop
+    -- What DDL has dropped here, before the metadata know.
+    for k in select * from shardman.keys_lacking(definition, parent) l
+             where case when definition ->> 'relation' is null then true else not shardman.is_dropped(definition ->> 'relation', l.name) end loop
         execute format('alter table only %s add constraint %I %s', parent::regclass, k.name, k.sql);
         if k.comment is not null then
             execute format('comment on constraint %I on %s is %L', k.name, parent::regclass, k.comment);

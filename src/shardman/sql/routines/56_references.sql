@@ -52,6 +52,8 @@ declare
     data constant oid := shardman.find_relation(shardman.data_table(part_name));
 begin
     perform shardman.hold_referred(shardman.referred_table(item, part_name));
+    -- Another of that name.
+    execute format('alter table %s drop constraint if exists %I', data::regclass, item ->> 'name');
     execute format('alter table %s add constraint %I %s not valid', data::regclass, item ->> 'name', shardman.reference_sql(item, part_name));
     if item ->> 'comment' is not null then
         execute format('comment on constraint %I on %s is %L', item ->> 'name', data::regclass, item ->> 'comment');
@@ -67,9 +69,14 @@ declare
     def  constant jsonb := coalesce(definition, shardman.table_definition(part_name));
     item jsonb;
 begin
+    if definition is not null then
+        -- It is a command that makes them: what DDL said before does not count any more.
+        delete from shardman.changed_constraints c
+         where c.relation = def ->> 'relation' and c.name in (select f ->> 'name' from jsonb_array_elements(def -> 'foreign_keys') f);
+    end if;
     for item in
         select f from jsonb_array_elements(def -> 'foreign_keys') f
-         where shardman.may_refer(def ->> 'relation', f)
+         where shardman.may_refer(def ->> 'relation', f) and not shardman.is_dropped(def ->> 'relation', f ->> 'name')
            and not exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = f ->> 'name')
     loop
         perform shardman.add_reference(part_name, item);
@@ -143,11 +150,30 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.kept_references(jsonb, oid, oid) is 'of the foreign keys of a definition those that the table still has, as they are now';
 
+create or replace function shardman.same_reference(a text, b text) returns bool
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    former constant text := regexp_replace(a, '( DEFERRABLE)?( INITIALLY DEFERRED)?( NOT VALID)?$', '');
+    x jsonb;
+    y jsonb;
+begin
+    if former = b then
+        return true;
+    end if;
+    x := shardman.read_reference(former);
+    y := shardman.read_reference(b);
+    -- Who names no columns means the primary key.
+    return x - 'to_columns' = y - 'to_columns' and (x -> 'to_columns' = y -> 'to_columns' or 'null' in (x -> 'to_columns', y -> 'to_columns'));
+end
+$$;
+comment on function shardman.same_reference(text, text) is 'whether two texts of foreign keys say the same, apart from when it is checked';
+
 create or replace function shardman.reference_state() returns table (relation text, data oid, part_name text, item jsonb, problem text)
-language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+language sql stable set search_path = pg_catalog, pg_temp set jit = off set quote_all_identifiers = off as $$
     with wanted as materialized (
         select t.relation, f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
          where shardman.may_refer(t.relation, f)
+           and not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, f ->> 'name'))
     ), here as materialized (
         select c.oid, w.relation, p.part_name, w.f
           from wanted w join shardman.partitions p on p.relation = w.relation and p.prv is null and p.owner = shardman.my_id()
@@ -155,7 +181,8 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     )
     select h.relation, h.oid, h.part_name, h.f, format('its data table lacks the foreign key %s', h.f ->> 'name')
       from here h
-     where not exists (select from pg_constraint o where o.conrelid = h.oid and o.contype = 'f' and o.conname = h.f ->> 'name')
+     where not exists (select from pg_constraint o where o.conrelid = h.oid and o.contype = 'f' and o.conname = h.f ->> 'name'
+                          and shardman.same_reference(pg_get_constraintdef(o.oid), shardman.reference_sql(h.f, h.part_name)))
        -- While partitions of a number come here one by one, it waits for the other.
        and (not h.f ? 'to_columns'
             or exists (select from pg_class r where r.oid = shardman.find_relation(shardman.referred_table(h.f, h.part_name)) and r.relispartition))

@@ -167,6 +167,8 @@ declare
     data constant oid := shardman.find_relation(shardman.data_table(part_name));
     o    record;
 begin
+    -- What DDL said of it before does not count any more.
+    delete from shardman.changed_constraints c where (c.relation, c.name) = (shardman.part_relation(shardman.data_table(part_name)), remove_reference.name);
     select c.conname, c.confrelid into o from pg_constraint c where c.conrelid = data and c.contype = 'f' and c.conname = remove_reference.name;
     if found then
         perform shardman.hold_referred(shardman.metadata_name(o.confrelid));

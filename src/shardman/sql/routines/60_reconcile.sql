@@ -470,6 +470,7 @@ begin
         perform shardman.drop_former_tables();
         perform shardman.renew_checks();
     end if;
+    perform shardman.forget_constraints();
     left_ := shardman.differences(relation);
     if left_ > 0 then
         failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
@@ -494,7 +495,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                         'pg_attribute', 'pg_auth_members', 'pg_authid', 'pg_class', 'pg_constraint', 'pg_database', 'pg_depend',
                         'pg_extension', 'pg_foreign_server', 'pg_foreign_table', 'pg_inherits', 'pg_namespace', 'pg_policy',
                         'pg_proc', 'pg_sequence', 'pg_trigger', 'pg_user_mapping', 'pg_db_role_setting', 'pg_shdescription', 'shardman.road_secret',
-                        'shardman.cmd_log', 'shardman.local', 'shardman.mapping_proofs', 'shardman.node_secrets', 'shardman.nodes', 'shardman.partitions',
+                        'shardman.changed_constraints', 'shardman.cmd_log', 'shardman.local', 'shardman.mapping_proofs', 'shardman.node_secrets', 'shardman.nodes', 'shardman.partitions',
                         'shardman.problems', 'shardman.settings', 'shardman.shared_copies', 'shardman.shared_locks', 'shardman.shared_tables',
                         'shardman.tables']) as x) as r
              where r.oid is not null) end

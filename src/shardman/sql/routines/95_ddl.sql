@@ -185,6 +185,29 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.renames_key(text, text, text, text) is 'whether an ALTER gives one of the table''s keys another name';
 
+create or replace function shardman.need_referable(relation text, query text, path text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    other text;
+begin
+    if shardman.plain_words(query) ~* '\mnot\s+valid\M' then
+        raise exception 'a foreign key of % cannot be added NOT VALID', relation
+            using errcode = 'feature_not_supported', hint = format('select shardman.add_foreign_key(%L, ...) reads the rows beside writers.', relation);
+    end if;
+    for other in select r from unnest(shardman.statement_refers_to(query, path)) r where r <> relation loop
+        if shardman.colocated(relation, other) then
+            raise exception 'ALTER TABLE cannot make a foreign key between % and %: PostgreSQL has none above foreign tables', relation, other
+                using errcode = 'feature_not_supported',
+                      hint = format('select shardman.add_foreign_key(%L, ''name'', ''foreign key (...) references ...''); a column first, without it.', relation);
+        elsif not exists (select from shardman.shared_tables s where s.relation = other) then
+            raise exception '% is neither a shared table nor colocated with %', other, relation
+                using errcode = 'feature_not_supported', hint = format('A small table can be shared: select shardman.create_shared_table(%L, ...).', other);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.need_referable(text, text, text) is 'raises where a statement makes a foreign key of a sharded table that plain DDL cannot make';
+
 create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -204,14 +227,18 @@ begin
                   hint = case tag when 'CREATE INDEX' then format('select shardman.create_index_concurrently(%L) builds it beside writers.',
                                                                  regexp_replace(shardman.one_statement(query), '\mconcurrently\s+', '', 'i'))
                                   else 'Leave CONCURRENTLY out; to drop one takes a moment.' end;
-    elsif tag = 'ALTER TABLE' and words ~* '\mdrop\s+constraint\M' and shardman.drops_key(relation, query) then
-        raise exception 'a key of % cannot be dropped: its partitions have it on all nodes', relation
-            using errcode = 'feature_not_supported', hint = 'Leave it, or make the table a new one without it.';
-    elsif tag = 'ALTER TABLE' and (words ~* '\madd\M.*(\mforeign\s+key\M|\mreferences\M)' or shardman.touches_reference(relation, query)) then
-        raise exception 'ALTER TABLE cannot change the foreign keys of %: PostgreSQL has none above foreign tables, its data tables have them', relation
+    elsif tag = 'ALTER TABLE' and words ~* '\musing\s+index\M' then
+        raise exception 'PostgreSQL makes no key of a partitioned table of an index'
+            using errcode = 'feature_not_supported', hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) builds its own.', relation);
+    elsif tag = 'CREATE INDEX' and words ~* '^create\s+unique\M' then
+        raise exception 'PostgreSQL has no unique index of a partitioned table with partitions on other nodes'
             using errcode = 'feature_not_supported',
-                  hint = format('select shardman.add_foreign_key(%L, ''name'', ''foreign key (...) references ...''), shardman.drop_foreign_key(%1$L, ''name''); a column first, '
-                                'without it.', relation);
+                  hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) makes a key; shardman.create_index_concurrently(...) an index of each data table.', relation);
+    elsif tag = 'ALTER TABLE' and words ~* '\m(rename|alter)\s+constraint\M' and shardman.touches_reference(relation, query) then
+        raise exception 'a foreign key of % cannot be altered: its data tables have it', relation
+            using errcode = 'feature_not_supported', hint = 'Drop it, and add it anew.';
+    elsif tag = 'ALTER TABLE' and words ~* '\madd\M.*\mreferences\M' then
+        perform shardman.need_referable(relation, query, path);
     end if;
 end
 $$;
@@ -320,6 +347,12 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if mode = 'copies' then
         perform shardman.hold_copies(relation);
+    elsif mode = 'stand-in' then
+        perform shardman.make_stand_in(relation);
+    elsif starts_with(mode, 'refers ') then
+        perform shardman.hold_named(substr(mode, 8), false);
+    elsif starts_with(mode, 'referred ') then
+        perform shardman.hold_referred_to(relation, substr(mode, 10));
     elsif mode = 'keys' then
         -- PostgreSQL would make those of the retyped columns anew, on the partitions as well. They come back at the statement's end.
         perform set_config('shardman.ddl_busy', 'on', true);
@@ -445,7 +478,7 @@ comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    modes  constant text[] := string_to_array(nullif(shardman.ddl_lock_modes(tag, current_query()), ''), ',');
+    modes  constant text[] := shardman.gate_modes(relation, tag, current_query(), current_setting('shardman.ddl_path', true));
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
     patience constant interval := '30 s';
@@ -534,10 +567,15 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     target constant text := current_setting('shardman.ddl_target', true);
     keys   constant bool := current_setting('shardman.ddl_keys', true) <> '';
+    stand  constant bool := shardman.table_behind(target) is not null;
     tables constant text[] := string_to_array(current_setting('shardman.ddl_tables', true), chr(10));
     node   int;
     name   text;
+    given  jsonb;
 begin
+    if stand then
+        given := shardman.finish_stand_in(target, null);
+    end if;
     if keys then
         perform shardman.give_keys_back(target);
     end if;
@@ -545,6 +583,9 @@ begin
         -- The note first: who repeats a change there waits by it for the end of this transaction.
         perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, target, tables)), '10s');
         perform shardman.through_door(node, shardman.one_statement(query), '10s');
+        if stand then
+            perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', target, given), '10s');
+        end if;
         -- Of what was dropped PostgreSQL says there only what it was called.
         foreach name in array tables loop
             perform shardman.through_door(node, format('select shardman.follow_copies(%L)', name), '10s');
@@ -573,6 +614,7 @@ begin
          cross join lateral (select coalesce((select i.indrelid from pg_index i where i.indexrelid = d.objid), d.objid)) as o (rel)
          cross join lateral (select shardman.sharded_name(o.rel)) as s (relation)
          where d.classid = 'pg_class'::regclass and tg_tag in ('ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX') and s.relation is not null
+           and shardman.table_behind(s.relation) is null
          group by 1
     loop
         perform shardman.follow_table(changed.relation, changed.renamed);

@@ -204,13 +204,16 @@ begin
                                            || coalesce((select jsonb_build_object('parent_comment', obj_description(o.oid, 'pg_constraint'))
                                                           from pg_constraint o where o.conrelid = parent and o.conname = e ->> 'name'
                                                            and obj_description(o.oid, 'pg_constraint') is not null), '{}') order by n), '[]')
-                   from jsonb_array_elements(shardman.kept_items(t.definition -> 'keys', data, k)) with ordinality as u (e, n)),
-        'foreign_keys', shardman.kept_references(coalesce(t.definition -> 'foreign_keys', '[]'), data, parent),
+                   from jsonb_array_elements(shardman.redefined_keys(t, parent, data, k)) with ordinality as u (e, n)),
+        'foreign_keys', shardman.redefined_references(t, data, parent),
         'indexes', shardman.kept_items(t.definition -> 'indexes', data, k),
         'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')
                              from shardman.own_indexes(parent) i),
         'sequences', shardman.redefined_sequences(parent, t.definition -> 'sequences'),
+        'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys')
+                                 then jsonb_build_object('kind', case (select c.relreplident from pg_class c where c.oid = data) when 'f' then 'full' when 'i' then 'index' else 'default' end)
+                                 else t.definition -> 'replica_identity' end,
         'owner', (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = parent),
         'acl', shardman.describe_acl(parent),
         'row_security', shardman.describe_row_security(parent),

@@ -61,10 +61,27 @@ end
 $$;
 comment on function shardman.keep_change(jsonb) is 'the same on the node where the statement was sent, when it has been done';
 
+create or replace function shardman.missing_values(relation text) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
+declare
+    values_ jsonb := '{}';
+    value   text;
+    a       record;
+begin
+    for a in select distinct on (x.attname) x.attname, x.attrelid, x.attnum, format_type(x.atttypid, null) as type
+               from shardman.leaves(shardman.find_relation(relation)) l join pg_attribute x on x.attrelid = l.leaf and x.atthasmissing and not x.attisdropped loop
+        execute format('select quote_literal((x.attmissingval::text::%s[])[1]) from pg_attribute x where (x.attrelid, x.attnum) = (%s, %s)', a.type, a.attrelid, a.attnum) into value;
+        values_ := values_ || jsonb_build_object(a.attname, value);
+    end loop;
+    return values_;
+end
+$$;
+comment on function shardman.missing_values(text) is 'what rows on this node have in columns that were added to them without being written';
+
 create or replace function shardman.repeat_through(c shardman.schema_changes, node int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    modes constant text[] := case when c.target = '' then '{}' else string_to_array(nullif(shardman.ddl_lock_modes(c.tag, c.statement), ''), ',') end;
+    modes constant text[] := case when c.target = '' then '{}' else shardman.gate_modes(c.target, c.tag, c.statement, c.path) end;
     mode_ text;
     name  text;
 begin
@@ -74,6 +91,9 @@ begin
         perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', c.target, mode_), '500ms');
     end loop;
     perform shardman.through_door(node, c.statement, '5s');
+    if 'stand-in' = any (modes) then
+        perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target, shardman.missing_values(c.target)), '5s');
+    end if;
     foreach name in array c.tables loop
         perform shardman.through_door(node, format('select shardman.follow_copies(%L)', name), '5s');
     end loop;

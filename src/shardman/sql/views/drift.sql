@@ -20,7 +20,8 @@ create or replace view shardman.table_state as
                                 from jsonb_array_elements(coalesce(w.definition -> 'sequences', '[]')) q) as s
                         left join pg_catalog.pg_sequence x on x.seqrelid = shardman.find_relation(s.name)
                        where x.seqmin is distinct from s.low),
-                      (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name) from shardman.keys_lacking(w.definition, w.parent) k))
+                      (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name) from shardman.keys_lacking(w.definition, w.parent) k
+                        where not shardman.is_dropped(w.definition ->> 'relation', k.name)))
                 end as problem
       from wanted w, shardman.local l
      where l.node_id is not null;

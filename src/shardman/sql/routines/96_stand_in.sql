@@ -1,0 +1,501 @@
+-- Keys, foreign keys and columns of a sharded table that come and go by plain ALTER TABLE.
+--
+-- PostgreSQL makes no key and no foreign key above foreign tables. So behind the gate (95_ddl.sql) each node puts the table aside, into a
+-- schema of its own, and an empty table without partitions under its name: the stand-in. It has its columns, checks and keys, and its
+-- owner. The statement is done to that, by PostgreSQL, with the caller's rights. What became of the stand-in is then read from the
+-- catalogs; the table comes back, and gets the same as PostgreSQL lets it: columns with all partitions, keys by ALTER TABLE
+-- ONLY and on each copy, foreign keys on the data tables. It is the caller who makes what is made: his default, his right to refer.
+--
+-- A default is computed once where the statement was sent, and travels as a value; one that gives each row another is set first,
+-- and then the rows of the primaries are written, which replicas get as they get any write.
+--
+-- Until the metadata know, what was changed is written down (shardman.changed_constraints): nothing makes again what was dropped.
+
+create or replace function shardman.plain_words(query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g')
+$$;
+comment on function shardman.plain_words(text) is 'a statement without the strings and quoted names in it';
+
+create or replace function shardman.needs_stand_in(relation text, query text, tag text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(tag = 'ALTER TABLE'
+       and (shardman.plain_words(query) ~* '\madd\M.*\m(primary\s+key|unique|foreign\s+key|references|serial|bigserial|smallserial|identity)\M'
+            or shardman.one_statement(query) ~* '\madd\M.*\mdefault\s+(?!-?[0-9]|''|true\M|false\M|null\M)'
+            or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query)), false)
+$$;
+comment on function shardman.needs_stand_in(text, text, text) is 'whether a statement changes a sharded table by way of a stand-in';
+
+create or replace function shardman.statement_refers_to(query text, path text) returns text[]
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    name_  constant text := '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)';
+    names  constant text[] := array(select m[1] from regexp_matches(regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''', '''''', 'g'),
+                                                                    '\mreferences\s+(' || name_ || '(?:\s*\.\s*' || name_ || ')?)', 'gi') m);
+    found_ oid[];
+begin
+    perform set_config('search_path', path, true);
+    found_ := array(select pg_catalog.to_regclass(n)::pg_catalog.oid from pg_catalog.unnest(names) n);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return array(select distinct shardman.metadata_name(o) from unnest(found_) o where o is not null order by 1);
+end
+$$;
+comment on function shardman.statement_refers_to(text, text) is 'the tables to which the foreign keys refer that a statement makes; path: the search_path by which names are read';
+
+create or replace function shardman.gate_modes(relation text, tag text, query text, path text) returns text[]
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select case when not shardman.needs_stand_in(relation, query, tag) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
+                else array_remove(string_to_array(shardman.ddl_lock_modes(tag, query), ','), 'keys')
+                     || array(select 'refers ' || r from unnest(shardman.statement_refers_to(query, path)) r)
+                     || array(select distinct 'referred ' || (f ->> 'to')
+                                from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+                               where t.relation = gate_modes.relation and shardman.names_constraint(query, 'drop', f ->> 'name'))
+                     || 'stand-in'::text end
+$$;
+comment on function shardman.gate_modes(text, text, text, text) is
+    'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; referred: or did; stand-in: the end of the gate';
+
+create or replace function shardman.make_stub(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    def  constant jsonb := (select s.definition from shardman.shared_tables s where s.relation = make_stub.relation);
+    name constant text := shardman.sql_name(relation);
+begin
+    perform set_config('shardman.ddl_busy', 'on', true);
+    execute format('create schema if not exists %I', (shardman.relation_parts(relation))[1]);
+    execute format('create table %s (%s)', name,
+                   (select string_agg(concat_ws(' ', quote_ident(c ->> 'name'), c ->> 'type', 'collate ' || (c ->> 'collation')), ', ' order by n)
+                      from jsonb_array_elements(def -> 'columns') with ordinality as u (c, n)));
+    execute coalesce((select string_agg(format('alter table %s add %s', name, k ->> 'sql'), '; ') from jsonb_array_elements(def -> 'keys') k), 'select');
+    execute format('grant references on %s to public', name);
+    execute format('comment on table %s is %L', name, shardman.behind());
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.make_stub(text) is
+    'on a node without copies of shared tables, within a statement: an empty table to which the stand-in''s foreign key can refer';
+
+create or replace function shardman.drop_stubs() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    stub oid;
+begin
+    for stub in
+        select c.oid from shardman.shared_tables s join pg_class c on c.oid = shardman.find_relation(s.relation)
+         where c.relowner = shardman.our_role() and obj_description(c.oid, 'pg_class') = shardman.behind()
+           and not exists (select from shardman.shared_copies x where x.relation = s.relation and x.node = shardman.my_id())
+    loop
+        execute format('drop table %s', stub::regclass);
+    end loop;
+end
+$$;
+comment on function shardman.drop_stubs() is 'drops what shardman.make_stub has made in this session';
+
+create or replace function shardman.hold_named(relation text, dropped bool) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    target constant oid := shardman.find_relation(relation);
+begin
+    if not exists (select from shardman.shared_tables s where s.relation = hold_named.relation) then
+        return;
+    elsif target is null and not dropped then
+        perform shardman.make_stub(relation);
+    elsif target is not null then
+        if not dropped and not has_any_column_privilege(who, target, 'references') then
+            perform shardman.need_references_right(relation, null);
+        end if;
+        execute format('lock table only %s in %s mode', target::regclass, case when dropped then 'access exclusive' else 'share row exclusive' end);
+    end if;
+end
+$$;
+comment on function shardman.hold_named(text, bool) is
+    'a part of the gate: locks the copy of a shared table as making, or dropping, a foreign key to it does, for who may refer to it';
+
+create or replace function shardman.hold_referred_to(relation text, referred text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need_owner(relation);
+    if exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+                where t.relation = hold_referred_to.relation and f ->> 'to' = referred) then
+        perform shardman.hold_named(referred, true);
+    end if;
+end
+$$;
+comment on function shardman.hold_referred_to(text, text) is 'the same for the owner of a table that refers to it';
+
+create or replace function shardman.behind() returns name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select ('shardman_behind_' || pg_backend_pid())::name
+$$;
+comment on function shardman.behind() is 'the schema into which this session puts a table while a stand-in is in its place';
+
+create or replace function shardman.table_behind(relation text) returns oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = shardman.behind() and c.relname = (shardman.relation_parts(table_behind.relation))[2] and c.relkind = 'p'
+$$;
+comment on function shardman.table_behind(text) is 'the sharded table that a stand-in stands for in this session; null where none does';
+
+create or replace function shardman.plain_keys(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('name', o.conname, 'sql', pg_get_constraintdef(o.oid)) order by o.contype, o.conname), '[]')
+      from pg_constraint o where o.conrelid = rel and o.contype in ('p', 'u')
+$$;
+comment on function shardman.plain_keys(oid) is 'name and text of a table''s primary key and unique constraints';
+
+create or replace function shardman.known_references(relation text) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+     where t.relation = known_references.relation
+       and not exists (select from shardman.changed_constraints c where c.relation = known_references.relation and c.name = f ->> 'name')
+    union all
+    select c.item from shardman.changed_constraints c
+     where c.relation = known_references.relation and c.kind = 'foreign_keys' and c.item is not null
+$$;
+comment on function shardman.known_references(text) is 'the foreign keys of a sharded table, by the metadata and what DDL has changed since';
+
+create or replace function shardman.make_stand_in(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    rel   constant oid := shardman.find_relation(relation);
+    name  constant text := shardman.sql_name(relation);
+    owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
+    item  jsonb;
+begin
+    perform shardman.need_owner(relation);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    -- What comes back is compared with what the stand-in got.
+    perform shardman.mend_keys(t.definition, rel) from shardman.tables t where t.relation = make_stand_in.relation;
+    execute format('create schema %I', shardman.behind());
+    execute format('alter table %s set schema %I', name, shardman.behind());
+    execute format('create table %s (like %s including defaults including constraints including generated) partition by %s', name, rel::regclass, pg_get_partkeydef(rel));
+    for item in select * from jsonb_array_elements(shardman.plain_keys(rel)) loop
+        execute format('alter table %s add constraint %I %s', name, item ->> 'name', item ->> 'sql');
+    end loop;
+    for item in select * from shardman.known_references(relation) loop
+        execute format('alter table %s add constraint %I check (true)', name, item ->> 'name');
+    end loop;
+    execute format('alter table %s owner to %I', name, owner);
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.make_stand_in(text) is
+    'within the gate, for the owner of a sharded table: puts it aside and an empty table in its place, on which the statement is done. A check stands for each foreign key';
+
+create or replace function shardman.stand_in_reference(relation text, o pg_constraint) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    target constant text := shardman.metadata_name(o.confrelid);
+    item   jsonb;
+begin
+    if exists (select from shardman.shared_tables s where s.relation = target) then
+        select f || jsonb_build_object('comment', null) into item from jsonb_array_elements(shardman.describe_references(o.conrelid)) f where f ->> 'name' = o.conname;
+    elsif target = relation then
+        item := shardman.inside_reference(
+            relation, array(select jsonb_array_elements_text(shardman.column_names(o.conrelid, o.conkey)))::name[], target,
+            array(select jsonb_array_elements_text(shardman.column_names(o.confrelid, o.confkey)))::name[], o.conname,
+            lower(shardman.action_text(o.confdeltype)) || coalesce(' (' || shardman.ident_list(shardman.column_names(o.conrelid, o.confdelsetcols)) || ')', ''),
+            lower(shardman.action_text(o.confupdtype)), o.confmatchtype = 'f');
+    end if;
+    return item;
+end
+$$;
+comment on function shardman.stand_in_reference(text, pg_constraint) is 'a foreign key of a stand-in as an item of a definition';
+
+create or replace function shardman.need_alike(relation text, stand oid, behind oid, keys jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from jsonb_array_elements(shardman.describe_columns(behind)) b
+                 left join jsonb_array_elements(shardman.describe_columns(stand)) s on s ->> 'name' = b ->> 'name'
+                where s is null or s ->> 'type' <> b ->> 'type' or s -> 'collation' <> b -> 'collation' or s -> 'default' <> b -> 'default'
+                   or s -> 'generated' <> b -> 'generated'
+                   or (s -> 'not_null' <> b -> 'not_null' and not exists (select from jsonb_array_elements(keys) k where k ->> 'sql' like 'PRIMARY KEY%')))
+       or exists (select from jsonb_array_elements(shardman.describe_checks(behind)) b
+                   where not exists (select from jsonb_array_elements(shardman.describe_checks(stand)) s where s ->> 'sql' = b ->> 'sql' and s ->> 'name' = b ->> 'name'))
+    then
+        raise exception 'keys, foreign keys and new columns of % cannot be changed in one statement with other things', relation
+            using errcode = 'feature_not_supported', hint = 'Send them as statements of their own, in one transaction.';
+    elsif exists (select from pg_partitioned_table p where p.partrelid = behind and 0 = any (p.partattrs::int2[])) and keys <> '[]' then
+        raise exception '% is distributed by an expression, and PostgreSQL has no keys of such a table', relation
+            using errcode = 'feature_not_supported',
+                  hint = 'A unique index that has the expression in it may do: select shardman.create_index_concurrently(...).';
+    elsif exists (select from jsonb_array_elements(keys) k where k ->> 'sql' ~ ' (DEFERRABLE|WITHOUT OVERLAPS)') then
+        raise exception 'a key of % cannot be DEFERRABLE or WITHOUT OVERLAPS', relation
+            using errcode = 'feature_not_supported',
+                  hint = 'Leave that out: other nodes would check it when they commit, after some have committed.';
+    elsif exists (select from shardman.owned_sequences(stand)) then
+        raise exception 'a column with a sequence cannot be added to %: each node would give the same numbers', relation
+            using errcode = 'feature_not_supported', hint = 'Add a column of type uuid DEFAULT gen_random_uuid(), or make the table anew with the column and copy the rows.';
+    end if;
+end
+$$;
+comment on function shardman.need_alike(text, oid, oid, jsonb) is 'raises where a stand-in got what cannot be given to the table; keys: those that are new';
+
+create or replace function shardman.data_tables_here(parent oid) returns table (data oid, part_name text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select l.leaf, shardman.metadata_name(l.part) from shardman.leaves(parent) l join pg_class c on c.oid = l.leaf where c.relkind = 'r' order by 2
+$$;
+comment on function shardman.data_tables_here(oid) is 'the data tables in the partitions of a table on this node';
+
+create or replace function shardman.stand_in_changes(relation text, stand oid, behind oid) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    keys    constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(stand)) k
+                                where not shardman.plain_keys(behind) @> jsonb_build_array(k));
+    dropped constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(behind)) k
+                                where not shardman.plain_keys(stand) @> jsonb_build_array(k));
+    refers  constant jsonb := (select coalesce(jsonb_agg(shardman.stand_in_reference(relation, o)), '[]') from pg_constraint o where o.conrelid = stand and o.contype = 'f');
+    lost    constant jsonb := (select coalesce(jsonb_agg(f), '[]') from shardman.known_references(relation) f
+                                where not exists (select from pg_constraint o where o.conrelid = stand and o.contype = 'c' and o.conname = f ->> 'name'));
+begin
+    perform shardman.need_alike(relation, stand, behind, keys);
+    return jsonb_build_object(
+        'keys', keys, 'dropped_keys', dropped, 'foreign_keys', refers, 'dropped_references', lost,
+        'columns', (select coalesce(jsonb_agg(c order by n), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
+                     where not exists (select from pg_attribute a where a.attrelid = behind and a.attname = c ->> 'name' and a.attnum > 0 and not a.attisdropped)),
+        'not_null', (select coalesce(jsonb_agg(s ->> 'name'), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) s
+                       join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name' where s -> 'not_null' <> b -> 'not_null'),
+        'checks', (select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(shardman.describe_checks(stand)) s
+                    where not exists (select from pg_constraint o where o.conrelid = behind and o.contype = 'c' and o.conname = s ->> 'name')
+                      and not exists (select from shardman.known_references(relation) f where f ->> 'name' = s ->> 'name')),
+        'deferrable', (select string_agg(quote_ident(o.conname), ', ' order by o.conname) from pg_constraint o where o.conrelid = stand and o.contype = 'f' and o.condeferrable),
+        'replicated', exists (select from shardman.partitions p where p.relation = stand_in_changes.relation and p.prv is not null));
+end
+$$;
+comment on function shardman.stand_in_changes(text, oid, oid) is 'what a statement has done to a stand-in: what the table is to get, and to lose';
+
+create or replace function shardman.note_constraints(relation text, changes jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    insert into shardman.changed_constraints as c (relation, name, kind, item)
+    select distinct on (x.item ->> 'name') note_constraints.relation, x.item ->> 'name', x.kind, case when x.added then x.item end
+      from (select 'keys', k, true from jsonb_array_elements(changes -> 'keys') k
+            union all select 'keys', k, false from jsonb_array_elements(changes -> 'dropped_keys') k
+            union all select 'foreign_keys', f, true from jsonb_array_elements(changes -> 'foreign_keys') f
+            union all select 'foreign_keys', f, false from jsonb_array_elements(changes -> 'dropped_references') f) as x (kind, item, added)
+     order by x.item ->> 'name', x.added desc
+        on conflict on constraint changed_constraints_pkey do update set kind = excluded.kind, item = excluded.item
+$$;
+comment on function shardman.note_constraints(text, jsonb) is 'writes down which keys and foreign keys DDL has changed on this node';
+
+create or replace function shardman.forget_constraints() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    delete from shardman.changed_constraints c
+     where not exists (select from shardman.tables t where t.relation = c.relation)
+        or exists (select from shardman.tables t where t.relation = c.relation
+                      and c.item ->> 'sql' is not distinct from (select k ->> 'sql' from jsonb_array_elements(t.definition -> c.kind) k where k ->> 'name' = c.name))
+$$;
+comment on function shardman.forget_constraints() is 'forgets what the metadata know by now';
+
+create or replace function shardman.is_dropped(relation text, name text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.changed_constraints c where (c.relation, c.name) = (is_dropped.relation, is_dropped.name) and c.item is null)
+$$;
+comment on function shardman.is_dropped(text, text) is 'whether DDL has dropped a key or foreign key that the metadata still have';
+
+create or replace function shardman.take_stand_in(relation text) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    stand   constant oid := shardman.find_relation(relation);
+    behind  constant oid := shardman.table_behind(relation);
+    changes jsonb;
+begin
+    perform shardman.need_owner(relation);
+    changes := shardman.stand_in_changes(relation, stand, behind);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    -- Out of the way first: whoever drops what is called as a sharded table is refused.
+    execute format('create schema %I', shardman.behind() || '_away');
+    execute format('alter table %s rename to %I', stand::regclass, shardman.behind());
+    execute format('alter table %s set schema %I', stand::regclass, shardman.behind() || '_away');
+    execute format('alter table %s set schema %I', behind::regclass, (shardman.relation_parts(relation))[1]);
+    execute format('drop table %s', stand::regclass);
+    perform shardman.drop_stubs();
+    execute format('drop schema %I; drop schema %I', shardman.behind(), shardman.behind() || '_away');
+    perform set_config('shardman.ddl_busy', '', true);
+    perform shardman.note_constraints(relation, changes);
+    return changes || jsonb_build_object(
+        'data', (select coalesce(jsonb_agg(d.data::regclass order by d.part_name), '[]') from shardman.data_tables_here(behind) d),
+        'foreign_keys', (select coalesce(jsonb_agg(format('alter table %s add constraint %I %s', d.data::regclass, f ->> 'name', shardman.reference_sql(f, d.part_name))), '[]')
+                           from jsonb_array_elements(changes -> 'foreign_keys') f, shardman.data_tables_here(behind) d));
+end
+$$;
+comment on function shardman.take_stand_in(text) is
+    'for the owner of a sharded table: puts it back into its place, and returns what was done to the stand-in; data: its data tables here; foreign_keys: the '
+    'statements that make them';
+
+create or replace function shardman.default_kind(col jsonb) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    stable_ bool;
+begin
+    if col ->> 'generated' is not null or col ->> 'default' is null or shardman.is_constant(col ->> 'default') then
+        return 'constant';
+    end if;
+    -- PostgreSQL knows best: it computes a value once for the rows that are there, or for each of them.
+    create temporary table shardman_default (x int);
+    execute 'alter table pg_temp.shardman_default add column ' || shardman.column_sql(col || '{"name": "y", "not_null": false}');
+    select a.atthasmissing into stable_ from pg_attribute a where a.attrelid = 'pg_temp.shardman_default'::regclass and a.attname = 'y';
+    drop table pg_temp.shardman_default;
+    return case when stable_ then 'stable' else 'volatile' end;
+end
+$$;
+comment on function shardman.default_kind(jsonb) is
+    'as the caller: whether the default of a new column is the same always (constant), in a transaction (stable), or another for each row (volatile)';
+
+create or replace function shardman.add_column_alike(relation text, col jsonb, changes jsonb, given text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
+declare
+    kind  constant text := shardman.default_kind(col);
+    head  constant text := format('alter table %s add column ', shardman.sql_name(relation));
+    ends  constant text := case when (col ->> 'not_null')::bool then ' not null' else '' end;
+    plain constant jsonb := col || '{"not_null": false}';
+    value text := given;
+    data  text;
+begin
+    if kind = 'constant' or kind = 'volatile' and not (changes ->> 'replicated')::bool then
+        execute head || shardman.column_sql(plain) || ends;
+        return null;
+    elsif kind = 'stable' then
+        if value is null then
+            execute format('select coalesce(quote_literal((%s)::%s), ''NULL'')', col ->> 'default', col ->> 'type') into value;
+        end if;
+        execute head || shardman.column_sql(plain || jsonb_build_object('default', value || '::' || (col ->> 'type'))) || ends;
+    elsif ends <> '' then
+        raise exception 'column % of % cannot be NOT NULL from the first: its default gives each row a value of its own, which replicas get a moment later',
+                        quote_ident(col ->> 'name'), relation
+            using errcode = 'feature_not_supported', hint = 'Add it without NOT NULL; when that has committed, ALTER COLUMN ... SET NOT NULL.';
+    else
+        execute head || shardman.column_sql(plain || '{"default": null}');
+    end if;
+    -- Replicas have no defaults: they get the column as it is now.
+    perform shardman.follow_copies(relation);
+    execute format('alter table %s alter column %I set default %s', shardman.sql_name(relation), col ->> 'name', col ->> 'default');
+    if kind = 'volatile' then
+        for data in select * from jsonb_array_elements_text(changes -> 'data') loop
+            execute format('update only %s set %I = default', data, col ->> 'name');
+        end loop;
+    end if;
+    return value;
+end
+$$;
+comment on function shardman.add_column_alike(text, jsonb, jsonb, text) is
+    'as the caller: adds a column whose values are the same on all copies; given: the value that another node has computed. Returns it';
+
+create or replace function shardman.finish_stand_in(relation text, given jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    changes constant jsonb := shardman.take_stand_in(relation);
+    name    constant text := shardman.sql_name(relation);
+    values_ jsonb := coalesce(given, '{}');
+    item    jsonb;
+    text_   text;
+begin
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for item in select * from jsonb_array_elements(changes -> 'columns') loop
+        values_ := values_ || jsonb_build_object(item ->> 'name', shardman.add_column_alike(relation, item, changes, values_ ->> (item ->> 'name')));
+    end loop;
+    for text_ in
+        select format('alter table %s drop constraint if exists %I', d, f ->> 'name')
+          from jsonb_array_elements_text(changes -> 'data') d, jsonb_array_elements(changes -> 'dropped_references') f
+        union all
+        select format('alter table only %s drop constraint %I', name, k ->> 'name') from jsonb_array_elements(changes -> 'dropped_keys') k
+        union all
+        select format('alter table %s alter column %I set not null', name, c) from jsonb_array_elements_text(changes -> 'not_null') c
+        union all
+        select format('alter table %s add constraint %I %s', name, c ->> 'name', c ->> 'sql') from jsonb_array_elements(changes -> 'checks') c
+        union all
+        select format('alter table only %s add constraint %I %s', name, k ->> 'name', k ->> 'sql') from jsonb_array_elements(changes -> 'keys') k
+        union all
+        select * from jsonb_array_elements_text(changes -> 'foreign_keys')
+    loop
+        execute text_;
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+    if given is null and changes ->> 'deferrable' is not null then
+        raise notice 'foreign keys of % are checked at each statement: %', relation, changes ->> 'deferrable';
+    end if;
+    perform shardman.follow_keys(relation, changes -> 'dropped_keys');
+    return values_;
+end
+$$;
+comment on function shardman.finish_stand_in(text, jsonb) is
+    'as the caller: gives a sharded table on this node what its stand-in got; given: values of defaults that another node has computed. Returns them';
+
+create or replace function shardman.key_on(data oid, name text, k int) returns name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select o.conname from pg_constraint o
+     where o.conrelid = data and o.contype in ('p', 'u') and (o.conname = shardman.numbered_name(name, k) or shardman.is_other_name(o.conname, name, k))
+$$;
+comment on function shardman.key_on(oid, text, int) is 'what a key of a table is called on data table k';
+
+create or replace function shardman.choose_identity(data oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    index constant oid := shardman.identity_index(data);
+    wanted constant text := case when index is null then 'full' when (select i.indisprimary from pg_index i where i.indexrelid = index) then 'default'
+                                 else 'using index ' || quote_ident((select c.relname from pg_class c where c.oid = index)) end;
+begin
+    if (select c.relreplident from pg_class c where c.oid = data) <> left(wanted, 1)::"char" then
+        execute format('alter table %s replica identity %s', data::regclass, wanted);
+    end if;
+end
+$$;
+comment on function shardman.choose_identity(oid) is 'after keys of a data table have changed: by what replication tells its rows apart';
+
+create or replace function shardman.follow_keys(relation text, dropped jsonb) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    parent constant oid := shardman.find_relation(relation);
+    copy   record;
+    name   text;
+    item   jsonb;
+begin
+    perform shardman.need_owner(relation);
+    if not exists (select from shardman.changed_constraints c where c.relation = follow_keys.relation and c.kind = 'keys') then
+        return;
+    end if;
+    perform set_config('shardman.ddl_busy', 'on', true);
+    -- Columns first, and with them NOT NULL.
+    perform shardman.follow_table(relation, false);
+    for copy in
+        select d.data, d.part_name from shardman.data_tables_here(parent) d
+        union all
+        select c, regexp_replace(shardman.metadata_name(c), '_data("?)$', '\1') from shardman.copies_here(relation) c
+    loop
+        for name in select k ->> 'name' from jsonb_array_elements(dropped) k loop
+            execute coalesce(format('alter table %s drop constraint ', copy.data::regclass)
+                             || quote_ident(shardman.key_on(copy.data, name, shardman.part_number(copy.part_name))), 'select');
+        end loop;
+        for item in select k from jsonb_array_elements(shardman.plain_keys(parent)) k loop
+            perform shardman.make_index(copy.part_name, item);
+        end loop;
+        perform shardman.choose_identity(copy.data);
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.follow_keys(text, jsonb) is
+    'for the owner of a sharded table: its copies on this node lose these keys and get those that it has';
+
+create or replace function shardman.redefined_keys(t shardman.tables, parent oid, data oid, k int) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(e || jsonb_build_object('identity', coalesce(i.identity, false)) order by n), '[]')
+      from jsonb_array_elements(
+               shardman.kept_items((select coalesce(jsonb_agg(x order by m), '[]') from jsonb_array_elements(t.definition -> 'keys') with ordinality as w (x, m)
+                                     where not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, x ->> 'name'))), data, k)
+               || (select coalesce(jsonb_agg(c.item || '{"options": null, "clustered": false, "comment": null}'), '[]')
+                     from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys' and c.item is not null)) with ordinality as u (e, n)
+     cross join lateral (select (select o.conindid from pg_constraint o where o.conrelid = data and o.contype in ('p', 'u', 'x')
+                                    and (o.conname = shardman.numbered_name(e ->> 'name', k) or shardman.is_other_name(o.conname, e ->> 'name', k))) = shardman.identity_index(data)
+                                as identity) as i
+$$;
+comment on function shardman.redefined_keys(shardman.tables, oid, oid, int) is 'the keys of a definition as they are now; data: data table k of this node';
+
+create or replace function shardman.redefined_references(t shardman.tables, data oid, parent oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.kept_references((select coalesce(jsonb_agg(x), '[]') from jsonb_array_elements(coalesce(t.definition -> 'foreign_keys', '[]')) x
+                                      where not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, x ->> 'name'))), data, parent)
+           || (select coalesce(jsonb_agg(c.item order by c.name), '[]')
+                 from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'foreign_keys' and c.item is not null)
+$$;
+comment on function shardman.redefined_references(shardman.tables, oid, oid) is 'the foreign keys of a definition as they are now; data: a data table of this node';

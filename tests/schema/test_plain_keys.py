@@ -1,0 +1,308 @@
+"""Keys, foreign keys and columns of a sharded table come and go by plain ALTER TABLE, as an ordinary role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+WORKERS = (1, 2, 3)
+ROWS = 60
+SCHEMA = """
+create table "Land" (code text primary key, name text);
+insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
+create table acc (id int primary key, v int not null default 0, "Where?" text, unique (id, v));
+insert into acc select i, i, 'c' || i % 10 from generate_series(1, 60) i;
+create table log (id int, t text);
+insert into log select i, 't' from generate_series(1, 60) i;
+"""
+#: On a node: the constraints of some kinds that its copies of a table have.
+CONSTRAINTS = """
+select c.relname, o.conname, pg_get_constraintdef(o.oid), c.relispartition
+  from pg_constraint o join pg_class c on c.oid = o.conrelid
+ where o.contype = any (%s) and c.relname ~ ('^' || %s || '_[0-9]+_data$') order by 1, 2
+"""
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    """Bob's tables, one without a key, with replicas; a shared table of his, and one of another's."""
+    for node in NODES:
+        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
+    with as_bob(cluster, 1) as bob:
+        bob.execute(SCHEMA.encode())
+    cluster.sql(1, "create table secret (id int primary key); insert into secret values (1)")
+    for query in (
+        "select shardman.create_shared_table('app.\"Land\"', 1)",
+        "select shardman.create_shared_table('secret', 1)",
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)",
+        "select shardman.create_hash_partitions(1, 'app.log', 'id', 3)",
+        "select shardman.set_replevel('app.acc', 1)",
+        "select shardman.set_replevel('app.log', 1)",
+    ):
+        done = cluster.cmd(query)  # type: ignore[arg-type]
+        assert done.status in ("success", "done"), done
+    eventually(
+        "bob's ways to other nodes are there",
+        lambda: [value(cluster, n, "select count(*) from log") for n in NODES],
+        until=lambda found: found == [ROWS] * 4,
+        tolerate=psycopg.Error,
+    )
+    return cluster
+
+
+@contextmanager
+def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
+    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+def value(cluster: Cluster, node: int, query: str) -> object:
+    with as_bob(cluster, node) as bob:
+        return (bob.execute(query.encode()).fetchone() or (None,))[0]
+
+
+def send(cluster: Cluster, node: int, query: str) -> None:
+    with as_bob(cluster, node) as bob:
+        bob.execute(query.encode())
+
+
+def settled(cluster: Cluster) -> None:
+    eventually("what was submitted has ended", lambda: not cluster.commands_left())
+    assert check(cluster.lord_dsn, data=True, patience=30) == []
+    for node in NODES:
+        assert cluster.sql(node, "select nspname from pg_namespace where nspname ~ 'behind'") == []
+
+
+def on_copies(cluster: Cluster, table: str, *kinds: str) -> list[tuple[str, ...]]:
+    return [r for n in WORKERS for r in cluster.sql(n, CONSTRAINTS, (list(kinds), table))]
+
+
+def ok(cluster: Cluster, query: str, *params: object) -> None:
+    done = cluster.cmd(query, params)  # type: ignore[arg-type]
+    assert done.status in ("success", "done"), done
+
+
+def moved(cluster: Cluster, table: str) -> str:
+    """Moves a partition of a table to the node without a copy of it, and says which it is."""
+    part = cluster.value(
+        0, "select min(part_name) from shardman.partitions where relation = %s", (f"app.{table}",)
+    )
+    copies = cluster.sql(0, "select owner from shardman.partitions where part_name = %s", (part,))
+    ok(
+        cluster,
+        "select shardman.move_part(%s, %s)",
+        part,
+        next(n for n in WORKERS if (n,) not in copies),
+    )
+    return str(part)
+
+
+def test_a_column_with_a_foreign_key(acc: Cluster) -> None:
+    """As Django sends it for AddField(ForeignKey)."""
+    send(
+        acc,
+        2,
+        'ALTER TABLE "acc" ADD COLUMN "land_id" text NULL CONSTRAINT "acc_land_fk" REFERENCES "Land"("code") '
+        'DEFERRABLE INITIALLY DEFERRED; SET CONSTRAINTS "acc_land_fk" IMMEDIATE',
+    )
+    found = on_copies(acc, "acc", "f")
+    assert len(found) == 6
+    assert {(r[1], r[3]) for r in found} == {("acc_land_fk", True)}
+    for node in WORKERS:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="acc_land_fk"):
+            send(acc, node, f"insert into acc (id, land_id) values ({1000 + node}, 'nowhere')")
+        send(acc, node, f"update acc set land_id = 'c{node}' where id = {node}")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        send(acc, 1, """delete from "Land" where code = 'c2'""")
+    settled(acc)
+    moved(acc, "acc")
+    eventually(
+        "the moved one has it too", lambda: len(on_copies(acc, "acc", "f")), until=lambda n: n == 6
+    )
+    settled(acc)
+    send(acc, 3, "alter table acc drop constraint acc_land_fk")
+    for node in NODES:
+        acc.sql(node, "select shardman.reconcile()")
+    assert on_copies(acc, "acc", "f") == []
+    settled(acc)
+    for node in NODES:
+        acc.sql(node, "select shardman.reconcile()")
+        assert acc.sql(node, "select * from shardman.changed_constraints") == []
+    assert on_copies(acc, "acc", "f") == []
+
+
+def test_with_other_ddl_in_one_transaction_it_is_whole_or_nothing(acc: Cluster) -> None:
+    """As Alembic sends it."""
+    with as_bob(acc, 1, autocommit=False) as bob:
+        bob.execute("alter table acc add column land text")
+        bob.execute(
+            'alter table acc add foreign key (land) references "Land" (code) on delete set null'
+        )
+        bob.execute("alter table acc add constraint once unique (id, land)")
+        bob.execute("update acc set land = 'c1' where id < 10")
+        bob.rollback()
+        assert on_copies(acc, "acc", "f") == []
+        bob.execute("alter table acc add column land text")
+        bob.execute("update acc set land = 'nowhere' where id = 7")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            bob.execute('alter table acc add foreign key (land) references "Land"')
+        bob.rollback()
+        bob.execute("alter table acc add column land text")
+        bob.execute(
+            'alter table acc add foreign key (land) references "Land" (code) on delete set null'
+        )
+        bob.execute("alter table acc add constraint self foreign key (id) references acc")
+        bob.commit()
+    assert {r[1] for r in on_copies(acc, "acc", "f")} == {"acc_land_fkey", "self"}
+    assert len(on_copies(acc, "acc", "f")) == 12
+    send(acc, 2, "update acc set land = 'c9' where id = 5")
+    send(acc, 3, """delete from "Land" where code = 'c9'""")
+    assert value(acc, 1, "select land from acc where id = 5") is None
+    settled(acc)
+    # Another one of that name, given by hand to one data table, is no foreign key of the table.
+    name = on_copies(acc, "acc", "f")[0][0]
+    node = next(
+        n
+        for n in WORKERS
+        if acc.value(n, "select relispartition from pg_class where relname = %s", (name,))
+    )
+    acc.sql(
+        node,
+        f"set shardman.ddl = 'here'; alter table app.{name} drop constraint acc_land_fkey,"
+        f' add constraint acc_land_fkey foreign key (land) references app."Land" (code) on delete cascade',
+    )
+    acc.sql(node, "select shardman.reconcile()")
+    assert {r[2] for r in on_copies(acc, "acc", "f") if r[1] == "acc_land_fkey"} == {
+        'FOREIGN KEY (land) REFERENCES app."Land"(code) ON DELETE SET NULL',
+        'FOREIGN KEY (land) REFERENCES app."Land"(code) ON DELETE SET NULL NOT VALID',
+    }
+    send(acc, 2, "alter table acc drop constraint self, drop constraint acc_land_fkey")
+    settled(acc)
+
+
+def test_keys_come_and_go(acc: Cluster) -> None:
+    send(acc, 3, 'alter table acc add constraint "once, only" unique (id, "Where?")')
+    assert len([r for r in on_copies(acc, "acc", "u") if "Where?" in r[2]]) == 12
+    settled(acc)
+    moved(acc, "acc")
+    assert len([r for r in on_copies(acc, "acc", "u") if "Where?" in r[2]]) == 12
+    send(acc, 1, 'alter table acc drop constraint "once, only"')
+    for node in NODES:
+        acc.sql(node, "select shardman.reconcile()")
+        assert (
+            acc.sql(
+                node,
+                "select from pg_constraint where conrelid = 'app.acc'::regclass and conname ~ 'once'",
+            )
+            == []
+        )
+    assert [r for r in on_copies(acc, "acc", "u") if "Where?" in r[2]] == []
+    settled(acc)
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("insert into log values (1, 'again')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            bob.execute("alter table log add primary key (id)")
+    settled(acc)
+
+
+def test_replicas_follow_by_the_key_that_there_is(acc: Cluster) -> None:
+    identities = "select distinct relreplident from pg_class where relname ~ '^log_[0-9]_data'"
+    send(acc, 2, "alter table log add primary key (id)")
+    assert {r[0] for n in WORKERS for r in acc.sql(n, identities)} == {"d"}
+    assert len(on_copies(acc, "log", "p")) == 6
+    send(acc, 1, "update log set t = 'p'")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        send(acc, 3, "insert into log values (7)")
+    settled(acc)
+    moved(acc, "log")
+    send(acc, 3, "alter table log drop constraint log_pkey")
+    assert {r[0] for n in WORKERS for r in acc.sql(n, identities)} == {"f"}
+    assert on_copies(acc, "log", "p") == []
+    send(acc, 1, "update log set t = 'full'")
+    send(acc, 2, "delete from log where id = 60")
+    settled(acc)
+    moved(acc, "log")
+    settled(acc)
+
+
+def test_defaults_are_the_same_on_all_copies(acc: Cluster) -> None:
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("alter table acc add column at timestamptz not null default now()")
+        bob.execute("alter table acc add column u uuid default gen_random_uuid()")
+        bob.execute("alter table acc add column r double precision default random() check (r >= 0)")
+        bob.commit()
+    assert value(acc, 3, "select count(distinct at) from acc") == 1
+    assert value(acc, 1, "select count(distinct u) || ' ' || count(r) from acc") == f"{ROWS} {ROWS}"
+    settled(acc)
+    send(acc, 1, "alter table acc alter column u set not null")
+    send(acc, 3, "insert into acc (id) values (500)")
+    assert value(acc, 1, "select at > (select min(at) from acc) from acc where id = 500") is True
+    settled(acc)
+    send(acc, 1, "delete from acc where id = 500")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("add primary key (v)", "multiple primary keys"),
+        ("add unique (v)", "must include all partitioning columns"),
+        ("add unique (id, v) deferrable initially deferred", "cannot be DEFERRABLE"),
+        (
+            "add constraint x unique using index y",
+            "makes no key of a partitioned table of an index",
+        ),
+        ("add foreign key (id) references log (id)", "neither a shared table nor colocated"),
+        ("add foreign key (id) references secret", "permission denied for table secret"),
+        (
+            "add foreign key (id) references public.secret (id)",
+            "permission denied for table secret",
+        ),
+        ('add foreign key ("Where?") references "Land" not valid', "NOT VALID"),
+        (
+            'add foreign key ("Where?") references "Land", drop column v',
+            "in one statement with other things",
+        ),
+        ('add foreign key (v) references "Land"', "cannot be implemented"),
+        (
+            "add column x uuid not null default gen_random_uuid()",
+            "cannot be NOT NULL from the first",
+        ),
+        ("drop constraint nix", "does not exist"),
+    ],
+)
+def test_what_cannot_be_is_refused(acc: Cluster, change: str, said: str) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("set search_path = app, public")
+        with pytest.raises(psycopg.Error, match=said):
+            bob.execute(f"alter table acc {change}".encode())
+
+
+def test_a_unique_index_names_the_ways(acc: Cluster) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        send(acc, 2, "create unique index x on acc (id, v)")
+    assert "create_index_concurrently" in (refused.value.diag.message_hint or "")
+    settled(acc)
+
+
+def test_who_was_let_refer_may(acc: Cluster) -> None:
+    for node in WORKERS:
+        with acc.connect(node) as conn:
+            conn.execute("set shardman.ddl = 'here'; grant references (id) on secret to bob")
+    send(acc, 3, "alter table acc add column x int references public.secret (id)")
+    send(acc, 1, "update acc set x = 1 where id = 3")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        send(acc, 2, "update acc set x = 2 where id = 4")
+    send(acc, 1, "alter table acc drop column x")
+    assert on_copies(acc, "acc", "f") == []
+    settled(acc)
