@@ -334,7 +334,7 @@ begin
     -- PostgreSQL knows best: it computes a value once for the rows that are there, or for each of them.
     create temporary table shardman_default (x int);
     execute 'alter table pg_temp.shardman_default add column ' || shardman.column_sql(col || '{"name": "y", "not_null": false}');
-    select a.atthasmissing into stable_ from pg_attribute a where a.attrelid = 'pg_temp.shardman_default'::regclass and a.attname = 'y';
+    select a.atthasmissing into stable_ from pg_attribute a where a.attrelid = to_regclass('pg_temp.shardman_default') and a.attname = 'y';
     drop table pg_temp.shardman_default;
     return case when stable_ then 'stable' else 'volatile' end;
 end
