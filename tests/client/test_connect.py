@@ -183,6 +183,25 @@ def test_a_moved_partition(db_nodes: Cluster) -> None:
         assert db.move_part(partition, 3).ok
 
 
+def test_a_table_that_is_split(db_nodes: Cluster) -> None:
+    db_nodes.sql(1, "create table grow (id bigint primary key, n int)")
+    db_nodes.cmd("select shardman.create_hash_partitions(1, 'grow', 'id', 2)")
+    db_nodes.sql(1, "insert into grow select generate_series(1, 12), 0")
+    sql = "select count(*) from grow where id = %s"
+    with (
+        shardman.connect(db_nodes.dsn(2), autocommit=True, refresh_seconds=3600) as db,
+        shardman.connect(db_nodes.dsn(2), autocommit=True, refresh_seconds=3600) as other,
+    ):
+        # Twice, so that the statement is remembered.
+        assert [db.execute(sql, (k,)).fetchone() for k in (*range(1, 13), 1)] == [(1,)] * 13
+        other.execute("select 1 from grow where id = 1")
+        assert db.set_partitions_count("grow", 4).ok
+        assert [db.execute(sql, (k,)).fetchone() for k in range(1, 13)] == [(1,)] * 12
+        for k in range(1, 13):
+            assert other.execute("update grow set n = 1 where id = %s", (k,)).rowcount == 1
+        assert len({db.explain_route(sql, (k,)).partitions for k in range(1, 13)}) > 2
+
+
 def test_a_node_that_restarts(db: shardman.Connection, db_nodes: Cluster) -> None:
     key = _key_on(db, 3)
     sql = "select v from acc where id = %s"

@@ -173,8 +173,21 @@ class AsyncCursor(BaseCursor):
         fanout: Fanout | None = None,
     ) -> Self:
         """Sends a statement where its rows are; ``fanout``: for this one."""
+        db = self.connection
+        failed = None
+        async with db.lock:
+            straight = self._router.straight(query, params)
+            if straight is not None:
+                node, text = straight
+                session = self._router.sessions[node]
+                fresh = session.pgconn.transaction_status == IDLE
+                try:
+                    await self._on(session).execute(text, params, prepare=prepare, binary=binary)
+                    return self
+                except psycopg.Error as error:
+                    failed = Failed(error, node, session, fresh)
         options = {"prepare": prepare, "binary": binary}
-        await self.connection.drive(self._execute(query, params, fanout, options))
+        await db.drive(self._execute(query, params, fanout, options, failed))
         return self
 
     async def executemany(

@@ -13,6 +13,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
+from shardman.client.routing.guards import MOVED
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
 from shardman.client.routing.quick import Quick, is_quick
@@ -228,14 +229,21 @@ class Router(Sessions):
             self._read_at = 0.0
         if plan.pins and self.pinned != "session":
             self.pinned = plan.pins
+        if self.pinned == "transaction" and self.bound() is None:
+            self.pinned = ""
 
     def _may_repeat(self, plan: Plan, found: Choice, session: Any, error: psycopg.Error) -> bool:
         if self.pipeline is not None or found.text is None:
             return False
         if session.pgconn.status != ConnStatus.OK:
             return plan.reads and found.node != HERE
-        return error.sqlstate in _MOVED or (
-            error.sqlstate == "23514" and error.diag.constraint_name in (None, "shardman_partition")
+        return (
+            error.sqlstate in _MOVED
+            or (error.sqlstate == "22P02" and MOVED in str(error))
+            or (
+                error.sqlstate == "23514"
+                and error.diag.constraint_name in (None, "shardman_partition")
+            )
         )
 
     def _leave(self, session: Any) -> Steps:

@@ -68,6 +68,7 @@ class Sessions:
     settings: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, int | None] = field(default_factory=dict)
     closed: bool = False
+    dsn: str = ""
     _read_at: float = 0.0
     _used: dict[str, float] = field(default_factory=dict)
 
@@ -87,6 +88,7 @@ class Sessions:
                 failed = error
                 continue
             self.sessions = {HERE: here}
+            self.dsn = dsn
             self.unfit.clear()
             yield from self._read_picture(here)
             yield from self._set_up(here)
@@ -147,7 +149,7 @@ class Sessions:
         """A session on another node, set as the one here is."""
         here = self.sessions[HERE]
         address = self.picture.addresses[node]
-        params = conninfo.conninfo_to_dict(self.dsns[0], **self._libpq_options())
+        params = conninfo.conninfo_to_dict(self.dsn, **self._libpq_options())
         for name in ("host", "hostaddr", "port", "dbname"):
             params.pop(name, None)
         params["user"] = here.info.user

@@ -13,6 +13,7 @@ import pgparse
 
 from shardman.client.routing.expressions import Expressions, Level, Node, NotHere, is_star, nodes
 from shardman.client.routing.facts import Facts, Relation
+from shardman.client.routing.guards import guard, place
 from shardman.client.routing.known import SELECT_FIELDS, WRITE_FIELDS
 from shardman.client.routing.names import NAME, plain
 from shardman.client.routing.picture import Picture, quoted
@@ -49,6 +50,7 @@ class _Analysis(Expressions):
         self.with_parameters = with_parameters
         self.facts = Facts(read.parameters)
         self.tables: list[Relation] = []
+        self.levels: list[Level] = []
         self.through = ""
         self.own_types = False
         self.locks = False
@@ -85,6 +87,9 @@ class _Analysis(Expressions):
                 why = f"nothing in it says which key of {relation.table_name} it is about"
                 return replace(anywhere, reason=why)
             targets.append(replace(relation.target, keys=keys))
+        guards = self._guards()
+        if guards is None:
+            return replace(anywhere, reason="its condition is written in an unusual way")
         return replace(
             anywhere,
             scope=Scope.OWNER,
@@ -92,7 +97,21 @@ class _Analysis(Expressions):
             text=self.text,
             with_parameters=self.with_parameters,
             targets=tuple(targets),
+            guards=guards,
         )
+
+    def _guards(self) -> tuple[tuple[int, bytes], ...] | None:
+        """For each level that reads partitions; None where there is no place for one."""
+        found = []
+        for level in self.levels:
+            read = [r.target.table for r in level.sharded if not r.target.stored]
+            if not read:
+                continue
+            if level.place is None:
+                return None
+            at = self.read.origin(level.place, level.place + 1)[0]
+            found.append((at, guard(read, with_parameters=self.with_parameters)))
+        return tuple(found)
 
     def _names_sharded(self, body: Node) -> bool:
         named = [
@@ -131,6 +150,7 @@ class _Analysis(Expressions):
             raise NotHere(
                 f"{', '.join(body.keys() - SELECT_FIELDS - WRITE_FIELDS)} is not understood"
             )
+        self.levels.append(level)
         handle(body, level)
 
     def with_(self, body: Node, level: Level) -> None:
@@ -274,6 +294,7 @@ class _Analysis(Expressions):
         target = Target(table, self._span(range_var), suffix, (), stored=False, data=False)
         relation = Relation(called, table, target)
         self.tables.append(relation)
+        level.sharded.append(relation)
         return self._add(level, relation)
 
     def _add(self, level: Level, relation: Relation) -> Relation:
@@ -367,6 +388,8 @@ class _Analysis(Expressions):
         if condition is None:
             return
         about = level.relations if only is None else only
+        if only is None:
+            level.place = place(condition, self.bytes)
         self.facts.condition(condition, lambda ref: self.column(ref, level), about)
         self.expression(condition, level)
 

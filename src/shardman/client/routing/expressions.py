@@ -24,12 +24,17 @@ class Level:
     Args:
         outer: the levels around it whose columns it can name, the nearest first.
         ctes: names of WITH that it can see.
+        merged: columns of USING, which are no single relation's.
+        sharded: the sharded tables in it.
+        place: where its condition can be added to.
     """
 
     outer: tuple[Level, ...] = ()
     ctes: frozenset[str] = frozenset()
     relations: list[Relation] = field(default_factory=list)
     merged: set[str] = field(default_factory=set)
+    sharded: list[Relation] = field(default_factory=list)
+    place: int | None = None
 
 
 class Expressions:

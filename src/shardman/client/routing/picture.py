@@ -162,6 +162,10 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
         problem = f"its key has the type {', '.join(c.type for c in key)}"
     elif parts is None:
         problem = "it is no sharded table, or one that is being changed"
+    elif row["next_taken"]:
+        problem = "another table has the name of a further partition"
+    elif "\\" in row["schema"] + row["name"]:
+        problem = "there is a backslash in its name"
     elif not row["alike"]:
         problem = "its partitions have other columns or defaults than the table"
     return Table(

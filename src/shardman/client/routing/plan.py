@@ -77,12 +77,20 @@ class Target:
     data: bool
 
     @cached_property
-    def simple(self) -> Name | None:
-        """The parameter that is the whole key, in most statements of most applications."""
-        if len(self.keys) != 1 or len(self.keys[0]) != 1 or len(self.keys[0][0]) != 1:
-            return None
-        of = self.keys[0][0][0]
-        return of.name if isinstance(of, Parameter) and not of.many else None
+    def names(self) -> tuple[Name, ...]:
+        """The parameters that are the key of each row, in most statements; empty in others."""
+        found: list[Name] = []
+        for key in self.keys:
+            source = key[0][0]
+            if (
+                len(key) != 1
+                or len(key[0]) != 1
+                or not isinstance(source, Parameter)
+                or source.many
+            ):
+                return ()
+            found.append(source.name)
+        return tuple(found)
 
     def numbers(self, params: Params) -> set[int]:
         """The partitions of its keys.
@@ -90,8 +98,6 @@ class Target:
         Raises:
             Unclear: of one of them nobody can tell.
         """
-        if self.simple is not None:
-            return {self.table.number((_parameter(self.simple, params),), stored=self.stored)}
         found: set[int] = set()
         count = 0
         for key in self.keys:
@@ -142,6 +148,7 @@ class Plan:
         reason: why, for `explain_route`.
         text: as it was.
         targets: the sharded tables in it, when `scope` is OWNER.
+        guards: what is added to conditions, by the byte before which it stands.
         reads: it changes nothing.
         pins: the session is another one behind it (SET, temporary tables): from then on all else
             runs there too. "transaction": only until the transaction ends.
@@ -155,6 +162,7 @@ class Plan:
     text: bytes = b""
     with_parameters: bool = False
     targets: tuple[Target, ...] = ()
+    guards: tuple[tuple[int, bytes], ...] = ()
     reads: bool = False
     pins: str = ""
     alters: bool = False
@@ -173,16 +181,16 @@ class Plan:
         return found
 
     def _rewrite(self, numbers: tuple[int, ...]) -> bytes:
-        pieces = []
-        done = 0
-        for target, number in sorted(
-            zip(self.targets, numbers, strict=True), key=lambda each: each[0].span
-        ):
+        changes = [(at, at, text) for at, text in self.guards]
+        for target, number in zip(self.targets, numbers, strict=True):
             part = target.table.parts[number]
             name = part.data if target.data else part.name
             if self.with_parameters:
                 name = name.replace("%", "%%")
-            start, end = target.span
-            pieces += [self.text[done:start], (name + target.alias).encode()]
+            changes.append((*target.span, (name + target.alias).encode()))
+        pieces = []
+        done = 0
+        for start, end, text in sorted(changes):
+            pieces += [self.text[done:start], text]
             done = end
         return b"".join([*pieces, self.text[done:]])

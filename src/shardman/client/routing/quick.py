@@ -1,4 +1,4 @@
-"""Statements whose key is one parameter, remembered with the texts for each partition."""
+"""Statements whose keys are parameters, remembered with the texts for each partition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from shardman.client.routing.plan import Params, Plan, Scope
 from shardman.client.routing.values import Unclear
 
 _KEYS = 100_000
+#: What can be looked up without being mistaken for a value of another type.
+_PLAIN = frozenset((int, str))
 
 
 def is_quick(plan: Plan) -> bool:
@@ -13,7 +15,7 @@ def is_quick(plan: Plan) -> bool:
     return (
         plan.scope is Scope.OWNER
         and len(plan.targets) == 1
-        and plan.targets[0].simple is not None
+        and bool(plan.targets[0].names)
         and not plan.own_types
     )
 
@@ -21,11 +23,11 @@ def is_quick(plan: Plan) -> bool:
 class Quick:
     """One of them."""
 
-    __slots__ = ("_name", "_numbers", "_places", "_target")
+    __slots__ = ("_names", "_numbers", "_places", "_target")
 
     def __init__(self, plan: Plan) -> None:
         self._target = plan.targets[0]
-        self._name = self._target.simple
+        self._names = self._target.names
         parts = self._target.table.parts
         self._places = [(plan.rewritten((n,)), p.node) for n, p in enumerate(parts)]
         self._numbers: dict[int | str, int] = {}
@@ -33,18 +35,24 @@ class Quick:
     def place(self, params: Params) -> tuple[bytes, str] | None:
         """The text and the node for these parameters; None when that is not simple."""
         try:
-            value = params[self._name]  # type: ignore[index]
+            values = [params[n] for n in self._names]  # type: ignore[index]
         except (LookupError, TypeError):
             return None
-        if type(value) is not int and type(value) is not str:
+        if not _PLAIN.issuperset(map(type, values)):
             return None
-        number = self._numbers.get(value)
-        if number is None:
+        found = set(map(self._numbers.get, values))
+        if None in found:
             try:
-                number = self._target.table.number((value,), stored=self._target.stored)
+                found = {self._number(v) for v in values}
             except Unclear:
                 return None
-            if len(self._numbers) >= _KEYS:
-                self._numbers.clear()
-            self._numbers[value] = number
-        return self._places[number]
+        if len(found) != 1:
+            return None
+        return self._places[found.pop()]  # type: ignore[index]
+
+    def _number(self, value: int | str) -> int:
+        number = self._target.table.number((value,), stored=self._target.stored)
+        if len(self._numbers) >= _KEYS:
+            self._numbers.clear()
+        self._numbers[value] = number
+        return number

@@ -43,6 +43,8 @@ select n.nspname as schema, c.relname as name, pg_catalog.pg_table_is_visible(c.
        (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(x.place[1], x.place[2], x.nspname, x.relname, x.leafname, x.srvname,
                                                                  x.host, x.hostaddr, x.port, x.dbname))
           from parts x where x.parent = c.oid) as parts,
+       exists (select from pg_catalog.pg_class o where o.relnamespace = c.relnamespace
+                  and o.relname = c.relname || '_' || (select pg_catalog.count(*) from parts x where x.parent = c.oid)) as next_taken,
        not exists (select from parts x join shapes l on l.attrelid in (x.part, x.leaf)
                     where x.parent = c.oid and x.srvname is null and l.shape <> h.shape) as alike
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -1,0 +1,64 @@
+"""What makes a statement fail, instead of seeing too few rows, where a table has other partitions by now.
+
+A partition that has moved forwards. But when a table was split, `acc_3` is there with other bounds, and a
+SELECT that names it by what was known before would find nothing and say so. So every condition on a partition
+gets one more: that the last partition is there and no further one. It is evaluated once a statement, in a
+microsecond, behind the statement's locks. An INSERT needs none: the partition's constraint refuses the row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from shardman.client.routing.names import NAME
+from shardman.client.routing.picture import Table, quoted
+
+Node = dict[str, Any]
+
+#: In the message of the error that it raises.
+MOVED = "shardman: other partitions than before"
+_PARAMETER = re.compile(r"\$[0-9]+")
+
+
+def place(condition: Node, query: bytes) -> int | None:
+    """The byte in a condition before which `… and` may be written; None where there is no such place."""
+    ((kind, body),) = condition.items()
+    if kind == "BoolExpr" and body["boolop"] == "AND_EXPR":
+        return next((p for p in (place(a, query) for a in body["args"]) if p is not None), None)
+    if kind != "A_Expr" or body["kind"] not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
+        return None
+    ((left, inner),) = body.get("lexpr", {"": {}}).items()
+    pattern = {"ColumnRef": NAME, "ParamRef": _PARAMETER}.get(left)
+    if pattern is None or "location" not in inner:
+        return None
+    at: int = inner["location"]
+    token = pattern.match(query[at:].decode())
+    # (id) = 7: what is written there would be in the parentheses.
+    if token is None or query[at:].decode()[token.end() :].lstrip()[:1] in (")", ":", "["):
+        return None
+    return at
+
+
+def guard(tables: Iterable[Table], *, with_parameters: bool) -> bytes:
+    """What is written there."""
+    tests = []
+    for table in dict.fromkeys(tables):
+        last, next_ = (
+            _literal(quoted(table.schema, f"{table.name}_{n}"))
+            for n in (len(table.parts) - 1, len(table.parts))
+        )
+        tests += [
+            f"pg_catalog.to_regclass({last}) is not null",
+            f"pg_catalog.to_regclass({next_}) is null",
+        ]
+    text = (
+        f"case when {' and '.join(tests)} then true"
+        f" else pg_catalog.concat('{MOVED}', current_user)::pg_catalog.bool end and "
+    )
+    return (text.replace("%", "%%") if with_parameters else text).encode()
+
+
+def _literal(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"
