@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from measure_background import background
+from measure_conversion import conversion
+from measure_ddl import ddl
 from measure_failover import failover
 from measure_idle import idle
 from measure_metadata import metadata
@@ -23,7 +25,9 @@ from measure_replicas import replicas
 SECTIONS: dict[str, Callable[[bool], Table]] = {
     "queries": queries,
     "load": load_speed,
+    "conversion": conversion,
     "moves": moves,
+    "ddl": ddl,
     "metadata": metadata,
     "replicas": replicas,
     "background": background,

@@ -6,11 +6,15 @@
 -- transaction); the third, with the caller's rights, closes the gate. After it two: one sends the statement through the
 -- doors, as the caller, through his road login; the other lets replicas follow, drops the doors, and tells the lord.
 --
--- The gate is what keeps this from hanging. On each node it locks the table alone, without its partitions, against writers
--- who come in by its name; those who are at work on its partitions from other nodes go on, and end. Then, on each node, against
--- readers too, then its partitions, then its replicas, whose channels have nothing to deliver any more. Nobody waits in a
--- circle, and what the statement locks is free. A lock that is not had within a moment is given back with all others, and the
+-- The gate is what keeps this from hanging. On all nodes at the same instant it locks the table alone, without its partitions, against
+-- all who come in by its name; then, on each node, its partitions, then its replicas, whose channels have nothing to deliver any
+-- more. What the statement locks is free then. A lock that is not had within a moment is given back with all others, and the
 -- gate begins anew.
+--
+-- Why at the same instant: whoever has begun to use the table goes on, for he stands before us in his node's queue, unless he comes to
+-- another node for the first time to write there. There PostgreSQL wants a lock on the table as well, to check the bounds of the partition, and
+-- he stands behind us. The closer together we ask, the fewer are on their way; then all give back what they have, and the next try
+-- finds others. Not against writers first: who has read the table and then writes would wait for us, and we for him, every time.
 --
 -- The setting shardman.ddl is 'spread' in what comes from another node, and 'here' where somebody wants this node alone changed.
 --
@@ -248,7 +252,7 @@ create or replace function shardman.ddl_lock_modes(tag text, query text) returns
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when tag in ('GRANT', 'REVOKE', 'COMMENT') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
                 when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
-                else 'only exclusive,only access exclusive,access exclusive,copies' end
+                else 'only access exclusive,access exclusive,copies' end
            || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
 $$;
 comment on function shardman.ddl_lock_modes(text, text) is
@@ -260,8 +264,8 @@ declare
     door constant text := format('shardman.%I', 'door_' || node || '_' || pg_backend_pid());
 begin
     execute format('create foreign table %s (statement text, path text, lock_timeout text) server %I '
-                   'options (schema_name ''shardman'', table_name ''ddl'', batch_size ''1'')', door, shardman.node_server(node));
-    execute format('grant insert on %s to public', door);
+                   'options (schema_name ''shardman'', table_name ''ddl'', batch_size ''1'', async_capable ''true'')', door, shardman.node_server(node));
+    execute format('grant insert, select on %s to public', door);
 end
 $$;
 comment on function shardman.open_door(int) is 'a foreign table of this transaction''s through which statements go to another node, as who inserts them';
@@ -445,6 +449,46 @@ end
 $$;
 comment on function shardman.through_door(int, text, text) is 'runs a statement on another node, as the caller, in his transaction; wait: its lock_timeout there';
 
+create or replace function shardman.hold_asked() returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    asked constant jsonb := nullif(current_setting('shardman.ddl_hold', true), '')::jsonb;
+begin
+    if asked is null then
+        return null;
+    end if;
+    perform set_config('lock_timeout', asked ->> 'wait', true);
+    perform shardman.hold_table(asked ->> 'relation', asked ->> 'mode');
+    return true;
+exception when lock_not_available or deadlock_detected then
+    return false;
+end
+$$;
+comment on function shardman.hold_asked() is 'shardman.hold_table with what the setting shardman.ddl_hold says; whether the lock was had';
+
+create or replace function shardman.hold_at_once(relation text, mode text, nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set enable_async_append = on as $$
+declare
+    asked constant text := jsonb_build_object('relation', relation, 'mode', mode, 'wait', wait)::text;
+    doors constant text := (select string_agg(format(' union all select statement from shardman.%I', 'door_' || n || '_' || pg_backend_pid()), '')
+                              from unnest(nodes) n);
+    held  bool;
+    node  int;
+begin
+    perform set_config('shardman.ddl_hold', asked, true);
+    foreach node in array nodes loop
+        perform shardman.through_door(node, format('select set_config(''shardman.ddl_hold'', %L, true)', asked), wait);
+    end loop;
+    -- Asynchronous scans: all are sent before the first answer is waited for, and before this node's own lock.
+    execute format('select bool_and(h.held::bool) from (select shardman.hold_asked()::text%s) as h (held)', doors) into held;
+    if not held then
+        raise exception '% is in use', relation using errcode = 'lock_not_available';
+    end if;
+end
+$$;
+comment on function shardman.hold_at_once(text, text, int[], text) is
+    'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait';
+
 create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -452,6 +496,10 @@ declare
     node  int;
 begin
     foreach mode_ in array modes loop
+        if mode_ = 'only access exclusive' then
+            perform shardman.hold_at_once(relation, mode_, nodes, wait);
+            continue;
+        end if;
         perform set_config('lock_timeout', wait, true);
         perform shardman.hold_table(relation, mode_);
         foreach node in array nodes loop
@@ -482,7 +530,8 @@ declare
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
     patience constant interval := '30 s';
-    wait   numeric := 100;
+    -- Short first: most transactions are, and every try holds up all others.
+    wait   numeric := 30;
 begin
     if modes is null then
         return;
@@ -501,7 +550,7 @@ begin
                           hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
             end if;
         end;
-        wait := least(500, wait * 1.3);
+        wait := least(500, wait * 1.1);
         perform pg_sleep(random() * 0.05);
     end loop;
     perform set_config('lock_timeout', mine, true);
@@ -510,8 +559,9 @@ $$;
 comment on function shardman.pass_gate(text, text) is 'closes the gate for a kind of statement, trying again for half a minute';
 
 create or replace view shardman.ddl as
-    select null::text as statement, null::text as path, null::text as lock_timeout where false;
-comment on view shardman.ddl is 'a statement inserted here is run, as who inserts it: it comes from another node, where it was sent';
+    select shardman.hold_asked()::text as statement, null::text as path, null::text as lock_timeout;
+comment on view shardman.ddl is
+    'a statement inserted here is run, as who inserts it: it comes from another node, where it was sent. Who reads it gets the lock that was asked for';
 
 create or replace function shardman.ddl_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -656,10 +706,11 @@ declare
 begin
     for owner_ in
         select distinct c.relowner from shardman.tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
-         where shardman.is_ordinary(c.relowner) and not has_table_privilege(c.relowner, 'shardman.ddl', 'insert')
+         where shardman.is_ordinary(c.relowner)
+           and not (has_table_privilege(c.relowner, 'shardman.ddl', 'insert') and has_table_privilege(c.relowner, 'shardman.ddl', 'select'))
     loop
         execute format('grant usage on schema shardman to %I', pg_get_userbyid(owner_));
-        execute format('grant insert on shardman.ddl to %I', pg_get_userbyid(owner_));
+        execute format('grant insert, select on shardman.ddl to %I', pg_get_userbyid(owner_));
     end loop;
 end
 $$;
