@@ -2,7 +2,11 @@
 create type mpaa_rating as enum ('G', 'PG', 'PG-13', 'R', 'NC-17');
 create domain year as int check (value >= 1901 and value <= 2155);
 create function last_updated() returns trigger language plpgsql as $$ begin new.last_update = current_timestamp; return new; end $$;
-create table actor (actor_id serial primary key, first_name text not null, last_name text not null, last_update timestamptz not null default now());
+create function _group_concat(text, text) returns text language sql immutable as $$ select case when $2 is null then $1 when $1 is null then $2 else $1 || ', ' || $2 end $$;
+create aggregate group_concat(text) (sfunc = _group_concat, stype = text);
+-- As pg_dump writes it: the sequence belongs to the table but in name.
+create sequence actor_actor_id_seq;
+create table actor (actor_id int not null default nextval('actor_actor_id_seq') primary key, first_name text not null, last_name text not null, last_update timestamptz not null default now());
 create table category (category_id serial primary key, name text not null, last_update timestamptz not null default now());
 create table country (country_id serial primary key, country text not null, last_update timestamptz not null default now());
 create table city (city_id serial primary key, city text not null, country_id int not null references country on update cascade on delete restrict,
@@ -13,7 +17,7 @@ create table language (language_id serial primary key, name char(20) not null, l
 create table film (film_id serial primary key, title text not null, description text, release_year year,
     language_id int not null references language on update cascade on delete restrict, original_language_id int references language on update cascade on delete restrict,
     rental_duration smallint not null default 3, rental_rate numeric(4, 2) not null default 4.99, length smallint, replacement_cost numeric(5, 2) not null default 19.99,
-    rating mpaa_rating default 'G', special_features text[], last_update timestamptz not null default now());
+    rating mpaa_rating default 'G', special_features text[], last_update timestamptz not null default now(), fulltext tsvector);
 create table film_actor (actor_id int not null references actor on update cascade on delete restrict, film_id int not null references film on update cascade on delete restrict,
     last_update timestamptz not null default now(), primary key (actor_id, film_id));
 create table film_category (film_id int not null references film on update cascade on delete restrict, category_id int not null references category on update cascade on delete restrict,
@@ -40,6 +44,14 @@ create index on film using gin (to_tsvector('english'::regconfig, title));
 create view customer_list as
     select c.customer_id as id, c.first_name || ' ' || c.last_name as name, a.address, y.city, o.country
       from customer c join address a using (address_id) join city y using (city_id) join country o using (country_id);
+create view film_list as
+    select f.film_id as fid, f.title, c.name as category, group_concat(a.first_name || ' ' || a.last_name order by a.actor_id) as actors
+      from film f left join film_category using (film_id) left join category c using (category_id)
+      left join film_actor using (film_id) left join actor a using (actor_id) group by f.film_id, c.name;
+create view sales_by_store as
+    select store_id, sum(p.amount) as total_sales from payment p join rental using (rental_id) join inventory using (inventory_id) group by 1;
+create trigger film_fulltext_trigger before insert or update on film for each row
+    execute function tsvector_update_trigger('fulltext', 'pg_catalog.english', 'title', 'description');
 create trigger last_updated before update on actor for each row execute function last_updated();
 create trigger last_updated before update on film for each row execute function last_updated();
 

@@ -608,15 +608,28 @@ def test_refused_when_a_name_is_taken_elsewhere(cluster: Cluster) -> None:
     assert shard(cluster, "taken").status == "success"
 
 
-def test_refused_when_another_node_lacks_a_type(cluster: Cluster) -> None:
+def test_a_type_goes_with_the_table_unless_it_is_to_stay(cluster: Cluster) -> None:
     cluster.sql(1, "set shardman.ddl = 'here'; create type only_here as enum ('a', 'b')")
     cluster.sql(1, "create table typed (id int primary key, what only_here)")
+    cluster.sql(0, "insert into shardman.settings values ('spread_ddl', 'none')")
+    eventually(
+        "node 1 knows",
+        lambda: cluster.value(
+            1, "select count(*) from shardman.settings where name = 'spread_ddl'"
+        ),
+    )
     done = shard(cluster, "typed")
+    cluster.sql(0, "delete from shardman.settings where name = 'spread_ddl'")
     assert done.status == "failed"
     assert "only_here" in (done.error or "")
     assert "Make what is missing on that node first" in (done.error or "")
-    for node in (0, 2, 3):
-        cluster.sql(node, "set shardman.ddl = 'here'; create type only_here as enum ('a', 'b')")
+    eventually(
+        "node 1 knows",
+        lambda: cluster.value(
+            1, "select count(*) from shardman.settings where name = 'spread_ddl'"
+        ),
+        until=lambda known: known == 0,
+    )
     assert shard(cluster, "typed").status == "success"
     assert is_clean(cluster)
 

@@ -72,6 +72,7 @@ def test_runs_alone_on_its_table() -> None:
 def test_everything_made_before_the_switch_can_be_taken_back() -> None:
     plan = COMMAND.plan(facts())
     assert [s.kind for s in plan.prepare] == [
+        "give_needed",
         "check_definition",
         "conversion_log",
         "conversion_shadow",
@@ -113,6 +114,7 @@ def test_a_node_that_is_away_or_draining_gets_no_partition() -> None:
 def test_without_a_key_it_is_locked_and_says_so() -> None:
     plan = COMMAND.plan(facts(described=described(has_key=False)))
     assert [s.kind for s in plan.prepare] == [
+        "give_needed",
         "check_definition",
         "conversion_shadow",
         "convert_at_once",

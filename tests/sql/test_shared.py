@@ -134,6 +134,50 @@ def test_ddl_of_one_copy_is_refused(shared: Nodes) -> None:
     assert same(shared, "codes") == [{"id": 1, "v": 1}]
 
 
+def test_triggers_act_once_where_the_statement_is_given(shared: Nodes) -> None:
+    """One changes the row, one writes to another shared table; no writer feigns that his rows arrive."""
+    functions = """
+        create function stamp() returns trigger language plpgsql as $$
+            begin new.n := new.n + 1; new.at := clock_timestamp(); return new; end $$;
+        create function keep() returns trigger language plpgsql as $$
+            begin
+                insert into kept (what) values (tg_op || ' ' || coalesce(new.id, old.id)); return null;
+            end $$"""
+    for node in (1, 2, 3):
+        shared[node].run(functions)
+    shared[1].run(
+        """create table kept (id int generated always as identity primary key, what text not null);
+        create table watched (id int primary key, n int not null default 0, at timestamptz);
+        create trigger stamp before insert or update on watched for each row execute function stamp();
+        create trigger keep after insert or update or delete on watched for each row execute function keep()"""
+    )
+    share(shared, "kept")
+    share(shared, "watched")
+    shared[1].run("insert into watched values (0)")
+    for node in (1, 2, 3):
+        shared[node].run(f"insert into watched values ({node})")
+        shared[node].run(f"update watched set n = n + 10 where id = {node}")
+    shared[2].run(
+        """create role watcher; grant select, update on watched to watcher; grant insert on kept to watcher;
+        set session authorization watcher; set shardman.shared = 'arrives';
+        update watched set n = 100 where id = 0;
+        reset shardman.shared; reset session authorization;
+        drop owned by watcher; drop role watcher"""
+    )
+    shared[3].run("delete from watched where id = 1")
+    assert sorted((r["id"], r["n"]) for r in same(shared, "watched")) == [
+        (0, 101),
+        (2, 12),
+        (3, 12),
+    ]
+    kept = sorted(r["what"] for r in same(shared, "kept"))
+    assert kept == [
+        "DELETE 1",
+        *(f"INSERT {n}" for n in range(4)),
+        *(f"UPDATE {n}" for n in range(4)),
+    ]
+
+
 def test_what_cannot_be_shared(shared: Nodes) -> None:
     shared[1].run(
         f"""create table keyless (id int);
@@ -143,6 +187,7 @@ def test_what_cannot_be_shared(shared: Nodes) -> None:
         alter table secret enable row level security;
         create table busy (id int primary key);
         create trigger t before update on busy {TRIGGER};
+        alter table busy enable always trigger t;
         create table early (id int primary key, at timestamptz check (extract(hour from at) < 8));
         create view seen as select 1 as id"""
     )
@@ -150,7 +195,7 @@ def test_what_cannot_be_shared(shared: Nodes) -> None:
         "keyless": "keyless has no primary key",
         "child": "the foreign key child_p_fkey of child refers to parent, which is not shared",
         "secret": "secret has row-level security",
-        "busy": "busy has triggers: t",
+        "busy": "the trigger t of busy acts on what is replicated too",
         "early": "the check early_at_check depends on the session's TimeZone",
         "seen": "seen is a view",
         "missing": "there is no table missing",

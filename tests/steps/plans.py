@@ -77,7 +77,13 @@ CLUSTER = Cluster(
     shared={"codes": Shared("codes", (), (1, 2, 3, 4))},
 )
 _DESCRIBED = {
-    "definition": {"relation": "t", "expr": "id", "partitions_count": 2, "key": ["id"]},
+    "definition": {
+        "relation": "t",
+        "expr": "id",
+        "partitions_count": 2,
+        "key": ["id"],
+        "shared_indexes": [{}],
+    },
     "create_sql": "create table t (id int)",
     "obstacles": [],
     "warnings": [],
@@ -127,7 +133,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield SyncRoles(), {"obstacle": ""}
     yield SyncRoles(2, "clerk"), {"obstacle": ""}
     shared = {
-        "described": {"obstacles": [], "definition": {"relation": "plain"}},
+        "described": {"obstacles": [], "definition": {"relation": "plain"}, "views": [1]},
         **{f"taken {n}": [] for n in CLUSTER.nodes},
     }
     for relation in ("plain", "codes"):

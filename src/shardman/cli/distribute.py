@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from shardman.cli import distribution_file, output
-from shardman.cli.distribution_steps import carry_out, in_words
+from shardman.cli.distribution_steps import carry_out, give_objects, in_words
 from shardman.cli.exits import Exit
 from shardman.cli.options import INT_MAX, Dsn, Json
 from shardman.errors import Code, UserError
@@ -180,7 +180,7 @@ def _look(reach: Reach, node: int | None, wishes: Wishes, plan: Path | None) -> 
                 return _look(reach, wanted.node, wishes, plan)
         asked = database.ask(session, application, wanted, default_partitions(application.workers))
     found = obstacles(application, wanted, asked)
-    return Seen(application, wanted, found, actions(application, wanted))
+    return Seen(application, wanted, found, actions(application, wanted, asked))
 
 
 def _need_tables(application: Application, shard: dict[str, str]) -> None:
@@ -210,6 +210,7 @@ def _apply(reach: Reach, dsn: str, seen: Seen, *, yes: bool, json: bool) -> None
             code=Code.TABLE_UNSUITABLE,
         )
     if not seen.actions:
+        give_objects(reach, seen.wanted.node)
         return
     if not yes:
         if json or not sys.stdin.isatty():

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 from rich.text import Text
 
 from shardman.cli import output, wait
 from shardman.client import Result
 from shardman.client.client import connect
 from shardman.errors import Code, UserError
-from shardman.model.distribution import Action, AddKey, DropKey, Shard, Share
+from shardman.model.distribution import Action, AddKey, DropKey, Own, Shard, Share
 from shardman.nodes import application as database
 from shardman.nodes.reach import Reach
+from shardman.pg.connection import SyncConnection
 
 
 def in_words(action: Action) -> str:
     """A step for a person."""
     if isinstance(action, Share):
         return f"share {action.table}"
+    if isinstance(action, Own):
+        return f"of {action.table}: {action.statement}"
     if isinstance(action, Shard):
         group = f", colocated with {action.colocate_with}" if action.colocate_with else ""
         return f"shard {action.table} by {action.by} into {action.partitions} partitions{group}"
@@ -36,6 +40,7 @@ def carry_out(reach: Reach, dsn: str, node: int, actions: Sequence[Action]) -> N
         UserError: one step did not succeed; those before it are done, and it says how to go on.
     """
     console = output.stderr()
+    give_objects(reach, node, tell=False)
     for n, action in enumerate(actions, 1):
         console.print(Text(f"{n} of {len(actions)}: {in_words(action)}"))
         try:
@@ -46,6 +51,35 @@ def carry_out(reach: Reach, dsn: str, node: int, actions: Sequence[Action]) -> N
                 _go_on(error.hint, actions, n - 1),
                 code=error.code,
             ) from None
+
+    give_objects(reach, node)
+
+
+def give_objects(reach: Reach, node: int, *, tell: bool = True) -> None:
+    """Makes what is in no table of a node on all others: views, functions, types.
+
+    Args:
+        tell: whether to say what could not be made; before tables are shared, views of them cannot be.
+    """
+    with reach.open(node) as session:
+        made = database.objects(session)
+    said: list[str] = []
+    for other in reach.members:
+        if other.id != node:
+            with reach.open(other.id) as session:
+                said += (f"node {other.id}: {w}" for w in _given(session, made, lord=other.lord))
+    if tell:
+        for words in said:
+            output.stderr().print(Text(words, "yellow"))
+
+
+def _given(session: SyncConnection, made: Sequence[Any], *, lord: bool) -> list[str]:
+    try:
+        failed = database.make_objects(session, made)
+    except psycopg.errors.InsufficientPrivilege:
+        return ["views and functions are the cluster's role's to make there: connect as it"]
+    # The lord may have no tables, so no views either.
+    return [] if lord else failed
 
 
 def _go_on(hint: str, actions: Sequence[Action], done: int) -> str:
@@ -78,6 +112,9 @@ def _do(reach: Reach, dsn: str, node: int, action: Action) -> None:
             partitions_count=action.partitions,
             **group,
         )
+    elif isinstance(action, Own):
+        with reach.open(node) as session:
+            database.own_sequence(session, action.statement)
     elif isinstance(action, DropKey):
         with reach.open(node) as session:
             database.drop_key(session, action.key)

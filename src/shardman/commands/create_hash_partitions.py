@@ -12,6 +12,7 @@ from typing import Any
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
+from shardman.commands.create_shared_table import needed_step
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Copy, number_of
 from shardman.model.colocation import why_not
@@ -122,9 +123,14 @@ class CreateHashPartitions(Command):
         places = self._places(facts, count)
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
         return Plan(
-            prepare=self._prepare(described, places, count),
+            prepare=(
+                needed_step(
+                    [n for n in self._others(cluster) if n not in away], self.relation, self.node_id
+                ),
+                *self._prepare(described, places, count),
+            ),
             switch=(self._record(described, places),),
-            finish=self._finish(facts, places),
+            finish=self._finish(facts, places, described),
             warnings=(
                 *(f"{w.rstrip('.')}." for w in described["warnings"]),
                 *(f"Node {n} cannot be reached: it gets the table when it is back." for n in away),
@@ -194,7 +200,9 @@ class CreateHashPartitions(Command):
             },
         )
 
-    def _finish(self, facts: Facts, places: list[int]) -> tuple[Step, ...]:
+    def _finish(
+        self, facts: Facts, places: list[int], described: Mapping[str, Any]
+    ) -> tuple[Step, ...]:
         others: list[Json] = [*sorted({*places} - {self.node_id})]
         released = [
             Step("commit_prepared", f"release node {node}", {"node": node, "cmd": facts.cmd_id})
@@ -206,6 +214,16 @@ class CreateHashPartitions(Command):
             f"use the plain routes on node {self.node_id}",
             {"node": self.node_id, "others": others},
         )
+        items = described["definition"].get("shared_indexes")
+        indexes = [
+            Step(
+                "lay_indexes",
+                f"give {self.relation} its indexes as a whole on node {node}",
+                {"node": node, "relation": self.relation, "items": items},
+            )
+            for node in sorted({*places, self.node_id})
+            if items
+        ]
         join = Step(
             "join_group",
             f"lay {self.relation} beside {self.colocate_with}",
@@ -214,6 +232,7 @@ class CreateHashPartitions(Command):
         return (
             *released,
             Step("drop_aside", f"drop the plain {self.relation}", here),
+            *indexes,
             Step("converge", "tell all nodes", {"relation": self.relation}),
             *((plain_routes,) if others else ()),
             *((join,) if self.colocate_with is not None else ()),

@@ -30,7 +30,14 @@ class CreateSharedTable(Command):
     )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        return frozenset({Claim("membership", shared=True), Claim(f"table {self.relation}")})
+        # One after the other: tables of a migration refer to each other, in the order of their making.
+        return frozenset(
+            {
+                Claim("membership", shared=True),
+                Claim(f"table {self.relation}"),
+                Claim("tables that are shared"),
+            }
+        )
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         if self.node_id not in cluster.nodes:
@@ -70,6 +77,11 @@ class CreateSharedTable(Command):
         return Plan(
             prepare=(
                 *(
+                    (needed_step(sorted({*others, cluster.lord.id}), self.relation, self.node_id),)
+                    if known is None
+                    else ()
+                ),
+                *(
                     Step(
                         "check_shared",
                         f"check that node {n} can have {self.relation}",
@@ -103,8 +115,16 @@ class CreateSharedTable(Command):
                     {"node": self.node_id, "relation": self.relation},
                 ),
                 *(share_step(n, self.relation, self.node_id) for n in others),
+                *(self._views_step(n) for n in others if described.get("views")),
                 Step("converge", "tell all nodes", {}),
             ),
+        )
+
+    def _views_step(self, node: int) -> Step:
+        return Step(
+            "give_views",
+            f"make views of {self.relation} on node {node}",
+            {"node": node, "source": self.node_id, "relation": self.relation},
         )
 
     def _described(self, facts: Facts, *, again: bool) -> Mapping[str, Any]:
@@ -152,4 +172,13 @@ def share_step(node: int, relation: str, source: int | None = None) -> Step:
         "share_out",
         f"copy {relation} to node {node}",
         {"node": node, "relation": relation, "source": source},
+    )
+
+
+def needed_step(nodes: list[int], relation: str, source: int) -> Step:
+    """What gives nodes the types and functions that a table of another is made of."""
+    return Step(
+        "give_needed",
+        f"make everywhere what {relation} is made of",
+        {"nodes": [n for n in nodes if n != source], "source": source, "relation": relation},
     )

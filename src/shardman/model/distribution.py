@@ -60,12 +60,14 @@ class Obstacle:
     Args:
         ways: what can be done, each of them enough.
         sql: the statement of the first way, where there is one.
+        do: a statement that takes it away and changes nothing else, so that nobody need be asked.
     """
 
     table: str
     what: str
     ways: tuple[str, ...] = ()
     sql: str = ""
+    do: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,15 @@ class AddKey:
     inside: bool
 
 
-Action = Share | Shard | DropKey | AddKey
+@dataclass(frozen=True)
+class Own:
+    """Give a table the sequence that one of its columns, and nothing else, has its numbers from."""
+
+    table: str
+    statement: str
+
+
+Action = Share | Shard | DropKey | AddKey | Own
 
 
 def obstacles(
@@ -122,7 +132,7 @@ def obstacles(
         for key in sorted(application.references(name), key=lambda f: f.name):
             found += _of_reference(application, wanted, key)
         if table.state == PLAIN:
-            found += (asked or {}).get(name, ())
+            found += (o for o in (asked or {}).get(name, ()) if o.do is None)
     return found + list(_circles(application, wanted))
 
 
@@ -411,7 +421,17 @@ class _Order:
         self.actions += [AddKey(f, inside=True) for f in keys if f.dropped or f.target in todo]
 
 
-def actions(application: Application, wanted: Distribution) -> list[Action]:
-    """What is still to be done: shared tables in the order of their foreign keys; then group by group, the
-    first table of each first. Nothing when all is as it is wanted."""
-    return _Order(application, wanted).make()
+def actions(
+    application: Application,
+    wanted: Distribution,
+    asked: Mapping[str, Sequence[Obstacle]] | None = None,
+) -> list[Action]:
+    """What is still to be done: what takes obstacles away and changes nothing else; shared tables in the order
+    of their foreign keys; then group by group, the first of each first. Nothing when all is as wanted."""
+    first = [
+        Own(name, o.do)
+        for name, of in sorted((asked or {}).items())
+        for o in of
+        if o.do is not None
+    ]
+    return [*first, *_Order(application, wanted).make()]

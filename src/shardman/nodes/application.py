@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from shardman.errors import Code, UserError
 from shardman.model.application import (
@@ -100,8 +101,27 @@ def ask(
             rows = session.execute(
                 queries("distribute")["obstacles"], (name, choice.how, choice.by, count)
             )
-            found[name] = [Obstacle(name, r["what"], (r["hint"],)) for r in rows]
+            found[name] = [Obstacle(name, r["what"], (r["hint"],), do=r["do"]) for r in rows]
     return found
+
+
+def own_sequence(session: SyncConnection, statement: LiteralString) -> None:
+    """Does what a function wrote down (``Obstacle.do``)."""
+    _patiently(session, lambda: session.execute(sql.SQL(statement)))
+
+
+def objects(session: SyncConnection) -> list[Row]:
+    """Views, functions, types, schemas, extensions of a database, with the statements that make them."""
+    row = session.execute(queries("distribute")["objects"]).fetchone()
+    assert row is not None
+    return list(row["objects"])
+
+
+def make_objects(session: SyncConnection, made: Sequence[Row]) -> list[str]:
+    """Makes those that are not there; returns what could not be made, and why."""
+    row = session.execute(queries("distribute")["make_objects"], (Jsonb(made),)).fetchone()
+    assert row is not None
+    return list(row["failed"])
 
 
 def normal(session: SyncConnection, name: str) -> str:

@@ -1,7 +1,8 @@
-"""The steps of build_index: see sql/routines/96_whole_indexes.sql."""
+"""The steps of build_index, and of indexes that a table has had: see sql/routines/96_whole_indexes.sql."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import psycopg
@@ -127,3 +128,25 @@ class WholeIndex(FinishStep):
             self.relation,
             self.index,
         )
+
+
+@step("lay_indexes")
+@dataclass(frozen=True)
+class LayIndexes(FinishStep):
+    """The indexes of a table that was sharded, on its first node, made of those of its partitions."""
+
+    leaves = "some indexes on the partitions only"
+    waits = "writers to the table, for milliseconds"
+    waits_until = "lay_indexes"
+
+    node: int
+    relation: str
+    items: list[Json]
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+    async def do(self, run: Run) -> None:
+        # The metadata may not have reached the node yet.
+        query, items = "select shardman.lay_whole_indexes(%s, %s::jsonb)", json.dumps(self.items)
+        await _briefly(run, await run.node(self.node), query, self.relation, items)

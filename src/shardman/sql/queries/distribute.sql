@@ -63,7 +63,7 @@ select quote_ident(d.name), d.relation, d.referred, d.definition, true, true,
  order by 2, 1
 
 -- name: obstacles
-select o ->> 'what' as what, o ->> 'hint' as hint from shardman.obstacles_to(%s, %s, %s, %s) as o
+select o ->> 'what' as what, o ->> 'hint' as hint, o ->> 'do' as "do" from shardman.obstacles_to(%s, %s, %s, %s) as o
 
 -- name: has_statements
 select shardman.relation_text(n.nspname, c.relname) as name
@@ -89,3 +89,9 @@ select shardman.sql_name(%s) as name
 -- name: has_key
 select true as has from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
  where t.relation = %s and quote_ident(f ->> 'name') = %s
+
+-- name: objects
+select coalesce(jsonb_agg(to_jsonb(o)), '[]') as objects from shardman.spread_objects() o
+
+-- name: make_objects
+select shardman.make_objects(%s) as failed

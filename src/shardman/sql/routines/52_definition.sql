@@ -12,7 +12,7 @@
 --   keys              [{name, sql, options, identity, comment, parent_comment}]: primary, unique and exclusion constraints;
 --                       parent_comment: what somebody has said since of the table's, absent in most
 --   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
---   shared_indexes    as indexes: those that were made later, on the table as a whole. Absent in most
+--   shared_indexes    as indexes: those that the table has as a whole. Unique ones it cannot have; absent in tables of older versions
 --   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions.
 --                       Those to tables that are colocated with it, or to itself, have also to_columns and actions, of which
 --                       shardman.reference_sql makes that of each data table; sql is what a plain table would have
@@ -341,6 +341,17 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.remember_rights() is
     'lord only: takes the rights on sharded tables in the lord''s database for those of the cluster, which a node that is added gets';
+
+create or replace function shardman.with_whole_indexes(definition jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select definition || jsonb_build_object(
+               'indexes', (select coalesce(jsonb_agg(i order by n), '[]') from jsonb_array_elements(definition -> 'indexes') with ordinality as u (i, n)
+                            where (i ->> 'unique')::bool),
+               'shared_indexes', (select coalesce(jsonb_agg(i order by n), '[]') from jsonb_array_elements(definition -> 'indexes') with ordinality as u (i, n)
+                                   where not (i ->> 'unique')::bool))
+$$;
+comment on function shardman.with_whole_indexes(jsonb) is
+    'the definition of a table that is to be sharded: its indexes are the whole table''s, in the catalogs too, but for unique ones';
 
 create or replace function shardman.define_table(rel oid, key jsonb, expr text, partitions_count int) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$

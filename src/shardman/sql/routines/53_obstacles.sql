@@ -161,6 +161,17 @@ $$;
 comment on function shardman.dependent_obstacles(oid) is
     'views, functions, columns and defaults that know the table, or a sequence of it, by its oid or its row type: the name would mean the sharded table, they would not';
 
+create or replace function shardman.may_belong(seq oid, rel oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select s.relnamespace = t.relnamespace and s.relowner = t.relowner
+           and 1 = (select count(*) from pg_depend d where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = seq)
+           and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = seq and d.deptype in ('a', 'i', 'e')
+                              and d.refclassid in ('pg_class'::regclass, 'pg_extension'::regclass))
+      from pg_class s, pg_class t where s.oid = seq and t.oid = rel
+$$;
+comment on function shardman.may_belong(oid, oid) is
+    'whether a sequence is a table''s but in name, as in a schema that names them by itself: one default uses it, and no other column has it';
+
 create or replace function shardman.content_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(format('the constraint %s has never been validated, rows that break it could not be moved', conname),
@@ -171,6 +182,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select shardman.obstacle(format('the default of column %s uses the sequence %s, which does not belong to the table', a.attname, shardman.metadata_name(s.oid)),
                              format('ALTER SEQUENCE %s OWNED BY %s.%I', shardman.metadata_name(s.oid), shardman.metadata_name(rel), a.attname))
+               || case when shardman.may_belong(s.oid, rel)
+                       then jsonb_build_object('do', format('alter sequence %s owned by %s.%I', s.oid::regclass, rel::regclass, a.attname)) else '{}' end
       from pg_attrdef f
       join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
       join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_class'::regclass
@@ -180,7 +193,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(format('the sequence %s counts downwards', shardman.metadata_name(o.seq)), 'Let it count upwards')
       from shardman.owned_sequences(rel) o join pg_sequence s on s.seqrelid = o.seq where s.seqincrement < 0
 $$;
-comment on function shardman.content_obstacles(oid) is 'what rows and sequences of a table would stumble over';
+comment on function shardman.content_obstacles(oid) is
+    'what rows and sequences of a table would stumble over; do: a statement that changes nothing else and takes it away';
 
 create or replace function shardman.key_covered(element jsonb, rel oid, index_oid oid) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$

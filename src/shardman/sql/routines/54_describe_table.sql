@@ -65,7 +65,7 @@ begin
     end if;
     obstacles := obstacles || shardman.table_obstacles(rel, key, partitions_count);
     if key is not null then
-        defined := shardman.define_table(rel, key, expr, partitions_count);
+        defined := shardman.with_whole_indexes(shardman.define_table(rel, key, expr, partitions_count));
         obstacles := obstacles || (
             select coalesce(jsonb_agg(shardman.obstacle(
                        format('the cluster would read a value of the type %s, and %s in it belongs to %s, who is no superuser',

@@ -239,9 +239,9 @@ comment on function shardman.catalog_state(text) is
 create or replace function shardman.changed_definition(relation text, definition jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    now_ jsonb := shardman.define_table(shardman.find_relation(relation),
+    now_ jsonb := shardman.with_whole_indexes(shardman.define_table(shardman.find_relation(relation),
                       jsonb_build_object('key', definition -> 'key', 'partition_key', definition -> 'partition_key'),
-                      definition ->> 'expr', (definition ->> 'partitions_count')::int);
+                      definition ->> 'expr', (definition ->> 'partitions_count')::int));
 begin
     -- What is left in sequences may change: where they stand.
     return (select string_agg(coalesce(o.key, n.key), ', ')

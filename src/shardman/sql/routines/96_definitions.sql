@@ -65,6 +65,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.type_text(oid) is 'the statement that makes an enum, a composite or range type, or a domain';
 
+create or replace function shardman.aggregate_text(func oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- PostgreSQL writes none. Those with VARIADIC, moving or ordered sets are not written here either.
+    select case when a.aggkind = 'n' and p.provariadic = 0 and a.aggmtransfn = 0 and a.aggsortop = 0
+           then format('create aggregate %s (%s)', func::regprocedure, concat_ws(', ',
+                'sfunc = ' || a.aggtransfn, 'stype = ' || a.aggtranstype::regtype, 'sspace = ' || nullif(a.aggtransspace, 0),
+                'finalfunc = ' || nullif(a.aggfinalfn::oid, 0)::regproc, case when a.aggfinalextra then 'finalfunc_extra' end,
+                'finalfunc_modify = ' || case a.aggfinalmodify when 'r' then 'read_only' when 's' then 'shareable' else 'read_write' end,
+                'combinefunc = ' || nullif(a.aggcombinefn::oid, 0)::regproc, 'serialfunc = ' || nullif(a.aggserialfn::oid, 0)::regproc,
+                'deserialfunc = ' || nullif(a.aggdeserialfn::oid, 0)::regproc, 'initcond = ' || quote_literal(a.agginitval),
+                'parallel = ' || case p.proparallel when 's' then 'safe' when 'r' then 'restricted' else 'unsafe' end)) end
+      from pg_aggregate a join pg_proc p on p.oid = a.aggfnoid where a.aggfnoid = func
+$$;
+comment on function shardman.aggregate_text(oid) is 'the statement that makes an aggregate; null for kinds of which it cannot be written';
+
 create or replace function shardman.spread_objects() returns table (kind text, name text, statements text[])
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
     with extended as (select d.classid, d.objid from pg_depend d where d.deptype = 'e')
@@ -87,12 +102,11 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
        and not exists (select from extended e where e.classid = 'pg_type'::regclass and e.objid = t.oid)
     union all
     select k.kind, p.oid::regprocedure::text,
-           -- PostgreSQL writes no aggregates.
-           case when p.prokind <> 'a'
-                then pg_get_functiondef(p.oid) || shardman.rights_texts(k.kind, p.oid::regprocedure::text, p.proowner, p.proacl)
-                     || shardman.comment_text(k.kind, p.oid::regprocedure::text, 'pg_proc'::regclass, p.oid) end
+           w.words || shardman.rights_texts(k.kind, p.oid::regprocedure::text, p.proowner, p.proacl)
+                   || shardman.comment_text(k.kind, p.oid::regprocedure::text, 'pg_proc'::regclass, p.oid)
       from pg_proc p join pg_namespace n on n.oid = p.pronamespace
      cross join lateral (select case p.prokind when 'p' then 'procedure' when 'a' then 'aggregate' else 'function' end) as k (kind)
+     cross join lateral (select case p.prokind when 'a' then shardman.aggregate_text(p.oid) else pg_get_functiondef(p.oid) end) as w (words)
      where shardman.spreads_schema(n.nspname)
        and not exists (select from extended e where e.classid = 'pg_proc'::regclass and e.objid = p.oid)
        -- What a range type brings with it.
@@ -109,6 +123,71 @@ $$;
 comment on function shardman.spread_objects() is
     'what is in no table on this node and the same on all, by the setting spread_ddl: with the statements that make it, its owner, rights and '
     'comment; null where there are none';
+
+create or replace function shardman.objects_below(roots oid[]) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    with recursive needed (classid, objid) as (
+        select 'pg_class'::regclass::oid, unnest(roots)
+        union
+        select v.classid, v.objid
+          from needed n cross join lateral (
+               select 'pg_constraint'::regclass::oid as classid, o.oid as objid from pg_constraint o
+                where n.classid = 'pg_class'::regclass and o.conrelid = n.objid or n.classid = 'pg_type'::regclass and o.contypid = n.objid
+               union all
+               select 'pg_attrdef'::regclass, f.oid from pg_attrdef f where n.classid = 'pg_class'::regclass and f.adrelid = n.objid
+               union all
+               select 'pg_class'::regclass, i.indexrelid from pg_index i where n.classid = 'pg_class'::regclass and i.indrelid = n.objid
+               union all
+               select 'pg_trigger'::regclass, g.oid from pg_trigger g where n.classid = 'pg_class'::regclass and g.tgrelid = n.objid and not g.tgisinternal
+               union all
+               select 'pg_rewrite'::regclass, r.oid from pg_rewrite r where n.classid = 'pg_class'::regclass and r.ev_class = n.objid
+               union all
+               select 'pg_type'::regclass, t from shardman.types_inside(array[n.objid]) t where n.classid = 'pg_type'::regclass and t >= 16384
+               union all
+               -- An aggregate of its functions, too.
+               select d.refclassid, d.refobjid from pg_depend d
+                where d.classid = n.classid and d.objid = n.objid and d.refobjid >= 16384
+                  and (d.refclassid in ('pg_type'::regclass, 'pg_proc'::regclass)
+                       -- Of a view: those that it is made of.
+                       or d.refclassid = 'pg_class'::regclass and (select c.relkind from pg_class c where c.oid = d.refobjid) = 'v')) v
+    ), wanted (kind, name) as (
+        select distinct 'type', n.objid::regtype::text from needed n where n.classid = 'pg_type'::regclass
+        union all
+        select distinct 'function', n.objid::regprocedure::text from needed n where n.classid = 'pg_proc'::regclass
+        union all
+        select 'view', format('%I.%I', s.nspname, c.relname)
+          from needed n join pg_class c on n.classid = 'pg_class'::regclass and c.oid = n.objid join pg_namespace s on s.oid = c.relnamespace where c.relkind = 'v'
+        union all
+        select distinct 'extension', quote_ident(x.extname)
+          from needed n join pg_depend d on d.classid = n.classid and d.objid = n.objid and d.deptype = 'e' join pg_extension x on x.oid = d.refobjid
+        union all
+        select distinct 'schema', quote_ident(s.nspname)
+          from needed n
+          left join pg_type t on n.classid = 'pg_type'::regclass and t.oid = n.objid
+          left join pg_proc p on n.classid = 'pg_proc'::regclass and p.oid = n.objid
+          left join pg_class c on n.classid = 'pg_class'::regclass and c.oid = n.objid
+          join pg_namespace s on s.oid = coalesce(t.typnamespace, p.pronamespace, c.relnamespace)
+    )
+    select coalesce(jsonb_agg(to_jsonb(o)), '[]')
+      from shardman.spread_objects() o
+     where (case o.kind when 'domain' then 'type' when 'procedure' then 'function' when 'aggregate' then 'function' else o.kind end, o.name)
+           in (select w.kind, w.name from wanted w)
+$$;
+comment on function shardman.objects_below(oid[]) is
+    'of shardman.spread_objects what these tables or views are made of, as far as catalogs know: types, functions of checks, defaults, triggers, indexes';
+
+create or replace function shardman.views_above(relation text) returns oid[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive above (oid) as (
+        select shardman.find_relation(relation)
+        union
+        select r.ev_class
+          from above a join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.oid and d.classid = 'pg_rewrite'::regclass
+          join pg_rewrite r on r.oid = d.objid join pg_class c on c.oid = r.ev_class and c.relkind = 'v'
+    )
+    select coalesce(array_agg(a.oid), '{}') from above a where a.oid <> shardman.find_relation(relation)
+$$;
+comment on function shardman.views_above(text) is 'the views that are made of a table, directly or through others';
 
 create or replace function shardman.has_object(kind text, name text) returns bool
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -131,7 +210,7 @@ declare
     statement text;
 begin
     if statements is null then
-        raise exception 'PostgreSQL does not write it as a statement' using errcode = 'feature_not_supported';
+        raise exception 'it cannot be written as a statement' using errcode = 'feature_not_supported';
     end if;
     -- To read a literal may be to run a check of its type's owner.
     perform shardman.need_trusted_types(to_jsonb(statements));

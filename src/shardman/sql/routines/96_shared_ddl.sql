@@ -365,7 +365,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     -- The lord's command does the same to the metadata a moment later. Until then a new table of that name would be taken for the copy.
     delete from shardman.shared_copies c where c.relation = forget_shared.relation;
-    perform shardman.drop_shared_triggers(relation);
+    -- Its locks go with that command: this transaction has one of them, on the first node over another connection.
+    perform shardman.drop_shared_function(relation);
 end
 $$;
 comment on function shardman.forget_shared(text) is 'within DROP TABLE: what this node has of a shared table besides the table';
@@ -422,7 +423,8 @@ begin
         return;
     end if;
     for made in
-        select c.oid from pg_event_trigger_ddl_commands() d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
+        -- One with a foreign key comes twice.
+        select distinct c.oid from pg_event_trigger_ddl_commands() d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
          where c.relkind = 'r' and c.relpersistence = 'p' and not c.relispartition and not d.in_extension
            and d.schema_name !~ '^pg_|^information_schema$|^shardman$'
     loop

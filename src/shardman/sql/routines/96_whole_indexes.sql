@@ -138,3 +138,26 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
      where d.relation = t.relation and t.relation = record_index.relation
 $$;
 comment on function shardman.record_index(text, text, jsonb) is 'lord only: copies of the table''s partitions that are made from now on get this index';
+
+create or replace function shardman.lay_whole_indexes(relation text, items jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  constant oid := shardman.find_relation(relation);
+    item jsonb;
+begin
+    for item in
+        select i from jsonb_array_elements(items) i
+         where not exists (select from pg_index x join pg_class c on c.oid = x.indexrelid where x.indrelid = rel and c.relname = i ->> 'name')
+    loop
+        perform shardman.need_trusted(array[rel]);
+        perform shardman.need_trusted_types(jsonb_build_array(item -> 'sql'));
+        execute format('create index %I on %s %s', item ->> 'name', rel::regclass, item ->> 'sql');
+        if item ->> 'comment' is not null then
+            execute format('comment on index %I.%I is %L', (shardman.relation_parts(relation))[1], item ->> 'name', item ->> 'comment');
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.lay_whole_indexes(text, jsonb) is
+    'on a node where a table was sharded, once the plain table is gone, which had their names: the indexes of the table as a whole, of those of '
+    'its data tables; nothing is built';

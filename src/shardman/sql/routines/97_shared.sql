@@ -29,10 +29,12 @@ $$;
 create or replace function shardman.define_shared(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
     select shardman.define_table(rel, '{}', null, null)
-           || jsonb_build_object('foreign_keys', shardman.describe_foreign_keys(rel), 'identities', shardman.describe_identities(rel))
+           || jsonb_build_object('foreign_keys', shardman.describe_foreign_keys(rel), 'identities', shardman.describe_identities(rel),
+                              'triggers', shardman.describe_triggers(rel))
 $$;
 comment on function shardman.define_shared(oid) is
-    'the definition of a shared table: as that of a sharded one, with foreign_keys [{name, to, sql, comment}] and identities [{column, kind}]';
+    'the definition of a shared table: as that of a sharded one, with foreign_keys [{name, to, sql, comment}], identities [{column, kind}] and '
+    'triggers [{name, sql, enabled, comment}]';
 
 create or replace function shardman.shared_shape(relation text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -41,7 +43,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                              from jsonb_array_elements(d -> 'columns') with ordinality as u (c, n)),
                'sequences', (select jsonb_agg(s ->> 'name' order by s ->> 'name') from jsonb_array_elements(d -> 'sequences') as s))
            || (select jsonb_object_agg(key, d -> key)
-                 from unnest(array['checks', 'keys', 'indexes', 'foreign_keys', 'identities', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
+                 from unnest(array['checks', 'keys', 'indexes', 'foreign_keys', 'identities', 'triggers', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
       from (select shardman.define_shared(shardman.find_relation(relation)) as d) as x
 $$;
 comment on function shardman.shared_shape(text) is 'what copies of a shared table must agree in, as a hash: columns, keys, indexes, rights; null without the table';
@@ -70,6 +72,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select o from shardman.link_obstacles(rel) as o, me
      where o ->> 'what' not like '% the foreign key %' and o ->> 'what' not like 'the foreign key %' and o ->> 'what' not like '% is in the publication %'
+       and o ->> 'what' not like '% has triggers: %'
+    union all
+    select shardman.trigger_obstacles(rel)
     union all
     select shardman.content_obstacles(rel)
     union all
@@ -80,13 +85,18 @@ $$;
 comment on function shardman.shared_obstacles(oid) is 'what keeps a plain table from being shared, and the way out';
 
 create or replace function shardman.describe_shared(relation text) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
 declare
     name      constant text := shardman.normal_name(relation);
-    rel       constant oid := shardman.find_relation(name);
+    rel       oid := shardman.find_relation(name);
     obstacles jsonb;
     defined   jsonb;
 begin
+    -- The lord may hear of a new table before the transaction that has made it is committed here, which is what it does last.
+    while rel is null and shardman.setting('new_tables', 'plain') = 'shared' and clock_timestamp() < statement_timestamp() + interval '5 s' loop
+        perform pg_sleep(0.05);
+        rel := shardman.find_relation(name);
+    end loop;
     if rel is null then
         return jsonb_build_object('obstacles', jsonb_build_array(shardman.obstacle(
             format('there is no table %s on this node', name), 'Give the node that has it, and its schema unless that is public')));
@@ -104,7 +114,8 @@ begin
                        format('A superuser who trusts it takes it over on every node: %s', u.way_out))), '[]')
               from shardman.untrusted_types(defined) u);
     end if;
-    return jsonb_build_object('obstacles', obstacles, 'definition', defined, 'shape', shardman.shared_shape(name));
+    return jsonb_build_object('obstacles', obstacles, 'definition', defined, 'shape', shardman.shared_shape(name),
+                              'views', to_jsonb(shardman.views_above(name)));
 end
 $$;
 comment on function shardman.describe_shared(text) is 'on the node of a plain table: what keeps it from being shared, and what to make elsewhere';
@@ -198,6 +209,7 @@ begin
         perform shardman.make_sequence(spec, spec ->> 'name');
         perform shardman.leave_to_owner(shardman.find_relation(spec ->> 'name'));
     end loop;
+    perform shardman.make_own_triggers(definition);
     -- Who may what is in the definition; what the default privileges of this node have added is not.
     perform shardman.leave_to_owner(shardman.find_relation(name));
     perform shardman.apply_extras(definition, name);
@@ -211,14 +223,23 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.set_shared_ranges(jsonb) is 'gives the sequences of a shared table the numbers of this node';
 
-create or replace function shardman.drop_shared_triggers(relation text) returns void
+create or replace function shardman.drop_shared_function(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if shardman.find_function(shardman.shared_function(relation)) is not null then
         perform set_config('shardman.ddl_busy', 'on', true);
         execute format('drop function %s() cascade', shardman.sql_name(shardman.shared_function(relation)));
+        perform shardman.free_triggers(shardman.find_relation(relation));
         perform set_config('shardman.ddl_busy', '', true);
     end if;
+end
+$$;
+comment on function shardman.drop_shared_function(text) is 'takes from the copy of a shared table on this node what sends its changes to others';
+
+create or replace function shardman.drop_shared_triggers(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.drop_shared_function(relation);
     delete from shardman.shared_locks l where l.relation = drop_shared_triggers.relation;
 end
 $$;

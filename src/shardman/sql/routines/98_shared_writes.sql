@@ -233,6 +233,11 @@ begin
         raise exception 'node % knows of other copies of % than who writes to it', here.me, new.relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction: a node has just been added or removed.';
     end if;
+    if new.op in ('turn', 'free') then
+        -- Nothing comes over this connection but locks. Its commit has no rows that replicas could lose, and must not wait for them: after
+        -- DDL of a sharded table in the same transaction they wait for locks that end with the commits on other nodes.
+        perform set_config('synchronous_commit', 'local', true);
+    end if;
     if new.op = 'turn' then
         perform shardman.take_shared_lock(new.relation, 'turn');
     elsif new.op = 'free' then
@@ -313,6 +318,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                 when not exists (select from shardman.shared_key(rel)) then 'the table has no primary key'
                 when f.oid is null or f.proowner <> c.relowner or not f.prosecdef or f.prosrc <> shardman.shared_body(shared_lacks.relation)
                      then 'its trigger function is not what it must be'
+                when exists (select from shardman.own_triggers(rel) o where o.definition = o.plain) then 'its own triggers would act on what arrives'
                 else (select 'it lacks triggers: ' || string_agg(w.name, ', ' order by w.name)
                         from shardman.shared_triggers(shared_lacks.relation) w
                        where not exists (select from pg_trigger g where g.tgrelid = rel and g.tgname = w.name and g.tgenabled = 'O' and g.tgfoid = f.oid))
@@ -349,6 +355,7 @@ begin
     for item in select t.statement from shardman.shared_triggers(relation) t loop
         execute item;
     end loop;
+    perform shardman.guard_triggers(rel);
     for item in select g.tgname from pg_trigger g join shardman.shared_triggers(relation) w on w.name = g.tgname where g.tgrelid = rel and g.tgenabled <> 'O' loop
         execute format('alter table %s enable trigger %I', rel::regclass, item);
     end loop;

@@ -1,4 +1,4 @@
-"""The step that gives a new node what is in no table and was made on all nodes."""
+"""Steps that give a node what is in no table: all of it to a new one, to others what a table is made of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from psycopg.types.json import Jsonb
 
-from shardman.steps.base import FinishStep, Run, Scope, step
+from shardman.steps.base import FinishStep, PrepareStep, Run, Scope, step
 from shardman.steps.catalog import value
 
 
@@ -31,4 +31,50 @@ class GiveObjects(FinishStep):
         )
         failed = await value(conn, "select shardman.make_objects(%s)", Jsonb(objects))
         for what in failed or ():
+            run.say(f"On node {self.node}: {what}.")
+
+
+@step("give_needed")
+@dataclass(frozen=True)
+class GiveNeeded(PrepareStep):
+    """What a table of one node is made of, types and functions, is made on the others where it is missing. Of
+    what cannot be made says the step that checks whether they can have the table."""
+
+    leaves = "types and functions that the table needs there"
+
+    nodes: list[int]
+    source: int
+    relation: str
+
+    def scope(self) -> Scope:
+        return Scope.of([*self.nodes, self.source])
+
+    async def do(self, run: Run) -> None:
+        query = "select shardman.objects_below(array[shardman.find_relation(%s)])"
+        objects = await value(await run.node(self.source), query, self.relation)
+        for node in self.nodes:
+            conn = await run.node(node)
+            await conn.execute("select shardman.make_objects(%s)", (Jsonb(objects),))
+
+
+@step("give_views")
+@dataclass(frozen=True)
+class GiveViews(FinishStep):
+    """Views of a shared table are made on another node, where all that they are made of is there. The others
+    come with the last of their tables."""
+
+    leaves = "some of them made"
+
+    node: int
+    source: int
+    relation: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node, self.source])
+
+    async def do(self, run: Run) -> None:
+        source, conn = await run.node(self.source), await run.node(self.node)
+        query = "select shardman.objects_below(shardman.views_above(%s))"
+        objects = await value(source, query, self.relation)
+        for what in await value(conn, "select shardman.make_objects(%s)", Jsonb(objects)) or ():
             run.say(f"On node {self.node}: {what}.")
