@@ -159,6 +159,27 @@ def test_what_changes_the_session_keeps_it_on_its_node(db: shardman.Connection) 
     assert db.execute(sql, (key,)).fetchone() is None
 
 
+def test_settings_by_which_a_statement_is_read_otherwise(db_nodes: Cluster) -> None:
+    sql = "select 'ä', v from acc where id = 7"
+    with shardman.connect(db_nodes.dsn(2), client_encoding="latin1") as db:
+        assert not db.explain_route(sql).straight
+        assert db.execute(sql).fetchone() == ("ä", "v7")
+    with shardman.connect(db_nodes.dsn(2), options="-c standard_conforming_strings=off") as db:
+        assert not db.explain_route(sql).straight
+
+
+def test_adapters_of_your_own(db: shardman.Connection) -> None:
+    class Loud(psycopg.types.string.StrDumper):
+        def dump(self, obj: str) -> bytes:
+            return obj.upper().encode()
+
+    sql = "select n from word where code = %s"
+    assert db.explain_route(sql, ("w1",)).straight
+    db.adapters.register_dumper(str, Loud)
+    db.drive(db.router.refresh(now=True))
+    assert not db.explain_route(sql, ("w1",)).straight
+
+
 def test_a_moved_partition(db_nodes: Cluster) -> None:
     with shardman.connect(db_nodes.dsn(2), autocommit=True, refresh_seconds=3600) as db:
         key = _key_on(db, 3)

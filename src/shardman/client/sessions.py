@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import conninfo
+from psycopg.adapt import PyFormat
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import dict_row
 
 from shardman.client.routing.picture import HERE, Picture, read
+from shardman.client.routing.values import KEY_TYPES
 from shardman.sql.loader import queries
 
 #: What is yielded: it is called, and awaited where connections are asynchronous.
@@ -191,6 +193,8 @@ class Sessions:
             found = yield from self._ask(here, "id")
             self.ids[HERE] = found[0]["node_id"] if found else None
         former, now = self.picture, read(tables, session)
+        if _has_own_dumpers(here.adapters):
+            now = replace(now, problem="keys are sent in a way of your own: db.adapters")
         self._read_at = time.monotonic()
         if not now.is_as(former):
             # Plans hold tables, and tables hold where their partitions are.
@@ -240,3 +244,11 @@ class Sessions:
             if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
                 return node
         return None
+
+
+def _has_own_dumpers(adapters: Any) -> bool:
+    """Whether a value that may be a key is sent as psycopg does not send it by itself."""
+    return not all(
+        adapters.get_dumper(kind, PyFormat.AUTO).__module__.startswith("psycopg")
+        for kind in KEY_TYPES
+    )

@@ -22,7 +22,7 @@ SAFE_FUNCTIONS = frozenset(
     length like_escape ln log log10 lower lpad ltrim make_date make_interval make_time
     make_timestamp make_timestamptz max md5 min min_scale mod mode now nth_value ntile num_nonnulls
     num_nulls nullif octet_length overlay percent_rank percentile_cont percentile_disc pi position
-    power radians random range_agg rank regexp_count regexp_instr regexp_like regexp_match
+    power radians range_agg rank regexp_count regexp_instr regexp_like regexp_match
     regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table regexp_substr repeat
     replace reverse right round row_number row_to_json rpad rtrim scale sign sin split_part sqrt
     starts_with statement_timestamp stddev stddev_pop stddev_samp string_agg string_to_array

@@ -140,6 +140,10 @@ def read(tables: Sequence[Mapping[str, Any]], session: Mapping[str, Any]) -> Pic
 def _problem(session: Mapping[str, Any]) -> str:
     if session["encoding"] != "UTF8":
         return f"the database has the encoding {session['encoding']}"
+    if session["sent_in"] != "UTF8":
+        return f"statements are sent in {session['sent_in']}"
+    if session["settings"].get("standard_conforming_strings", "on") != "on":
+        return "standard_conforming_strings is off, so literals are read in another way"
     path = [s for s in session["path"] if not s.startswith("pg_temp")]
     if path[:1] != ["pg_catalog"]:
         return "search_path has another schema before pg_catalog"

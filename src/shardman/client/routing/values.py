@@ -70,6 +70,9 @@ def _exactly(type_: type) -> Callable[[Any], Any]:
     return lambda value: value if type(value) is type_ else None
 
 
+#: What may be a key.
+KEY_TYPES = (int, str, bool, bytes, float, Decimal, uuid.UUID, dt.date, dt.datetime)
+
 #: What a value is in a column of a type; None when it is not certain.
 _MEANINGS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_INTEGERS, _integer),

@@ -59,6 +59,7 @@ select pg_catalog.current_schemas(true)::text[] as path,
                 where n.nspname = 'shardman' and c.relname = 'local' and pg_catalog.has_schema_privilege(n.oid, 'usage')
                   and pg_catalog.has_table_privilege(c.oid, 'select')) as sees_id,
        pg_catalog.current_setting('server_encoding') as encoding,
+       pg_catalog.current_setting('client_encoding') as sent_in,
        (select coalesce(pg_catalog.array_agg(distinct p.proname::text), '{}') from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
          where n.nspname not in ('pg_catalog', 'information_schema', 'shardman')) as functions,
        (select coalesce(pg_catalog.array_agg(distinct p.proname::text), '{}') from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
