@@ -371,8 +371,6 @@ REFUSED = [
         "this trigger would be on this node only",
     ),
     ("create rule r as on delete to acc do instead nothing", "on this node only"),
-    ("alter table acc rename constraint acc_pkey to other", "cannot be renamed"),
-    ("alter index acc_pkey rename to other", "cannot be renamed"),
     ("alter index acc rename to other", "cannot be renamed"),
     ("do $$ begin comment on column app.acc.id is 'x'; end $$", "on this node only"),
     ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),

@@ -179,16 +179,6 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_index(text, text, text) is 'whether an ALTER names an index';
 
-create or replace function shardman.renames_key(relation text, query text, tag text, path text) returns bool
-language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select tag in ('ALTER TABLE', 'ALTER INDEX')
-       and exists (select from pg_constraint o
-                    where o.conrelid = shardman.find_relation(relation) and o.contype in ('p', 'u')
-                      and (o.conindid = shardman.ddl_object(query, tag, path) and shardman.one_statement(query) ~* '\mrename\s+to\M'
-                           or shardman.names_constraint(query, 'rename', o.conname)))
-$$;
-comment on function shardman.renames_key(text, text, text, text) is 'whether an ALTER gives one of the table''s keys another name';
-
 create or replace function shardman.need_referable(relation text, query text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -219,9 +209,6 @@ declare
 begin
     if tag = 'DROP TABLE' then
         perform shardman.refuse_drop(relation);
-    elsif shardman.renames_key(relation, query, tag, path) then
-        raise exception 'a key of % cannot be renamed: its partitions have it on all nodes', relation
-            using errcode = 'feature_not_supported', hint = 'Leave it as it is.';
     elsif words ~* '^alter\s+(table|index)\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
         raise exception '% cannot be renamed or put into another schema: it is sharded', relation
             using errcode = 'feature_not_supported', hint = 'Make a view of the other name.';
@@ -238,7 +225,7 @@ begin
         raise exception 'PostgreSQL has no unique index of a partitioned table with partitions on other nodes'
             using errcode = 'feature_not_supported',
                   hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) makes a key; shardman.create_index_concurrently(...) an index of each data table.', relation);
-    elsif tag = 'ALTER TABLE' and words ~* '\m(rename|alter)\s+constraint\M' and shardman.touches_reference(relation, query) then
+    elsif tag = 'ALTER TABLE' and words ~* '\malter\s+constraint\M' and shardman.touches_reference(relation, query) then
         raise exception 'a foreign key of % cannot be altered: its data tables have it', relation
             using errcode = 'feature_not_supported', hint = 'Drop it, and add it anew.';
     elsif tag = 'ALTER TABLE' and words ~* '\madd\M.*\mreferences\M' then

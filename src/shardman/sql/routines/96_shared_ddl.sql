@@ -354,6 +354,9 @@ begin
     perform set_config('shardman.ddl_busy', '', true);
     foreach name in array shardman.ddl_shared() loop
         perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
+        -- Their foreign keys name its columns.
+        perform shardman.submit('refresh_table', json_build_object('relation', r)) from unnest(shardman.references_to(name)) r
+          where tg_tag = 'ALTER TABLE' and shardman.plain_words(current_query()) ~* '\mrename\M';
     end loop;
     perform set_config('shardman.ddl_shared', '', true);
 end

@@ -17,14 +17,61 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.plain_words(text) is 'a statement without the strings and quoted names in it';
 
-create or replace function shardman.needs_stand_in(relation text, query text, tag text) returns bool
+create or replace function shardman.known_references(relation text) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(tag = 'ALTER TABLE'
+    select f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+     where t.relation = known_references.relation
+       and not exists (select from shardman.changed_constraints c where c.relation = known_references.relation and c.name = f ->> 'name')
+    union all
+    select c.item from shardman.changed_constraints c
+     where c.relation = known_references.relation and c.kind = 'foreign_keys' and c.item is not null
+$$;
+comment on function shardman.known_references(text) is 'the foreign keys of a sharded table, by the metadata and what DDL has changed since';
+
+create or replace function shardman.known_keys(relation text) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select k from shardman.tables t cross join jsonb_array_elements(t.definition -> 'keys') k
+     where t.relation = known_keys.relation
+       and not exists (select from shardman.changed_constraints c where c.relation = known_keys.relation and c.name = k ->> 'name')
+    union all
+    select c.item from shardman.changed_constraints c where c.relation = known_keys.relation and c.kind = 'keys' and c.item is not null
+$$;
+comment on function shardman.known_keys(text) is 'the keys of a sharded table, by the metadata and what DDL has changed since';
+
+create or replace function shardman.renamed_names(query text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+    select array[parse_ident(m[1]), parse_ident(m[2])]
+      from regexp_match(shardman.one_statement(query), replace('\mrename\s+constraint\s+(WORD)\s+to\s+(WORD)$', 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'), 'i') as m
+$$;
+comment on function shardman.renamed_names(text) is 'the old and the new name in an ALTER TABLE ... RENAME CONSTRAINT';
+
+create or replace function shardman.renames_key(relation text, query text, tag text, path text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    -- Or has given it: a node that has the change repeats it on one that lacks it.
+    select tag in ('ALTER TABLE', 'ALTER INDEX')
+       and exists (select from pg_constraint o
+                    where o.conrelid = shardman.find_relation(relation) and o.contype in ('p', 'u')
+                      and (o.conname = any (shardman.renamed_names(query))
+                           or (o.conindid = shardman.ddl_object(query, tag, path) or shardman.ddl_object(query, tag, path) is null
+                                   and shardman.one_statement(query) ~* format('\mrename\s+to\s+("%s"|%1$s)$', regexp_replace(replace(o.conname, '"', '""'), '(\W)', '\\\1', 'g')))
+                              and shardman.plain_words(query) ~* '\mrename\s+to\M'))
+$$;
+comment on function shardman.renames_key(text, text, text, text) is 'whether an ALTER gives one of the table''s keys another name';
+
+create or replace function shardman.renames_reference(relation text, query text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.known_references(relation) f where f ->> 'name' = any (shardman.renamed_names(query)))
+$$;
+comment on function shardman.renames_reference(text, text) is 'whether an ALTER gives one of the table''s foreign keys another name, or has given it';
+
+create or replace function shardman.needs_stand_in(relation text, query text, tag text, path text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.renames_key(relation, query, tag, path) or coalesce(tag = 'ALTER TABLE'
        and (shardman.plain_words(query) ~* '\madd\M.*\m(primary\s+key|unique|foreign\s+key|references|serial|bigserial|smallserial|identity)\M'
             or shardman.one_statement(query) ~* '\madd\M.*\mdefault\s+(?!-?[0-9]|''|true\M|false\M|null\M)'
-            or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query)), false)
+            or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query) or shardman.renames_reference(relation, query)), false)
 $$;
-comment on function shardman.needs_stand_in(text, text, text) is 'whether a statement changes a sharded table by way of a stand-in';
+comment on function shardman.needs_stand_in(text, text, text, text) is 'whether a statement changes a sharded table by way of a stand-in';
 
 create or replace function shardman.statement_refers_to(query text, path text) returns text[]
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -44,8 +91,9 @@ comment on function shardman.statement_refers_to(text, text) is 'the tables to w
 
 create or replace function shardman.gate_modes(relation text, tag text, query text, path text) returns text[]
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    select case when not shardman.needs_stand_in(relation, query, tag) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
-                else array_remove(string_to_array(shardman.ddl_lock_modes(tag, query), ','), 'keys')
+    select case when not shardman.needs_stand_in(relation, query, tag, path) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
+                -- To rename an index takes no such locks; the stand-in does.
+                else array_remove(string_to_array(shardman.ddl_lock_modes('ALTER TABLE', query), ','), 'keys')
                      || array(select 'refers ' || r from unnest(shardman.statement_refers_to(query, path)) r)
                      || array(select distinct 'referred ' || (f ->> 'to')
                                 from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
@@ -144,16 +192,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.plain_keys(oid) is 'name and text of a table''s primary key and unique constraints';
 
-create or replace function shardman.known_references(relation text) returns setof jsonb
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
-     where t.relation = known_references.relation
-       and not exists (select from shardman.changed_constraints c where c.relation = known_references.relation and c.name = f ->> 'name')
-    union all
-    select c.item from shardman.changed_constraints c
-     where c.relation = known_references.relation and c.kind = 'foreign_keys' and c.item is not null
+create or replace function shardman.reference_mark(name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select format('CHECK ((%L::text IS NOT NULL))', name)
 $$;
-comment on function shardman.known_references(text) is 'the foreign keys of a sharded table, by the metadata and what DDL has changed since';
+comment on function shardman.reference_mark(text) is 'the check that stands for a foreign key on a stand-in, as PostgreSQL writes it: by it one is known that got another name';
 
 create or replace function shardman.make_stand_in(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -174,7 +217,7 @@ begin
         execute format('alter table %s add constraint %I %s', name, item ->> 'name', item ->> 'sql');
     end loop;
     for item in select * from shardman.known_references(relation) loop
-        execute format('alter table %s add constraint %I check (true)', name, item ->> 'name');
+        execute format('alter table %s add constraint %I %s', name, item ->> 'name', shardman.reference_mark(item ->> 'name'));
     end loop;
     execute format('alter table %s owner to %I', name, owner);
     perform set_config('shardman.ddl_busy', '', true);
@@ -241,24 +284,34 @@ comment on function shardman.data_tables_here(oid) is 'the data tables in the pa
 create or replace function shardman.stand_in_changes(relation text, stand oid, behind oid) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
+    -- Who drops a key and makes the same under another name has renamed it.
+    renamed constant jsonb := (select coalesce(jsonb_agg(distinct jsonb_build_object('from', d ->> 'name', 'to', k ->> 'name')), '[]')
+                                 from jsonb_array_elements(shardman.plain_keys(behind)) d join jsonb_array_elements(shardman.plain_keys(stand)) k on k -> 'sql' = d -> 'sql'
+                                where not shardman.plain_keys(behind) @> jsonb_build_array(k) and not shardman.plain_keys(stand) @> jsonb_build_array(d));
+    called  constant jsonb := (select coalesce(jsonb_agg(jsonb_build_object('from', f ->> 'name', 'to', o.conname)), '[]')
+                                 from shardman.known_references(relation) f
+                                 join pg_constraint o on o.conrelid = stand and o.contype = 'c' and o.conname <> f ->> 'name'
+                                  and pg_get_constraintdef(o.oid) = shardman.reference_mark(f ->> 'name'));
     keys    constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(stand)) k
-                                where not shardman.plain_keys(behind) @> jsonb_build_array(k));
+                                where not shardman.plain_keys(behind) @> jsonb_build_array(k) and not exists (select from jsonb_array_elements(renamed) r where r -> 'to' = k -> 'name'));
     dropped constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(behind)) k
-                                where not shardman.plain_keys(stand) @> jsonb_build_array(k));
+                                where not shardman.plain_keys(stand) @> jsonb_build_array(k) and not exists (select from jsonb_array_elements(renamed) r where r -> 'from' = k -> 'name'));
     refers  constant jsonb := (select coalesce(jsonb_agg(shardman.stand_in_reference(relation, o)), '[]') from pg_constraint o where o.conrelid = stand and o.contype = 'f');
     lost    constant jsonb := (select coalesce(jsonb_agg(f), '[]') from shardman.known_references(relation) f
-                                where not exists (select from pg_constraint o where o.conrelid = stand and o.contype = 'c' and o.conname = f ->> 'name'));
+                                where not exists (select from pg_constraint o where o.conrelid = stand and o.contype = 'c' and o.conname = f ->> 'name')
+                                  and not exists (select from jsonb_array_elements(called) r where r -> 'from' = f -> 'name'));
 begin
     perform shardman.need_alike(relation, stand, behind, keys);
     return jsonb_build_object(
-        'keys', keys, 'dropped_keys', dropped, 'foreign_keys', refers, 'dropped_references', lost,
+        'keys', keys, 'dropped_keys', dropped, 'foreign_keys', refers, 'dropped_references', lost, 'renamed_keys', renamed, 'renamed_references', called,
         'columns', (select coalesce(jsonb_agg(c order by n), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
                      where not exists (select from pg_attribute a where a.attrelid = behind and a.attname = c ->> 'name' and a.attnum > 0 and not a.attisdropped)),
         'not_null', (select coalesce(jsonb_agg(s ->> 'name'), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) s
                        join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name' where s -> 'not_null' <> b -> 'not_null'),
         'checks', (select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(shardman.describe_checks(stand)) s
                     where not exists (select from pg_constraint o where o.conrelid = behind and o.contype = 'c' and o.conname = s ->> 'name')
-                      and not exists (select from shardman.known_references(relation) f where f ->> 'name' = s ->> 'name')),
+                      and not exists (select from shardman.known_references(relation) f where f ->> 'name' = s ->> 'name')
+                      and not exists (select from jsonb_array_elements(called) r where r -> 'to' = s -> 'name')),
         'deferrable', (select string_agg(quote_ident(o.conname), ', ' order by o.conname) from pg_constraint o where o.conrelid = stand and o.contype = 'f' and o.condeferrable),
         'replicated', exists (select from shardman.partitions p where p.relation = stand_in_changes.relation and p.prv is not null));
 end
@@ -272,7 +325,13 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
       from (select 'keys', k, true from jsonb_array_elements(changes -> 'keys') k
             union all select 'keys', k, false from jsonb_array_elements(changes -> 'dropped_keys') k
             union all select 'foreign_keys', f, true from jsonb_array_elements(changes -> 'foreign_keys') f
-            union all select 'foreign_keys', f, false from jsonb_array_elements(changes -> 'dropped_references') f) as x (kind, item, added)
+            union all select 'foreign_keys', f, false from jsonb_array_elements(changes -> 'dropped_references') f
+            union all select 'keys', jsonb_build_object('name', r -> 'from'), false from jsonb_array_elements(changes -> 'renamed_keys') r
+            union all select 'keys', k || jsonb_build_object('name', r -> 'to')
+                             , true from jsonb_array_elements(changes -> 'renamed_keys') r, shardman.known_keys(relation) k where k -> 'name' = r -> 'from'
+            union all select 'foreign_keys', jsonb_build_object('name', r -> 'from'), false from jsonb_array_elements(changes -> 'renamed_references') r
+            union all select 'foreign_keys', f || jsonb_build_object('name', r -> 'to'), true
+                        from jsonb_array_elements(changes -> 'renamed_references') r, shardman.known_references(relation) f where f -> 'name' = r -> 'from') as x (kind, item, added)
      order by x.item ->> 'name', x.added desc
         on conflict on constraint changed_constraints_pkey do update set kind = excluded.kind, item = excluded.item
 $$;
@@ -395,6 +454,11 @@ begin
         values_ := values_ || jsonb_build_object(item ->> 'name', shardman.add_column_alike(relation, item, changes, values_ ->> (item ->> 'name')));
     end loop;
     for text_ in
+        select format('alter table %s rename constraint %I to %I', d, r ->> 'from', r ->> 'to')
+          from jsonb_array_elements_text(changes -> 'data') d, jsonb_array_elements(changes -> 'renamed_references') r
+        union all
+        select format('alter table only %s rename constraint %I to %I', name, r ->> 'from', r ->> 'to') from jsonb_array_elements(changes -> 'renamed_keys') r
+        union all
         select format('alter table %s drop constraint if exists %I', d, f ->> 'name')
           from jsonb_array_elements_text(changes -> 'data') d, jsonb_array_elements(changes -> 'dropped_references') f
         union all
@@ -414,7 +478,7 @@ begin
     if given is null and changes ->> 'deferrable' is not null then
         raise notice 'foreign keys of % are checked at each statement: %', relation, changes ->> 'deferrable';
     end if;
-    perform shardman.follow_keys(relation, changes -> 'dropped_keys');
+    perform shardman.follow_keys(relation, changes -> 'dropped_keys', changes -> 'renamed_keys');
     return values_;
 end
 $$;
@@ -442,7 +506,20 @@ end
 $$;
 comment on function shardman.choose_identity(oid) is 'after keys of a data table have changed: by what replication tells its rows apart';
 
-create or replace function shardman.follow_keys(relation text, dropped jsonb) returns void
+create or replace function shardman.rename_key_on(data oid, k int, former text, wanted text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    called  constant name := shardman.key_on(data, former, k);
+    schema_ constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data);
+begin
+    if called is not null then
+        execute format('alter table only %s rename constraint %I to %I', data::regclass, called, shardman.free_name(schema_, wanted, k));
+    end if;
+end
+$$;
+comment on function shardman.rename_key_on(oid, int, text, text) is 'gives a key of data table k the name that goes with the one that the table calls it now';
+
+create or replace function shardman.follow_keys(relation text, dropped jsonb, renamed jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     parent constant oid := shardman.find_relation(relation);
@@ -462,6 +539,7 @@ begin
         union all
         select c, regexp_replace(shardman.metadata_name(c), '_data("?)$', '\1') from shardman.copies_here(relation) c
     loop
+        perform shardman.rename_key_on(copy.data, shardman.part_number(copy.part_name), r ->> 'from', r ->> 'to') from jsonb_array_elements(renamed) r;
         for name in select k ->> 'name' from jsonb_array_elements(dropped) k loop
             execute coalesce(format('alter table %s drop constraint ', copy.data::regclass)
                              || quote_ident(shardman.key_on(copy.data, name, shardman.part_number(copy.part_name))), 'select');
@@ -474,8 +552,8 @@ begin
     perform set_config('shardman.ddl_busy', '', true);
 end
 $$;
-comment on function shardman.follow_keys(text, jsonb) is
-    'for the owner of a sharded table: its copies on this node lose these keys and get those that it has';
+comment on function shardman.follow_keys(text, jsonb, jsonb) is
+    'for the owner of a sharded table: its copies on this node lose these keys, call others what it calls them, and get those that it has';
 
 create or replace function shardman.redefined_keys(t shardman.tables, parent oid, data oid, k int) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -483,7 +561,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from jsonb_array_elements(
                shardman.kept_items((select coalesce(jsonb_agg(x order by m), '[]') from jsonb_array_elements(t.definition -> 'keys') with ordinality as w (x, m)
                                      where not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, x ->> 'name'))), data, k)
-               || (select coalesce(jsonb_agg(c.item || '{"options": null, "clustered": false, "comment": null}'), '[]')
+               || (select coalesce(jsonb_agg('{"options": null, "clustered": false, "comment": null}' || c.item), '[]')
                      from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys' and c.item is not null)) with ordinality as u (e, n)
      cross join lateral (select (select o.conindid from pg_constraint o where o.conrelid = data and o.contype in ('p', 'u', 'x')
                                     and (o.conname = shardman.numbered_name(e ->> 'name', k) or shardman.is_other_name(o.conname, e ->> 'name', k))) = shardman.identity_index(data)

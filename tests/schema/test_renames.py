@@ -1,0 +1,177 @@
+"""Constraints, indexes and columns of a sharded table get other names by plain DDL, as an ordinary role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from shardman.nodes.invariants import check
+from shardman.pg.connection import SyncConnection
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+WORKERS = (1, 2, 3)
+ROWS = 60
+SCHEMA = """
+create table "Land" (code text primary key, name text);
+insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
+create table acc (
+    id int primary key, v int not null default 0, land text constraint "Lies in" references "Land", n bigserial,
+    constraint acc_v unique (id, v));
+insert into acc select i, i, 'c' || i % 10 from generate_series(1, 60) i;
+"""
+#: On a node: the constraints of a kind that its copies of a table have, without their numbers.
+CONSTRAINTS = """
+select c.relname, regexp_replace(o.conname, '_[0-9]+$', '')
+  from pg_constraint o join pg_class c on c.oid = o.conrelid
+ where o.contype = %s and c.relname ~ ('^' || %s || '_[0-9]+_data$') order by 1, 2
+"""
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    """Bob's table, with replicas, that refers to his shared one."""
+    for node in NODES:
+        cluster.sql(
+            node,
+            "create role bob login password 'b'; create schema app authorization bob;"
+            ' create schema "Else" authorization bob',
+        )
+    with as_bob(cluster, 1) as bob:
+        bob.execute(SCHEMA.encode())
+    for query in (
+        "select shardman.create_shared_table('app.\"Land\"', 1)",
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 4)",
+        "select shardman.set_replevel('app.acc', 1)",
+    ):
+        ok(cluster, query)
+    eventually(
+        "bob's ways to other nodes are there",
+        lambda: [value(cluster, n, "select count(*) from acc") for n in NODES],
+        until=lambda found: found == [ROWS] * 4,
+        tolerate=psycopg.Error,
+    )
+    return cluster
+
+
+@contextmanager
+def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
+    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+def value(cluster: Cluster, node: int, query: str) -> object:
+    with as_bob(cluster, node) as bob:
+        return (bob.execute(query.encode()).fetchone() or (None,))[0]
+
+
+def send(cluster: Cluster, node: int, *queries: str) -> None:
+    with as_bob(cluster, node) as bob:
+        for query in queries:
+            bob.execute(query.encode())
+
+
+def ok(cluster: Cluster, query: str, *params: object) -> None:
+    done = cluster.cmd(query, params)  # type: ignore[arg-type]
+    assert done.status in ("success", "done"), done
+
+
+def settled(cluster: Cluster) -> None:
+    eventually("what was submitted has ended", lambda: not cluster.commands_left())
+    assert check(cluster.lord_dsn, data=True, patience=30) == []
+
+
+def on_copies(cluster: Cluster, table: str, kind: str) -> list[tuple[str, ...]]:
+    return [r for n in WORKERS for r in cluster.sql(n, CONSTRAINTS, (kind, table))]
+
+
+def on_parents(cluster: Cluster, table: str) -> set[tuple[str, ...]]:
+    return {
+        r
+        for n in NODES
+        for r in cluster.sql(
+            n,
+            "select conname, pg_get_constraintdef(oid) from pg_constraint"
+            " where conrelid = %s::regclass and contype in ('p', 'u')",
+            (table,),
+        )
+    }
+
+
+def moved(cluster: Cluster, table: str) -> None:
+    """Moves a partition of a table to the node without a copy of it."""
+    part = cluster.value(
+        0, "select min(part_name) from shardman.partitions where relation = %s", (table,)
+    )
+    copies = cluster.sql(0, "select owner from shardman.partitions where part_name = %s", (part,))
+    dest = next(n for n in WORKERS if (n,) not in copies)
+    ok(cluster, "select shardman.move_part(%s, %s)", part, dest)
+
+
+def test_keys_and_foreign_keys(acc: Cluster) -> None:
+    send(
+        acc,
+        2,
+        'alter table acc rename constraint acc_pkey to "The key"',
+        "alter index acc_v rename to v_once",
+        'alter table acc rename constraint "Lies in" to lies_in',
+    )
+    assert on_parents(acc, "app.acc") == {
+        ("The key", "PRIMARY KEY (id)"),
+        ("v_once", "UNIQUE (id, v)"),
+    }
+    assert [r[1] for r in on_copies(acc, "acc", "p")] == ["The key"] * 8
+    assert [r[1] for r in on_copies(acc, "acc", "u")] == ["v_once"] * 8
+    assert [r[1] for r in on_copies(acc, "acc", "f")] == ["lies_in"] * 4
+    for node in NODES:
+        with pytest.raises(psycopg.errors.UniqueViolation, match="The key"):
+            send(acc, node, "insert into acc (id) values (7)")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="lies_in"):
+            send(acc, node, "update acc set land = 'nowhere' where id = 7")
+    settled(acc)
+    moved(acc, "app.acc")
+    settled(acc)
+    for node in NODES:
+        assert acc.sql(node, "select * from shardman.changed_constraints") == []
+    assert {r[1] for r in on_copies(acc, "acc", "f")} == {"lies_in"}
+
+
+def test_a_rename_that_is_rolled_back_was_none(acc: Cluster) -> None:
+    before = on_parents(acc, "app.acc"), on_copies(acc, "acc", "p"), on_copies(acc, "acc", "f")
+    with as_bob(acc, 3, autocommit=False) as bob:
+        bob.execute('alter table acc rename constraint "The key" to x')
+        bob.execute("alter table acc rename constraint lies_in to y")
+        bob.rollback()
+    assert (
+        on_parents(acc, "app.acc"),
+        on_copies(acc, "acc", "p"),
+        on_copies(acc, "acc", "f"),
+    ) == before
+    settled(acc)
+
+
+def test_key_columns_and_those_that_are_referred_to(acc: Cluster) -> None:
+    send(
+        acc,
+        1,
+        'alter table acc rename column id to "Number"',
+        'alter table "Land" rename column code to "Code"',
+    )
+    for node in NODES:
+        assert value(acc, node, 'select count(*) from acc where "Number" = 7') == 1
+        if node:
+            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+                send(acc, node, """update acc set land = 'nowhere' where "Number" = 7""")
+    settled(acc)
+    moved(acc, "app.acc")
+    settled(acc)
+    assert on_parents(acc, "app.acc") == {
+        ("The key", 'PRIMARY KEY ("Number")'),
+        ("v_once", 'UNIQUE ("Number", v)'),
+    }
