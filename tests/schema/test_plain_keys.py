@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -293,6 +295,37 @@ def test_a_unique_index_names_the_ways(acc: Cluster) -> None:
         send(acc, 2, "create unique index x on acc (id, v)")
     assert "create_index_concurrently" in (refused.value.diag.message_hint or "")
     settled(acc)
+
+
+def test_who_reads_and_then_writes_meets_no_error(acc: Cluster) -> None:
+    ended, errors = threading.Event(), []
+
+    def client(number: int) -> None:
+        with as_bob(acc, 1 + number % 3, autocommit=False) as bob:
+            while not ended.is_set():
+                row = (number + 6 * random.randint(0, 8) + 1,)
+                try:
+                    bob.execute("select v from acc where id = %s", row)
+                    bob.execute("update acc set v = v + 1 where id = %s", row)
+                    bob.commit()
+                except psycopg.Error as error:
+                    errors.append(str(error))
+                    return
+                # To be between two transactions now and then.
+                ended.wait(0.03)
+
+    clients = [threading.Thread(target=client, args=(k,)) for k in range(6)]
+    for each in clients:
+        each.start()
+    try:
+        for _ in range(3):
+            send(acc, 2, "alter table acc add column passing int")
+            send(acc, 3, "alter table acc drop column passing")
+    finally:
+        ended.set()
+        for each in clients:
+            each.join()
+    assert errors == []
 
 
 def test_who_was_let_refer_may(acc: Cluster) -> None:
