@@ -70,9 +70,16 @@ class CreateSharedTable(Command):
                 code=Code.NO_SUCH_COPY,
             )
         described = self._described(facts, again=known is not None)
-        others = self._others(cluster)
+        has = known.nodes if known else ()
+        # Writers do without a node that has died: it gets its copy when it is back.
+        away = [
+            n
+            for n in self._others(cluster)
+            if has and n not in has and facts.answers.get(f"taken {n}") is None
+        ]
+        others = [n for n in self._others(cluster) if n not in away]
         for node in others:
-            self._need_free(facts, node, known.nodes if known else ())
+            self._need_free(facts, node, has)
         definition = described["definition"]
         return Plan(
             prepare=(

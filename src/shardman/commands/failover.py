@@ -28,7 +28,8 @@ select o.remote_lsn::text from pg_subscription s
 
 @verb
 class Failover(Command):
-    """Promotes the replicas of ``node_id``'s primaries; its own replicas are not waited for any more.
+    """Promotes the replicas of ``node_id``'s primaries; its own replicas, and its copies of shared tables, are
+    not waited for any more.
 
     Args:
         node_id: a worker that cannot be reached.
@@ -91,7 +92,7 @@ class Failover(Command):
                 code=Code.NODE_ALIVE,
             )
         after = heirs(facts, dead, self.accept_data_loss)
-        if not after.promoted and not after.stale:
+        if not after.changes:
             raise self._no_successor(
                 facts, f"no partition of node {dead} has a", "Bring the node back"
             )

@@ -51,6 +51,26 @@ def record_step(dead: int, after: Succession, leaves: bool = False) -> Step:
     )
 
 
+def record_steps(dead: int, after: Succession, leaves: bool = False) -> tuple[Step, ...]:
+    """All that is decided."""
+    taken_over = after.promoted or after.stale
+    relations: list[Json] = list(after.suspended)
+    return (
+        *((record_step(dead, after, leaves),) if taken_over else ()),
+        *(
+            (
+                Step(
+                    "suspend_shared",
+                    f"record that shared tables are written without node {dead}",
+                    {"node": dead, "relations": relations},
+                ),
+            )
+            if relations
+            else ()
+        ),
+    )
+
+
 def returned_step(dead: int, after: Succession, leaves: bool = False) -> Step:
     """What the dead node does once it can be reached. Before that its commits must go on waiting:
     whoever still writes to its old primaries would be told that it was done."""
@@ -129,13 +149,17 @@ def takeover(facts: Facts, dead: int, after: Succession, *, removed: bool) -> Pl
     """
     return Plan(
         prepare=cut_steps(facts, dead, after),
-        switch=(record_step(dead, after, leaves=removed),),
+        switch=record_steps(dead, after, leaves=removed),
         finish=(
             *takeover_steps(after),
             # Clients on other nodes wait until they are led elsewhere.
             tell_step(after),
             *parting_steps(dead, after),
-            *(() if removed else (returned_step(dead, after),)),
+            *(
+                ()
+                if removed or not (after.promoted or after.stale)
+                else (returned_step(dead, after),)
+            ),
         ),
         warnings=said(facts, dead, after),
         data=outcome(after),
@@ -159,6 +183,10 @@ def said(facts: Facts, dead: int, after: Succession) -> tuple[str, ...]:
     if after.promoted:
         told.append(f"Replicas take over {counted(list(after.promoted))}.")
     told += [_loss(facts, dead, part, after.promoted[part][0]) for part in after.lossy]
+    if after.suspended:
+        told.append(
+            f"Shared tables are written without node {dead}, which gets them anew when it is back."
+        )
     if after.stuck:
         told.append(
             f"Cannot be reached without node {dead}, for they have no replica that may take over: "

@@ -63,6 +63,12 @@ def need_unreferred(facts: Facts, relation: str) -> None:
 
 def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
     """Ends the sharing of a table and drops its copies, but for that of node ``keep``."""
+    if lacking := {n.id for n in facts.cluster.workers} - set(table.nodes):
+        raise UserError(
+            f"node {min(lacking)} was away and lacks {table.relation}: its old copy would be left",
+            "Start it and wait until it has, or remove it with rm_node",
+            code=Code.NODE_UNREACHABLE,
+        )
     for node in table.nodes:
         if node != keep or facts.answers.get(f"dependents {node}") is None:
             need_alone(facts, table.relation, node, "Drop it there first, or unshare it")

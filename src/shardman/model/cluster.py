@@ -77,6 +77,12 @@ class Table:
         keys: Any = self.definition.get("foreign_keys") or ()
         return frozenset(key["to"] for key in keys if "to_columns" in key)
 
+    @property
+    def refers(self) -> frozenset[str]:
+        """The tables that its foreign keys refer to."""
+        keys: Any = self.definition.get("foreign_keys") or ()
+        return frozenset(key["to"] for key in keys)
+
 
 @dataclass(frozen=True)
 class Copy:

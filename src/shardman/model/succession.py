@@ -22,6 +22,7 @@ class Succession:
         stuck: partitions with no replica that may take over: they stay with the dead node.
         subscribers: nodes with channels from the dead one for promoted partitions.
         publishers: nodes with channels to it.
+        suspended: shared tables of which others have copies: they are written without the dead node's.
     """
 
     promoted: Mapping[str, tuple[int, ...]]
@@ -30,6 +31,12 @@ class Succession:
     stuck: tuple[str, ...]
     subscribers: tuple[int, ...]
     publishers: tuple[int, ...]
+    suspended: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything goes on elsewhere, or without the dead node."""
+        return bool(self.promoted or self.stale or self.suspended)
 
     def only(self, part: str) -> Succession:
         """What concerns one partition whose primary the node had."""
@@ -96,6 +103,24 @@ def succeed(
         tuple(stuck),
         tuple(sorted(subscribers)),
         tuple(sorted(publishers)),
+        _suspended(cluster, dead, there, stuck),
+    )
+
+
+def _suspended(
+    cluster: Cluster, dead: int, there: Collection[int], stuck: Iterable[str]
+) -> tuple[str, ...]:
+    """Not those that partitions refer to which only the dead node has: nobody can see whether one of their
+    rows forbids a DELETE."""
+    needed: set[str] = set()
+    for part in stuck:
+        needed |= cluster.table(cluster.primary(part).relation).refers
+    return tuple(
+        table.relation
+        for table in cluster.shared_in_order
+        if dead in table.nodes
+        and any(n in there for n in table.nodes if n != dead)
+        and table.relation not in needed
     )
 
 

@@ -156,6 +156,28 @@ class RedefineShared(SwitchStep):
         )
 
 
+@step("suspend_shared")
+@dataclass(frozen=True)
+class SuspendShared(SwitchStep):
+    """Writers to shared tables do not wait for a dead node any more. Should it still run, it can write to none
+    of them: the others refuse what counts a copy that they do not."""
+
+    node: int
+    relations: list[str]
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        lord = await run.node(0)
+        await lord.execute(
+            "delete from shardman.shared_copies c where c.node = %s and c.relation = any (%s)"
+            " and exists (select from shardman.shared_copies o"
+            " where o.relation = c.relation and o.node <> c.node)",
+            (self.node, self.relations),
+        )
+
+
 @step("forget_shared")
 @dataclass(frozen=True)
 class ForgetShared(SwitchStep):
@@ -288,6 +310,9 @@ class ShareOut(OfShared, FinishStep):
         content = (
             "select (c).rows || ' ' || (c).hash from (select shardman.content_hash(%s) as c) as x"
         )
+        kept = alike and (
+            used or await value(into, "select shardman.is_shared_copy(%s)", self.relation)
+        )
         if used and alike:
             with unhurried(out), unhurried(into):
                 if await value(out, content, self.relation) == await value(
@@ -301,7 +326,7 @@ class ShareOut(OfShared, FinishStep):
             await into.execute("begin")
             # One that is not in use is ours if it has our triggers. What else has the name stays, and is in
             # the way.
-            if not (used and alike):
+            if not kept:
                 await into.execute("select shardman.drop_shared_copy(%s)", (self.relation,))
                 # Their ranges are those of the first day.
                 live["sequences"] = definition["sequences"]

@@ -164,5 +164,4 @@ class NodeHealth:
 
 
 def _has_heirs(cluster: Cluster, node: int, alive: Collection[int]) -> bool:
-    found = succeed(cluster, node, alive)
-    return bool(found.promoted or found.stale)
+    return succeed(cluster, node, alive).changes

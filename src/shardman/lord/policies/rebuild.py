@@ -19,6 +19,8 @@ NOBODY_AWAY_S = 30.0
 #: Old copies that could not be brought up to date are tried again so much later, then after twice that, up to
 #: the last.
 AGAIN_S, SELDOM_S = 10.0, 600.0
+#: The same of shared tables: the first try may come a moment too early.
+SHARED_AGAIN_S = 3.0
 #: Of a node's old copies so many are tried first. While none comes through, one at a time: what is wrong with
 #: one is wrong with the others, most often.
 AT_FIRST = 4
@@ -176,6 +178,43 @@ class Seldom:
         """Whether they are left alone for now."""
         times, last = self._failed.get((node, relation), (0, now))
         return now - last < _rest(times)
+
+
+class SharedCopies:
+    """Workers that lack copies of shared tables: those that died, and are back."""
+
+    def __init__(self) -> None:
+        #: When it is tried next, and how long the one after that is put off.
+        self._tries: dict[tuple[str, frozenset[int]], tuple[float, float]] = {}
+
+    def due(self, cluster: Cluster, there: Collection[int], now: float) -> list[tuple[str, int]]:
+        """Shared tables to copy now, each behind those that it refers to, and a node whose copy is right.
+
+        Args:
+            there: the nodes that answer and take copies.
+        """
+        lacking = dict(lacking_shared(cluster, there))
+        self._tries = {
+            key: tried for key, tried in self._tries.items() if lacking.get(key[0]) == key[1]
+        }
+        found = []
+        for relation, nodes in lacking.items():
+            at, pause = self._tries.get((relation, nodes), (now, SHARED_AGAIN_S))
+            if now >= at:
+                self._tries[relation, nodes] = now + pause, min(2 * pause, SELDOM_S)
+                found.append((relation, min(cluster.shared[relation].nodes)))
+        return found
+
+
+def lacking_shared(
+    cluster: Cluster, there: Collection[int]
+) -> Iterator[tuple[str, frozenset[int]]]:
+    """Shared tables and the nodes that could have copies of them and have none."""
+    for table in cluster.shared_in_order:
+        nodes = frozenset(there) - frozenset(table.nodes)
+        # A copy is made only where all that have one take part.
+        if nodes and set(table.nodes) <= set(there):
+            yield table.relation, nodes
 
 
 def _rest(times: int) -> float:

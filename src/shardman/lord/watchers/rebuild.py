@@ -1,4 +1,4 @@
-"""Gives partitions that lost a replica one again.
+"""Gives partitions that lost a replica one again, and workers that were away their copies of shared tables.
 
 An old copy that was left behind, for its primary changed or its node was away, is brought up to date
 as soon as its node answers: little has to be copied. Otherwise `set_replevel` is remembered: a table
@@ -16,10 +16,19 @@ import structlog
 
 from shardman.commands.base import Command
 from shardman.commands.create_replica import CreateReplica
+from shardman.commands.create_shared_table import CreateSharedTable
 from shardman.commands.set_replevel import SetReplevel
 from shardman.lord.metadata import Known, Metadata
 from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.policies.rebuild import Levels, OldCopy, Seldom, behind, below_level
+from shardman.lord.policies.rebuild import (
+    Levels,
+    OldCopy,
+    Seldom,
+    SharedCopies,
+    behind,
+    below_level,
+    lacking_shared,
+)
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
 from shardman.pg.connection import Connection
@@ -44,6 +53,7 @@ class Rebuild:
         self._nodes = nodes
         self._levels = Levels()
         self._seldom = Seldom()
+        self._shared = SharedCopies()
         #: Of what nothing was wanting: until something changes there is nothing to look for.
         self._well: tuple[Known, set[int]] | None = None
 
@@ -77,7 +87,9 @@ class Rebuild:
             self._well = (known, silent)
             return
         self._well = None
-        there = places & alive - await _uncleared(lord)
+        uncleared = await _uncleared(lord)
+        there = places & alive - uncleared
+        await self._share(lord, cluster, alive - uncleared)
         await self._renew(lord, list(self._tried(cluster, there)))
         # A node that clears up is as good as away: it has its chance to offer its old copies first.
         due = self._levels.due(
@@ -95,6 +107,12 @@ class Rebuild:
             if not self._seldom.holds(copy.node, cluster.primaries[copy.part].relation, now):
                 yield copy
 
+    async def _share(self, lord: Connection, cluster: Cluster, there: Collection[int]) -> None:
+        if next(lacking_shared(cluster, there), None) is None or await _is_sharing(lord):
+            return
+        for relation, source in self._shared.due(cluster, there, time.monotonic()):
+            await _submit(lord, CreateSharedTable(relation, source))
+
     async def _renew(self, lord: Connection, copies: list[OldCopy]) -> None:
         for copy in self._levels.renewals(copies, time.monotonic()):
             if not await _submit(lord, CreateReplica(copy.part, copy.node)):
@@ -110,6 +128,8 @@ def _wanting(known: Known, alive: set[int]) -> bool:
         if cluster.tables[primary.relation].replevel
     ):
         return True
+    if next(lacking_shared(cluster, alive), None) is not None:
+        return True
     return next(behind(cluster, alive), None) is not None
 
 
@@ -117,6 +137,13 @@ async def _uncleared(lord: Connection) -> set[int]:
     """Nodes that take no copy yet."""
     cur = await lord.execute(queries("watch")["uncleared"])
     return {int(row[0]) for row in await cur.fetchall()}
+
+
+async def _is_sharing(lord: Connection) -> bool:
+    """Whether a command is under way that makes copies of shared tables itself, or drops them."""
+    cur = await lord.execute(queries("watch")["sharing"])
+    row = await cur.fetchone()
+    return row is not None and bool(row[0])
 
 
 async def _submit(lord: Connection, command: Command) -> bool:

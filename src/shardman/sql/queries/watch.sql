@@ -45,6 +45,11 @@ select n.id from shardman.nodes n join shardman.local l on true
 -- Nodes that take no copy yet (`steps.replication.check_cleared`).
 select id from shardman.nodes n where exists (select from shardman.returns_of(n.id))
 
+-- name: sharing
+select exists (select from shardman.cmd_log
+                where status in ('waiting', 'in progress')
+                  and cmd_type in ('add_node', 'rm_node', 'create_shared_table', 'unshare_table', 'drop_table'))
+
 -- name: unknowing
 -- Nodes that were removed and do not know it.
 select c.node

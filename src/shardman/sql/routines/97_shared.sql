@@ -120,11 +120,20 @@ end
 $$;
 comment on function shardman.describe_shared(text) is 'on the node of a plain table: what keeps it from being shared, and what to make elsewhere';
 
+create or replace function shardman.is_shared_copy(relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_trigger g join shardman.shared_tables t on t.relation = is_shared_copy.relation
+                    where g.tgrelid = shardman.find_relation(is_shared_copy.relation) and g.tgname = 'A_shardman_lock'
+                      and g.tgfoid = shardman.find_function(shardman.shared_function(is_shared_copy.relation)))
+$$;
+comment on function shardman.is_shared_copy(text) is 'whether this node has a copy of a shared table, in use or from before it was away';
+
 create or replace function shardman.shared_name_taken(relation text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case when shardman.find_relation(relation) is null then '{}' else array[relation] end
+    select case when shardman.find_relation(relation) is null or shardman.is_shared_copy(relation) then '{}' else array[relation] end
 $$;
-comment on function shardman.shared_name_taken(text) is 'the relation of this node that has the name of a table that is to be shared';
+comment on function shardman.shared_name_taken(text) is
+    'the relation of this node that has the name of a table that is to be shared, and is no copy of it';
 
 create or replace function shardman.shared_dependents(relation text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -43,6 +43,14 @@ create or replace view shardman.cluster_problems as
       from shardman.status_copies c, shardman.local h
      where h.lord and c.role = 'stale' group by c.node
     union all
+    select format('shared tables on node %s', n.id), format('%s have no copy there that is in use: %s', count(*), string_agg(t.relation, ', ' order by t.relation)),
+           'They are copied once the node answers; rm_node removes one that does not come back'
+      from shardman.shared_tables t cross join shardman.nodes n, shardman.local h
+     where h.lord and n.worker_status = 'active'
+       and not exists (select from shardman.shared_copies c where (c.relation, c.node) = (t.relation, n.id))
+       and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type in ('add_node', 'create_shared_table'))
+     group by n.id
+    union all
     select format('node %s', s.node_id), s.problem,
            format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
                   'acknowledged. Or, in the lord''s database, select shardman.accept_node(%s): it goes on with the rows it has', s.node_id)
