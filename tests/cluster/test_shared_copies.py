@@ -57,6 +57,14 @@ def same(cluster: Cluster, relation: str) -> list[tuple[object, ...]]:
 @contextmanager
 def away(cluster: Cluster, node: int, *relations: str) -> Iterator[None]:
     """A worker is dead until others write without it; afterwards it gets its copies anew."""
+    eventually(
+        "every partition of acc has a replica that could take over",
+        lambda: cluster.value(
+            0, "select below_level from shardman.status_tables where relation = 'acc'"
+        ),
+        until=lambda below: below == 0,
+        seconds=60,
+    )
     cluster.stop_node(node)
     try:
         eventually(
@@ -124,7 +132,9 @@ def test_what_is_changed_meanwhile_reaches_it(shared: Cluster) -> None:
 def test_rows_that_only_the_dead_one_has_may_forbid_a_delete(shared: Cluster) -> None:
     """So what they refer to waits for it; other shared tables do not."""
     shared.sql(1, f"create table lone (id int primary key, country text references {COUNTRY})")
-    assert shared.cmd("select shardman.create_hash_partitions(1, 'lone', 'id', 3)").status == "success"
+    assert (
+        shared.cmd("select shardman.create_hash_partitions(1, 'lone', 'id', 3)").status == "success"
+    )
     with away(shared, 3, TOWN):
         assert used_by(shared, COUNTRY) == [1, 2, 3]
         write = f"update {TOWN} set country = country"

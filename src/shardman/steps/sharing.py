@@ -326,7 +326,11 @@ class ShareOut(OfShared, FinishStep):
             await into.execute("begin")
             # One that is not in use is ours if it has our triggers. What else has the name stays, and is in
             # the way.
+            again: list[str] = []
             if not kept:
+                again = await value(
+                    into, "select shardman.drop_shared_references(%s)", self.relation
+                )
                 await into.execute("select shardman.drop_shared_copy(%s)", (self.relation,))
                 # Their ranges are those of the first day.
                 live["sequences"] = definition["sequences"]
@@ -334,6 +338,8 @@ class ShareOut(OfShared, FinishStep):
             await self._copy(run, out, into)
             await into.execute("set local session_replication_role = origin")
             await into.execute("select shardman.arm_shared(%s)", (self.relation,))
+            for statement in again:
+                await into.execute(statement.encode())
             await into.execute("commit")
         if used:
             run.say(f"The copy of {self.relation} on node {self.node} was made anew.")

@@ -128,6 +128,29 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_shared_copy(text) is 'whether this node has a copy of a shared table, in use or from before it was away';
 
+create or replace function shardman.drop_shared_references(relation text) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+declare
+    o     record;
+    again text[] := '{}';
+begin
+    for o in select c.conrelid::regclass as tab, quote_ident(c.conname) as name, pg_get_constraintdef(c.oid) as def,
+                    obj_description(c.oid, 'pg_constraint') as told
+               from pg_constraint c
+              where c.confrelid = shardman.find_relation(relation) and c.contype = 'f' and c.conrelid <> c.confrelid
+                and shardman.is_shared_copy(shardman.metadata_name(c.conrelid)) loop
+        execute format('alter table %s drop constraint %s', o.tab, o.name);
+        again := again || format('alter table %s add constraint %s %s', o.tab, o.name, o.def);
+        if o.told is not null then
+            again := again || format('comment on constraint %s on %s is %L', o.name, o.tab, o.told);
+        end if;
+    end loop;
+    return again;
+end
+$$;
+comment on function shardman.drop_shared_references(text) is
+    'before the copy of a shared table is made anew: drops the foreign keys of other copies that refer to it; returns what makes them again';
+
 create or replace function shardman.shared_name_taken(relation text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when shardman.find_relation(relation) is null or shardman.is_shared_copy(relation) then '{}' else array[relation] end
