@@ -244,3 +244,78 @@ def test_what_sharded_tables_use_is_the_same_everywhere(acc: Cluster) -> None:
         m.execute("drop type app.hers2")
     assert acc.value(0, "select count(*) from shardman.commands") == left
     assert everywhere(acc) == before
+
+
+RIGHTS = """
+select string_agg(what, ', ' order by what collate "C") from (
+    select c.relname || ' ' || c.relacl::text as what from pg_class c
+     where c.relnamespace = 'rights'::regnamespace and c.relkind in ('v', 'S')
+    union all select p.proname || ' ' || p.proacl::text from pg_proc p
+     where p.pronamespace = 'rights'::regnamespace
+    union all select t.typname || ' ' || t.typacl::text from pg_type t
+     where t.typnamespace = 'rights'::regnamespace
+    union all select nspname || ' ' || nspacl::text from pg_namespace where nspname = 'rights'
+    union all select 'default ' || defaclobjtype::text || ' ' || defaclacl::text from pg_default_acl
+     where defaclnamespace = 'rights'::regnamespace) as u
+"""
+
+
+def test_rights_on_what_is_in_no_table_are_the_same_everywhere(acc: Cluster) -> None:
+    def same() -> str:
+        found = [str(acc.value(n, RIGHTS)) for n in NODES]
+        assert set(found) == {found[0]}, found
+        return found[0]
+
+    for node in NODES:
+        acc.sql(node, "create role clerk")
+    acc.sql(1, "create schema rights authorization bob")
+    with as_bob(acc, 2) as bob:
+        bob.execute("set search_path = rights, app")
+        for statement in (
+            'create view "To, see" as select id from acc',
+            "create function doubled(a int, b text default '') returns int language sql as 'select 2 * a'",
+            "create type mood as enum ('fine')",
+        ):
+            bob.execute(statement)
+        before = same()
+        for statement, undo in (
+            (
+                'grant select on "To, see" to clerk',
+                'revoke select on table rights."To, see" from clerk',
+            ),
+            (
+                "grant execute on function rights.doubled(int, text) to clerk with grant option",
+                "revoke all on function doubled from clerk",
+            ),
+            ("grant usage on type mood to clerk", "revoke usage on type rights.mood from clerk"),
+            ("grant usage on schema rights to clerk", "revoke usage on schema rights from clerk"),
+            (
+                "alter default privileges in schema rights grant select on tables to clerk",
+                "alter default privileges in schema rights revoke select on tables from clerk",
+            ),
+            (
+                "grant all on all routines in schema rights to clerk",
+                "revoke all on all routines in schema rights from clerk",
+            ),
+        ):
+            bob.execute(statement)
+            assert same() != before, statement
+            assert "clerk" in same(), statement
+            bob.execute(undo)
+            assert "clerk" not in same(), undo
+        with bob.transaction(force_rollback=True):
+            bob.execute('grant select on "To, see" to clerk')
+        assert "clerk" not in same()
+        # What all roles have by themselves is taken on all nodes too.
+        bob.execute("revoke execute on function doubled from public")
+        assert "doubled {bob=X/bob}" in same()
+        bob.execute("set shardman.ddl = 'here'")
+        bob.execute('grant select on "To, see" to clerk')
+        assert "clerk" in str(acc.value(2, RIGHTS))
+        assert "clerk" not in str(acc.value(1, RIGHTS))
+        bob.execute('drop view "To, see"; reset shardman.ddl')
+        bob.execute('drop view if exists "To, see"')
+    # The caller's rights decide on each node, and PostgreSQL's own functions are each server's.
+    acc.sql(1, "grant execute on function pg_catalog.pg_sleep(float8) to clerk")
+    asked = "select proacl is null from pg_proc where proname = 'pg_sleep'"
+    assert [acc.value(n, asked) for n in NODES] == [True, False, True, True]

@@ -8,7 +8,8 @@
 
 create or replace function shardman.other_pattern(tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select case when tag = 'COMMENT' then '^comment\s+on\s+(?:view|function|procedure|routine|aggregate|type|domain|schema)\M'
+    select case when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') then '^' || replace(lower(tag), ' ', '\s+') || '\s'
+                when tag = 'COMMENT' then '^comment\s+on\s+(?:view|function|procedure|routine|aggregate|type|domain|schema)\M'
                 else format('^%s\s+(?:or\s+replace\s+)?(?:recursive\s+)?%s\M', lower(split_part(tag, ' ', 1)), lower(split_part(tag, ' ', 2))) end
 $$;
 comment on function shardman.other_pattern(text) is 'how a statement of a kind begins that can be sent to other nodes: not those of temporary objects';
@@ -86,7 +87,9 @@ begin
         return;
     end if;
     statement := shardman.other_statement(current_query(), tg_tag);
-    if starts_with(tg_tag, 'DROP') then
+    if tg_tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') then
+        wanted := statement is not null and shardman.spreads_rights(statement, tg_tag);
+    elsif starts_with(tg_tag, 'DROP') then
         wanted := coalesce(nullif(current_setting('shardman.ddl_dropped', true), ''), 'false')::bool;
         perform set_config('shardman.ddl_dropped', '', true);
     else

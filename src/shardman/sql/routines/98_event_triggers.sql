@@ -2,17 +2,18 @@
 
 create or replace function shardman.event_triggers() returns table (name text, event text, function text, tags text[], always bool)
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    with kinds (of_tables, alone, others) as (values (
+    with kinds (of_tables, alone, others, rights) as (values (
         array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY', 'GRANT', 'REVOKE', 'COMMENT'],
         array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'CREATE POLICY', 'ALTER POLICY', 'COMMENT', 'ALTER SEQUENCE', 'ALTER FOREIGN TABLE',
               'CREATE TABLE', 'CREATE FOREIGN TABLE',
               'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE RULE', 'ALTER RULE', 'CREATE STATISTICS', 'ALTER STATISTICS'],
         array(select v || ' ' || k from unnest(array['CREATE', 'ALTER', 'DROP']) v,
                      unnest(array['VIEW', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'AGGREGATE', 'TYPE', 'DOMAIN', 'SCHEMA', 'EXTENSION']) k
-               where v || k <> 'CREATEROUTINE') || 'COMMENT'::text))
+               where v || k <> 'CREATEROUTINE') || 'COMMENT'::text,
+        array['GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES']))
     select t.* from kinds k cross join lateral (values
         -- Of one event they act in the order of their names.
-        ('shardman_ddl_path', 'ddl_command_start', 'ddl_path', k.of_tables || 'DROP TABLE'::text || array_remove(k.others, 'COMMENT'), false),
+        ('shardman_ddl_path', 'ddl_command_start', 'ddl_path', k.of_tables || 'DROP TABLE'::text || array_remove(k.others, 'COMMENT') || 'ALTER DEFAULT PRIVILEGES'::text, false),
         ('shardman_ddl_start', 'ddl_command_start', 'on_ddl_start', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_ddl_target', 'ddl_command_start', 'on_ddl_gate', k.of_tables, false),
         ('shardman_ddl_0_lone', 'ddl_command_end', 'on_lone_ddl', k.alone, false),
@@ -25,9 +26,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
         ('shardman_shared_2_end', 'ddl_command_end', 'on_shared_end', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_shared_drop', 'sql_drop', 'on_shared_drop', null, false),
         ('shardman_other_0_dropped', 'sql_drop', 'on_other_dropped', array(select o from unnest(k.others) o where o like 'DROP%'), false),
-        ('shardman_other_1_doors', 'ddl_command_end', 'on_other_ddl', k.others, false),
-        ('shardman_other_2_spread', 'ddl_command_end', 'on_other_spread', k.others, false),
-        ('shardman_other_3_end', 'ddl_command_end', 'on_other_end', k.others, false),
+        ('shardman_other_1_doors', 'ddl_command_end', 'on_other_ddl', k.others || k.rights, false),
+        ('shardman_other_2_spread', 'ddl_command_end', 'on_other_spread', k.others || k.rights, false),
+        ('shardman_other_3_end', 'ddl_command_end', 'on_other_end', k.others || k.rights, false),
         ('shardman_owned_start', 'ddl_command_start', 'on_owned_start', array['DROP OWNED'], false),
         ('shardman_owned_end', 'ddl_command_end', 'on_owned_end', array['DROP OWNED'], false),
         ('shardman_rewrite', 'table_rewrite', 'on_rewrite', null, false),
