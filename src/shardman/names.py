@@ -95,6 +95,10 @@ def is_ours(name: str) -> bool:
     return _OURS.match(name) is not None
 
 
+#: Above all attempts.
+GATE = 1_000_000
+
+
 def prepared_prefix(cluster: str, cmd_id: int) -> str:
     """What the identifiers of all prepared transactions of a command begin with."""
     return f"shardman_{cluster}_c{cmd_id}_"
@@ -103,6 +107,11 @@ def prepared_prefix(cluster: str, cmd_id: int) -> str:
 def prepared(cluster: str, cmd_id: int, attempt: int, node: int) -> str:
     """Global identifier of a prepared transaction."""
     return f"{prepared_prefix(cluster, cmd_id)}{attempt}_{node}"
+
+
+def prepared_gate(cluster: str, cmd_id: int, attempt: int, node: int) -> str:
+    """The same of a second one, which keeps clients out until the first ones are committed on all nodes."""
+    return prepared(cluster, cmd_id, GATE + attempt, node)
 
 
 def set_aside(part_name: str, cmd_id: int) -> str:

@@ -23,6 +23,7 @@ from shardman.commands.create_shared_table import CreateSharedTable
 from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
+from shardman.commands.rename_table import RenameTable
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_partitions_count import SetPartitionsCount
@@ -94,6 +95,10 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
             },
             **{f"obstacles {n}": [] for n in _CLUSTER.nodes},
         },
+    ),
+    "rename_table": (
+        RenameTable("orders", "sales"),
+        {"digest": "", **{f"obstacles {n}": [] for n in _CLUSTER.nodes}},
     ),
     "create_shared_table": (
         CreateSharedTable("countries", 1),

@@ -1,8 +1,11 @@
-"""Constraints, indexes and columns of a sharded table get other names by plain DDL, as an ordinary role."""
+"""Constraints and columns of a sharded table get other names by plain DDL, the table itself by a command."""
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -175,3 +178,80 @@ def test_key_columns_and_those_that_are_referred_to(acc: Cluster) -> None:
         ("The key", 'PRIMARY KEY ("Number")'),
         ("v_once", 'UNIQUE ("Number", v)'),
     }
+
+
+def test_the_table_while_it_is_used(acc: Cluster) -> None:
+    """By a view, which knows it under either name."""
+    send(acc, 1, 'create view seen as select "Number", v from acc')
+    stop = threading.Event()
+    written = [0, 0, 0]
+
+    def write(node: int) -> None:
+        with as_bob(acc, node) as bob:
+            while not stop.is_set():
+                bob.execute(f'update seen set v = v + 1 where "Number" = {node}'.encode())
+                written[node - 1] += 1
+
+    before = int(str(value(acc, 1, "select sum(v) from seen")))
+    with ThreadPoolExecutor() as pool:
+        at_work = [pool.submit(write, node) for node in WORKERS]
+        try:
+            ok(acc, "select shardman.rename_table('app.acc', 'app.\"B b\"')")
+            ok(acc, 'select shardman.rename_table(\'app."B b"\', \'"Else"."B b"\')')
+        finally:
+            stop.set()
+        for each in at_work:
+            each.result()
+    assert all(written), written
+    for node in NODES:
+        assert value(acc, node, "select sum(v) from seen") == before + sum(written)
+        assert value(acc, node, 'select count(*) from "Else"."B b"') == ROWS
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            value(acc, node, "select count(*) from acc")
+    for node in WORKERS:
+        send(acc, node, f'insert into "Else"."B b" ("Number") values ({500 + node})')
+    settled(acc)
+    moved(acc, '"Else"."B b"')
+    settled(acc)
+    for node in NODES:
+        acc.sql(node, "select shardman.reconcile()")
+        assert acc.sql(node, "select * from shardman.renamed_tables") == []
+    assert check(acc.lord_dsn, data=True, patience=30) == []
+
+
+def test_ddl_and_a_new_table_of_the_former_name(acc: Cluster) -> None:
+    send(acc, 3, 'alter table "Else"."B b" add column late int default 7')
+    send(acc, 2, "create table acc (id int primary key)", "insert into acc values (1), (2)")
+    ok(acc, "select shardman.create_hash_partitions(2, 'app.acc', 'id', 4)")
+    for node in NODES:
+        assert value(acc, node, "select count(*) from acc") == 2
+        assert value(acc, node, 'select sum(late) from "Else"."B b"') == 7 * (ROWS + 3)
+    settled(acc)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ('"Else".acc', "names that .* would have are taken"),
+        ("nowhere.acc", "there is no schema nowhere"),
+        ('"Else".other', "another name and another schema"),
+        ("app.acc", "the same name"),
+        ("app." + "x" * 57, "too long"),
+    ],
+)
+def test_what_is_refused_changes_nothing(acc: Cluster, wanted: str, said: str) -> None:
+    acc.sql(3, 'create table if not exists "Else".acc_2 ()')
+    done = acc.cmd("select shardman.rename_table('app.acc', %s)", (wanted,))
+    assert done.status == "failed", done
+    assert re.search(said, done.error or ""), done
+    assert value(acc, 2, "select count(*) from acc") == 2
+
+
+def test_plain_ddl_names_the_command(acc: Cluster) -> None:
+    for statement, call in (
+        ('alter table acc rename to "X x"', "rename_table('app.acc', 'app.\"X x\"')"),
+        ("alter table app.acc set schema public", "rename_table('app.acc', 'acc')"),
+    ):
+        with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
+            bob.execute(statement.encode())
+        assert call in str(refused.value.diag.message_hint)

@@ -21,6 +21,7 @@ from shardman.commands.maintain import Maintain
 from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.refresh_table import RefreshTable
+from shardman.commands.rename_table import RenameTable
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_partitions_count import SetPartitionsCount
@@ -154,6 +155,9 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield SetPartitionsCount("more", 3), resized
     yield SetPartitionsCount("wide", 1), resized
 
+    renamed = {"digest": "d", **{f"obstacles {n}": [] for n in CLUSTER.nodes}}
+    yield RenameTable("more", "other"), renamed
+    yield RenameTable("orders", "app.orders"), renamed
     yield UnshardTable("bare", 1), alone
     yield UnshardTable("acc", 1, aside=True), {**alone, "asides 2": ["acc_0_aside_c7"], "key": True}
     yield (

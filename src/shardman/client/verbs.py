@@ -323,6 +323,26 @@ class Verbs(ABC):
         }
         return self._run("refresh_table", arguments, wait, timeout)
 
+    def rename_table(
+        self,
+        relation: str,
+        new_name: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Give a sharded table another name or another schema, on all nodes at one instant.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            new_name: its new name, or its name with another schema before it.
+        """
+        arguments = {
+            "relation": relation,
+            "new_name": new_name,
+        }
+        return self._run("rename_table", arguments, wait, timeout)
+
     def rm_node(
         self,
         node_id: int,

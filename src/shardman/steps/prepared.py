@@ -39,8 +39,21 @@ async def prepare(run: Run, what: str, sessions: Mapping[int, Connection]) -> No
     await each_of(*(_prepare(run, conn, node) for node, conn in sessions.items()))
 
 
+async def prepare_gate(run: Run, sessions: Mapping[int, Connection]) -> None:
+    """Prepares a second transaction on each node, to be committed when the first ones are on all of them."""
+    await each_of(
+        *(
+            _prepare_as(conn, names.prepared_gate(run.cluster_id, run.cmd_id, run.attempt, node))
+            for node, conn in sessions.items()
+        )
+    )
+
+
 async def _prepare(run: Run, conn: Connection, node: int) -> None:
-    gid = names.prepared(run.cluster_id, run.cmd_id, run.attempt, node)
+    await _prepare_as(conn, names.prepared(run.cluster_id, run.cmd_id, run.attempt, node))
+
+
+async def _prepare_as(conn: Connection, gid: str) -> None:
     await conn.execute(sql.SQL("prepare transaction {}").format(sql.Literal(gid)))
 
 
@@ -55,14 +68,21 @@ async def _prepared_here(conn: Connection, run: Run, node: int) -> list[str]:
     return [r[0] for r in await cur.fetchall()]
 
 
-async def end_prepared(run: Run, node: int, verb: str) -> None:
-    """Commits or rolls back what the command has prepared on a node; idempotent."""
+async def end_prepared(run: Run, node: int, verb: str, *, gate: bool = True) -> None:
+    """Commits or rolls back what the command has prepared on a node; idempotent.
+
+    Args:
+        gate: also what keeps clients out.
+    """
     conn = await run.node(node)
     for gid in await _prepared_here(conn, run, node):
+        if not gate and int(gid.split("_")[-2]) >= names.GATE:
+            continue
         # Whoever ended it since has done the same.
         with suppress(psycopg.errors.UndefinedObject):
             await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
-    run.prepared_ended(node)
+    if gate:
+        run.prepared_ended(node)
 
 
 @step("commit_prepared")

@@ -329,6 +329,21 @@ $$;
 comment on function shardman.set_partitions_count(text, int) is
     'gives a sharded table more or fewer partitions, a multiple or a divisor of today''s number, while it is read and written; all nodes must be up';
 
+create or replace function shardman.rename_table(relation text, new_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(new_name, 'new_name');
+    -- For the table's owner, who may submit nothing else.
+    if not shardman.may_administer() then
+        perform shardman.need_owner(shardman.normal_name(relation));
+    end if;
+    return shardman.submit('rename_table', json_build_object('relation', shardman.normal_name(relation), 'new_name', shardman.normal_name(new_name)));
+end
+$$;
+comment on function shardman.rename_table(text, text) is
+    'gives a sharded table, for its owner, another name or another schema, and its partitions with it, on all nodes at one instant; all nodes must be up';
+
 create or replace function shardman.unshard_table(relation text, node_id int, aside bool default false) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

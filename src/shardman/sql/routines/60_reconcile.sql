@@ -282,7 +282,7 @@ begin
         perform shardman.mend_sequences(t);
         perform shardman.mend_keys(t.definition, shardman.find_relation(relation_));
     elsif t.partitions_count = (select count(*) from shardman.partitions p where p.relation = relation_ and p.prv is null)
-          and shardman.renamed_to(relation_) is null then
+          and shardman.renamed_to(relation_) is null and not shardman.is_renamed(relation_) then
         perform shardman.make_table(t);
     end if;
     -- Else the rest of its metadata is on the way, or it is there under another name.
@@ -470,7 +470,7 @@ begin
         perform shardman.drop_former_tables();
         perform shardman.renew_checks();
     end if;
-    perform shardman.forget_constraints();
+    perform shardman.forget_constraints(), shardman.forget_names();
     left_ := shardman.differences(relation);
     if left_ > 0 then
         failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
@@ -496,7 +496,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                         'pg_extension', 'pg_foreign_server', 'pg_foreign_table', 'pg_inherits', 'pg_namespace', 'pg_policy',
                         'pg_proc', 'pg_sequence', 'pg_trigger', 'pg_user_mapping', 'pg_db_role_setting', 'pg_shdescription', 'shardman.road_secret',
                         'shardman.changed_constraints', 'shardman.cmd_log', 'shardman.local', 'shardman.mapping_proofs', 'shardman.node_secrets', 'shardman.nodes', 'shardman.partitions',
-                        'shardman.problems', 'shardman.settings', 'shardman.shared_copies', 'shardman.shared_locks', 'shardman.shared_tables',
+                        'shardman.problems', 'shardman.renamed_tables', 'shardman.settings', 'shardman.shared_copies', 'shardman.shared_locks', 'shardman.shared_tables',
                         'shardman.tables']) as x) as r
              where r.oid is not null) end
 $$;

@@ -16,7 +16,8 @@ language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     once constant text := format('%s %s', tg_table_name, pg_current_xact_id());
 begin
-    if tg_table_name in ('tables', 'partitions') and shardman.is_being_exchanged(to_jsonb(coalesce(new, old)) ->> 'relation') then
+    if tg_table_name in ('tables', 'partitions')
+       and (shardman.is_being_exchanged(to_jsonb(coalesce(new, old)) ->> 'relation') or shardman.is_being_exchanged(to_jsonb(old) ->> 'relation')) then
         -- It is what the metadata say as soon as that is committed.
         return null;
     end if;

@@ -202,6 +202,14 @@ end
 $$;
 comment on function shardman.need_referable(text, text, text) is 'raises where a statement makes a foreign key of a sharded table that plain DDL cannot make';
 
+create or replace function shardman.wanted_name(relation text, query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+    select case when lower(m[1]) ~ '^rename' then shardman.relation_text(p[1], (parse_ident(m[2]))[1]) else shardman.relation_text((parse_ident(m[2]))[1], p[2]) end
+      from shardman.relation_parts(relation) as p,
+           regexp_match(shardman.one_statement(query), '\m(rename\s+to|set\s+schema)\s+("(?:[^"]|"")+"|[^\W\d][\w$]*)$', 'i') as m
+$$;
+comment on function shardman.wanted_name(text, text) is 'what a table would be called after ALTER TABLE ... RENAME TO or SET SCHEMA';
+
 create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -210,8 +218,9 @@ begin
     if tag = 'DROP TABLE' then
         perform shardman.refuse_drop(relation);
     elsif words ~* '^alter\s+(table|index)\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
-        raise exception '% cannot be renamed or put into another schema: it is sharded', relation
-            using errcode = 'feature_not_supported', hint = 'Make a view of the other name.';
+        raise exception '% cannot be renamed or put into another schema by ALTER TABLE: its partitions and the metadata have its name', relation
+            using errcode = 'feature_not_supported',
+                  hint = format('select shardman.rename_table(%L, %L) does it on all nodes at once.', relation, coalesce(shardman.wanted_name(relation, query), '...'));
     elsif words ~* '\mconcurrently\M' then
         raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
             using errcode = 'feature_not_supported',

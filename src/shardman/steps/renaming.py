@@ -1,0 +1,215 @@
+"""The instant in which a sharded table gets another name on all nodes.
+
+Two transactions on each node are prepared, in sessions of their own. One holds the table alone: its lock keeps
+clients out, and it has the table's new name. The other has the names of partitions, data tables and routes.
+Behind the switch the second kind is committed on all nodes before any node lets clients in: who comes finds the
+new names wherever he is sent.
+Channels are empty before: what comes through them bears the name of a data table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from shardman import names
+from shardman.errors import Code, UserError
+from shardman.pg.bounded import unhurried
+from shardman.pg.connection import Connection
+from shardman.steps.base import FinishStep, Made, Run, Scope, SwitchStep, UndoableStep, step
+from shardman.steps.catalog import value
+from shardman.steps.confirmation import catch_up as channel_catch_up
+from shardman.steps.confirmation import drain
+from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.prepared import end_prepared, prepare, prepare_gate
+from shardman.tasks import all_of, each_of
+
+Sessions = Mapping[int, Connection]
+
+
+@dataclass(frozen=True)
+class OfRenamed:
+    """Of a step on a table that gets another name.
+
+    Args:
+        wanted: its new name.
+        digest: of its metadata when the command was planned.
+    """
+
+    relation: str
+    wanted: str
+    digest: str
+
+    def changed(self) -> UserError:
+        return UserError(
+            f"{self.relation} was changed while it got another name",
+            "Try again",
+            code=Code.CHANGED_MEANWHILE,
+        )
+
+
+@step("rename_cut_over")
+@dataclass(frozen=True)
+class RenameCutOver(OfRenamed, UndoableStep):
+    """Gives the table and its partitions their new names on all nodes, in prepared transactions.
+
+    Args:
+        members: all nodes.
+        channels: from where to where its rows are replicated.
+    """
+
+    leaves = "what was prepared, with its locks"
+    waits = "statements on the table"
+    waits_until = "rename_release"
+    clears = "the next shardlord rolls it back and begins anew"
+
+    members: list[int]
+    channels: list[list[int]]
+
+    def scope(self) -> Scope:
+        return Scope.of(self.members)
+
+    def makes(self) -> Made:
+        return Made(f"the prepared names of {self.relation}")
+
+    async def do(self, run: Run) -> None:
+        async with AsyncExitStack() as stack:
+            gates = {n: await stack.enter_async_context(run.extra_session(n)) for n in self.members}
+            emitters = {
+                src: await stack.enter_async_context(run.extra_session(src))
+                for src in sorted({src for src, _ in self.channels})
+            }
+
+            async def attempt(deadline: Deadline) -> None:
+                for src, dest in self.channels:
+                    name = names.channel(run.cluster_id, src, dest)
+                    await channel_catch_up(run, emitters[src], name)
+                async with run.cut_over_lock:
+                    run.figures.cut_over.begin()
+                    try:
+                        await self._up(run, gates, emitters, deadline)
+                    except HELD:
+                        # The next try begins with nothing: nothing must be locked while it pauses.
+                        await self.undo(run)
+                        raise
+
+            await patiently(run, attempt)
+
+    async def _up(self, run: Run, gates: Sessions, emitters: Sessions, deadline: Deadline) -> None:
+        sessions = {node: await run.node(node) for node in self.members}
+        async with AsyncExitStack() as stack:
+            for conn in (*sessions.values(), *gates.values()):
+                await stack.enter_async_context(rolled_back(conn))
+            await all_of(
+                *(
+                    begin_locked(conn, [self.relation], "access exclusive", deadline, node)
+                    for node, conn in gates.items()
+                )
+            )
+            await all_of(*(self._hold(conn, node, deadline) for node, conn in sessions.items()))
+            await all_of(*(self._drain(run, src, conn) for src, conn in emitters.items()))
+            await self._need_same_metadata(sessions)
+            both = (self.relation, self.wanted)
+            for conn in sessions.values():
+                with unhurried(conn):
+                    await conn.execute("select shardman.rename_parts(%s, %s)", both)
+            for conn in gates.values():
+                await conn.execute("select shardman.rename_parent(%s, %s)", both)
+            await prepare(run, self.relation, sessions)
+            await prepare_gate(run, gates)
+
+    async def _hold(self, conn: Connection, node: int, deadline: Deadline) -> None:
+        parts = await value(conn, "select shardman.relations_to_rename(%s)", self.relation)
+        await begin_locked(conn, list(parts), "access exclusive", deadline, node)
+
+    async def _need_same_metadata(self, sessions: Sessions) -> None:
+        """What is still on its way to a node would not find the table there."""
+        for node in sorted(sessions):
+            found = await value(
+                sessions[node], "select shardman.placement_digest(%s)", self.relation
+            )
+            if found != self.digest:
+                if node == 0:
+                    raise self.changed()
+                raise Busy(f"the metadata to reach node {node}")
+
+    async def _drain(self, run: Run, src: int, emitter: Connection) -> None:
+        await drain(
+            emitter, [names.channel(run.cluster_id, src, d) for s, d in self.channels if s == src]
+        )
+
+    async def undo(self, run: Run) -> None:
+        # Each node for itself: one that is down must not keep the others' locks up.
+        await each_of(*(end_prepared(run, node, "rollback") for node in self.members))
+
+
+@step("record_name")
+@dataclass(frozen=True)
+class RecordName(OfRenamed, SwitchStep):
+    """In the metadata the table has another name from now on."""
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "select from shardman.partitions where relation = %s for update", (self.relation,)
+        )
+        if await value(conn, "select shardman.placement_digest(%s)", self.relation) != self.digest:
+            raise self.changed()
+        await conn.execute("select shardman.rename_metadata(%s, %s)", (self.relation, self.wanted))
+
+
+@step("rename_release")
+@dataclass(frozen=True)
+class RenameRelease(FinishStep):
+    """Commits what was prepared: the partitions' names on all nodes, then the table's."""
+
+    leaves = "what was prepared on some nodes, with its locks"
+    each_by_itself = True
+
+    members: list[int]
+
+    def scope(self) -> Scope:
+        return Scope.of(self.members)
+
+    async def do(self, run: Run) -> None:
+        for gate in (False, True):
+            await all_of(*(self._release(run, node, gate=gate) for node in self.members))
+        run.figures.cut_over.end()
+
+    async def _release(self, run: Run, node: int, *, gate: bool) -> None:
+        try:
+            await end_prepared(run, node, "commit", gate=gate)
+        except (psycopg.OperationalError, UserError):
+            run.say(f"Node {node} could not be reached and will follow when it is back.")
+
+
+@step("redefine_renamed")
+@dataclass(frozen=True)
+class RedefineRenamed(FinishStep):
+    """Writes down what the table is under its new name: texts in its definition may have the old one."""
+
+    leaves = "policies with the old name in the metadata, for nodes that are added"
+
+    relation: str
+    node: int
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        async with run.extra_session(self.node) as conn:
+            found = await value(conn, "select shardman.redefine(%s)", self.relation)
+        if found is None:
+            return
+        lord = await run.node(0)
+        await lord.execute(
+            "update shardman.tables set definition = %s, create_sql = %s where relation = %s",
+            (Jsonb(found["definition"]), found["create_sql"], self.relation),
+        )
