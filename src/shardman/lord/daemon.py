@@ -35,6 +35,7 @@ from shardman.lord.watchers.nodes import Nodes
 from shardman.lord.watchers.rebuild import Rebuild
 from shardman.lord.watchers.reconciler import Reconciler
 from shardman.lord.watchers.retention import Retention
+from shardman.lord.watchers.roles import RolesAlike
 from shardman.lord.watchers.schema_changes import SchemaChanges
 from shardman.lord.watchers.scrub import Scrub
 from shardman.lord.watchers.standby_names import StandbyNames
@@ -72,6 +73,7 @@ class Office:
         self._standby_names = StandbyNames(sessions, askers, runner.named_locks, health)
         self._lord_standby_names = LordStandbyNames(sessions, metadata, health)
         self._followers = Followers(sessions, metadata, health, lambda: reconciler.unserved)
+        self._roles = RolesAlike(askers, metadata, health)
         self._schema_changes = SchemaChanges(sessions, askers, metadata, health)
         self.cancel_running = inbox.cancel_running
         self.stop = inbox.stop
@@ -100,6 +102,7 @@ class Office:
                 followers=self._followers.run(),
                 rebuild=self._rebuild.run(),
                 schema_changes=self._schema_changes.run(),
+                roles=self._roles.run(),
             )
         finally:
             await self._askers.close()

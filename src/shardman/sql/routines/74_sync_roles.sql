@@ -156,3 +156,44 @@ begin
 end
 $$;
 comment on function shardman.take_roles(jsonb) is 'makes roles of this server what they are on another; what was in the way';
+
+-- By themselves: a role that was the same on two servers, its stored password included, and was then changed on the lord's, is changed
+-- on the other one too (lord/watchers/roles.py). Only one who had the password, or brought it there, makes two stored passwords
+-- equal: so they are one role, and not two of one name. Nobody gets powers in this way.
+
+create or replace function shardman.role_proof(role jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select encode(sha256(convert_to(role::text, 'UTF8')), 'hex') where role ->> 'password' is not null
+$$;
+comment on function shardman.role_proof(jsonb) is
+    'what two servers have in common on which a role is the same (shardman.role_text); null for one without a password, or whose password we may not see';
+
+create or replace function shardman.cautious_role(wanted jsonb, have jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- A setting that only a superuser may make may be a right given on the other server alone, and so may one that nobody here knows.
+    with settings (setting, plain, is_wanted) as (
+        select s, exists (select from pg_settings g where lower(g.name) = lower(s ->> 'name') and g.context = 'user'), w.is_wanted
+          from (values (wanted, true), (have, false)) as w (role, is_wanted) cross join jsonb_array_elements(w.role -> 'settings') as s)
+    select wanted || jsonb_build_object(
+        'attributes', (select jsonb_object_agg(case when a in ('createdb', 'createrole', 'replication', 'bypassrls') and not have -> 'attributes' ? a then 'no' || a else a end, 1)
+                         from jsonb_object_keys(wanted -> 'attributes') a),
+        'settings', (select coalesce(jsonb_agg(s.setting), '[]') from settings s where s.plain = s.is_wanted),
+        'groups', (select coalesce(jsonb_object_agg(g.name, g.how), '{}') from jsonb_each(have -> 'groups') as g (name, how) where wanted -> 'groups' ? g.name))
+$$;
+comment on function shardman.cautious_role(jsonb, jsonb) is
+    'of what a role is to be, what it may become without being asked for: no more powers, no more memberships, no settings but those that everybody may make';
+
+create or replace function shardman.follow_role(wanted jsonb, before text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    here constant oid := (select r.oid from pg_roles r where r.rolname = wanted ->> 'name');
+    have constant jsonb := shardman.role_text(here);
+begin
+    if before is null or shardman.role_proof(have) is distinct from before or shardman.role_proof(wanted) is null or not shardman.may_be_synced(here) then
+        return format('%I is not what it was on this node', wanted ->> 'name');
+    end if;
+    return shardman.take_role(shardman.cautious_role(wanted, have));
+end
+$$;
+comment on function shardman.follow_role(jsonb, text) is
+    'changes a role of this server as it was changed on the lord''s, where it is what it was there before (shardman.role_proof); what was in the way, null when nothing was';
