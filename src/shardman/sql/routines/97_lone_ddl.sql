@@ -118,7 +118,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from shardman.tables t
      where (shardman.relation_parts(t.relation))[1] = schema_name
        and (exists (select from jsonb_array_elements(t.definition -> 'shared_indexes') i where i ->> 'name' = index_name)
-            or exists (select from jsonb_array_elements(t.definition -> 'indexes') i, generate_series(0, t.partitions_count - 1) k
+            or exists (select from jsonb_array_elements((t.definition -> 'indexes') || coalesce(t.definition -> 'shared_indexes', '[]')) i, generate_series(0, t.partitions_count - 1) k
                         where shardman.numbered_name(i ->> 'name', k) = index_name))
 $$;
 comment on function shardman.index_of(text, text) is
