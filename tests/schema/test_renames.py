@@ -255,3 +255,17 @@ def test_plain_ddl_names_the_command(acc: Cluster) -> None:
         with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
             bob.execute(statement.encode())
         assert call in str(refused.value.diag.message_hint)
+
+
+def test_a_schema_that_has_only_a_shared_table_keeps_its_name(acc: Cluster) -> None:
+    for node in NODES:
+        acc.sql(node, 'create schema if not exists "Only shared"')
+    acc.sql(1, 'create table "Only shared".s (id int primary key)')
+    ok(acc, "select shardman.create_shared_table('\"Only shared\".s', 1)")
+    for node in NODES:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot be renamed"):
+            acc.sql(node, 'alter schema "Only shared" rename to other')
+    for node in NODES:
+        assert acc.sql(node, "select to_regnamespace('other') is null") == [(True,)]
+    acc.sql(2, 'insert into "Only shared".s values (1)')
+    settled(acc)

@@ -103,8 +103,9 @@ begin
             perform shardman.refuse_session_check('the check of the domain');
         end if;
         if tg_tag = 'ALTER SCHEMA' and exists (
-               select from shardman.tables t where to_regnamespace(quote_ident((shardman.relation_parts(t.relation))[1])) is null) then
-            raise exception 'a schema that has sharded tables cannot be renamed'
+               select from (select relation from shardman.tables union all select relation from shardman.shared_tables) t
+                where to_regnamespace(quote_ident((shardman.relation_parts(t.relation))[1])) is null) then
+            raise exception 'a schema that has sharded or shared tables cannot be renamed'
                 using errcode = 'feature_not_supported', hint = 'Leave it as it is.';
         end if;
     end if;
