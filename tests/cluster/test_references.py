@@ -246,16 +246,7 @@ def test_what_a_data_table_lacks_is_made(tables: Cluster) -> None:
     )
 
 
-def test_they_stay_as_they_are(tables: Cluster) -> None:
-    for change in (
-        "add foreign key (id) references nation",
-        "add column n int references nation (id)",
-        'drop constraint "acc\'s nation"',
-    ):
-        for node in (1, 3):
-            with pytest.raises(psycopg.errors.FeatureNotSupported, match="data tables have them"):
-                tables.sql(node, f"alter table acc {change}".encode())
-    # What has nothing to do with them, has not.
+def test_other_changes_of_the_table_leave_them(tables: Cluster) -> None:
     tables.sql(2, "alter table note add column more int default 3")
     tables.sql(3, "alter table note rename column nation to country")
     right(tables, column="country")
