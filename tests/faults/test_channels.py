@@ -276,7 +276,8 @@ def test_columns_that_differ_are_found(acc: Cluster) -> None:
     name = "select indexrelid::regclass::text from pg_index where indrelid = %s::regclass"
     name += " and pg_get_indexdef(indexrelid) like '%%btree (v)'"
     index = acc.value(link.dest, name, (f"{link.part}_data",))  # type: ignore[arg-type]
-    acc.sql(link.dest, f"drop index {index}")  # type: ignore[arg-type]
+    with acc.connect(link.dest, options=here) as node:
+        node.execute(f"drop index {index}".encode())
     for found in (check(acc.lord_dsn, patience=0), status.read(acc.lord_dsn).problems):
         told = [str(f) for f in found]
         assert any(f.startswith("acc on node 2: its columns differ") for f in told), told
