@@ -180,6 +180,27 @@ def test_key_columns_and_those_that_are_referred_to(acc: Cluster) -> None:
     }
 
 
+#: What a node would change of user mappings, and the road logins that it would drop.
+WAYS = "select subject from shardman.server_changes() union all select r::text from shardman.spare_roads() r"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select shardman.rename_parts('app.acc', 'app.b'), shardman.rename_parent('app.acc', 'app.b')",
+        "select shardman.rename_metadata('app.acc', 'app.b')",
+    ],
+)
+def test_nobody_loses_his_way_while_metadata_and_names_differ(acc: Cluster, statement: str) -> None:
+    """A node hears of the new name before it has it, or after. Node 0 has no copy of bob's shared table."""
+    for node in (0, 2):
+        with acc.connect(node) as conn, conn.transaction(force_rollback=True):
+            conn.execute("set local shardman.ddl = 'here'")
+            assert conn.execute(WAYS.encode()).fetchall() == []
+            conn.execute(statement.encode())
+            assert conn.execute(WAYS.encode()).fetchall() == [], node
+
+
 def test_the_table_while_it_is_used(acc: Cluster) -> None:
     """By a view, which knows it under either name."""
     send(acc, 1, 'create view seen as select "Number", v from acc')

@@ -66,6 +66,14 @@ $$;
 comment on function shardman.options_change(text[], jsonb) is
     'what stands in OPTIONS (…) to make an object''s options the wanted ones; null when they are';
 
+create or replace function shardman.lacks_tables() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.tables t where shardman.find_relation(t.relation) is null)
+$$;
+comment on function shardman.lacks_tables() is
+    'whether a sharded table is not here by the name that the metadata have, as for a moment while it gets another: who may use it cannot be said, so nobody''s way '
+    'to other nodes is taken away';
+
 create or replace function shardman.mapped_roles() returns setof name
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select r.rolname
@@ -169,7 +177,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         select format('user mapping of %s for %s', m.usename, m.srvname),
                format('drop user mapping for %I server %I', m.usename, m.srvname)
           from used u join pg_user_mappings m on m.srvname = u.server
-         where m.umuser <> 0 and m.umuser not in (select r.oid from roles r)
+         where m.umuser <> 0 and m.umuser not in (select r.oid from roles r) and not shardman.lacks_tables()
     ), gone as (
         select 'server ' || s.srvname, format('select shardman.drop_server(%L, with_tables => true)', s.srvname)
           from shardman.nodes n join pg_foreign_server s on s.srvname = shardman.node_server(n.id)

@@ -147,6 +147,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select r.oid from pg_roles r
      where shardman.road_cluster(r.oid) = (select cluster from shardman.local)
        and r.rolname not in (select s.login from shardman.road_state() s)
+       and not shardman.lacks_tables()
 $$;
 comment on function shardman.spare_roads() is 'road logins of this cluster on this server that this database does not need';
 
