@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Iterator
@@ -326,6 +327,23 @@ def test_who_reads_and_then_writes_meets_no_error(acc: Cluster) -> None:
         for each in clients:
             each.join()
     assert errors == []
+
+
+def test_nobody_locks_a_table_that_is_not_his(acc: Cluster) -> None:
+    """What the gate locks for a foreign key that goes, it locks for who has one to that table."""
+    for call in (
+        "select shardman.hold_named('secret')",
+        "select shardman.hold_referred_to('app.acc', 'secret')",
+        "select shardman.hold_table('app.acc', 'refers secret')",
+        "select shardman.hold_table('app.acc', 'referred secret')",
+    ):
+        with as_bob(acc, 2, autocommit=False) as bob:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                bob.execute(call.encode())
+            locks = acc.sql(
+                2, "select mode from pg_locks where relation = 'secret'::regclass and granted"
+            )
+            assert locks == [], call
 
 
 def test_who_was_let_refer_may(acc: Cluster) -> None:

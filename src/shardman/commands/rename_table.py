@@ -9,6 +9,7 @@ from shardman import names
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
+from shardman.commands.together import need_possible, need_whole
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -64,9 +65,8 @@ class RenameTable(Command):
                 "Choose another name",
                 code=Code.NAME_TAKEN,
             )
-        for node in cluster.members:
-            self._need_possible(facts, node)
-        self._need_whole(cluster)
+        need_possible(facts)
+        need_whole(cluster, self.relation)
         renamed: dict[str, Json] = {
             "relation": self.relation,
             "wanted": self.new_name,
@@ -116,27 +116,3 @@ class RenameTable(Command):
                 "Give another name or another schema, one after the other",
                 code=Code.TABLE_UNSUITABLE,
             )
-
-    def _need_possible(self, facts: Facts, node: int) -> None:
-        obstacles = facts.answers.get(f"obstacles {node}")
-        if obstacles is None:
-            raise UserError(
-                f"node {node} cannot be reached, and all nodes must change together",
-                "Start it, or remove it with rm_node, and try again",
-                code=Code.NODE_UNREACHABLE,
-            )
-        if obstacles:
-            raise UserError(
-                f"node {node}: {obstacles[0]['what']}",
-                obstacles[0]["hint"],
-                code=Code.TABLE_UNSUITABLE,
-            )
-
-    def _need_whole(self, cluster: Cluster) -> None:
-        for copy in cluster.copies:
-            if copy.relation == self.relation and copy.stale_since is not None:
-                raise UserError(
-                    f"the replica of {copy.part_name} on node {copy.owner} does not follow its primary",
-                    "Wait until it does, or drop it with rm_replica",
-                    code=Code.REPLICA_STALE,
-                )

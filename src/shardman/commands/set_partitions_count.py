@@ -11,6 +11,7 @@ from typing import Any
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.together import need_possible, need_whole
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -69,11 +70,10 @@ class SetPartitionsCount(Command):
         former, count = table.partitions_count, self.partitions_count
         self._need_ratio(former)
         self._need_alone(cluster)
-        for node in cluster.members:
-            self._need_possible(facts, node)
+        need_possible(facts)
         described = self._described(facts)
         gathered = gather(cluster, self.relation, former, count)
-        self._need_whole(cluster)
+        need_whole(cluster, self.relation)
         definition = {**described["definition"], "partitions_count": count}
         split: dict[str, Json] = {
             "relation": self.relation,
@@ -185,21 +185,6 @@ class SetPartitionsCount(Command):
                 code=Code.TABLE_UNSUITABLE,
             )
 
-    def _need_possible(self, facts: Facts, node: int) -> None:
-        obstacles = facts.answers.get(f"obstacles {node}")
-        if obstacles is None:
-            raise UserError(
-                f"node {node} cannot be reached, and all nodes must change together",
-                "Start it, or remove it with rm_node, and try again",
-                code=Code.NODE_UNREACHABLE,
-            )
-        if obstacles:
-            first, more = obstacles[0], len(obstacles) - 1
-            others = f" (and {more} more in the way)" if more else ""
-            raise UserError(
-                f"node {node}: {first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE
-            )
-
     def _described(self, facts: Facts) -> Mapping[str, Any]:
         described = facts.answers.get("redefined")
         if described is None:
@@ -216,17 +201,6 @@ class SetPartitionsCount(Command):
                 code=Code.TABLE_UNSUITABLE,
             )
         return dict(described)
-
-    def _need_whole(self, cluster: Cluster) -> None:
-        stale = [
-            c for c in cluster.copies if c.relation == self.relation and c.stale_since is not None
-        ]
-        if stale:
-            raise UserError(
-                f"the replica of {stale[0].part_name} on node {stale[0].owner} does not follow its primary",
-                "Wait until it does, or drop it with rm_replica",
-                code=Code.REPLICA_STALE,
-            )
 
 
 def _owners(split: Mapping[str, Json]) -> list[Json]:

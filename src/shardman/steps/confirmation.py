@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from shardman import names
 from shardman.errors import Code, Temporary
 from shardman.pg import slots
 from shardman.pg.connection import Connection
 from shardman.steps.base import Run
 from shardman.steps.catalog import value
 from shardman.steps.locks import Busy, Deadline
+from shardman.tasks import all_of
 
 #: How long a new subscription may take to start streaming. Servers start apply workers one per
 #: wal_retrieve_retry_interval, five seconds by default, over all subscriptions.
@@ -87,6 +89,32 @@ async def drain(emitter: Connection, slots: Iterable[str]) -> None:
             deadline.left_ms(),
         ):
             raise Busy("the destination to confirm the last writes")
+
+
+async def catch_up_channels(
+    run: Run, emitters: Mapping[int, Connection], channels: Sequence[Sequence[int]]
+) -> None:
+    """Waits until little is left in channels; see `catch_up`.
+
+    Args:
+        emitters: sessions on the nodes from which they come.
+        channels: from where to where.
+    """
+    for src, dest in channels:
+        await catch_up(run, emitters[src], names.channel(run.cluster_id, src, dest))
+
+
+async def drain_channels(
+    run: Run, emitters: Mapping[int, Connection], channels: Sequence[Sequence[int]]
+) -> None:
+    """Waits until nothing is left in them; see `drain`."""
+
+    async def of(src: int, emitter: Connection) -> None:
+        await drain(
+            emitter, [names.channel(run.cluster_id, s, dest) for s, dest in channels if s == src]
+        )
+
+    await all_of(*(of(src, emitter) for src, emitter in emitters.items()))
 
 
 #: How long a channel may take to confirm that nothing more comes for a table.

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.types.json import Jsonb
 
-from shardman import names
 from shardman.errors import Code, UserError
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, Run, Scope, SwitchStep, UndoableStep, step
 from shardman.steps.catalog import value
-from shardman.steps.confirmation import catch_up as channel_catch_up
-from shardman.steps.confirmation import drain
+from shardman.steps.confirmation import catch_up_channels, drain_channels
 from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare, prepare_gate
 from shardman.tasks import all_of, each_of
@@ -85,9 +83,7 @@ class RenameCutOver(OfRenamed, UndoableStep):
             }
 
             async def attempt(deadline: Deadline) -> None:
-                for src, dest in self.channels:
-                    name = names.channel(run.cluster_id, src, dest)
-                    await channel_catch_up(run, emitters[src], name)
+                await catch_up_channels(run, emitters, self.channels)
                 async with run.cut_over_lock:
                     run.figures.cut_over.begin()
                     try:
@@ -111,7 +107,7 @@ class RenameCutOver(OfRenamed, UndoableStep):
                 )
             )
             await all_of(*(self._hold(conn, node, deadline) for node, conn in sessions.items()))
-            await all_of(*(self._drain(run, src, conn) for src, conn in emitters.items()))
+            await drain_channels(run, emitters, self.channels)
             await self._need_same_metadata(sessions)
             both = (self.relation, self.wanted)
             for conn in sessions.values():
@@ -136,11 +132,6 @@ class RenameCutOver(OfRenamed, UndoableStep):
                 if node == 0:
                     raise self.changed()
                 raise Busy(f"the metadata to reach node {node}")
-
-    async def _drain(self, run: Run, src: int, emitter: Connection) -> None:
-        await drain(
-            emitter, [names.channel(run.cluster_id, src, d) for s, d in self.channels if s == src]
-        )
 
     async def undo(self, run: Run) -> None:
         # Each node for itself: one that is down must not keep the others' locks up.

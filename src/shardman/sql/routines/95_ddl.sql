@@ -350,7 +350,7 @@ begin
     elsif mode = 'stand-in' then
         perform shardman.make_stand_in(relation);
     elsif starts_with(mode, 'refers ') then
-        perform shardman.hold_named(substr(mode, 8), false);
+        perform shardman.hold_named(substr(mode, 8));
     elsif starts_with(mode, 'referred ') then
         perform shardman.hold_referred_to(relation, substr(mode, 10));
     elsif mode = 'keys' then

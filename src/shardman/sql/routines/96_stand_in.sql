@@ -139,7 +139,7 @@ end
 $$;
 comment on function shardman.drop_stubs() is 'drops what shardman.make_stub has made in this session';
 
-create or replace function shardman.hold_named(relation text, dropped bool) returns void
+create or replace function shardman.hold_named(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
@@ -147,30 +147,34 @@ declare
 begin
     if not exists (select from shardman.shared_tables s where s.relation = hold_named.relation) then
         return;
-    elsif target is null and not dropped then
+    elsif target is null then
         perform shardman.make_stub(relation);
-    elsif target is not null then
-        if not dropped and not has_any_column_privilege(who, target, 'references') then
-            perform shardman.need_references_right(relation, null);
-        end if;
-        execute format('lock table only %s in %s mode', target::regclass, case when dropped then 'access exclusive' else 'share row exclusive' end);
+        return;
+    elsif not has_any_column_privilege(who, target, 'references') then
+        perform shardman.need_references_right(relation, null);
     end if;
+    execute format('lock table only %s in share row exclusive mode', target::regclass);
 end
 $$;
-comment on function shardman.hold_named(text, bool) is
-    'a part of the gate: locks the copy of a shared table as making, or dropping, a foreign key to it does, for who may refer to it';
+comment on function shardman.hold_named(text) is
+    'a part of the gate: locks the copy of a shared table as making a foreign key to it does, for who may refer to it';
 
 create or replace function shardman.hold_referred_to(relation text, referred text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    target constant oid := shardman.find_relation(referred);
 begin
     perform shardman.need_owner(relation);
-    if exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
-                where t.relation = hold_referred_to.relation and f ->> 'to' = referred) then
-        perform shardman.hold_named(referred, true);
+    if target is not null
+       and exists (select from shardman.shared_tables s where s.relation = referred)
+       and exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+                    where t.relation = hold_referred_to.relation and f ->> 'to' = referred) then
+        execute format('lock table only %s in access exclusive mode', target::regclass);
     end if;
 end
 $$;
-comment on function shardman.hold_referred_to(text, text) is 'the same for the owner of a table that refers to it';
+comment on function shardman.hold_referred_to(text, text) is
+    'the same as dropping one does, for the owner of a table that refers to it: nobody else locks what is not his';
 
 create or replace function shardman.behind() returns name
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -20,14 +20,12 @@ from dataclasses import dataclass
 
 import psycopg
 
-from shardman import names
 from shardman.errors import Code, UserError
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import value
-from shardman.steps.confirmation import catch_up as channel_catch_up
-from shardman.steps.confirmation import drain
+from shardman.steps.confirmation import catch_up_channels, drain_channels
 from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare
 from shardman.steps.references import held
@@ -75,9 +73,7 @@ class SplitCutOver(OfSplit, UndoableStep):
                 state = await self._state(sessions)
                 await self._still_the_same(run, sessions)
                 await catch_up_all(run, self)
-                for src, dest in self.channels:
-                    name = names.channel(run.cluster_id, src, dest)
-                    await channel_catch_up(run, emitters[src], name)
+                await catch_up_channels(run, emitters, list(self.channels))
                 where = [sessions[n] for n in sorted({n for n, *_ in self.copies})]
                 async with run.cut_over_lock, held(run, referred, where):
                     run.figures.cut_over.begin()
@@ -98,7 +94,7 @@ class SplitCutOver(OfSplit, UndoableStep):
                 await stack.enter_async_context(rolled_back(conn))
             await self._close_gate(sessions, deadline)
             await self._need_no_old_snapshots(run, sessions)
-            await all_of(*(self._drain(run, src, conn) for src, conn in emitters.items()))
+            await drain_channels(run, emitters, list(self.channels))
             await all_of(*(replay_rest(run, self, sessions[n], n) for n in self.holders))
             if await self._state(sessions) != state:
                 raise Busy("somebody who is changing the table")
@@ -132,11 +128,6 @@ class SplitCutOver(OfSplit, UndoableStep):
                 copied and copied.xid,
             ):
                 raise Busy(f"{whom} on node {node}, whose snapshot is older than the new tables")
-
-    async def _drain(self, run: Run, src: int, emitter: Connection) -> None:
-        await drain(
-            emitter, [names.channel(run.cluster_id, src, d) for s, d in self.channels if s == src]
-        )
 
     async def _swap(self, run: Run, conn: Connection) -> None:
         owners = [nodes[0] for nodes in self.copies]

@@ -1,10 +1,11 @@
 """The instant in which a sharded table becomes a plain one.
 
-On all nodes the table alone is locked first: those who are at work on its partitions from elsewhere end,
-and nobody waits in a circle. Then its partitions are locked on the node where they all are. What is left in
-the log is replayed, so shadow and partitions are equal; then the shadow takes the table's name, and the
-partitions lose theirs: a statement that comes from another node finds none. The transaction is *prepared*:
-its locks outlive every crash, so nothing can slip in before the metadata has decided.
+On all nodes at the same instant the table alone is locked first: those who are at work on its partitions
+from elsewhere end, and nobody waits in a circle. Then its partitions are locked on the node where they all
+are. What is left in the log is replayed, so shadow and partitions are equal; then the shadow takes the
+table's name, and the partitions lose theirs: a statement that comes from another node finds none. The
+transaction is *prepared*: its locks outlive every crash, so nothing can slip in before the metadata has
+decided.
 
 A crash before it is prepared leaves nothing of it: shadow and log are as they were, and go when the command is
 undone. Afterwards the table stays locked until the exchange is rolled back or committed (steps/prepared.py).
@@ -32,6 +33,7 @@ from shardman.steps.prepared import end_prepared, prepare
 from shardman.steps.references import held
 from shardman.steps.unsharding.base import OfDefined, parts_of
 from shardman.steps.unsharding.catch_up import catch_up, check_unchanged, replayed
+from shardman.tasks import all_of
 
 #: How long each lock is waited for at least.
 LOCK_MS = 100
@@ -113,10 +115,13 @@ class UnshardCutOver(OfDefined, UndoableStep):
     ) -> None:
         """Raises Busy when a lock could not be had in time or somebody's snapshot is too old."""
         async with rolled_back(conn):
-            for node, session in (*others.items(), (self.node, conn)):
-                await begin_locked(
-                    session, [self.relation], "access exclusive", Deadline(wait_ms), node
+            deadline = Deadline(wait_ms)
+            await all_of(
+                *(
+                    begin_locked(session, [self.relation], "access exclusive", deadline, node)
+                    for node, session in {**others, self.node: conn}.items()
                 )
+            )
             parts = await parts_of(conn, self.relation)
             tables = [t for each in parts for t in (each.part, each.data)]
             await begin_locked(conn, tables, "access exclusive", Deadline(wait_ms), self.node)
