@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
 from shardman.nodes.invariants import check
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster, CommandResult
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
-WORKERS = (1, 2, 3)
-ROWS = 60
 SCHEMA = """
 create table "Land" (code text primary key, name text);
 insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
@@ -38,47 +33,20 @@ select c.relname, o.conname, o.convalidated, c.relispartition, pg_get_constraint
 @pytest.fixture(scope="module")
 def acc(cluster: Cluster) -> Cluster:
     """Bob's table, with a replica of each partition, and his shared one; another shared one is not his."""
-    for node in NODES:
-        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
-    with as_bob(cluster, 1) as bob:
-        bob.execute(SCHEMA.encode())
     cluster.sql(1, "create table secret (id int primary key); insert into secret values (1)")
-    for query in (
+    commands = (
         "select shardman.create_shared_table('app.\"Land\"', 1)",
         "select shardman.create_shared_table('secret', 1)",
         "select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)",
         "select shardman.set_replevel('app.acc', 1)",
-    ):
-        ok(cluster, query)
-    eventually(
-        "bob's ways to other nodes are there",
-        lambda: [as_bob_value(cluster, n, "select count(*) from acc") for n in NODES],
-        until=lambda found: found == [ROWS] * 4,
-        tolerate=psycopg.Error,
     )
+    move_in(cluster, SCHEMA, commands, "acc")
     return cluster
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-def as_bob_value(cluster: Cluster, node: int, query: str, *params: object) -> object:
-    with as_bob(cluster, node) as bob:
-        return (bob.execute(query.encode(), params or None).fetchone() or (None,))[0]
 
 
 def bobs(cluster: Cluster, node: int, query: str, *params: object) -> CommandResult:
     """A command that bob submits."""
-    return cluster.wait(int(str(as_bob_value(cluster, node, query, *params))))
-
-
-def ok(cluster: Cluster, query: str, *params: object) -> None:
-    done = cluster.cmd(query, params)
-    assert done.status in ("success", "done"), done
+    return cluster.wait(int(str(value(cluster, node, query, *params))))
 
 
 def settled(cluster: Cluster) -> None:
@@ -139,7 +107,7 @@ def test_a_foreign_key_comes_and_goes_while_others_write(acc: Cluster) -> None:
     assert {row[1:4] for row in found} == {('the "land"', True, True)}
     for node in WORKERS:
         with pytest.raises(psycopg.errors.ForeignKeyViolation, match='the "land"'):
-            as_bob_value(acc, node, "insert into acc values (1000, 1, 'x') returning 1")
+            value(acc, node, "insert into acc values (1000, 1, 'x') returning 1")
     with as_bob(acc, 3) as bob:
         bob.execute("""update "Land" set code = 'C1' where code = 'c1'""")
         bob.execute("""delete from "Land" where code = 'c2'""")
@@ -204,7 +172,7 @@ def test_rows_that_break_it_end_the_command(acc: Cluster) -> None:
 )
 def test_what_cannot_be_is_refused_at_the_call(acc: Cluster, text: str, said: str) -> None:
     with pytest.raises(psycopg.Error, match=said):
-        as_bob_value(acc, 2, ADD, "fk", text)
+        value(acc, 2, ADD, "fk", text)
 
 
 def test_only_its_owner_changes_them(acc: Cluster) -> None:
@@ -292,7 +260,7 @@ def test_what_fails_leaves_no_index(acc: Cluster) -> None:
         ("create index a on app.acc (v) where pg_sleep(0) is null", "IMMUTABLE"),
     ):
         with pytest.raises(psycopg.Error, match=said):
-            as_bob_value(acc, 2, CONCURRENTLY, text)
+            value(acc, 2, CONCURRENTLY, text)
     done = bobs(acc, 2, CONCURRENTLY, "create index late on app.acc ((1 / (v - 30)))")
     assert done.status == "failed", done
     assert "division by zero" in (done.error or "")

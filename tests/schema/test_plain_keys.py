@@ -5,21 +5,15 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
 from shardman.nodes.invariants import check
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
-WORKERS = (1, 2, 3)
-ROWS = 60
 SCHEMA = """
 create table "Land" (code text primary key, name text);
 insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
@@ -39,40 +33,17 @@ select c.relname, o.conname, pg_get_constraintdef(o.oid), c.relispartition
 @pytest.fixture(scope="module")
 def acc(cluster: Cluster) -> Cluster:
     """Bob's tables, one without a key, with replicas; a shared table of his, and one of another's."""
-    for node in NODES:
-        cluster.sql(node, "create role bob login password 'b'; create schema app authorization bob")
-    with as_bob(cluster, 1) as bob:
-        bob.execute(SCHEMA.encode())
     cluster.sql(1, "create table secret (id int primary key); insert into secret values (1)")
-    for query in (
+    commands = (
         "select shardman.create_shared_table('app.\"Land\"', 1)",
         "select shardman.create_shared_table('secret', 1)",
         "select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)",
         "select shardman.create_hash_partitions(1, 'app.log', 'id', 3)",
         "select shardman.set_replevel('app.acc', 1)",
         "select shardman.set_replevel('app.log', 1)",
-    ):
-        done = cluster.cmd(query)  # type: ignore[arg-type]
-        assert done.status in ("success", "done"), done
-    eventually(
-        "bob's ways to other nodes are there",
-        lambda: [value(cluster, n, "select count(*) from log") for n in NODES],
-        until=lambda found: found == [ROWS] * 4,
-        tolerate=psycopg.Error,
     )
+    move_in(cluster, SCHEMA, commands, "log")
     return cluster
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=autocommit) as conn:
-        yield conn
-
-
-def value(cluster: Cluster, node: int, query: str) -> object:
-    with as_bob(cluster, node) as bob:
-        return (bob.execute(query.encode()).fetchone() or (None,))[0]
 
 
 def send(cluster: Cluster, node: int, query: str) -> None:
@@ -89,11 +60,6 @@ def settled(cluster: Cluster) -> None:
 
 def on_copies(cluster: Cluster, table: str, *kinds: str) -> list[tuple[str, ...]]:
     return [r for n in WORKERS for r in cluster.sql(n, CONSTRAINTS, (list(kinds), table))]
-
-
-def ok(cluster: Cluster, query: str, *params: object) -> None:
-    done = cluster.cmd(query, params)  # type: ignore[arg-type]
-    assert done.status in ("success", "done"), done
 
 
 def moved(cluster: Cluster, table: str) -> str:

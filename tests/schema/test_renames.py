@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
 from shardman.nodes.invariants import check
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
-WORKERS = (1, 2, 3)
-ROWS = 60
 SCHEMA = """
 create table "Land" (code text primary key, name text);
 insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
@@ -39,50 +33,20 @@ select c.relname, regexp_replace(o.conname, '_[0-9]+$', '')
 @pytest.fixture(scope="module")
 def acc(cluster: Cluster) -> Cluster:
     """Bob's table, with replicas, that refers to his shared one."""
-    for node in NODES:
-        cluster.sql(
-            node,
-            "create role bob login password 'b'; create schema app authorization bob;"
-            ' create schema "Else" authorization bob',
-        )
-    with as_bob(cluster, 1) as bob:
-        bob.execute(SCHEMA.encode())
-    for query in (
+    commands = (
         "select shardman.create_shared_table('app.\"Land\"', 1)",
         "select shardman.create_hash_partitions(1, 'app.acc', 'id', 4)",
         "select shardman.set_replevel('app.acc', 1)",
-    ):
-        ok(cluster, query)
-    eventually(
-        "bob's ways to other nodes are there",
-        lambda: [value(cluster, n, "select count(*) from acc") for n in NODES],
-        until=lambda found: found == [ROWS] * 4,
-        tolerate=psycopg.Error,
     )
+    move_in(cluster, SCHEMA, commands, "acc")
+    cluster.sql(1, 'create schema "Else" authorization bob')
     return cluster
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=autocommit) as conn:
-        yield conn
-
-
-def value(cluster: Cluster, node: int, query: str) -> object:
-    with as_bob(cluster, node) as bob:
-        return (bob.execute(query.encode()).fetchone() or (None,))[0]
 
 
 def send(cluster: Cluster, node: int, *queries: str) -> None:
     with as_bob(cluster, node) as bob:
         for query in queries:
             bob.execute(query.encode())
-
-
-def ok(cluster: Cluster, query: str, *params: object) -> None:
-    done = cluster.cmd(query, params)  # type: ignore[arg-type]
-    assert done.status in ("success", "done"), done
 
 
 def settled(cluster: Cluster) -> None:
