@@ -319,6 +319,29 @@ def test_as_psycopg_is_used(db: shardman.Connection) -> None:
     assert db.info.dsn
 
 
+def test_a_password_goes_to_nodes_of_the_cluster_only(db_nodes: Cluster) -> None:
+    """A table that looks as if it were sharded, with a route to where its owner listens."""
+    db_nodes.sql(
+        1,
+        "create role mallory login password 'm'; create schema traps authorization mallory;"
+        " grant usage on foreign data wrapper postgres_fdw to mallory; grant usage on schema traps to public",
+    )
+    dsn = psycopg.conninfo.make_conninfo(db_nodes.dsn(1), user="mallory", password="m")
+    with psycopg.connect(dsn, autocommit=True) as mallory:
+        for statement in (
+            "create server trap foreign data wrapper postgres_fdw options (host '127.0.0.1', port '9')",
+            "create table traps.t (id int) partition by hash (id)",
+            "create table traps.t_0 partition of traps.t for values with (modulus 1, remainder 0)"
+            " partition by hash (id)",
+            "create foreign table traps.t_0_fdw partition of traps.t_0"
+            " for values with (modulus 1, remainder 0) server trap",
+        ):
+            mallory.execute(statement.encode())
+    with shardman.connect(db_nodes.dsn(1), autocommit=True) as db:
+        assert not db.explain_route("select * from traps.t where id = %s", (1,)).straight
+        assert db.explain_route("select * from acc where id = %s", (_key_on(db, None),)).straight
+
+
 async def test_asyncio(db_nodes: Cluster) -> None:
     async with await shardman.AsyncConnection.connect(db_nodes.dsn(1), autocommit=True) as db:
         keys = range(1, 11)

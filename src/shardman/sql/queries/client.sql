@@ -17,7 +17,9 @@ with parents as materialized (
       left join pg_catalog.pg_inherits j on j.inhparent = s.oid
       left join pg_catalog.pg_class leaf on leaf.oid = j.inhrelid
       left join pg_catalog.pg_foreign_table f on f.ftrelid = leaf.oid
+      -- Where others' servers lead, nobody's password goes.
       left join pg_catalog.pg_foreign_server v on v.oid = f.ftserver
+                                              and v.srvowner = (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'shardman')
 ), shared as (
     select t.tgrelid as oid from pg_catalog.pg_trigger t where t.tgname = 'A_shardman_lock'
 ), shapes as materialized (
