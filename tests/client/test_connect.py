@@ -331,10 +331,14 @@ def test_a_password_goes_to_nodes_of_the_cluster_only(db_nodes: Cluster) -> None
         for statement in (
             "create server trap foreign data wrapper postgres_fdw options (host '127.0.0.1', port '9')",
             "create table traps.t (id int) partition by hash (id)",
-            "create table traps.t_0 partition of traps.t for values with (modulus 1, remainder 0)"
-            " partition by hash (id)",
-            "create foreign table traps.t_0_fdw partition of traps.t_0"
-            " for values with (modulus 1, remainder 0) server trap",
+            (
+                "create table traps.t_0 partition of traps.t for values with (modulus 1, remainder 0)"
+                " partition by hash (id)"
+            ),
+            (
+                "create foreign table traps.t_0_fdw partition of traps.t_0"
+                " for values with (modulus 1, remainder 0) server trap"
+            ),
         ):
             mallory.execute(statement.encode())
     with shardman.connect(db_nodes.dsn(1), autocommit=True) as db:
