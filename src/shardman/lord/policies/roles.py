@@ -21,7 +21,7 @@ class Follow:
 
 @dataclass
 class Roles:
-    """What was the same. It starts empty with each leadership: what differs then is for status to tell, since
+    """What was the same. It starts empty with each leadership: what differs then waits for `sync_roles`, since
     nobody knows any more on which side it was changed."""
 
     same: dict[tuple[int, str], str] = field(default_factory=dict)
