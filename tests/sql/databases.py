@@ -112,6 +112,8 @@ class Nodes:
                 )
             )
         node.conn.execute(sql.SQL("drop table {}").format(sql.Identifier(schema, "aside")))
+        whole = Jsonb(definition["shared_indexes"])
+        node.rows("select shardman.lay_whole_indexes(%s, %s)", found["relation"], whole)
         self.receive(*table_rows(found, count, home, parts))
         return dict(definition)
 

@@ -13,7 +13,8 @@ create type app.mood as enum ('a', 'b');
 create function app.small(int) returns bool language sql immutable as 'select $1 < 1000000';
 grant usage on schema app to lone_owner;
 create table app.acc (id serial primary key, v int check (app.small(v)), mood app.mood default 'a');
-create index by_v on app.acc (v);
+create unique index by_v on app.acc (id, v);
+create index by_mood on app.acc (mood);
 insert into app.acc (v) select i from generate_series(1, 40) i;
 """
 
@@ -42,6 +43,8 @@ REFUSED = [
         "create function app.f() returns void language sql as 'drop index app.by_v_0'; select app.f()",
         "would drop its index",
     ),
+    # What the table has as a whole PostgreSQL keeps together.
+    ("drop index app.by_mood_0", "requires it"),
     ("drop owned by lone_reader", "take rights on sharded tables away"),
     ("create table app.acc (id int)", "already exists"),
     # Hidden in other words.
