@@ -247,7 +247,8 @@ begin
     execute format('alter table %s validate constraint %I', next_.tab, next_.conname);
     return true;
 exception
-    when lock_not_available or deadlock_detected then
+    -- In line behind DDL that has given it another name, or dropped it: what is left is looked for again.
+    when lock_not_available or deadlock_detected or undefined_object or undefined_table then
         return true;
     when others then
         get stacked diagnostics problem = message_text;

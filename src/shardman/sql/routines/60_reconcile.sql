@@ -476,7 +476,8 @@ begin
         failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
         left_ := shardman.differences(relation);
     end if;
-    perform shardman.mend_privileges(relation);
+    -- Of tables that were only just made, too: who owns one may change it at once.
+    perform shardman.let_owners_in(), shardman.mend_privileges(relation);
     failed := failed || shardman.mend_rights(relation);
     perform shardman.clear_problems(relation, failed);
     return left_ + case when relation is null and 'servers' = any (failed) then 1 else 0 end;

@@ -251,7 +251,6 @@ begin
         end;
     end loop;
     begin
-        perform shardman.let_owners_in();
         perform shardman.ensure_lord_inbox();
     exception when others then
         failures := failures || format('lord_inbox: %s', sqlerrm);
