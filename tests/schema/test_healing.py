@@ -145,7 +145,10 @@ def test_a_node_dies_while_all_commit(acc: Cluster, killed: int) -> None:
     healed(acc)
     assert all(f"of_{killed} integer" in str(acc.value(n, SHAPE)) for n in NODES)
     eventually(
-        "nothing is wrong", lambda: check(acc.lord_dsn), until=lambda found: found == [], seconds=60
+        "nothing is wrong",
+        lambda: [*check(acc.lord_dsn), *read(acc.lord_dsn).problems],
+        until=lambda found: found == [],
+        seconds=120,
     )
 
 
@@ -208,7 +211,10 @@ def test_whose_change_is_repeated_has_nothing_by_it(acc: Cluster) -> None:
         bob.execute("create or replace function app.evil() returns int language sql as 'select 1'")
     # The replicas that lacked the column as well follow again.
     eventually(
-        "nothing is wrong", lambda: check(acc.lord_dsn), until=lambda found: found == [], seconds=60
+        "nothing is wrong",
+        lambda: [*check(acc.lord_dsn), *read(acc.lord_dsn).problems],
+        until=lambda found: found == [],
+        seconds=120,
     )
 
 

@@ -141,31 +141,79 @@ $$;
 comment on function shardman.loosen_shared(text) is
     'within DDL, for the owner of a shared table: takes away the trigger that names the key''s columns, whose types could not be changed; shardman.keep_shared makes it again';
 
+create or replace function shardman.hold_way(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need_owner(relation);
+    lock table shardman.shared_locks in share update exclusive mode nowait;
+end
+$$;
+comment on function shardman.hold_way(text) is
+    'within DDL, for the owner of a shared table, on its first node: the lock by which those whom shardman.make_way sends away see why, to the end of the transaction';
+
 create or replace function shardman.make_way(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    until constant timestamptz := clock_timestamp() + interval '0.5 s';
     place record;
-    pid_  int;
+    away  int[];
 begin
     perform shardman.need_owner(relation);
-    -- By it those who are sent away see why.
-    lock table shardman.shared_locks in share update exclusive mode nowait;
     select split_part(trim('()' from l.ctid::text), ',', 1)::int as page, split_part(trim('()' from l.ctid::text), ',', 2)::int as tuple into place
       from shardman.shared_locks l where l.relation = make_way.relation and l.kind = 'turn';
-    for pid_ in select k.pid from pg_locks k
-                 where k.locktype = 'tuple' and k.relation = 'shardman.shared_locks'::regclass and k.page = place.page and k.tuple = place.tuple
-                   and k.pid <> pg_backend_pid() loop
-        begin
-            perform pg_cancel_backend(pid_);
-        exception when insufficient_privilege then
-            null;
-        end;
+    select array_agg(shardman.send_away(k.pid)) into away
+      from pg_locks k
+     where k.locktype = 'tuple' and k.relation = 'shardman.shared_locks'::regclass and k.page = place.page and k.tuple = place.tuple
+       and k.pid <> pg_backend_pid();
+    -- Until they have gone: nobody is sent away twice, for the second time in whatever he does next.
+    while exists (select from pg_locks k where k.locktype = 'tuple' and k.relation = 'shardman.shared_locks'::regclass and k.pid = any (away))
+          and clock_timestamp() < until loop
+        perform pg_sleep(0.002);
     end loop;
 end
 $$;
 comment on function shardman.make_way(text) is
-    'within DDL, for the owner of a shared table, on its first node: those who wait for their turn to write get 40001, and give back the lock that they '
-    'have on the table where they are';
+    'within DDL, for the owner of a shared table, on its first node, after shardman.hold_way: those who wait for their turn to write get 40001, '
+    'and give back the lock that they have on the table where they are';
+
+create or replace function shardman.send_away(pid int) returns int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    return case when pg_cancel_backend(pid) then pid end;
+exception when insufficient_privilege then
+    return null;
+end
+$$;
+comment on function shardman.send_away(int) is 'cancels what a session is doing, where that is allowed; returns the session, null where it was not';
+
+create or replace function shardman.at_first_nodes(does text, wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+    at   record;
+begin
+    foreach name in array shardman.ddl_shared() loop
+        at := shardman.shared_nodes(name);
+        if at.nodes[1] = at.me then
+            execute format('select shardman.%I(%L)', does, name);
+        else
+            perform shardman.through_door(at.nodes[1], format('select shardman.%I(%L)', does, name), wait);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.at_first_nodes(text, text) is 'runs a function of ours for each shared table that a statement is about, on the first node of the table';
+
+create or replace function shardman.may_hurry(wait text) returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.at_first_nodes('hold_way', wait);
+    return true;
+exception when lock_not_available then
+    return false;
+end
+$$;
+comment on function shardman.may_hurry(text) is 'whether this is the only DDL that sends away who stands in line, from now to the end of the transaction';
 
 create or replace function shardman.lock_shared_copies(tables text[], nodes int[], wait text, hurry bool) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -174,18 +222,11 @@ declare
     me      constant int := (shardman.shared_nodes(tables[1])).me;
     locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.sql_name(t)), '; ' order by t) from unnest(tables) t)
                              || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end;
-    name    text;
     node    int;
 begin
     foreach node in array array[me] || nodes loop
         if hurry then
-            foreach name in array tables loop
-                if (shardman.shared_nodes(name)).nodes[1] = me then
-                    perform shardman.make_way(name);
-                else
-                    perform shardman.through_door((shardman.shared_nodes(name)).nodes[1], format('select shardman.make_way(%L)', name), wait);
-                end if;
-            end loop;
+            perform shardman.at_first_nodes('make_way', wait);
         end if;
         if node = me then
             perform set_config('lock_timeout', wait, true);
@@ -222,6 +263,7 @@ declare
     -- Whoever stands in line to write has a lock on the table where he is, and keeps it until he may write: while several
     -- write without a pause there is no moment in which nobody does.
     polite   constant interval := '2 s';
+    hurry    bool := false;
     wait     numeric := 100;
 begin
     -- Everybody may go on reading and writing.
@@ -229,8 +271,9 @@ begin
         return;
     end if;
     loop
+        hurry := hurry or clock_timestamp() > statement_timestamp() + polite and shardman.may_hurry(round(wait) || 'ms');
         begin
-            perform shardman.close_shared_gate(round(wait) || 'ms', clock_timestamp() > statement_timestamp() + polite);
+            perform shardman.close_shared_gate(round(wait) || 'ms', hurry);
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             if clock_timestamp() > statement_timestamp() + patience then

@@ -71,7 +71,7 @@ begin
             using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
     end if;
 exception when query_canceled then
-    -- shardman.make_way holds that lock; row locks do not have it.
+    -- Whoever calls shardman.make_way has that lock, by shardman.hold_way; row locks do not have it.
     if exists (select from pg_locks k where k.locktype = 'relation' and k.relation = 'shardman.shared_locks'::regclass and k.granted
                   and k.mode = 'ShareUpdateExclusiveLock' and k.database = (select d.oid from pg_database d where d.datname = current_database())) then
         raise exception 'the definition of % is just being changed', relation
