@@ -35,6 +35,7 @@ class AsyncConnection:
         *more: str,
         autocommit: bool = False,
         fanout: Fanout = "any",
+        atomic: bool = True,
         refresh_seconds: float = 2.0,
         **options: Any,
     ) -> Self:
@@ -51,6 +52,7 @@ class AsyncConnection:
             autocommit,
             refresh_seconds,
             fanout=fanout,
+            atomic=atomic,
         )
         db = cls(router, row_factory)
         await db.drive(router.open())
@@ -119,10 +121,12 @@ class AsyncConnection:
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:
         """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
+        self.router.need_one_node("a pipeline is on one node")
         node = self.router.bound() or HERE
         session = await self.drive(self.router.session(node))
         async with session.pipeline() as pipeline:
             self.router.pipeline = node
+            self.router.through = self.router.is_open()
             try:
                 yield pipeline
             finally:

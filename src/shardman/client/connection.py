@@ -29,6 +29,7 @@ def connect(
     *more: str,
     autocommit: bool = False,
     fanout: Fanout = "any",
+    atomic: bool = True,
     refresh_seconds: float = 2.0,
     **options: Any,
 ) -> Connection:
@@ -39,6 +40,8 @@ def connect(
         more: of others, tried in this order where one does not answer.
         autocommit: as psycopg has it.
         fanout: ``single`` refuses statements that may touch more than one partition.
+        atomic: a transaction takes in further nodes, and is committed on all of them or on none; else it stays
+            on its first, and uses others through that.
         refresh_seconds: how old what is known of the partitions may be. Older than what is true it is slower,
             and never wrong.
         options: as for `psycopg.connect`.
@@ -48,7 +51,13 @@ def connect(
     """
     row_factory = options.pop("row_factory", tuple_row)
     router = Router(
-        (dsn, *more), options, psycopg.connect, autocommit, refresh_seconds, fanout=fanout
+        (dsn, *more),
+        options,
+        psycopg.connect,
+        autocommit,
+        refresh_seconds,
+        fanout=fanout,
+        atomic=atomic,
     )
     db = Connection(router, row_factory)
     db.drive(router.open())
@@ -150,10 +159,12 @@ class Connection(Verbs):
     @contextmanager
     def pipeline(self) -> Iterator[Any]:
         """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
+        self.router.need_one_node("a pipeline is on one node")
         node = self.router.bound() or HERE
         session = self.drive(self.router.session(node))
         with session.pipeline() as pipeline:
             self.router.pipeline = node
+            self.router.through = self.router.is_open()
             try:
                 yield pipeline
             finally:

@@ -17,7 +17,8 @@ from shardman.client.routing.guards import MOVED
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
 from shardman.client.routing.quick import Quick, is_quick
-from shardman.client.sessions import IDLE, Block, Sessions, Steps
+from shardman.client.sessions import IDLE, Steps
+from shardman.client.transactions import Transactions
 
 Fanout = Literal["any", "single"]
 Query = Any
@@ -27,6 +28,7 @@ _ATTEMPTS = 5
 #: What a node says to a statement that names what is not there any more, or not in this way.
 _MOVED = ("42P01", "42P10", "25006")
 _BUILT_IN_OIDS = 16384
+_OPEN = TransactionStatus.INTRANS
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Failed:
 
 
 @dataclass
-class Router(Sessions):
-    """Which session a statement goes to; see `Sessions` for its fields."""
+class Router(Transactions):
+    """Which session a statement goes to; see `Sessions` and `Transactions` for its fields."""
 
     fanout: Fanout = "any"
     _plans: dict[tuple[Any, bool], Plan] = field(default_factory=dict)
@@ -71,12 +73,17 @@ class Router(Sessions):
         session = self.sessions.get(node)
         if session is None or not self.is_alive(node, session):
             return None
+        own = session.pgconn.transaction_status
         for other, open_ in self.sessions.items():
-            if other != node and open_.pgconn.transaction_status != IDLE:
+            status = open_.pgconn.transaction_status
+            # All of them are parts of one transaction, or this one is a transaction by itself.
+            if other != node and status != IDLE and not own == status == _OPEN:
                 return None
         for block in self.blocks:
-            if block.entered is None or block.entered[0] != node:
+            if node not in block.entered:
                 return None
+        if quick.writes:
+            self.wrote.add(node)
         return node, text
 
     def _is_special(self) -> bool:
@@ -113,8 +120,17 @@ class Router(Sessions):
         own = plan.own_types and any(
             t.oid >= _BUILT_IN_OIDS for t in self.sessions[HERE].adapters.types
         )
-        now = Situation(self.bound(), bool(self.pinned), self.unfit, own)
+        now = Situation(
+            self.bound(),
+            bool(self.pinned),
+            self.unfit,
+            own,
+            self.parts(),
+            self.loners if self.may_take_in() else None,
+        )
         found = choose(plan, params, self.picture, now)
+        if found.text is None and not plan.is_local:
+            self.need_one_node(f"this statement cannot be sent straight ({found.reason})")
         if (fanout or self.fanout) == "single" and not found.single:
             raise errors.FeatureNotSupported(
                 f"the statement may touch more than one partition: {found.reason}."
@@ -149,23 +165,25 @@ class Router(Sessions):
             plan = self.plan(query, with_parameters=params is not None)
             found = self.choice(plan, params, fanout)
             fresh = self.bound() is None and not self.blocks and attempt < _ATTEMPTS
+            self.need_sound(found.node)
             try:
                 session = yield from self.session(found.node)
             except psycopg.OperationalError as error:
                 if found.node == HERE or not fresh:
-                    raise self._told(error, found.node) from None
+                    raise self.told(error, found.node) from None
                 # Nothing was sent. Another node may have taken over; if not, the routes are asked.
                 yield from self._look_again(found.node)
                 continue
-            if found.text is not None and found.node in self.unfit:
+            if self._is_unfit(found):
                 continue
             try:
-                yield from self._begin(session, found.node)
+                yield from self.begin(session, found.node)
+                self._count(plan, found)
                 result = yield from act(session, query if found.text is None else found.text)
             except psycopg.Error as error:
                 if not fresh or not self._may_repeat(plan, found, session, error):
                     self._lose(session)
-                    raise self._told(error, found.node) from None
+                    raise self.told(error, found.node) from None
                 yield from self._leave(session)
                 yield from self._look_again(found.node if attempt > 1 else None)
                 continue
@@ -175,6 +193,13 @@ class Router(Sessions):
             return result
         raise AssertionError("the last attempt returns or raises")
 
+    def _is_unfit(self, found: Choice) -> bool:
+        """Whether the session that was opened says that the statement cannot go there."""
+        if found.takes_in and found.node not in self.numbers:
+            self.loners.add(found.node)
+            return True
+        return found.text is not None and found.node in self.unfit
+
     def _recover(self, query: Query, failed: Failed) -> Steps:
         """Raises the error of an attempt, unless the statement may be sent again."""
         plan = self.plan(query, with_parameters=True)
@@ -182,7 +207,7 @@ class Router(Sessions):
         again = failed.fresh and not self.blocks
         if not again or not self._may_repeat(plan, found, failed.session, failed.error):
             self._lose(failed.session)
-            raise self._told(failed.error, failed.node) from None
+            raise self.told(failed.error, failed.node) from None
         yield from self._leave(failed.session)
         yield from self._look_again(None)
 
@@ -212,16 +237,18 @@ class Router(Sessions):
 
     def run_through(self, query: Query, act: Callable[[Any, Query], Steps]) -> Steps:
         """Sends a statement unchanged, to the node of the transaction or the one that was connected to."""
+        self.need_one_node("this statement is sent unchanged")
         node = self.bound() or HERE
         plan = self.plan(query, with_parameters=True)
         if plan.scope is Scope.HERE and node != HERE:
             self.choice(plan, None)
         session = yield from self.session(node)
         try:
-            yield from self._begin(session, node)
+            yield from self.begin(session, node)
+            self.through = self.is_open()
             yield from act(session, query)
         except psycopg.Error as error:
-            raise self._told(error, node) from None
+            raise self.told(error, node) from None
         self._note(plan)
 
     def _note(self, plan: Plan) -> None:
@@ -229,8 +256,14 @@ class Router(Sessions):
             self._read_at = 0.0
         if plan.pins and self.pinned != "session":
             self.pinned = plan.pins
-        if self.pinned == "transaction" and self.bound() is None:
-            self.pinned = ""
+        self.forget_transaction()
+
+    def _count(self, plan: Plan, found: Choice) -> None:
+        """What the transaction does with this statement."""
+        if not plan.reads:
+            self.wrote.add(found.node)
+        if found.text is None and not plan.is_local and self.is_open():
+            self.through = True
 
     def _may_repeat(self, plan: Plan, found: Choice, session: Any, error: psycopg.Error) -> bool:
         if self.pipeline is not None or found.text is None:
@@ -249,70 +282,6 @@ class Router(Sessions):
     def _leave(self, session: Any) -> Steps:
         if session.pgconn.status == ConnStatus.OK and session.pgconn.transaction_status != IDLE:
             yield session.rollback
-
-    def _told(self, error: psycopg.Error, node: str) -> psycopg.Error:
-        """The error, with the node where it arose."""
-        name = self.label(node)
-        error.node = name  # type: ignore[attr-defined]
-        error.add_note(f"shardman: on {name}")
-        return error
-
-    def label(self, node: str) -> str:
-        """A node, for people."""
-        if node == HERE:
-            number = self.ids.get(HERE)
-            return f"node {number}" if number is not None else "the node that was connected to"
-        return f"node {node.rpartition('_')[2]}"
-
-    # -- transactions ---------------------------------------------------------------------------
-
-    def _begin(self, session: Any, node: str) -> Steps:
-        for block in self.blocks:
-            if block.entered is None:
-                made = session.transaction(block.name, block.force_rollback)
-                enter = getattr(made, "__aenter__", None) or made.__enter__
-                yield enter
-                block.entered = (node, made)
-
-    def on_here(self) -> Steps:
-        """The session on the node that was connected to, with what is open begun there.
-
-        Raises:
-            FeatureNotSupported: the transaction is on another node.
-        """
-        if self.bound() not in (None, HERE):
-            raise errors.FeatureNotSupported("the transaction has begun on another node")
-        session = yield from self.session(HERE)
-        yield from self._begin(session, HERE)
-        return session
-
-    def end(self, action: Literal["commit", "rollback"]) -> Steps:
-        """Commits, or rolls back, what is open.
-
-        Raises:
-            OperationalError: there is nothing to commit any more.
-        """
-        lost, self.lost = self.lost, False
-        for session in self.sessions.values():
-            if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
-                yield getattr(session, action)
-        if self.pinned == "transaction":
-            self.pinned = ""
-        if lost and action == "commit":
-            raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
-
-    def end_block(self, block: Block, *error: Any) -> Steps:
-        """Ends a `transaction()`; whether its error is to be silent."""
-        self.blocks.remove(block)
-        if block.entered is None:
-            return isinstance(error[1], psycopg.Rollback) if error[1] is not None else False
-        self.lost = self.lost and bool(self.blocks)
-        made = block.entered[1]
-        leave = getattr(made, "__aexit__", None) or made.__exit__
-        silent = yield lambda: leave(*error)
-        if self.pinned == "transaction" and self.bound() is None:
-            self.pinned = ""
-        return bool(silent)
 
     def close(self) -> Steps:
         """Closes all sessions."""

@@ -37,11 +37,11 @@ _PSYCOPG_OPTIONS = frozenset(
 
 @dataclass
 class Block:
-    """A `transaction()` that begins on the node of its first statement."""
+    """A `transaction()` that begins on the node of its first statement; ``entered``: psycopg's, by node."""
 
     name: str | None
     force_rollback: bool
-    entered: Any = None
+    entered: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,6 +69,8 @@ class Sessions:
     pipeline: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, int | None] = field(default_factory=dict)
+    #: Of nodes that can have parts of transactions over several.
+    numbers: dict[str, int] = field(default_factory=dict)
     closed: bool = False
     dsn: str = ""
     _read_at: float = 0.0
@@ -90,6 +92,7 @@ class Sessions:
                 failed = error
                 continue
             self.sessions = {HERE: here}
+            self.numbers.clear()
             self.dsn = dsn
             self.unfit.clear()
             yield from self._read_picture(here)
@@ -169,6 +172,7 @@ class Sessions:
             picture = read(there, seen[0])
             if picture.problem or picture.shape != self.picture.shape:
                 self.avoid(node)
+            yield from self._read_place(node, session, seen[0])
             yield from self._set_up(session)
         except BaseException:
             yield session.close
@@ -192,6 +196,8 @@ class Sessions:
         if session["sees_id"] and HERE not in self.ids:
             found = yield from self._ask(here, "id")
             self.ids[HERE] = found[0]["node_id"] if found else None
+        if HERE not in self.numbers:
+            yield from self._read_place(HERE, here, session)
         former, now = self.picture, read(tables, session)
         if _has_own_dumpers(here.adapters):
             now = replace(now, problem="keys are sent in a way of your own: db.adapters")
@@ -208,6 +214,13 @@ class Sessions:
             del self.unfit[node]
             if node in self.sessions:
                 yield self.sessions.pop(node).close
+
+    def _read_place(self, node: str, session: Any, seen: Mapping[str, Any]) -> Steps:
+        """Whether a node can have a part of a transaction over several, and its number."""
+        found = (yield from self._ask(session, "place")) if seen["has_place"] else []
+        self.numbers.pop(node, None)
+        if found:
+            self.numbers[node] = found[0]["node"]
 
     def forget(self) -> None:
         """What was made of the former picture."""
@@ -234,16 +247,18 @@ class Sessions:
                 yield lambda: here.set_autocommit(False)
 
     def bound(self) -> str | None:
-        """The node of the transaction that is open."""
+        """The first node of the transaction that is open."""
         if self.pipeline is not None:
             return self.pipeline
-        for block in self.blocks:
-            if block.entered is not None:
-                return str(block.entered[0])
+        return next(iter(self.parts()), None)
+
+    def parts(self) -> list[str]:
+        """All nodes of the transaction that is open."""
+        found = dict.fromkeys(n for block in self.blocks for n in block.entered)
         for node, session in self.sessions.items():
             if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
-                return node
-        return None
+                found[node] = None
+        return list(found)
 
 
 def _has_own_dumpers(adapters: Any) -> bool:

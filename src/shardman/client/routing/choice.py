@@ -22,6 +22,7 @@ class Choice:
         reason: why there.
         parts: the partitions that it names then.
         single: it touches one partition, or none, and one node.
+        takes_in: the transaction is on others so far.
     """
 
     node: str
@@ -29,6 +30,7 @@ class Choice:
     reason: str
     parts: tuple[str, ...] = ()
     single: bool = True
+    takes_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,16 @@ class Situation:
         pinned: all statements go to the node that was connected to.
         unfit: nodes whose tables are not as here.
         own_types: types that are not PostgreSQL's own are registered.
+        parts: all nodes of that transaction.
+        loners: nodes that it cannot take in; None: it can take in none.
     """
 
     bound: str | None
     pinned: bool
     unfit: Collection[str] = ()
     own_types: bool = False
+    parts: Collection[str] = ()
+    loners: Collection[str] | None = None
 
 
 def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choice:
@@ -94,6 +100,7 @@ def _to_owner(plan: Plan, params: Params, there: str, now: Situation) -> Choice:
     (owner,) = owners
     if owner in now.unfit:
         return Choice(there, None, "the tables of the owner are not as here", names)
-    if now.bound not in (None, owner):
+    takes_in = bool(now.parts) and owner not in now.parts
+    if takes_in and (now.loners is None or owner in now.loners):
         return Choice(there, None, "the transaction has begun on another node", names, single=False)
-    return Choice(owner, plan.rewritten(numbers), plan.reason, names)
+    return Choice(owner, plan.rewritten(numbers), plan.reason, names, takes_in=takes_in)

@@ -170,6 +170,11 @@ class Plan:
     own_types: bool = False
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it needs no other node, wherever it runs."""
+        return self.scope is Scope.ANYWHERE and self.reads and not self.sharded
+
     def rewritten(self, numbers: tuple[int, ...]) -> bytes:
         """The text with the partitions' names, one number for each target."""
         found = self.texts.get(numbers)

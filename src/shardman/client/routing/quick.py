@@ -23,7 +23,7 @@ def is_quick(plan: Plan) -> bool:
 class Quick:
     """One of them."""
 
-    __slots__ = ("_names", "_numbers", "_places", "_target")
+    __slots__ = ("_names", "_numbers", "_places", "_target", "writes")
 
     def __init__(self, plan: Plan) -> None:
         self._target = plan.targets[0]
@@ -31,6 +31,7 @@ class Quick:
         parts = self._target.table.parts
         self._places = [(plan.rewritten((n,)), p.node) for n, p in enumerate(parts)]
         self._numbers: dict[int | str, int] = {}
+        self.writes = not plan.reads
 
     def place(self, params: Params) -> tuple[bytes, str] | None:
         """The text and the node for these parameters; None when that is not simple."""

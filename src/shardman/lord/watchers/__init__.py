@@ -12,5 +12,6 @@ acts. They know nothing of each other; `lord/daemon.py` wires them.
 | `followers` | whether workers follow this lord | subscribes them anew |
 | `rebuild` | which tables lack replicas | submits `create_replica`, `set_replevel` |
 | `reconciler` | whether nodes match the metadata | calls `shardman.reconcile()` on them |
+| `client_transactions` | what clients have left prepared | ends it as its first node says |
 | `leftovers` | what commands could not finish | has the janitor try it |
 """

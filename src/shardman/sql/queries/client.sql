@@ -60,6 +60,9 @@ select pg_catalog.current_schemas(true)::text[] as path,
        exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = 'shardman' and c.relname = 'local' and pg_catalog.has_schema_privilege(n.oid, 'usage')
                   and pg_catalog.has_table_privilege(c.oid, 'select')) as sees_id,
+       exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+                where n.nspname = 'shardman' and p.proname = 'transaction_place' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+                  and pg_catalog.has_function_privilege(p.oid, 'execute')) as has_place,
        pg_catalog.current_setting('server_encoding') as encoding,
        pg_catalog.current_setting('client_encoding') as sent_in,
        (select coalesce(pg_catalog.array_agg(distinct p.proname::text), '{}') from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
@@ -76,6 +79,15 @@ select pg_catalog.current_schemas(true)::text[] as path,
 
 -- name: id
 select node_id from shardman.local
+
+-- name: place
+select node from shardman.transaction_place()
+
+-- name: first_part
+select shardman.first_part(%s, %s)
+
+-- name: prepare
+select shardman.other_part({0}); prepare transaction {0}
 
 -- name: settings
 select pg_catalog.set_config(name, value, false)

@@ -477,7 +477,7 @@ begin
         left_ := shardman.differences(relation);
     end if;
     -- Of tables that were only just made, too: who owns one may change it at once.
-    perform shardman.let_owners_in(), shardman.mend_privileges(relation);
+    perform shardman.let_owners_in(), shardman.let_clients_in(), shardman.mend_privileges(relation);
     failed := failed || shardman.mend_rights(relation);
     perform shardman.clear_problems(relation, failed);
     return left_ + case when relation is null and 'servers' = any (failed) then 1 else 0 end;

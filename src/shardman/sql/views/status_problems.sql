@@ -51,6 +51,14 @@ create or replace view shardman.cluster_problems as
        and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type in ('add_node', 'create_shared_table'))
      group by n.id
     union all
+    select format('transactions prepared on node %s', h.node_id),
+           format('%s of clients wait for node %s, which has their outcome, the first for %s: their rows are locked', count(*), c.first,
+                  date_trunc('second', max(c.age))),
+           format('They end by themselves when node %s answers, or when the client there ends its transaction. If that node never comes back, see what the '
+                  'application knows of them, and COMMIT PREPARED or ROLLBACK PREPARED each (pg_prepared_xacts)', c.first)
+      from shardman.client_parts() c, shardman.local h
+     where c.age > interval '10 seconds' group by h.node_id, c.first
+    union all
     select format('node %s', s.node_id), s.problem,
            format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
                   'acknowledged. Or, in the lord''s database, select shardman.accept_node(%s): it goes on with the rows it has', s.node_id)

@@ -1,0 +1,331 @@
+"""Transactions of a connection: on one node, or on several by two-phase commit.
+
+The parts on all nodes but the first are prepared, the first one's commit is the decision, then the others are
+committed (presumed abort: Mohan, Lindsay, Obermarck, ACM TODS 11(4), 1986). What a client that dies leaves is
+ended by the shardlord: see sql/routines/99_client_transactions.sql.
+
+PostgreSQL prepares no transaction that has used another node through postgres_fdw (manual, F.38.4), so only
+statements that go straight to the owner of their rows take in further nodes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from shardman.client.routing.picture import HERE
+from shardman.client.sessions import Block, Sessions, Steps
+from shardman.sql.loader import queries
+
+_FAILED = TransactionStatus.INERROR
+
+
+@dataclass
+class Transactions(Sessions):
+    """What a transaction has done where.
+
+    Args:
+        atomic: a transaction may take in further nodes.
+        wrote: nodes on which it may have changed something.
+        through: it has used other nodes through one, which cannot be prepared then.
+        loners: nodes that can have no part of a transaction over several.
+    """
+
+    atomic: bool = True
+    wrote: set[str] = field(default_factory=set)
+    through: bool = False
+    loners: set[str] = field(default_factory=set)
+
+    def is_open(self) -> bool:
+        """Whether there is a transaction that a statement would be a part of."""
+        return bool(self.blocks) or not self.autocommit
+
+    def may_take_in(self) -> bool:
+        """Whether the transaction may go on to further nodes."""
+        parts = self.parts()
+        return (
+            self.atomic
+            and self.is_open()
+            and not (self.through or self.pinned or self.pipeline)
+            and not self.loners.intersection(parts)
+            and all(node in self.numbers for node in parts)
+        )
+
+    def need_one_node(self, why: str) -> None:
+        """For what can be no part of a transaction on several nodes.
+
+        Raises:
+            FeatureNotSupported: it is on several.
+        """
+        parts = self.parts()
+        if len(parts) > 1:
+            raise errors.FeatureNotSupported(
+                f"{why}, and the transaction has taken in {' and '.join(map(self.label, parts))}."
+                " Do it before, or in another transaction; with db.transaction(here=True), or"
+                " connect(…, atomic=False), a transaction stays on one node"
+            )
+
+    def need_sound(self, node: str) -> None:
+        """Before a statement on one node, where the transaction has failed on another.
+
+        Raises:
+            InFailedSqlTransaction: it has.
+        """
+        for other in self.parts():
+            if other != node and self.sessions[other].pgconn.transaction_status == _FAILED:
+                raise errors.InFailedSqlTransaction(
+                    f"the transaction has failed on {self.label(other)}: roll it back"
+                )
+
+    def label(self, node: str) -> str:
+        """A node, for people."""
+        if node == HERE:
+            number = self.ids.get(HERE, self.numbers.get(HERE))
+            return f"node {number}" if number is not None else "the node that was connected to"
+        return f"node {node.rpartition('_')[2]}"
+
+    def told(self, error: psycopg.Error, node: str) -> psycopg.Error:
+        """The error, with the node where it arose."""
+        name = self.label(node)
+        error.node = name  # type: ignore[attr-defined]
+        error.add_note(f"shardman: on {name}")
+        return error
+
+    def forget_transaction(self) -> None:
+        """Behind its end."""
+        if self.bound() is None:
+            self.through = False
+            self.wrote.clear()
+            if self.pinned == "transaction":
+                self.pinned = ""
+
+    # -- its beginning --------------------------------------------------------------------------
+
+    def begin(self, session: Any, node: str) -> Steps:
+        """Enters on a node the blocks that are open."""
+        for block in self.blocks:
+            if node not in block.entered:
+                made = session.transaction(block.name, block.force_rollback)
+                yield getattr(made, "__aenter__", None) or made.__enter__
+                block.entered[node] = made
+
+    def on_here(self) -> Steps:
+        """The session on the node that was connected to, with what is open begun there. What is done with it
+        is not known.
+
+        Raises:
+            FeatureNotSupported: the transaction is on another node.
+        """
+        if self.parts() not in ([], [HERE]):
+            raise errors.FeatureNotSupported("the transaction has begun on another node")
+        session = yield from self.session(HERE)
+        yield from self.begin(session, HERE)
+        self.through = self.is_open()
+        return session
+
+    # -- its end --------------------------------------------------------------------------------
+
+    def end(self, action: Literal["commit", "rollback"]) -> Steps:
+        """Commits, or rolls back, what is open.
+
+        Raises:
+            OperationalError: there is nothing to commit any more, or nobody can tell yet whether it is.
+        """
+        lost, self.lost = self.lost, False
+        try:
+            if self.blocks:
+                # psycopg says that this is not to be done within a block.
+                yield getattr(self.sessions[self.bound() or HERE], action)
+            leave = {n: partial(_end, self.sessions[n]) for n in self.parts()}
+            if lost or action == "rollback":
+                yield from self._roll_back(leave)
+            else:
+                yield from self._commit(leave)
+        finally:
+            self.forget_transaction()
+        if lost and action == "commit":
+            raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
+
+    def end_block(self, block: Block, *error: Any) -> Steps:
+        """Ends a `transaction()`; whether its error is to be silent."""
+        self.blocks.remove(block)
+        silent = isinstance(error[1], psycopg.Rollback)
+        if not block.entered:
+            return silent
+        try:
+            leave = {node: partial(_leave, made) for node, made in block.entered.items()}
+            ends = not self.blocks and error[0] is None and not block.force_rollback
+            if len(leave) > 1 and ends:
+                lost, self.lost = self.lost, False
+                if lost:
+                    yield from self._roll_back(leave)
+                    raise psycopg.OperationalError(
+                        "the transaction was lost with one of its nodes: repeat it"
+                    )
+                yield from self._commit(leave)
+            else:
+                silent = yield from self._leave_all(leave, error)
+            self.lost = self.lost and bool(self.blocks)
+        finally:
+            self.forget_transaction()
+        return silent
+
+    def _leave_all(self, leave: Mapping[str, Callable[..., Any]], error: Sequence[Any]) -> Steps:
+        """Leaves a block on all nodes: a savepoint, or a transaction that is rolled back or on one node."""
+        silent = False
+        failed: BaseException | None = None
+        for node, end in leave.items():
+            try:
+                silent = bool((yield partial(end, *error))) or silent
+            except BaseException as problem:  # noqa: BLE001 - it is raised when all are left
+                failed = failed or problem
+                if self.sessions[node].pgconn.status != ConnStatus.OK:
+                    self.lost = bool(self.blocks)
+        if failed is not None:
+            raise failed
+        return silent
+
+    def _roll_back(self, leave: Mapping[str, Callable[..., Any]]) -> Steps:
+        """On all nodes, also where one is gone, which rolls back by itself."""
+        for end in leave.values():
+            try:
+                yield partial(end, psycopg.Rollback, psycopg.Rollback(), None)
+            except psycopg.Error:
+                continue
+
+    def _commit(self, leave: Mapping[str, Callable[..., Any]]) -> Steps:
+        """All parts, or none.
+
+        Args:
+            leave: by node, what ends the part there.
+        """
+        if len(leave) <= 1:
+            yield from leave.values()
+            return
+        if any(self.sessions[n].pgconn.transaction_status == _FAILED for n in leave):
+            # As COMMIT does in one that has failed.
+            yield from self._roll_back(leave)
+            return
+        done: set[str] = set()
+        try:
+            writers = [n for n in leave if n in self.wrote]
+            # One that has only read may still fail, as SERIALIZABLE: before anything is decided.
+            for node in [n for n in leave if n not in writers]:
+                yield leave[node]
+                done.add(node)
+            if len(writers) == 1:
+                done.add(writers[0])
+                yield leave[writers[0]]
+            elif writers:
+                yield from self._commit_writers(writers, leave, done)
+        except BaseException:
+            yield from self._roll_back({n: end for n, end in leave.items() if n not in done})
+            raise
+
+    def _commit_writers(
+        self, writers: Sequence[str], leave: Mapping[str, Callable[..., Any]], done: set[str]
+    ) -> Steps:
+        first, *others = writers
+        gid = yield from self._first_part(first, others)
+        prepared: list[str] = []
+        try:
+            for node in others:
+                yield from self._prepare(node, gid)
+                prepared.append(node)
+                done.add(node)
+                yield leave[node]
+            done.add(first)
+            yield from self._decide(first, leave[first], gid)
+        except _InDoubt as doubt:
+            raise doubt.told from None
+        except BaseException as error:
+            for node in prepared:
+                yield from self._finish(node, "tpc_rollback", gid)
+            if isinstance(error, errors.FeatureNotSupported):
+                yield from self._roll_back({n: e for n, e in leave.items() if n not in done})
+                done.update(leave)
+                raise (yield from self._not_prepared(error)) from None
+            raise
+        for node in others:
+            yield from self._finish(node, "tpc_commit", gid)
+
+    def _first_part(self, first: str, others: Sequence[str]) -> Steps:
+        cursor = self.sessions[first].cursor(row_factory=psycopg.rows.tuple_row)
+        args = (secrets.token_hex(16), [self.numbers[n] for n in others])
+        yield lambda: cursor.execute(queries("client")["first_part"], args, prepare=False)
+        row = yield cursor.fetchone
+        return row[0]
+
+    def _prepare(self, node: str, gid: str) -> Steps:
+        text = sql.SQL(queries("client")["prepare"]).format(sql.Literal(gid))
+        session = self.sessions[node]
+        try:
+            yield lambda: session.execute(text, prepare=False)
+        except psycopg.Error as error:
+            raise self.told(error, node) from None
+
+    def _decide(self, first: str, commit: Callable[..., Any], gid: str) -> Steps:
+        """Commits on the first node, which is when the transaction is committed.
+
+        Raises:
+            _InDoubt: nobody can tell whether it is, before that node answers again.
+        """
+        session = self.sessions[first]
+        try:
+            yield commit
+        except psycopg.Error as error:
+            if session.pgconn.status == ConnStatus.OK:
+                raise self.told(error, first) from None
+            told = psycopg.OperationalError(
+                f"the connection to {self.label(first)} broke while it committed: the transaction {gid}"
+                " is committed on all nodes or on none, and the shardlord ends it when that node answers."
+                f" Look whether it is before you repeat it ({error})"
+            )
+            raise _InDoubt(told) from None
+        except BaseException as error:  # noqa: BLE001 - cut short: it may have been done
+            raise _InDoubt(error) from None
+
+    def _finish(self, node: str, verb: str, gid: str) -> Steps:
+        """What cannot be done now the shardlord does."""
+        try:
+            yield partial(getattr(self.sessions[node], verb), gid)
+        except psycopg.Error:
+            return
+
+    def _not_prepared(self, error: psycopg.Error) -> Steps:
+        """Either a partition has moved, so that its node has forwarded, or it can never be prepared."""
+        before = self.picture
+        yield from self.refresh(now=True)
+        if self.picture is not before:
+            return errors.SerializationFailure(
+                "a partition has moved during the transaction, which was rolled back on all nodes: repeat it"
+            )
+        return errors.FeatureNotSupported(
+            "the transaction is on several nodes and one of them cannot prepare it, so it was rolled back on"
+            f" all: {error}. With connect(…, atomic=False) it stays on one node, and uses others through that"
+        )
+
+
+class _InDoubt(Exception):
+    def __init__(self, told: BaseException) -> None:
+        self.told = told
+
+
+def _end(session: Any, kind: Any = None, *_error: Any) -> Any:
+    """Ends what is open outside of a block."""
+    if session.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
+        return None
+    return session.commit() if kind is None else session.rollback()
+
+
+def _leave(made: Any, *error: Any) -> Any:
+    """Leaves psycopg's `transaction()`."""
+    end = getattr(made, "__aexit__", None) or made.__exit__
+    return end(*(error or (None, None, None)))

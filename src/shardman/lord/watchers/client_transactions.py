@@ -1,0 +1,131 @@
+"""Ends what clients have left of transactions over several nodes.
+
+The first node of such a transaction knows what has become of it, and is asked; where it does not answer nothing
+is guessed, and status tells. A part that stays prepared keeps its locks for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from shardman.lord.ask import NO_ANSWER, Askers
+from shardman.lord.journal import LordLost
+from shardman.lord.metadata import Metadata
+from shardman.lord.policies.nodes import NodeHealth
+from shardman.lord.sessions import Sessions
+from shardman.pg.connection import Connection
+from shardman.sql.loader import queries
+from shardman.steps.catalog import value
+from shardman.tasks import all_of
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 2.0
+#: Its client is most likely still there, and ends a younger one sooner.
+YOUNG_S = 1.0
+FORGET_EVERY_S = 60.0
+#: How long it is remembered how a transaction has ended, for those who read on all nodes.
+REMEMBER_S = 600.0
+
+_VERBS = {"committed": "commit", "aborted": "rollback"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a transaction, prepared on a node.
+
+    Args:
+        node: where it is.
+        gid: under which name.
+        role: whose it is.
+        first: the node that knows the outcome.
+        xid: the number of the transaction there.
+    """
+
+    node: int
+    gid: str
+    role: str
+    first: int
+    xid: str
+
+
+class ClientTransactions:
+    """The look at prepared parts of one leadership."""
+
+    def __init__(
+        self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
+    ) -> None:
+        self._sessions = sessions
+        self._askers = askers
+        self._metadata = metadata
+        self._health = health
+        self._forgot_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        members = set(self._metadata.known.cluster.members)
+        answers = await all_of(*(self._parts(n) for n in members - self._health.silent()))
+        left: set[str] = set()
+        for parts in answers:
+            for part, age in parts or ():
+                left.add(part.gid)
+                if age >= YOUNG_S:
+                    await self._end(part)
+        whole = len(answers) == len(members) and None not in answers
+        if whole and time.monotonic() - self._forgot_at >= FORGET_EVERY_S:
+            self._forgot_at = time.monotonic()
+            await all_of(*(self._forget(n, left) for n in members))
+
+    async def _parts(self, node: int) -> list[tuple[Part, float]] | None:
+        """Those on a node with their age in seconds; None when it does not answer."""
+        try:
+            rows = await self._askers.ask(node, queries("transactions")["parts"])
+        except (*NO_ANSWER, LordLost):
+            return None
+        return [(Part(node, gid, role, first, xid), age) for gid, role, first, xid, age in rows]
+
+    async def _forget(self, node: int, left: set[str]) -> None:
+        """A part is prepared before it is decided on, so none that is not among them comes later."""
+        try:
+            await self._askers.ask(node, queries("transactions")["forget"], [*left], REMEMBER_S)
+        except (*NO_ANSWER, LordLost):
+            return
+
+    async def _end(self, part: Part) -> None:
+        try:
+            ((outcome,),) = await self._askers.ask(
+                part.first, queries("transactions")["outcome"], part.gid, part.role, part.xid
+            )
+        except (*NO_ANSWER, LordLost):
+            return
+        if (verb := _VERBS.get(outcome)) is None:
+            return
+        try:
+            async with self._sessions.on_known(part.node) as conn:
+                await _finish(conn, verb, part)
+        except psycopg.errors.UndefinedObject:
+            return  # Its client was there first.
+        except psycopg.Error as error:
+            log.warning(
+                "part of a transaction not ended", node=part.node, gid=part.gid, reason=str(error)
+            )
+        else:
+            log.info("part of a transaction ended", node=part.node, gid=part.gid, outcome=outcome)
+
+
+async def _finish(conn: Connection, verb: str, part: Part) -> None:
+    """Only who has prepared it, or a superuser, may end it."""
+    if await value(conn, queries("transactions")["whose"], part.role):
+        await conn.execute(sql.SQL("set role {}").format(sql.Identifier(part.role)))
+    await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(part.gid)))
