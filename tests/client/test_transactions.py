@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,3 +85,195 @@ def test_all_of_it_or_nothing(nodes: Cluster, db: shardman.Connection) -> None:
     pay(db, a, -10), pay(db, b, 4)
     db.rollback()
     assert values(nodes, a, b, c) == [20, 34, 36]
+
+
+def fail(*_done: Any) -> Exception:
+    return ZeroDivisionError()
+
+
+def test_blocks_and_savepoints(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    with db.transaction():
+        pay(db, a, -1)
+        with db.transaction():
+            pay(db, b, 1)
+        with pytest.raises(psycopg.errors.CheckViolation), db.transaction():
+            fail(pay(db, a, 5), pay(db, b, -100))
+        with db.transaction(force_rollback=True):
+            pay(db, b, 7)
+    assert values(nodes, a, b) == [29, 31]
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        raise fail(pay(db, a, -1), pay(db, b, 1))
+    with db.transaction():
+        pay(db, a, -1), pay(db, b, 1)
+        raise psycopg.Rollback
+    with db.transaction(force_rollback=True):
+        pay(db, a, -1), pay(db, b, 1)
+    assert values(nodes, a, b) == [29, 31]
+
+
+def test_who_only_reads_commits_nothing(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    before = nodes.value(1, "select count(*) from shardman.client_transactions")
+    with db.transaction():
+        pay(db, a, 1)
+        assert db.execute("select n from acc where id = %s", (b,)).fetchone() == (30,)
+        assert len(db.router.parts()) == 2
+        assert db.execute("select 1").fetchone() == (1,)
+    assert values(nodes, a) == [31]
+    assert nodes.value(1, "select count(*) from shardman.client_transactions") == before
+
+
+def test_a_failure_on_one_node_is_one_of_all(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    pay(db, a, 1)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        pay(db, b, -100)
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        pay(db, a, 1)
+    db.commit()
+    assert values(nodes, a, b) == [30, 30]
+
+
+def test_what_cannot_be_a_part_is_refused(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    pay(db, a, 1), pay(db, b, 1)
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        db.execute("create temp table t (a int)")
+    for statement in ("select sum(n) from acc", "commit"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="taken in node 1 and node 3"):
+            db.execute(statement)
+    with pytest.raises(psycopg.errors.FeatureNotSupported), db.pipeline():
+        pass
+    db.commit()
+    assert values(nodes, a, b) == [31, 31]
+    # One that has used others through its first node goes on in that way.
+    with db.transaction():
+        assert db.execute("select sum(n) from acc").fetchone() == (60 * 30 + 2,)
+        pay(db, a, 1), pay(db, b, 1)
+        assert db.execute("select sum(n) from acc").fetchone() == (60 * 30 + 4,)
+    with shardman.connect(bob(nodes, 2), atomic=False) as other:
+        pay(other, a, 1), pay(other, b, 1)
+        assert len(other.router.parts()) == 1
+    assert values(nodes, a, b) == [33, 33]
+
+
+def test_a_partition_that_moved(nodes: Cluster) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    with shardman.connect(bob(nodes, 2), refresh_seconds=3600) as db:
+        pay(db, a, 0), pay(db, b, 0)
+        db.commit()
+        part = nodes.value(
+            1, "select partition from shardman.partition_of('app.acc', %s)", (a,)
+        ).replace("app.", "", 1)
+        assert nodes.cmd("select shardman.move_part(%s, 2)", (f"app.{part}",)).status == "success"
+        pay(db, a, -3), pay(db, b, 3)
+        with pytest.raises(psycopg.errors.SerializationFailure, match="moved"):
+            db.commit()
+        pay(db, a, -3), pay(db, b, 3)
+        db.commit()
+    assert values(nodes, a, b) == [30, 36]
+    assert nodes.cmd("select shardman.move_part(%s, 1)", (f"app.{part}",)).status == "success"
+
+
+DIES = """
+import os, sys
+import shardman
+from shardman.client.transactions import Transactions
+
+dsn, at, a, b = sys.argv[1:]
+
+def dying(name):
+    real = getattr(Transactions, name)
+    def steps(self, *args):
+        result = yield from real(self, *args)
+        os._exit(0)
+    setattr(Transactions, name, steps)
+
+dying(at)
+db = shardman.connect(dsn)
+db.execute("update acc set n = n - 5 where id = %s", (int(a),))
+db.execute("update acc set n = n + 5 where id = %s", (int(b),))
+db.commit()
+"""
+
+
+def die(nodes: Cluster, at: str, a: int, b: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DIES, bob(nodes, 2), at, str(a), str(b)], check=True, timeout=60
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "left"), [("_first_part", 30), ("_prepare", 30), ("_decide", 25), ("_finish", 25)]
+)
+def test_a_client_that_dies(nodes: Cluster, db: shardman.Connection, at: str, left: int) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    die(nodes, at, a, b)
+    eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=10)
+    assert values(nodes, a, b) == [left, 60 - left]
+
+
+def test_what_is_in_doubt_is_told(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    nodes.stop_lord()
+    die(nodes, "_decide", a, b)
+    assert prepared(nodes) == 1
+    # Who has not made it does not decide on it: a row of another role's says nothing.
+    (gid,) = (r[0] for r in nodes.sql(3, "select gid from pg_prepared_xacts"))
+    nodes.sql(1, "delete from shardman.client_transactions where gid = %s", (gid,))
+    nodes.sql(
+        1,
+        "insert into shardman.client_transactions (gid, role, nodes) values (%s, 'mallory', '{}')",
+        (gid,),
+    )
+    told = eventually(
+        "status tells",
+        lambda: [p for p in read(nodes.lord_dsn).problems if "prepared on node 3" in p.subject],
+        seconds=30,
+    )
+    assert "wait for node 1" in told[0].what
+    nodes.start_lord()
+    eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=20)
+    assert values(nodes, b) == [30]
+
+
+def test_first_node_dies_while_it_decides(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    with psycopg.connect(nodes.dsn(1), autocommit=True) as admin:
+        pay(db, a, -5), pay(db, b, 5)
+        pid = db.router.sessions[db.router.parts()[0]].info.backend_pid
+        real = db.router._decide
+
+        def decide(*args: Any) -> Any:
+            admin.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+            return (yield from real(*args))
+
+        db.router._decide = decide  # type: ignore[method-assign]
+        with pytest.raises(psycopg.OperationalError, match="on all nodes or on none"):
+            db.commit()
+        del db.router._decide
+    eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=10)
+    assert values(nodes, a, b) == [30, 30]
+    pay(db, a, -5), pay(db, b, 5)
+    db.commit()
+    assert values(nodes, a, b) == [25, 35]
+
+
+def test_many_at_once_and_asynchronous(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b, c = (keys(nodes)[n] for n in (1, 2, 3))
+
+    async def work(src: int, dest: int) -> None:
+        async with await shardman.AsyncConnection.connect(bob(nodes, 1)) as db:
+            for _ in range(20):
+                first, second = sorted((src, dest))
+                async with db.transaction():
+                    await pay(db, first, 1 if first == dest else -1)
+                    await pay(db, second, 1 if second == dest else -1)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(work(a, b), work(b, c), work(c, a), work(b, a))
+
+    asyncio.run(all_of_them())
+    assert values(nodes, a, b, c) == [30 + 20, 30 - 20, 30]

@@ -233,9 +233,10 @@ class Transactions(Sessions):
         self, writers: Sequence[str], leave: Mapping[str, Callable[..., Any]], done: set[str]
     ) -> Steps:
         first, *others = writers
-        gid = yield from self._first_part(first, others)
         prepared: list[str] = []
+        gid = ""
         try:
+            gid = yield from self._first_part(first, others)
             for node in others:
                 yield from self._prepare(node, gid)
                 prepared.append(node)
@@ -259,8 +260,11 @@ class Transactions(Sessions):
     def _first_part(self, first: str, others: Sequence[str]) -> Steps:
         cursor = self.sessions[first].cursor(row_factory=psycopg.rows.tuple_row)
         args = (secrets.token_hex(16), [self.numbers[n] for n in others])
-        yield lambda: cursor.execute(queries("client")["first_part"], args, prepare=False)
-        row = yield cursor.fetchone
+        try:
+            yield lambda: cursor.execute(queries("client")["first_part"], args, prepare=False)
+            row = yield cursor.fetchone
+        except psycopg.Error as error:
+            raise self.told(error, first) from None
         return row[0]
 
     def _prepare(self, node: str, gid: str) -> Steps:

@@ -19,6 +19,26 @@ $$;
 comment on function shardman.transaction_place() is
     'for clients: which node this is; nothing where it can have no part of a transaction over several nodes';
 
+create or replace function shardman.uses_other_nodes() returns bool
+language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = error as $$
+declare
+    -- The extension's own, in whatever schema it is.
+    schema_ constant name := (select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'postgres_fdw');
+    looks   constant text := format('select exists (select from %I.postgres_fdw_get_connections())', schema_);
+    found_  bool;
+begin
+    execute looks into found_;
+    if found_ then
+        -- What stays is in use in this transaction; the others are of earlier ones.
+        execute format('select %I.postgres_fdw_disconnect_all()', schema_);
+        execute looks into found_;
+    end if;
+    return found_;
+end
+$$;
+comment on function shardman.uses_other_nodes() is
+    'whether this transaction has used another node through postgres_fdw, so that it could not be prepared, and its commit is not one act';
+
 create or replace function shardman.first_part(token text, nodes int[]) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -26,6 +46,9 @@ declare
 begin
     if token !~ '^[0-9a-f]{32}$' then
         raise exception 'a token has 32 hexadecimal digits' using errcode = 'invalid_parameter_value', hint = 'shardman.connect makes one.';
+    end if;
+    if shardman.uses_other_nodes() then
+        raise exception 'this part of the transaction has used other nodes through this one' using errcode = 'feature_not_supported';
     end if;
     select format('shardman_%s_x%s_%s_%s', p.cluster, p.node, pg_current_xact_id(), token) into strict gid_ from shardman.transaction_place() p;
     insert into shardman.client_transactions (gid, role, nodes) values (gid_, shardman.caller(), first_part.nodes);

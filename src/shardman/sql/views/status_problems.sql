@@ -57,7 +57,7 @@ create or replace view shardman.cluster_problems as
            format('They end by themselves when node %s answers, or when the client there ends its transaction. If that node never comes back, see what the '
                   'application knows of them, and COMMIT PREPARED or ROLLBACK PREPARED each (pg_prepared_xacts)', c.first)
       from shardman.client_parts() c, shardman.local h
-     where c.age > interval '10 seconds' group by h.node_id, c.first
+     where c.age > interval '5 seconds' group by h.node_id, c.first
     union all
     select format('node %s', s.node_id), s.problem,
            format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
