@@ -55,7 +55,9 @@ def read(sql: str, params: Any = None) -> Plan:
 
 
 def go(sql: str, params: Any = None, *, bound: str | None = None) -> Choice:
-    return choose(read(sql, params), params, PICTURE, Situation(bound, pinned=False))
+    return choose(
+        read(sql, params), params, PICTURE, Situation([bound] if bound else [], pinned=False)
+    )
 
 
 def part(name: str, *key: Any) -> Part:
@@ -224,7 +226,7 @@ def test_several_partitions() -> None:
         assert not found.single
 
 
-def test_a_transaction_stays_on_its_node() -> None:
+def test_a_transaction_that_takes_in_no_others_stays_on_its_node() -> None:
     owner = part("acc", 7).node
     other = next(n for n in NODES if n not in (owner, HERE))
     sql = "select * from acc where id = 7"

@@ -121,11 +121,10 @@ class Router(Transactions):
             t.oid >= _BUILT_IN_OIDS for t in self.sessions[HERE].adapters.types
         )
         now = Situation(
-            self.bound(),
+            self.parts(),
             bool(self.pinned),
             self.unfit,
             own,
-            self.parts(),
             self.loners if self.may_take_in() else None,
         )
         found = choose(plan, params, self.picture, now)

@@ -248,12 +248,12 @@ class Sessions:
 
     def bound(self) -> str | None:
         """The first node of the transaction that is open."""
-        if self.pipeline is not None:
-            return self.pipeline
         return next(iter(self.parts()), None)
 
     def parts(self) -> list[str]:
         """All nodes of the transaction that is open."""
+        if self.pipeline is not None:
+            return [self.pipeline]
         found = dict.fromkeys(n for block in self.blocks for n in block.entered)
         for node, session in self.sessions.items():
             if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):

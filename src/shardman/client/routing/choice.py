@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from psycopg import errors
@@ -38,19 +38,17 @@ class Situation:
     """What else counts.
 
     Args:
-        bound: the node of the transaction that is open, or None.
+        parts: the nodes of the transaction that is open, the first one first.
         pinned: all statements go to the node that was connected to.
         unfit: nodes whose tables are not as here.
         own_types: types that are not PostgreSQL's own are registered.
-        parts: all nodes of that transaction.
         loners: nodes that it cannot take in; None: it can take in none.
     """
 
-    bound: str | None
+    parts: Sequence[str]
     pinned: bool
     unfit: Collection[str] = ()
     own_types: bool = False
-    parts: Collection[str] = ()
     loners: Collection[str] | None = None
 
 
@@ -60,7 +58,7 @@ def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choi
     Raises:
         FeatureNotSupported: it must run on the node that was connected to; the transaction is on another.
     """
-    there = now.bound or HERE
+    there = now.parts[0] if now.parts else HERE
     if now.pinned:
         return Choice(
             HERE, None, "the session has settings or tables of its own", (), _single(plan)

@@ -108,15 +108,28 @@ comment on function shardman.forget_client_transactions(text[], interval) is
 create or replace function shardman.let_clients_in() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    role_ name;
+    users constant oid[] := array(select r.oid from shardman.mapped_roles() as m (name) join pg_roles r on r.rolname = m.name where shardman.is_ordinary(r.oid));
+    role_ oid;
 begin
-    for role_ in
-        select r.rolname from shardman.mapped_roles() as m (name) join pg_roles r on r.rolname = m.name
-         where shardman.is_ordinary(r.oid) and not has_schema_privilege(r.oid, 'shardman', 'usage')
-    loop
-        execute format('grant usage on schema shardman to %I', role_);
+    foreach role_ in array users loop
+        if not has_schema_privilege(role_, 'shardman', 'usage') then
+            execute format('grant usage on schema shardman to %I', pg_get_userbyid(role_));
+            insert into shardman.clients_let_in (role) values (role_) on conflict do nothing;
+        end if;
+    end loop;
+    if shardman.lacks_tables() then
+        return;
+    end if;
+    for role_ in delete from shardman.clients_let_in c where c.role <> all (users) returning c.role loop
+        if exists (select from pg_roles r where r.oid = role_) then
+            execute format('revoke all on schema shardman from %I', pg_get_userbyid(role_));
+            perform shardman.try_sql(format('revoke all on %s from %I', x.name, pg_get_userbyid(role_)))
+               from (select distinct c.oid::regclass as name from pg_class c cross join aclexplode(c.relacl) a
+                      where c.relnamespace = 'shardman'::regnamespace and a.grantee = role_) as x;
+        end if;
     end loop;
 end
 $$;
 comment on function shardman.let_clients_in() is
-    'lets the roles that use sharded tables call what a client needs to commit on several nodes. All functions here act as who calls them, or check who he is';
+    'lets the roles that use sharded tables call what a client needs to commit on several nodes, and no others. All functions here act as who calls them, or check '
+    'who he is';

@@ -14,3 +14,8 @@ comment on column shardman.client_transactions.gid is
     'shardman_<cluster>_x<number of its first node>_<xid there>_<random>: by it the parts are prepared on all nodes but the first';
 comment on column shardman.client_transactions.role is 'who committed: nobody else can decide on his transactions';
 comment on column shardman.client_transactions.nodes is 'on the first node: the others that have parts; empty elsewhere';
+
+create table shardman.clients_let_in (
+    role oid primary key
+);
+comment on table shardman.clients_let_in is 'this node only: the roles that have got USAGE on the schema from shardman.let_clients_in, to be taken from them again';
