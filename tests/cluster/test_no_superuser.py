@@ -205,6 +205,30 @@ def test_a_table_of_another_role(kept: Kept) -> None:
         kept.sql(1, f"insert into app.b select -i from generate_series(1, {ROWS}) i", "bob")
 
 
+def test_what_a_client_has_left_prepared_is_ended(kept: Kept) -> None:
+    """By who has prepared it: nobody else but a superuser may."""
+    eventually(
+        "bob is let in",
+        lambda: all(
+            kept.sql(n, "select has_schema_privilege('bob', 'shardman', 'usage')")[0][0]
+            for n in (1, 2)
+        ),
+    )
+    with psycopg.connect(kept.dsn(1, "bob", "bob")) as first:
+        ((gid,),) = first.execute(
+            "select shardman.first_part(md5(random()::text), array[2])"
+        ).fetchall()
+        kept.sql(
+            2,
+            f"begin; select shardman.other_part('{gid}'); prepare transaction '{gid}'",
+            "bob",
+        )
+        first.commit()
+    prepared = f"select count(*) from pg_prepared_xacts where gid = '{gid}'"
+    assert kept.sql(2, prepared) == [(1,)]
+    eventually("it is ended", lambda: kept.sql(2, prepared) == [(0,)], seconds=15)
+
+
 def test_a_table_of_a_superuser_is_refused(kept: Kept) -> None:
     kept.sql(1, "create table s (id int primary key)", "postgres")
     error = kept.cmd("select shardman.create_hash_partitions(1, 's', 'id', 3)")
