@@ -73,6 +73,7 @@ def test_everything_made_before_the_switch_can_be_taken_back() -> None:
     plan = COMMAND.plan(facts())
     assert [s.kind for s in plan.prepare] == [
         "give_needed",
+        "give_ways",
         "check_definition",
         "conversion_log",
         "conversion_shadow",
@@ -115,6 +116,7 @@ def test_without_a_key_it_is_locked_and_says_so() -> None:
     plan = COMMAND.plan(facts(described=described(has_key=False)))
     assert [s.kind for s in plan.prepare] == [
         "give_needed",
+        "give_ways",
         "check_definition",
         "conversion_shadow",
         "convert_at_once",

@@ -12,7 +12,7 @@ from typing import Any
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
-from shardman.commands.create_shared_table import needed_step
+from shardman.commands.create_shared_table import needed_steps
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Copy, number_of
 from shardman.model.colocation import why_not
@@ -124,7 +124,7 @@ class CreateHashPartitions(Command):
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
         return Plan(
             prepare=(
-                needed_step(
+                *needed_steps(
                     [n for n in self._others(cluster) if n not in away], self.relation, self.node_id
                 ),
                 *self._prepare(described, places, count),

@@ -12,7 +12,7 @@ from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
-from shardman.model.plan import Plan, Step
+from shardman.model.plan import Json, Plan, Step
 
 
 @verb
@@ -84,7 +84,7 @@ class CreateSharedTable(Command):
         return Plan(
             prepare=(
                 *(
-                    (needed_step(sorted({*others, cluster.lord.id}), self.relation, self.node_id),)
+                    needed_steps(sorted({*others, cluster.lord.id}), self.relation, self.node_id)
                     if known is None
                     else ()
                 ),
@@ -182,10 +182,14 @@ def share_step(node: int, relation: str, source: int | None = None) -> Step:
     )
 
 
-def needed_step(nodes: list[int], relation: str, source: int) -> Step:
-    """What gives nodes the types and functions that a table of another is made of."""
-    return Step(
-        "give_needed",
-        f"make everywhere what {relation} is made of",
-        {"nodes": [n for n in nodes if n != source], "source": source, "relation": relation},
+def needed_steps(nodes: list[int], relation: str, source: int) -> tuple[Step, ...]:
+    """What gives nodes the types and functions that a table of another is made of, and its users their ways."""
+    options: dict[str, Json] = {
+        "nodes": [n for n in nodes if n != source],
+        "source": source,
+        "relation": relation,
+    }
+    return (
+        Step("give_needed", f"make everywhere what {relation} is made of", options),
+        Step("give_ways", f"let those who use {relation} reach all nodes", options),
     )

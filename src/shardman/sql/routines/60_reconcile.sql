@@ -477,7 +477,7 @@ begin
         left_ := shardman.differences(relation);
     end if;
     -- Of tables that were only just made, too: who owns one may change it at once.
-    perform shardman.let_clients_in(), shardman.let_owners_in(), shardman.mend_privileges(relation);
+    perform shardman.forget_users(), shardman.let_clients_in(), shardman.let_owners_in(), shardman.mend_privileges(relation);
     failed := failed || shardman.mend_rights(relation);
     perform shardman.clear_problems(relation, failed);
     return left_ + case when relation is null and 'servers' = any (failed) then 1 else 0 end;
@@ -496,7 +496,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                         'pg_attribute', 'pg_auth_members', 'pg_authid', 'pg_class', 'pg_constraint', 'pg_database', 'pg_depend',
                         'pg_extension', 'pg_foreign_server', 'pg_foreign_table', 'pg_inherits', 'pg_namespace', 'pg_policy',
                         'pg_proc', 'pg_sequence', 'pg_trigger', 'pg_user_mapping', 'pg_db_role_setting', 'pg_shdescription', 'shardman.road_secret',
-                        'shardman.changed_constraints', 'shardman.clients_let_in', 'shardman.cmd_log', 'shardman.local', 'shardman.mapping_proofs', 'shardman.node_secrets', 'shardman.nodes', 'shardman.partitions',
+                        'shardman.changed_constraints', 'shardman.clients_let_in', 'shardman.cmd_log', 'shardman.expected_users', 'shardman.local', 'shardman.mapping_proofs', 'shardman.node_secrets', 'shardman.nodes', 'shardman.partitions',
                         'shardman.problems', 'shardman.renamed_tables', 'shardman.settings', 'shardman.shared_copies', 'shardman.shared_locks', 'shardman.shared_tables',
                         'shardman.tables']) as x) as r
              where r.oid is not null) end

@@ -88,11 +88,39 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                  where pg_has_role(r.oid, c.relowner, 'usage')
                     or has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate')
                     or has_any_column_privilege(r.oid, c.oid, 'select, insert, update'))
-            or r.oid in (select o from shardman.shared_owners() o))
+            or r.oid in (select o from shardman.shared_owners() o)
+            or r.rolname in (select unnest(e.roles) from shardman.expected_users e))
 $$;
 comment on function shardman.mapped_roles() is
-    'the roles that need to reach other nodes: the owner of the schema, superusers, all that have rights on a sharded table, and the owners '
-    'of shared ones';
+    'the roles that need to reach other nodes: the owner of the schema, superusers, all that have rights on a sharded table, the owners '
+    'of shared ones, and those who soon will be such';
+
+create or replace function shardman.users_of(relation text) returns name[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(array_agg(r.rolname), '{}')
+      from pg_roles r join pg_class c on c.oid = shardman.find_relation(relation)
+     where r.rolname !~ '^pg_' and shardman.is_ordinary(r.oid)
+       and (pg_has_role(r.oid, c.relowner, 'usage')
+            or has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate')
+            or has_any_column_privilege(r.oid, c.oid, 'select, insert, update'))
+$$;
+comment on function shardman.users_of(text) is 'the ordinary roles that may use a table of this node';
+
+create or replace function shardman.expect_users(relation text, roles name[]) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    delete from shardman.expected_users e where e.relation = expect_users.relation and roles is null;
+    insert into shardman.expected_users (relation, roles) select expect_users.relation, expect_users.roles where expect_users.roles is not null
+        on conflict on constraint expected_users_pkey do update set roles = excluded.roles;
+$$;
+comment on function shardman.expect_users(text, name[]) is 'who will use a table that is not sharded or shared yet; null: nobody any more';
+
+create or replace function shardman.forget_users() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    delete from shardman.expected_users e
+     where e.relation in (select t.relation from shardman.tables t union all select s.relation from shardman.shared_tables s)
+       and shardman.find_relation(e.relation) is not null
+$$;
+comment on function shardman.forget_users() is 'whose table is there is not expected any more';
 
 create or replace function shardman.reachable_nodes() returns setof shardman.nodes
 language sql stable set search_path = pg_catalog, pg_temp as $$
