@@ -44,7 +44,7 @@ def client(quick: bool) -> Table:
         table.add_column(name, justify="left" if name == "statement" else "right")
     cluster = Cluster(workers=3)
     try:
-        _prepare(cluster)
+        prepare(cluster)
         keys = _keys(cluster)
         for clients in (1, 8):
             for name, work in WORKS.items():
@@ -63,7 +63,7 @@ def client(quick: bool) -> Table:
     return table
 
 
-def _prepare(cluster: Cluster) -> None:
+def prepare(cluster: Cluster) -> None:
     made = "create table acc (id bigint primary key, n int, v text)"
     rows = f"insert into acc select i, 0, md5(i::text) from generate_series(1, {ROWS}) i"
     with cluster.connect(1) as one:
@@ -76,14 +76,14 @@ def _prepare(cluster: Cluster) -> None:
         ).status
         == "success"
     )  # type: ignore[arg-type]
-    with psycopg.connect(_plain(cluster), autocommit=True) as plain:
-        plain.execute(made)
-        plain.execute(rows.encode())
+    with psycopg.connect(plain(cluster), autocommit=True) as one:
+        one.execute(made)
+        one.execute(rows.encode())
     for node in (1, 2, 3):
         cluster.sql(node, "analyze")
 
 
-def _plain(cluster: Cluster) -> str:
+def plain(cluster: Cluster) -> str:
     return conninfo.make_conninfo(cluster.dsn(1), dbname="plain")
 
 
@@ -164,7 +164,7 @@ def _run(
     """One client, for two thirds of a second; each is at home in one partition."""
     r = random.Random(number * 100 + i)
     name, owner, own = keys[(number * 3 + i) % len(keys)]
-    dsn = {"one server": _plain(cluster), "owner": owner}.get(way, cluster.dsn(1 + i % 3))
+    dsn = {"one server": plain(cluster), "owner": owner}.get(way, cluster.dsn(1 + i % 3))
     db: Any = (
         shardman.connect(dsn, autocommit=True)
         if way == "client"

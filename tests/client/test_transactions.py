@@ -265,15 +265,40 @@ def test_many_at_once_and_asynchronous(nodes: Cluster, db: shardman.Connection) 
     a, b, c = (keys(nodes)[n] for n in (1, 2, 3))
 
     async def work(src: int, dest: int) -> None:
+        first, second = sorted((src, dest))
+
+        async def once(db: shardman.AsyncConnection) -> None:
+            await pay(db, first, 1 if first == dest else -1)
+            await pay(db, second, 1 if second == dest else -1)
+
         async with await shardman.AsyncConnection.connect(bob(nodes, 1)) as db:
             for _ in range(20):
-                first, second = sorted((src, dest))
-                async with db.transaction():
-                    await pay(db, first, 1 if first == dest else -1)
-                    await pay(db, second, 1 if second == dest else -1)
+                await db.run(once)
 
     async def all_of_them() -> None:
         await asyncio.gather(work(a, b), work(b, c), work(c, a), work(b, a))
 
     asyncio.run(all_of_them())
     assert values(nodes, a, b, c) == [30 + 20, 30 - 20, 30]
+
+
+def test_it_is_repeated_where_the_server_wants_it(nodes: Cluster, db: shardman.Connection) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    tries: list[int] = []
+
+    def work(db: shardman.Connection, fails: int = 2) -> str:
+        tries.append(1)
+        pay(db, a, -1), pay(db, b, 1)
+        if len(tries) <= fails:
+            raise psycopg.errors.SerializationFailure
+        return "done"
+
+    assert db.run(work) == "done"
+    assert values(nodes, a, b) == [29, 31]
+    tries.clear()
+    with pytest.raises(psycopg.errors.SerializationFailure) as failed:
+        db.run(lambda db: work(db, 9), attempts=3)
+    assert failed.value.__notes__ == ["shardman: tried 3 times"]
+    assert len(tries) == 3
+    with db.transaction(), pytest.raises(psycopg.ProgrammingError, match="end it before"):
+        db.run(work)

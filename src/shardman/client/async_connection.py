@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
 
 from shardman.client.cursors import AsyncCursor
 from shardman.client.explanation import Route, explain
+from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
 from shardman.client.sessions import Block, Steps
+
+T = TypeVar("T")
 
 
 class AsyncConnection:
@@ -117,6 +120,17 @@ class AsyncConnection:
                 raise
         else:
             await self.drive(self.router.end_block(block, None, None, None))
+
+    async def run(self, work: Callable[[Self], Awaitable[T]], *, attempts: int | None = 10) -> T:
+        """See `Connection.run`."""
+        self.router.need_no_transaction()
+        pauses = Pauses(attempts)
+        while True:
+            try:
+                async with self.transaction():
+                    return await work(self)
+            except REPEATED as error:
+                await asyncio.sleep(pauses.next(error))
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:

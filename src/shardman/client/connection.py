@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -16,12 +17,15 @@ from shardman.client.client import connect as connect_client
 from shardman.client.cursors import Cursor
 from shardman.client.explanation import Route, explain
 from shardman.client.result import Result
+from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
 from shardman.client.sessions import Block, Steps
 from shardman.client.verbs import Verbs
 from shardman.pg.connection import SyncConnection
+
+T = TypeVar("T")
 
 
 def connect(
@@ -155,6 +159,31 @@ class Connection(Verbs):
                 raise
         else:
             self.drive(self.router.end_block(block, None, None, None))
+
+    def run(self, work: Callable[[Self], T], *, attempts: int | None = 10) -> T:
+        """Does a piece of work in a transaction, and again, with pauses, where the server wants it repeated.
+
+        That is after 40001 and 40P01, which a partition that moves gives too.
+
+        Args:
+            work: gets this connection. It may be called several times, so it should do nothing else.
+            attempts: at most; None: until it succeeds.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            psycopg.Error: another error, or the last one.
+            ProgrammingError: a transaction is open, only all of which could be repeated.
+        """
+        self.router.need_no_transaction()
+        pauses = Pauses(attempts)
+        while True:
+            try:
+                with self.transaction():
+                    return work(self)
+            except REPEATED as error:
+                time.sleep(pauses.next(error))
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:

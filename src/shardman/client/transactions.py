@@ -72,6 +72,17 @@ class Transactions(Sessions):
                 " connect(…, atomic=False), a transaction stays on one node"
             )
 
+    def need_no_transaction(self) -> None:
+        """For what begins one of its own.
+
+        Raises:
+            ProgrammingError: one is open.
+        """
+        if self.blocks or self.parts():
+            raise psycopg.ProgrammingError(
+                "a transaction is open, and only a whole one can be repeated: end it before run()"
+            )
+
     def need_sound(self, node: str) -> None:
         """Before a statement on one node, where the transaction has failed on another.
 
