@@ -12,11 +12,18 @@ from copies.dumps import database, run
 from shardman.errors import UserError
 from shardman.local import Programs
 from shardman.nodes.dump import dump
+from shardman.nodes.invariants import check
 from shardman.nodes.reach import Reach
 from shardman.nodes.restore import restore
 from shardman.testing.cluster import Cluster
 from shardman.testing.plugin import ClusterFactory
 
+#: What tables use is in no dump of them.
+NEEDED = """
+create schema "So";
+create function "So".counted() returns trigger language plpgsql as $$
+begin new.at := '2020-01-01 00:00+00'; return new; end $$;
+"""
 TABLE = """
 create table public."Odd, names" (
     "K" bigserial primary key, "only text" text not null default 'a,b' check (length("only text") < 90),
@@ -25,8 +32,22 @@ create index "by at" on public."Odd, names" (at) where at is not null;
 insert into public."Odd, names" ("only text", at)
 select e'tab\\t newline\\n \\\\. ünï ' || g, case when g % 3 = 0 then now() end from generate_series(1, 500) g;
 create table public.pairs (id int primary key, side text not null, amount int not null);
-insert into public.pairs select g, 'ab', 100 from generate_series(1, 40) g
+insert into public.pairs select g, 'ab', 100 from generate_series(1, 40) g;
+create table "So"."Land" (code text primary key, boss int, n int generated always as identity unique);
+create table "So".town (
+    id serial primary key, land text not null constraint "lies in" references "So"."Land", at timestamptz);
+comment on constraint "lies in" on "So".town is 'where; it is';
+create index on "So".town (at);
+insert into "So"."Land" (code, boss) select 'c;' || g, g from generate_series(1, 5) g;
+insert into "So".town (land) select 'c;' || 1 + g % 5 from generate_series(1, 30) g;
+create trigger counts before insert on "So".town for each row execute function "So".counted();
+alter table public.pairs add column land text references "So"."Land";
+update public.pairs set land = 'c;3' where id < 9
 """
+#: A circle, which tables that are shared can have afterwards.
+CIRCLE = """alter table "So"."Land" add constraint rules foreign key (boss) references "So".town"""
+LANDS = 'select code, boss, n from "So"."Land" order by 1'
+TOWNS = 'select id, land, at from "So".town order by 1'
 ODD = 'select "K", "only text", twice, at from "Odd, names" order by 1'
 PAIRS = "select * from pairs order by 1"
 
@@ -35,7 +56,12 @@ PAIRS = "select * from pairs order by 1"
 def cluster(module_cluster_factory: ClusterFactory) -> Cluster:
     made = module_cluster_factory(workers=2)
     with made.connect(1) as conn:
+        conn.execute(NEEDED.encode())
         conn.execute(TABLE.encode())
+    for name in ('"So"."Land"', '"So".town'):
+        done = made.cmd("select shardman.create_shared_table(%s, 1)", (name,))
+        assert done.status == "success", done
+    made.sql(1, CIRCLE)
     for name, key in (('"Odd, names"', '"K"'), ("pairs", "id")):
         query = "select shardman.create_hash_partitions(1, %s, %s, 4)"
         done = made.cmd(query, (name, key))
@@ -54,19 +80,38 @@ def write_dump(cluster: Cluster, directory: Path, tables: list[str] | None = Non
         return dump(reach, directory, tables, print)
 
 
+def works(conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Keys, foreign keys, sequences and triggers of the shared tables, and of those that refer to them."""
+    new = """insert into "So".town (land) values ('c;1') returning id > 30, at is not null"""
+    assert conn.execute(new).fetchone() == (True, True)
+    assert conn.execute(
+        """insert into "So"."Land" (code) values ('new') returning n > 5"""
+    ).fetchone() == (True,)
+    for wrong in (
+        """insert into "So".town (land) values ('nowhere')""",
+        """update "So"."Land" set boss = -1""",
+        "update pairs set land = 'nowhere' where id = 1",
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            conn.execute(wrong.encode())
+
+
 def test_one_plain_server_gets_every_row(
     cluster: Cluster, tmp_path: Path, pg_programs: Programs
 ) -> None:
     target = tmp_path / "dump"
     assert write_dump(cluster, target)
     with database(cluster.dsn(1), "plain") as plain:
+        with psycopg.connect(plain) as conn:
+            conn.execute(NEEDED.encode())
         run(pg_programs, "psql", "-X", "-q", "--dbname", plain, "-f", str(target / "load.sql"))
-        for query in (ODD, PAIRS):
+        for query in (ODD, PAIRS, LANDS, TOWNS):
             assert all_rows(plain, query) == all_rows(cluster.dsn(1), query) != []
         with psycopg.connect(plain, autocommit=True) as conn:
             conn.execute("""insert into "Odd, names" ("only text") values ('next')""")
             indexes = "select count(*) from pg_indexes where schemaname = 'public'"
             assert conn.execute(indexes).fetchone() == (3,)
+            works(conn)
     with pytest.raises(UserError, match="not empty"):
         write_dump(cluster, target)
     with pytest.raises(UserError, match="no sharded table"):
@@ -116,11 +161,17 @@ def test_another_cluster_gets_every_row(
     target = tmp_path / "dump"
     write_dump(cluster, target)
     other = cluster_factory(workers=2)
+    other.sql(1, NEEDED)
     with Reach(other.dsn(0)) as reach:
-        assert restore(reach, target, print) == 540
+        assert restore(reach, target, print) == 575
         with pytest.raises(UserError, match="already"):
             restore(reach, target, print)
-    for query in (ODD, PAIRS):
+    for query in (ODD, PAIRS, LANDS, TOWNS):
         assert all_rows(other.dsn(2), query) == all_rows(cluster.dsn(1), query)
     for node in (1, 2):
         other.sql(node, """insert into "Odd, names" ("only text") values ('next')""")
+    assert other.sql(2, "select count(*) from shardman.shared_tables") == [(2,)]
+    with other.connect(2) as conn:
+        works(conn)
+    assert all_rows(other.dsn(1), TOWNS) == all_rows(other.dsn(2), TOWNS)
+    assert check(other.lord_dsn, data=True, patience=30) == []

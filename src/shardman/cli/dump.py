@@ -30,7 +30,7 @@ def dump(
         typer.Option("--table", "-t", metavar="T", help="Only this table; may be given again."),
     ] = None,
 ) -> None:
-    """Write the rows of all sharded tables, each once, into a new directory.
+    """Write the rows of all sharded and shared tables, each once, into a new directory.
 
     "psql -f DIR/load.sql" loads them into one plain server, "shardman restore DIR" into a cluster.
     """

@@ -1,4 +1,4 @@
-"""`shardman dump`: the rows of all partitions, each once, as scripts for psql.
+"""`shardman dump`: the rows of all partitions and of one copy of each shared table, as scripts for psql.
 
 All nodes are asked for one picture: for an instant no transaction writes to any of the tables, on any node, and
 in this instant each node's snapshot is taken. A transaction over several nodes holds its locks on each until it
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +32,16 @@ LOCK_MS = 500
 TRIES = 8
 PAUSE_S = 0.15
 MANIFEST = "manifest.json"
+#: What the manifest has of each shared table.
+_OF_SHARED = (
+    "relation",
+    "create_sql",
+    "index_sql",
+    "foreign_keys",
+    "triggers",
+    "columns",
+    "tops",
+)
 HEAD = (
     "\\set ON_ERROR_STOP on\n\\encoding UTF8\nset standard_conforming_strings = on;\n"
     "select pg_catalog.set_config('search_path', 'pg_catalog', false);\n"
@@ -40,19 +50,20 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Part:
-    """A partition that is dumped: by whom, into which file."""
+    """A partition, or the copy of a shared table, that is dumped: by whom, into which file."""
 
     name: str
     relation: str
     node: int
     k: int
     file: str
+    shared: bool = False
 
 
 def dump(
     reach: Reach, directory: Path, tables: Sequence[str] | None, say: Callable[[str], None]
 ) -> bool:
-    """Writes the rows of sharded tables into a new directory.
+    """Writes the rows of sharded and shared tables into a new directory.
 
     Args:
         tables: their names; None: all there are.
@@ -68,37 +79,58 @@ def dump(
         raise UserError(f"{directory} is not empty", "Name a new directory", code=Code.BAD_ARGUMENT)
     with ExitStack() as stack:
         lord = stack.enter_context(reach.open(reach.lord))
-        found = _tables(lord, tables)
-        sessions, parts, whole = _picture(reach, lord, [t["relation"] for t in found], stack)
+        found, shared = _tables(lord, tables), _shared(lord, tables)
+        _need_known(lord, tables, {t["relation"] for t in (*found, *shared)})
+        sessions, parts, whole = _picture(
+            reach, lord, [t["relation"] for t in found], [s["relation"] for s in shared], stack
+        )
         (directory / "data").mkdir(parents=True, exist_ok=True)
         rows = _copy_all(sessions, parts, directory, say)
-        for table in found:
+        copies = {p.relation: p for p in parts if p.shared}
+        shared = [_shared_table(sessions[p.node], p) for p in copies.values()]
+        for table in (*shared, *found):
             mine = [p for p in parts if p.relation == table["relation"]]
             table["columns"] = _data(sessions[mine[0].node], mine[0])["columns"]
             table["tops"] = _tops(sessions, mine, table["definition"]["sequences"])
-        _write(directory, found, parts, rows, whole=whole)
+        _write(directory, shared, found, parts, rows, whole=whole)
     return whole
 
 
 def _tables(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
     names = None if wanted is None else list(wanted)
-    found = lord.execute(queries("dump")["tables"], {"tables": names}).fetchall()
-    known = {t["relation"] for t in found}
-    for name in names or ():
+    return lord.execute(queries("dump")["tables"], {"tables": names}).fetchall()
+
+
+def _shared(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The shared tables, each with a node that has a copy."""
+    names = None if wanted is None else list(wanted)
+    return lord.execute(queries("dump")["shared"], {"tables": names}).fetchall()
+
+
+def _shared_table(conn: SyncConnection, part: Part) -> dict[str, Any]:
+    """What it is, as the node with the dumped copy has it."""
+    row = conn.execute(queries("dump")["shared_table"], (part.relation, part.relation)).fetchone()
+    assert row is not None
+    return {"relation": part.relation, **row}
+
+
+def _need_known(lord: SyncConnection, wanted: Sequence[str] | None, known: Collection[str]) -> None:
+    for name in wanted or ():
         row = lord.execute(queries("dump")["normal"], (name,)).fetchone()
         if row is not None and row["name"] not in known:
             raise UserError(
-                f"{name} is no sharded table", "See shardman.tables", code=Code.NOT_SHARDED
+                f"{name} is no sharded table, nor a shared one",
+                "See shardman.tables and shardman.shared_tables",
+                code=Code.NOT_SHARDED,
             )
-    return found
 
 
 def _picture(
-    reach: Reach, lord: SyncConnection, relations: list[str], stack: ExitStack
+    reach: Reach, lord: SyncConnection, relations: list[str], shared: list[str], stack: ExitStack
 ) -> tuple[dict[int, SyncConnection], list[Part], bool]:
     """Sessions that all see one instant, if that is to be had."""
     for tried in range(TRIES + 1):
-        parts = _parts(lord, relations)
+        parts = [*_copies(lord, shared), *_parts(lord, relations)]
         locked = tried < TRIES
         with ExitStack() as attempt, ExitStack() as locks:
             try:
@@ -142,6 +174,14 @@ def _parts(lord: SyncConnection, relations: list[str]) -> list[Part]:
     ]
 
 
+def _copies(lord: SyncConnection, shared: list[str]) -> list[Part]:
+    rows = lord.execute(queries("dump")["shared"], {"tables": shared}).fetchall()
+    return [
+        Part(r["relation"], r["relation"], r["node"], 0, f"data/s{n}.sql", shared=True)
+        for n, r in enumerate(rows)
+    ]
+
+
 def _by_node(parts: Sequence[Part]) -> Mapping[int, list[Part]]:
     found: defaultdict[int, list[Part]] = defaultdict(list)
     for part in parts:
@@ -150,9 +190,8 @@ def _by_node(parts: Sequence[Part]) -> Mapping[int, list[Part]]:
 
 
 def _data(conn: SyncConnection, part: Part) -> dict[str, LiteralString]:
-    row: dict[str, LiteralString] | None = conn.execute(
-        queries("dump")["data"], (part.name,)
-    ).fetchone()
+    query = queries("dump")["shared_data" if part.shared else "data"]
+    row: dict[str, LiteralString] | None = conn.execute(query, (part.name,)).fetchone()
     if row is None:
         raise _Moved
     return row
@@ -240,6 +279,7 @@ def _copy(conn: SyncConnection, part: Part, path: Path) -> int:
 
 def _write(
     directory: Path,
+    shared: Sequence[Mapping[str, Any]],
     tables: Sequence[Mapping[str, Any]],
     parts: Sequence[Part],
     rows: Mapping[str, int],
@@ -247,10 +287,18 @@ def _write(
     whole: bool,
 ) -> None:
     """The scripts, and last what tells that the dump is whole."""
-    (directory / "tables.sql").write_text("".join(t["create_sql"] for t in tables))
-    behind = "".join(t["index_sql"] for t in tables) + "".join(t["inside_sql"] for t in tables)
-    (directory / "indexes.sql").write_text(behind)
-    (directory / "rights.sql").write_text("".join(t["rights_sql"] for t in tables))
+    every = (*shared, *tables)
+    (directory / "tables.sql").write_text("".join(t["create_sql"] for t in every))
+    # Whoever is referred to has his keys first; triggers do not act on rows that are loaded.
+    behind = [
+        *(t["index_sql"] for t in shared),
+        *(f"{item};\n" for t in shared for item in t["foreign_keys"]),
+        *(t["index_sql"] for t in tables),
+        *(t["inside_sql"] for t in tables),
+        *(f"{item};\n" for t in shared for item in t["triggers"]),
+    ]
+    (directory / "indexes.sql").write_text("".join(behind))
+    (directory / "rights.sql").write_text("".join(t["rights_sql"] for t in every))
     files = "".join(f"\\ir {part.file}\n" for part in parts)
     load = f"{HEAD}begin;\n\\ir tables.sql\n{files}\\ir indexes.sql\ncommit;\n"
     (directory / "load.sql").write_text(load)
@@ -258,6 +306,16 @@ def _write(
         "format": 1,
         "made_at": datetime.now(UTC).isoformat(),
         "one_picture": whole,
+        "shared": [
+            {
+                **{key: t[key] for key in _OF_SHARED},
+                "file": p.file,
+                "rows": rows[p.name],
+            }
+            for t in shared
+            for p in parts
+            if p.shared and p.relation == t["relation"]
+        ],
         "tables": [
             {
                 "relation": t["relation"],
@@ -273,7 +331,7 @@ def _write(
                 "parts": [
                     {"k": p.k, "file": p.file, "rows": rows[p.name]}
                     for p in parts
-                    if p.relation == t["relation"]
+                    if p.relation == t["relation"] and not p.shared
                 ],
             }
             for t in tables

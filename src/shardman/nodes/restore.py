@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psycopg
 from psycopg import sql
 
 from shardman.errors import Code, UserError
 from shardman.nodes.dump import MANIFEST
 from shardman.nodes.reach import Reach
 from shardman.pg.connection import SyncConnection
+from shardman.pg.wording import plain
 from shardman.sql.loader import queries
 
 BLOCK = 1 << 18
@@ -52,12 +54,13 @@ def restore(reach: Reach, directory: Path, say: Callable[[str], None]) -> int:
         with reach.open(first) as node:
             _refuse_taken(node, manifest)
             _need_shared(node, manifest)
+            rows = _restore_shared(lord, node, first, manifest.get("shared", ()), directory, say)
             known = {table["relation"] for table in manifest["tables"]}
             for table in manifest["tables"]:
                 _shard(lord, node, first, table, known)
                 say(f"{table['relation']}: {table['partitions_count']} partitions made")
         loads = _loads(lord, manifest)
-        rows = _load_all(reach, loads, directory, say)
+        rows += _load_all(reach, loads, directory, say)
         for table in manifest["tables"]:
             _refer(lord, table, known)
     return rows
@@ -78,7 +81,7 @@ def _manifest(directory: Path) -> Any:
 
 
 def _refuse_taken(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
-    for table in manifest["tables"]:
+    for table in (*manifest.get("shared", ()), *manifest["tables"]):
         row = node.execute(
             "select shardman.find_relation(%s) is not null as taken", (table["relation"],)
         ).fetchone()
@@ -91,9 +94,10 @@ def _refuse_taken(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
 
 
 def _need_shared(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
-    """What foreign keys refer to is in no dump of sharded tables."""
+    """What foreign keys refer to may have been left out."""
+    known = {table["relation"] for table in manifest.get("shared", ())}
     for table in manifest["tables"]:
-        for name in table.get("refers", ()):
+        for name in set(table.get("refers", ())) - known:
             row = node.execute(
                 "select exists (select from shardman.shared_tables where relation = %s) as shared",
                 (name,),
@@ -104,6 +108,57 @@ def _need_shared(node: SyncConnection, manifest: Mapping[str, Any]) -> None:
                     "Make it, with its rows, and share it with create_shared_table; then restore",
                     code=Code.TABLE_UNSUITABLE,
                 )
+
+
+def _restore_shared(
+    lord: SyncConnection,
+    node: SyncConnection,
+    first: int,
+    tables: Sequence[Mapping[str, Any]],
+    directory: Path,
+    say: Callable[[str], None],
+) -> int:
+    """Plain tables with their rows, shared by the command that any table is shared by. Foreign keys come
+    last, by plain DDL: tables may refer to each other in a circle. How many rows."""
+    rows = 0
+    for table in tables:
+        with node.transaction():
+            node.execute("select set_config('search_path', 'pg_catalog', true)")
+            node.execute("set local client_encoding = 'UTF8'")
+            node.execute(table["create_sql"].encode())
+            load = Load(table["relation"], table["file"], table["rows"], table["columns"])
+            rows += _load(node, load, directory / load.file)
+            for statement in (table["index_sql"], *table["triggers"]):
+                node.execute(statement.encode())
+            for name, top in table["tops"].items():
+                node.execute("select setval(shardman.find_relation(%s)::regclass, %s)", (name, top))
+        query = "select shardman.create_shared_table(%s, %s) as id"
+        error = _command(lord, query, table["relation"], first)
+        if error is not None:
+            raise UserError(
+                f"{table['relation']} cannot be shared: {error}",
+                f"The table is on node {first}, with its rows: drop it, and try again",
+                code=Code.TABLE_UNSUITABLE,
+            )
+        say(f"{table['relation']}: {table['rows']} rows, shared")
+    for table in tables:
+        for statement in table["foreign_keys"]:
+            _change_shared(node, table["relation"], statement)
+    return rows
+
+
+def _change_shared(node: SyncConnection, relation: str, statement: str) -> None:
+    """By DDL that is of the whole cluster."""
+    try:
+        with node.transaction():
+            node.execute("select set_config('search_path', 'pg_catalog', true)")
+            node.execute(statement.encode())
+    except psycopg.Error as error:
+        raise UserError(
+            f"{relation} is shared, with its rows, but cannot be changed: {plain(error)}",
+            f"Run on a node what is missing: {statement}",
+            code=Code.TABLE_UNSUITABLE,
+        ) from None
 
 
 def _shard(

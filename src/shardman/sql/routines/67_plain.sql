@@ -1,4 +1,4 @@
--- A sharded table as an ordinary one of a plain server, for shardman dump.
+-- A sharded or shared table as an ordinary one of a plain server, for shardman dump.
 
 create or replace function shardman.plain_table(definition jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
@@ -55,6 +55,59 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
 $$;
 comment on function shardman.plain_indexes(jsonb) is
     'what follows shardman.plain_table once the rows are there: keys, indexes, foreign keys to shared tables, and where sequences stand';
+
+create or replace function shardman.plain_shared(definition jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    with me as (select shardman.sql_name(definition ->> 'relation') as name), sequences as (
+        select s, shardman.sql_name(s ->> 'name') as name, i ->> 'kind' as identity
+          from jsonb_array_elements(definition -> 'sequences') s left join jsonb_array_elements(definition -> 'identities') i on i ->> 'column' = s ->> 'column'
+    )
+    select string_agg(line || E';\n', '' order by n, line) from (
+        select 1 as n, format('create schema if not exists %I', definition -> 'schema' ->> 'name') as line
+         where definition -> 'schema' ->> 'name' <> 'public'
+        union all
+        select 2, format('create sequence %s as %s increment %s cache %s', q.name, s ->> 'type', s ->> 'increment', s ->> 'cache')
+          from sequences q where q.identity is null
+        union all
+        select 3, format(E'create table %s (\n    %s\n)%s', me.name, shardman.shared_columns(definition), shardman.storage_sql(definition)) from me
+        union all
+        select 4, format('alter table %s add constraint %I %s%s', me.name, c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
+          from me, jsonb_array_elements(definition -> 'checks') c
+        union all
+        select 5, format('alter sequence %s owned by %s.%I', q.name, me.name, s ->> 'column') from me, sequences q where q.identity is null
+        union all
+        select 6, format('alter table %s alter column %I add generated %s as identity (sequence name %s increment %s cache %s)', me.name, s ->> 'column',
+                         q.identity, q.name, s ->> 'increment', s ->> 'cache')
+          from me, sequences q where q.identity is not null
+    ) as lines (n, line)
+$$;
+comment on function shardman.plain_shared(jsonb) is 'the statements that make a table like the shared one on a plain server, without keys and indexes';
+
+create or replace function shardman.plain_references(definition jsonb) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    select line from (
+        select 1, i, format('alter table %s add constraint %I %s', shardman.sql_name(definition ->> 'relation'), f ->> 'name', f ->> 'sql')
+          from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
+        union all
+        select 2, i, format('comment on constraint %I on %s is %L', f ->> 'name', shardman.sql_name(definition ->> 'relation'), f ->> 'comment')
+          from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where f ->> 'comment' is not null
+    ) as lines (n, i, line) order by n, i
+$$;
+comment on function shardman.plain_references(jsonb) is 'what follows the keys of all shared tables: the foreign keys of one';
+
+create or replace function shardman.plain_triggers(definition jsonb) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+    select line
+      from jsonb_array_elements(definition -> 'triggers') with ordinality as u (t, i)
+     cross join lateral (
+         values (1, t ->> 'sql'),
+                (2, case when t ->> 'enabled' = 'D' then format('alter table %s disable trigger %I', shardman.sql_name(definition ->> 'relation'), t ->> 'name') end),
+                (3, case when t ->> 'comment' is not null
+                         then format('comment on trigger %I on %s is %L', t ->> 'name', shardman.sql_name(definition ->> 'relation'), t ->> 'comment') end)
+     ) as lines (n, line)
+     where line is not null order by i, n
+$$;
+comment on function shardman.plain_triggers(jsonb) is 'what follows the rows of all tables: the application''s triggers of a shared one';
 
 create or replace function shardman.plain_inside(definition jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
