@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from shardman.client.routing.picture import HERE
+from shardman.client.routing.picture import HERE, read
 from shardman.client.sessions import Block, Sessions, Steps
 from shardman.sql.loader import queries
 
@@ -263,7 +263,7 @@ class Transactions(Sessions):
             if isinstance(error, errors.FeatureNotSupported):
                 yield from self._roll_back({n: e for n, e in leave.items() if n not in done})
                 done.update(leave)
-                raise (yield from self._not_prepared(error)) from None
+                raise (yield from self._not_prepared(error, writers)) from None
             raise
         for node in others:
             yield from self._finish(node, "tpc_commit", gid)
@@ -314,11 +314,11 @@ class Transactions(Sessions):
         except psycopg.Error:
             return
 
-    def _not_prepared(self, error: psycopg.Error) -> Steps:
+    def _not_prepared(self, error: psycopg.Error, nodes: Sequence[str]) -> Steps:
         """Either a partition has moved, so that its node has forwarded, or it can never be prepared."""
-        before = self.picture
+        moved = yield from self._has_moved(nodes)
         yield from self.refresh(now=True)
-        if self.picture is not before:
+        if moved:
             return errors.SerializationFailure(
                 "a partition has moved during the transaction, which was rolled back on all nodes: repeat it"
             )
@@ -326,6 +326,24 @@ class Transactions(Sessions):
             "the transaction is on several nodes and one of them cannot prepare it, so it was rolled back on"
             f" all: {error}. With connect(…, atomic=False) it stays on one node, and uses others through that"
         )
+
+    def _has_moved(self, nodes: Sequence[str]) -> Steps:
+        """Whether nodes lack partitions that they are believed to have. The node that was connected to may
+        follow a move later than they do, so it is they who are asked."""
+        for node in nodes:
+            session = self.sessions[node]
+            tables = yield from self._ask(session, "tables")
+            (seen,) = yield from self._ask(session, "session")
+            yield session.rollback
+            theirs = read(tables, seen).named
+            for name, table in self.picture.named.items():
+                there = theirs[name].parts if name in theirs else ()
+                own = [p.node == node for p in table.parts]
+                if any(own) and own != [
+                    o and p.node == HERE for o, p in zip(own, there, strict=False)
+                ]:
+                    return True
+        return False
 
 
 class _InDoubt(Exception):
