@@ -26,6 +26,8 @@ STEPS = (
     "conversion_verify",
     "conversion_cut_over",
 )
+#: With what makes nothing of the table's.
+PREPARATION = ("give_needed", "give_ways", *STEPS)
 
 LEFT = """
 select relname::text from pg_class where relname ~ '(^|_)c[0-9]+(_|$)' and relname !~ '^pg_'
@@ -79,7 +81,7 @@ def is_clean(cluster: Cluster, *, data: bool = False) -> bool:
 @contextmanager
 def stopped_before(cluster: Cluster, step: str, relation: str, expr: str = "id") -> Iterator[int]:
     """A running conversion that goes on when the block ends."""
-    point = Point(STEPS.index(step) + 1, step, "started")
+    point = Point(PREPARATION.index(step), step, "started")
     with armed(cluster.lord_dsn, "create_hash_partitions", point) as holder:
         cmd_id = cluster.submit(
             "select shardman.create_hash_partitions(1, %s, %s, 4, false)", (relation, expr)
@@ -220,6 +222,19 @@ def test_a_changed_definition_ends_it(cluster: Cluster, change: str, reason: str
     assert cluster.value(1, "select count(*) from changed" if reason != "renamed" else
                          "select count(*) from renamed") == 1000  # fmt: skip
     cluster.sql(1, "drop table if exists changed, renamed")
+    assert is_clean(cluster)
+
+
+@pytest.mark.parametrize(
+    "step", ["give_ways", "check_definition", "conversion_log", "conversion_copy"]
+)
+def test_a_table_that_is_gone_ends_it(cluster: Cluster, step: str) -> None:
+    fresh(cluster, "gone")
+    with stopped_before(cluster, step, "gone") as cmd_id:
+        cluster.sql(1, "drop table gone")
+    done = cluster.wait(cmd_id)
+    assert (done.status, done.code) != ("failed", "internal_error")
+    assert done.status == "failed"
     assert is_clean(cluster)
 
 

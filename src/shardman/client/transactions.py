@@ -352,10 +352,13 @@ class _InDoubt(Exception):
 
 
 def _end(session: Any, kind: Any = None, *_error: Any) -> Any:
-    """Ends what is open outside of a block."""
-    if session.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
+    """Ends what is open outside of a block. A session that is gone has committed nothing, and says so."""
+    status = session.pgconn.transaction_status
+    if status == TransactionStatus.IDLE:
         return None
-    return session.commit() if kind is None else session.rollback()
+    if kind is None:
+        return session.commit()
+    return None if status == TransactionStatus.UNKNOWN else session.rollback()
 
 
 def _leave(made: Any, *error: Any) -> Any:

@@ -43,6 +43,9 @@ async def frame(conn: Connection, table: str) -> AsyncIterator[Frame]:
 
     The snapshot is kept without a lock on the table, so the application's DDL waits for one chunk at
     most. The file node tells whether blocks still mean what they meant.
+
+    Raises:
+        UndefinedTable: it is not there any more.
     """
     filenode = await value(
         conn, "select pg_relation_filenode(shardman.find_relation(%s)::regclass)", table
@@ -56,6 +59,8 @@ async def frame(conn: Connection, table: str) -> AsyncIterator[Frame]:
             " / current_setting('block_size')::int",
             table,
         )
+        if filenode is None or blocks is None:
+            raise psycopg.errors.UndefinedTable(f"there is no table {table} any more")
         yield Frame(snapshot, filenode, blocks)
         await conn.execute("commit")
 
