@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class AsyncConnection:
-    """As `psycopg.AsyncConnection`. A transaction is on one node: the one of its first statement."""
+    """As `psycopg.AsyncConnection`; transactions as those of `Connection`."""
 
     def __init__(self, router: Router, row_factory: Any) -> None:
         self.router = router
@@ -96,7 +96,7 @@ class AsyncConnection:
         return await cursor.execute(query, params, prepare=prepare, fanout=fanout)
 
     async def commit(self) -> None:
-        """Commits, on the node of the transaction."""
+        """See `Connection.commit`."""
         await self.drive(self.router.end("commit"))
 
     async def rollback(self) -> None:

@@ -71,7 +71,7 @@ def connect(
 class Connection(Verbs):
     """As `psycopg.Connection`, and with a method for each command of the cluster.
 
-    A transaction is on one node: the one of its first statement. What it does elsewhere goes through that node.
+    A transaction takes in each node to which a statement goes straight, and is committed on all of them or on none.
     """
 
     def __init__(self, router: Router, row_factory: Any) -> None:
@@ -129,7 +129,13 @@ class Connection(Verbs):
         return cursor.execute(query, params, prepare=prepare, fanout=fanout)
 
     def commit(self) -> None:
-        """Commits, on the node of the transaction."""
+        """Commits, on all nodes of the transaction or on none.
+
+        Raises:
+            SerializationFailure: a partition has moved meanwhile; it is rolled back.
+            FeatureNotSupported: one of several nodes cannot prepare its part; it is rolled back.
+            OperationalError: a connection broke. Where it is not known what came of it, the error says so.
+        """
         self.drive(self.router.end("commit"))
 
     def rollback(self) -> None:
