@@ -71,7 +71,8 @@ def connect(
 class Connection(Verbs):
     """As `psycopg.Connection`, and with a method for each command of the cluster.
 
-    A transaction takes in each node to which a statement goes straight, and is committed on all of them or on none.
+    A transaction takes in each node to which a statement goes straight, and is committed on all of them or
+    on none.
     """
 
     def __init__(self, router: Router, row_factory: Any) -> None:
