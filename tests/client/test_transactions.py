@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -302,3 +303,52 @@ def test_it_is_repeated_where_the_server_wants_it(nodes: Cluster, db: shardman.C
     assert len(tries) == 3
     with db.transaction(), pytest.raises(psycopg.ProgrammingError, match="end it before"):
         db.run(work)
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("block", [False, True])
+def test_a_part_that_is_gone_is_not_begun_anew(
+    nodes: Cluster, db: shardman.Connection, block: bool, many: bool
+) -> None:
+    """Whatever is sent next, and whether or not anybody looked at the error."""
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    text = "update acc set n = n + 5 where id = %s"
+
+    def send() -> None:
+        if many:
+            db.cursor().executemany(text, [(b,), (a,)])
+        else:
+            db.execute(text, (b,))
+
+    def work() -> None:
+        db.execute(text, (b,))
+        pid = db.router.sessions[db.router.parts()[0]].info.backend_pid
+        nodes.sql(3, "select pg_terminate_backend(%s, 5000)", (pid,))
+        for _ in range(2):
+            with pytest.raises(psycopg.OperationalError):
+                send()
+        if not block:
+            db.commit()
+
+    with pytest.raises(psycopg.OperationalError), db.transaction() if block else nullcontext():
+        work()
+    db.rollback()
+    assert values(nodes, a, b) == [30, 30]
+
+
+def test_its_outcome_is_forgotten_when_no_node_has_a_part(
+    nodes: Cluster, db: shardman.Connection
+) -> None:
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    before = nodes.value(1, "select pg_current_snapshot()::text")
+    pay(db, a, 1), pay(db, b, 1)
+    db.commit()
+    ((gid,),) = nodes.sql(
+        1, "select gid from shardman.client_transactions order by at desc limit 1"
+    )
+    forget = "select shardman.forget_client_transactions(%s, %s::pg_snapshot, '0 s')"
+    left = "select count(*) from shardman.client_transactions where gid = %s"
+    now = nodes.value(1, "select pg_current_snapshot()::text")
+    for prepared_, seen, count in (([gid], now, 1), ([], before, 1), ([], now, 0)):
+        nodes.sql(1, forget, (prepared_, seen))
+        assert nodes.value(1, left, (gid,)) == count

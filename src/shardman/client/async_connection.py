@@ -140,7 +140,7 @@ class AsyncConnection:
         session = await self.drive(self.router.session(node))
         async with session.pipeline() as pipeline:
             self.router.pipeline = node
-            self.router.through = self.router.is_open()
+            self.router.goes_through(node)
             try:
                 yield pipeline
             finally:

@@ -200,7 +200,7 @@ class Connection(Verbs):
         session = self.drive(self.router.session(node))
         with session.pipeline() as pipeline:
             self.router.pipeline = node
-            self.router.through = self.router.is_open()
+            self.router.goes_through(node)
             try:
                 yield pipeline
             finally:

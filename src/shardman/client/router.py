@@ -79,10 +79,13 @@ class Router(Transactions):
             # All of them are parts of one transaction, or this one is a transaction by itself.
             if other != node and status != IDLE and not own == status == _OPEN:
                 return None
+        if own == IDLE and node in self.wrote:
+            # Its part of the transaction is gone.
+            return None
         for block in self.blocks:
             if node not in block.entered:
                 return None
-        if quick.writes:
+        if quick.writes and self.is_open():
             self.wrote.add(node)
         return node, text
 
@@ -154,8 +157,7 @@ class Router(Transactions):
         Returns:
             What ``act`` gives.
         """
-        if self.lost:
-            raise psycopg.OperationalError("the transaction was lost with its node: roll it back")
+        self.need_alive()
         if failed is not None:
             yield from self._recover(query, failed)
         yield from self.refresh()
@@ -236,6 +238,7 @@ class Router(Transactions):
 
     def run_through(self, query: Query, act: Callable[[Any, Query], Steps]) -> Steps:
         """Sends a statement unchanged, to the node of the transaction or the one that was connected to."""
+        self.need_alive()
         self.need_one_node("this statement is sent unchanged")
         node = self.bound() or HERE
         plan = self.plan(query, with_parameters=True)
@@ -244,9 +247,10 @@ class Router(Transactions):
         session = yield from self.session(node)
         try:
             yield from self.begin(session, node)
-            self.through = self.is_open()
+            self.goes_through(node)
             yield from act(session, query)
         except psycopg.Error as error:
+            self._lose(session)
             raise self.told(error, node) from None
         self._note(plan)
 
@@ -259,9 +263,11 @@ class Router(Transactions):
 
     def _count(self, plan: Plan, found: Choice) -> None:
         """What the transaction does with this statement."""
+        if not self.is_open():
+            return
         if not plan.reads:
             self.wrote.add(found.node)
-        if found.text is None and not plan.is_local and self.is_open():
+        if found.text is None and not plan.is_local:
             self.through = True
 
     def _may_repeat(self, plan: Plan, found: Choice, session: Any, error: psycopg.Error) -> bool:

@@ -37,11 +37,12 @@ _PSYCOPG_OPTIONS = frozenset(
 
 @dataclass
 class Block:
-    """A `transaction()` that begins on the node of its first statement; ``entered``: psycopg's, by node."""
+    """A `transaction()` that begins on the node of its first statement; ``entered``: by node, the
+    session and psycopg's."""
 
     name: str | None
     force_rollback: bool
-    entered: dict[str, Any] = field(default_factory=dict)
+    entered: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from shardman.client.routing.picture import HERE, read
-from shardman.client.sessions import Block, Sessions, Steps
+from shardman.client.sessions import IDLE, Block, Sessions, Steps
 from shardman.sql.loader import queries
 
 _FAILED = TransactionStatus.INERROR
@@ -117,15 +117,38 @@ class Transactions(Sessions):
             if self.pinned == "transaction":
                 self.pinned = ""
 
+    def goes_through(self, node: str) -> None:
+        """What is done on a node is not known, and may use others."""
+        if self.is_open():
+            self.through = True
+            self.wrote.add(node)
+
     # -- its beginning --------------------------------------------------------------------------
 
+    def need_alive(self) -> None:
+        """Before anything is done in a transaction.
+
+        Raises:
+            OperationalError: a part of it is gone.
+        """
+        if self.lost:
+            raise psycopg.OperationalError("the transaction was lost with its node: roll it back")
+
     def begin(self, session: Any, node: str) -> Steps:
-        """Enters on a node the blocks that are open."""
+        """Enters on a node the blocks that are open.
+
+        Raises:
+            OperationalError: the part of the transaction there is gone, and this is another session.
+        """
+        entered = any(node in block.entered for block in self.blocks)
+        if (entered or node in self.wrote) and not self.pipeline:
+            self.lost = self.lost or session.pgconn.transaction_status == IDLE
+        self.need_alive()
         for block in self.blocks:
             if node not in block.entered:
                 made = session.transaction(block.name, block.force_rollback)
                 yield getattr(made, "__aenter__", None) or made.__enter__
-                block.entered[node] = made
+                block.entered[node] = (session, made)
 
     def on_here(self) -> Steps:
         """The session on the node that was connected to, with what is open begun there. What is done with it
@@ -138,7 +161,7 @@ class Transactions(Sessions):
             raise errors.FeatureNotSupported("the transaction has begun on another node")
         session = yield from self.session(HERE)
         yield from self.begin(session, HERE)
-        self.through = self.is_open()
+        self.goes_through(HERE)
         return session
 
     # -- its end --------------------------------------------------------------------------------
@@ -171,9 +194,9 @@ class Transactions(Sessions):
         if not block.entered:
             return silent
         try:
-            leave = {node: partial(_leave, made) for node, made in block.entered.items()}
+            leave = {node: partial(_leave, *entered) for node, entered in block.entered.items()}
             ends = not self.blocks and error[0] is None and not block.force_rollback
-            if len(leave) > 1 and ends:
+            if ends and (len(leave) > 1 or self.lost):
                 lost, self.lost = self.lost, False
                 if lost:
                     yield from self._roll_back(leave)
@@ -229,8 +252,8 @@ class Transactions(Sessions):
             writers = [n for n in leave if n in self.wrote]
             # One that has only read may still fail, as SERIALIZABLE: before anything is decided.
             for node in [n for n in leave if n not in writers]:
-                yield leave[node]
                 done.add(node)
+                yield leave[node]
             if len(writers) == 1:
                 done.add(writers[0])
                 yield leave[writers[0]]
@@ -354,14 +377,17 @@ class _InDoubt(Exception):
 def _end(session: Any, kind: Any = None, *_error: Any) -> Any:
     """Ends what is open outside of a block. A session that is gone has committed nothing, and says so."""
     status = session.pgconn.transaction_status
-    if status == TransactionStatus.IDLE:
+    if status == IDLE:
         return None
     if kind is None:
         return session.commit()
     return None if status == TransactionStatus.UNKNOWN else session.rollback()
 
 
-def _leave(made: Any, *error: Any) -> Any:
-    """Leaves psycopg's `transaction()`."""
+def _leave(session: Any, made: Any, *error: Any) -> Any:
+    """Leaves psycopg's `transaction()`, which says nothing where its session is gone."""
+    kind, *rest = error or (None, None, None)
+    if kind is None and session.pgconn.status != ConnStatus.OK:
+        raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
     end = getattr(made, "__aexit__", None) or made.__exit__
-    return end(*(error or (None, None, None)))
+    return end(kind, *rest)
