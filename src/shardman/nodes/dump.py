@@ -104,7 +104,15 @@ def _tables(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str
 def _shared(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
     """The shared tables, each with a node that has a copy."""
     names = None if wanted is None else list(wanted)
-    return lord.execute(queries("dump")["shared"], {"tables": names}).fetchall()
+    found = lord.execute(queries("dump")["shared"], {"tables": names}).fetchall()
+    for table in found:
+        if table["node"] is None:
+            raise UserError(
+                f"no node has a copy of {table['relation']} that is in use",
+                "Try again when a node that has one is back; or name the other tables with --table",
+                code=Code.NO_SUCH_COPY,
+            )
+    return found
 
 
 def _shared_table(conn: SyncConnection, part: Part) -> dict[str, Any]:
@@ -175,10 +183,9 @@ def _parts(lord: SyncConnection, relations: list[str]) -> list[Part]:
 
 
 def _copies(lord: SyncConnection, shared: list[str]) -> list[Part]:
-    rows = lord.execute(queries("dump")["shared"], {"tables": shared}).fetchall()
     return [
         Part(r["relation"], r["relation"], r["node"], 0, f"data/s{n}.sql", shared=True)
-        for n, r in enumerate(rows)
+        for n, r in enumerate(_shared(lord, shared))
     ]
 
 
@@ -292,7 +299,7 @@ def _write(
     # Whoever is referred to has his keys first; triggers do not act on rows that are loaded.
     behind = [
         *(t["index_sql"] for t in shared),
-        *(f"{item};\n" for t in shared for item in t["foreign_keys"]),
+        *(f"{item['sql']};\n" for t in shared for item in t["foreign_keys"]),
         *(t["index_sql"] for t in tables),
         *(t["inside_sql"] for t in tables),
         *(f"{item};\n" for t in shared for item in t["triggers"]),

@@ -118,45 +118,82 @@ def _restore_shared(
     directory: Path,
     say: Callable[[str], None],
 ) -> int:
-    """Plain tables with their rows, shared by the command that any table is shared by. Foreign keys come
-    last, by plain DDL: tables may refer to each other in a circle. How many rows."""
+    """Plain tables with their rows, shared by the command that any table is shared by, first those that others
+    refer to. How many rows."""
     rows = 0
-    for table in tables:
+    done: set[str] = set()
+    late: list[tuple[str, str]] = []
+    for table in _in_order(tables):
+        relation = table["relation"]
+        done.add(relation)
+        keys = [k["sql"] for k in table["foreign_keys"] if k["to"] in done]
+        late += [(relation, k["sql"]) for k in table["foreign_keys"] if k["to"] not in done]
         with node.transaction():
             node.execute("select set_config('search_path', 'pg_catalog', true)")
             node.execute("set local client_encoding = 'UTF8'")
             node.execute(table["create_sql"].encode())
-            load = Load(table["relation"], table["file"], table["rows"], table["columns"])
+            load = Load(relation, table["file"], table["rows"], table["columns"])
             rows += _load(node, load, directory / load.file)
-            for statement in (table["index_sql"], *table["triggers"]):
+            for statement in (table["index_sql"], *keys, *table["triggers"]):
                 node.execute(statement.encode())
             for name, top in table["tops"].items():
                 node.execute("select setval(shardman.find_relation(%s)::regclass, %s)", (name, top))
         query = "select shardman.create_shared_table(%s, %s) as id"
-        error = _command(lord, query, table["relation"], first)
+        error = _command(lord, query, relation, first)
         if error is not None:
             raise UserError(
-                f"{table['relation']} cannot be shared: {error}",
+                f"{relation} cannot be shared: {error}",
                 f"The table is on node {first}, with its rows: drop it, and try again",
                 code=Code.TABLE_UNSUITABLE,
             )
-        say(f"{table['relation']}: {table['rows']} rows, shared")
-    for table in tables:
-        for statement in table["foreign_keys"]:
-            _change_shared(node, table["relation"], statement)
+        say(f"{relation}: {table['rows']} rows, shared")
+    for relation, statement in late:
+        _change_shared(node, relation, statement)
     return rows
+
+
+def _in_order(tables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each behind those that it refers to, but where they go in a circle.
+
+    >>> tables = [("a", ["b"]), ("b", ["b", "c"]), ("c", ["b"]), ("d", [])]
+    >>> found = _in_order([
+    ...     {"relation": name, "foreign_keys": [{"to": to} for to in refers]}
+    ...     for name, refers in tables
+    ... ])
+    >>> [table["relation"] for table in found]
+    ['d', 'b', 'a', 'c']
+    """
+    left = {table["relation"]: table for table in tables}
+    found: list[Mapping[str, Any]] = []
+
+    def waits(name: str) -> int:
+        return len({k["to"] for k in left[name]["foreign_keys"] if k["to"] in left} - {name})
+
+    while left:
+        referred = [k["to"] for table in left.values() for k in table["foreign_keys"]]
+        # In a circle, the one that most others wait for.
+        found.append(left.pop(min(left, key=lambda n: (waits(n) > 0, -referred.count(n)))))
+    return found
 
 
 def _change_shared(node: SyncConnection, relation: str, statement: str) -> None:
     """By DDL that is of the whole cluster."""
+    row = node.execute(queries("dump")["spreads_ddl"]).fetchone()
+    if row is None or not row["spreads"]:
+        raise UserError(
+            f"{relation} is shared, with its rows, but lacks a foreign key: the cluster's role is no superuser,"
+            " so it would be added on one node only",
+            f"Let a superuser run on every node: set shardman.ddl = 'here'; {statement}",
+            code=Code.TABLE_UNSUITABLE,
+        )
     try:
         with node.transaction():
             node.execute("select set_config('search_path', 'pg_catalog', true)")
             node.execute(statement.encode())
     except psycopg.Error as error:
         raise UserError(
-            f"{relation} is shared, with its rows, but cannot be changed: {plain(error)}",
-            f"Run on a node what is missing: {statement}",
+            f"{relation} is shared, with its rows, but lacks a foreign key: {plain(error)}",
+            f"Run on a node: {statement}",
             code=Code.TABLE_UNSUITABLE,
         ) from None
 

@@ -27,10 +27,10 @@ select shardman.sql_name(d) as name, shardman.plain_columns(d, null) as columns
   from shardman.data_table(%s) as d where shardman.is_in_use(d)
 
 -- name: shared
--- Where a copy of each can be read.
-select c.relation, min(c.node) as node from shardman.shared_copies c
- where %(tables)s::text[] is null or c.relation = any (array(select shardman.normal_name(x) from unnest(%(tables)s::text[]) as x))
- group by c.relation order by c.relation
+-- Where a copy of each can be read; null where none is in use.
+select t.relation, min(c.node) as node from shardman.shared_tables t left join shardman.shared_copies c on c.relation = t.relation
+ where %(tables)s::text[] is null or t.relation = any (array(select shardman.normal_name(x) from unnest(%(tables)s::text[]) as x))
+ group by t.relation order by t.relation
 
 -- name: shared_data
 -- On that node: the copy as SQL writes it, and its columns; null where it is not in use here.
@@ -41,6 +41,9 @@ select shardman.sql_name(c.relation) as name, shardman.plain_columns(c.relation,
 -- name: shared_table
 -- On that node, as it is by now.
 select d as definition, shardman.plain_shared(d) as create_sql, shardman.plain_indexes(d - 'foreign_keys' || '{"foreign_keys": []}') as index_sql,
-       array(select * from shardman.plain_references(d)) as foreign_keys, array(select * from shardman.plain_triggers(d)) as triggers,
+       (select coalesce(jsonb_agg(jsonb_build_object('to', r.target, 'sql', r.line)), '[]') from shardman.plain_references(d) r) as foreign_keys, array(select * from shardman.plain_triggers(d)) as triggers,
        shardman.plain_rights(d) as rights_sql
   from (select shardman.define_shared(shardman.find_relation(%s)) || jsonb_build_object('relation', %s::text)) as x (d)
+
+-- name: spreads_ddl
+select exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D') as spreads

@@ -83,17 +83,18 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
 $$;
 comment on function shardman.plain_shared(jsonb) is 'the statements that make a table like the shared one on a plain server, without keys and indexes';
 
-create or replace function shardman.plain_references(definition jsonb) returns setof text
+create or replace function shardman.plain_references(definition jsonb) returns table (target text, line text)
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
-    select line from (
-        select 1, i, format('alter table %s add constraint %I %s', shardman.sql_name(definition ->> 'relation'), f ->> 'name', f ->> 'sql')
-          from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
-        union all
-        select 2, i, format('comment on constraint %I on %s is %L', f ->> 'name', shardman.sql_name(definition ->> 'relation'), f ->> 'comment')
-          from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i) where f ->> 'comment' is not null
-    ) as lines (n, i, line) order by n, i
+    select f ->> 'to', lines.line
+      from jsonb_array_elements(definition -> 'foreign_keys') with ordinality as u (f, i)
+     cross join shardman.sql_name(definition ->> 'relation') as me (name)
+     cross join lateral (
+         values (1, format('alter table %s add constraint %I %s', me.name, f ->> 'name', f ->> 'sql')),
+                (2, case when f ->> 'comment' is not null then format('comment on constraint %I on %s is %L', f ->> 'name', me.name, f ->> 'comment') end)
+     ) as lines (n, line)
+     where lines.line is not null order by i, n
 $$;
-comment on function shardman.plain_references(jsonb) is 'what follows the keys of all shared tables: the foreign keys of one';
+comment on function shardman.plain_references(jsonb) is 'what follows the keys of all shared tables: the foreign keys of one, and to which table each is';
 
 create or replace function shardman.plain_triggers(definition jsonb) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
