@@ -11,7 +11,7 @@ import re
 
 MAX_IDENTIFIER_BYTES = 63
 TERM_SHIFT = 32
-_OURS = re.compile(r"shardman_(meta_)?[a-z0-9]{6}(_[0-9]|_c[0-9]|\Z)")
+_OURS = re.compile(r"shardman_(meta_)?[a-z0-9]{6}(_[0-9]|_[cx][0-9]|\Z)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -91,7 +91,11 @@ def channels_of(cluster: str, src: int) -> str:
 
 def is_ours(name: str) -> bool:
     """Whether a publication, slot, subscription or prepared transaction bears a name of ours, of
-    whatever cluster."""
+    whatever cluster; also a transaction that a client of ours has prepared.
+
+    >>> [is_ours(n) for n in ("shardman_aaaaaa_c5_1_2", "shardman_aaaaaa_x1_740_0f", "shardman_aaaaaa_y")]
+    [True, True, False]
+    """
     return _OURS.match(name) is not None
 
 

@@ -75,17 +75,30 @@ class ClientTransactions:
 
     async def _look(self) -> None:
         members = set(self._metadata.known.cluster.members)
-        answers = await all_of(*(self._parts(n) for n in members - self._health.silent()))
-        left: set[str] = set()
-        for parts in answers:
-            for part, age in parts or ():
-                left.add(part.gid)
-                if age >= YOUNG_S:
-                    await self._end(part)
-        whole = len(answers) == len(members) and None not in answers
-        if whole and time.monotonic() - self._forgot_at >= FORGET_EVERY_S:
+        reached = members - self._health.silent()
+        decided: dict[int, str] = {}
+        if time.monotonic() - self._forgot_at >= FORGET_EVERY_S and reached == members:
             self._forgot_at = time.monotonic()
-            await all_of(*(self._forget(n, left) for n in members))
+            decided = await self._decided(members)
+        answers = await all_of(*(self._parts(n) for n in reached))
+        parts = [each for answer in answers for each in answer or ()]
+        for part, age in parts:
+            if age >= YOUNG_S and part.first in reached:
+                await self._end(part)
+        if None not in answers:
+            left = {part.gid for part, _ in parts}
+            await all_of(*(self._forget(n, left, seen) for n, seen in decided.items()))
+
+    async def _decided(self, members: set[int]) -> dict[int, str]:
+        """What each node has committed by now, as a snapshot; empty unless all nodes answer. Looked for
+        before the parts: those of what was decided on by then are prepared, or have ended."""
+        try:
+            answers = await all_of(
+                *(self._askers.ask(n, queries("transactions")["snapshot"]) for n in members)
+            )
+        except (*NO_ANSWER, LordLost):
+            return {}
+        return {n: rows[0][0] for n, rows in zip(members, answers, strict=True)}
 
     async def _parts(self, node: int) -> list[tuple[Part, float]] | None:
         """Those on a node with their age in seconds; None when it does not answer."""
@@ -95,10 +108,11 @@ class ClientTransactions:
             return None
         return [(Part(node, gid, role, first, xid), age) for gid, role, first, xid, age in rows]
 
-    async def _forget(self, node: int, left: set[str]) -> None:
-        """A part is prepared before it is decided on, so none that is not among them comes later."""
+    async def _forget(self, node: int, left: set[str], seen: str) -> None:
         try:
-            await self._askers.ask(node, queries("transactions")["forget"], [*left], REMEMBER_S)
+            await self._askers.ask(
+                node, queries("transactions")["forget"], [*left], seen, REMEMBER_S
+            )
         except (*NO_ANSWER, LordLost):
             return
 

@@ -96,14 +96,19 @@ end
 $$;
 comment on function shardman.client_outcome(text, name, xid8) is 'on the first node of a client''s transaction: what has become of it';
 
-create or replace function shardman.forget_client_transactions(prepared text[], older interval) returns bigint
+create or replace function shardman.forget_client_transactions(prepared text[], decided pg_snapshot, older interval) returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     with gone as (
-        delete from shardman.client_transactions t where t.at < clock_timestamp() - older and t.gid <> all (prepared) returning 1)
+        delete from shardman.client_transactions t
+         where t.at < clock_timestamp() - older and t.gid <> all (prepared)
+           -- Its own node's row is the outcome; others only say that a part was there.
+           and case when t.nodes = '{}' then true else pg_visible_in_snapshot(split_part(t.gid, '_', 4)::xid8, decided) end
+        returning 1)
     select count(*) from gone
 $$;
-comment on function shardman.forget_client_transactions(text[], interval) is
-    'forgets how transactions of clients ended that no node has a part of. prepared: the names of all parts that are prepared on any node';
+comment on function shardman.forget_client_transactions(text[], pg_snapshot, interval) is
+    'forgets how transactions of clients ended that no node has a part of. decided: a snapshot of this node; prepared: the names of all parts that were prepared on any '
+    'node after it was taken';
 
 create or replace function shardman.let_clients_in() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
