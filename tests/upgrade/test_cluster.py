@@ -241,7 +241,11 @@ def test_a_cluster_is_upgraded_while_it_is_used(old: Old) -> None:
 def is_served_meanwhile(cluster: Cluster) -> None:
     """A worker with the old schema submits commands and follows routes."""
     ok(cluster, "select shardman.set_zone(1, 'here')", node_id=HELD)
-    part, src, dest = next(row for row in cluster.sql(0, PAIRS) if {row[1], row[2]} <= {1, 2})
+    # On a slow machine one may have been suspended for a moment.
+    part, src, dest = eventually(
+        "a replica on another worker follows",
+        lambda: next((r for r in cluster.sql(0, PAIRS) if {r[1], r[2]} <= {1, 2}), None),
+    )
     ok(cluster, "select shardman.switch_primary(%s, %s)", part, dest, node_id=HELD)
     # It has not heard of it; the statements are forwarded.
     route = "select srvname from pg_foreign_table f join pg_foreign_server s on s.oid = f.ftserver"
