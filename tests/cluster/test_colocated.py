@@ -100,9 +100,10 @@ def copies(cluster: Cluster) -> dict[tuple[str, int], list[int]]:
 def together(cluster: Cluster) -> dict[int, list[int]]:
     """The nodes of the copies of each number, which are those of all tables."""
     found = copies(cluster)
-    for k in range(PARTS):
+    numbers = {k for _, k in found}
+    for k in numbers:
         assert len({tuple(found[relation, k]) for relation in TABLES}) == 1, found
-    return {k: found["tenants", k] for k in range(PARTS)}
+    return {k: found["tenants", k] for k in sorted(numbers)}
 
 
 def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> None:
@@ -226,6 +227,22 @@ def test_they_move_and_switch_together_under_writers(shop: Cluster) -> None:
         assert together(shop)[0] == [replica, primary]
     assert wrong == []
     right(shop)
+
+
+def test_they_are_split_and_merged_as_one_under_writers(shop: Cluster) -> None:
+    for relation, count in (("lines", 2 * PARTS), (ORDERS, PARTS)):
+        with writers(shop) as wrong:
+            ok(shop, "select shardman.set_partitions_count(%s, %s)", relation, count)
+            assert len(together(shop)) == count
+            stale = "select count(*) from shardman.partitions where stale_since is not null"
+            assert shop.value(0, stale.encode()) == 0
+        assert wrong == []
+        right(shop)
+        # As before, through every node.
+        test_foreign_keys_hold_through_every_node(shop)
+        assert check(shop.lord_dsn, data=True, patience=30) == []
+        for node in (0, *WORKERS):
+            assert shop.sql(node, "select * from shardman.leftovers") == []
 
 
 def test_a_node_is_drained_and_they_are_spread_as_one(shop: Cluster) -> None:

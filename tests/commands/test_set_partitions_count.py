@@ -35,7 +35,10 @@ def facts(found: Cluster, **more: Any) -> Facts:
         7,
         {
             **{f"obstacles {n}": [] for n in found.nodes},
-            "redefined": {"definition": {"relation": "acc", **key}, "create_sql": ""},
+            **{
+                f"redefined {t}": {"definition": {"relation": t, **key}, "create_sql": ""}
+                for t in found.tables
+            },
             **more,
         },
     )
@@ -77,15 +80,56 @@ def test_all_nodes_take_part() -> None:
     assert error.value.code is Code.NODE_UNREACHABLE
 
 
-def test_colocated_tables_are_refused() -> None:
-    alone = cluster((1,), (2,))
-    tables = {
-        name: dataclasses.replace(alone.tables["acc"], relation=name, colocation=3)
-        for name in ("acc", "bills")
+def grouped(**refers: str) -> Cluster:
+    """A group of acc, bills and cash, with foreign keys to others of them."""
+    alone = cluster((1, 2), (2, 1))
+
+    def definition(table: str) -> Any:
+        keys = [{"to": refers[table], "to_columns": ["id"]}] if table in refers else []
+        return {"foreign_keys": keys}
+
+    tables = ("acc", "bills", "cash")
+    return dataclasses.replace(
+        alone,
+        tables={t: Table(t, "id", 2, 1, definition(t), colocation=3) for t in tables},
+        copies=tuple(
+            dataclasses.replace(c, part_name=c.part_name.replace("acc", t), relation=t)
+            for t in tables
+            for c in alone.copies
+        ),
+    )
+
+
+def test_colocated_tables_change_together() -> None:
+    found = grouped(acc="bills", bills="cash")
+    assert {c.name for c in SetPartitionsCount("acc", 4).claims(found)} == {
+        *("membership", "channels", "table acc", "table bills", "table cash")
     }
-    grouped = dataclasses.replace(alone, tables=tables)
-    with pytest.raises(UserError, match="acc is colocated with bills") as error:
-        SetPartitionsCount("acc", 4).plan(facts(grouped))
+    plan = SetPartitionsCount("bills", 4).plan(facts(found))
+    (cut_over,) = (s for s in plan.prepare if s.kind == "split_cut_over")
+    # Each behind those that it refers to.
+    beside: Any = cut_over.args["beside"]
+    assert [cut_over.args["relation"], *(t["relation"] for t in beside)] == ["cash", "bills", "acc"]
+    assert [s.args["relation"] for s in plan.switch] == ["cash", "bills", "acc"]
+    assert [s.args["relation"] for s in plan.prepare if s.kind == "split_log"] == [
+        *("cash", "bills", "acc")
+    ]
+    clears = [s.args for s in plan.finish if s.kind == "split_clear"]
+    assert [(c["relation"], c["beside"]) for c in clears] == [("cash", ["bills", "acc"])] * 5
+
+
+def test_what_refers_in_a_circle_changes_too() -> None:
+    plan = SetPartitionsCount("acc", 4).plan(facts(grouped(acc="bills", bills="acc", cash="cash")))
+    assert {s.args["relation"] for s in plan.switch} == {"acc", "bills", "cash"}
+
+
+def test_copies_that_do_not_lie_together_are_refused() -> None:
+    found = grouped()
+    apart = dataclasses.replace(
+        found, copies=tuple(c for c in found.copies if (c.part_name, c.owner) != ("cash_0", 2))
+    )
+    with pytest.raises(UserError, match="copies of cash do not lie as those of acc do") as error:
+        SetPartitionsCount("acc", 4).plan(facts(apart))
     assert error.value.code is Code.TABLE_UNSUITABLE
 
 

@@ -89,7 +89,7 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
     "set_partitions_count": (
         SetPartitionsCount("orders", 4),
         {
-            "redefined": {
+            "redefined orders": {
                 "definition": {"relation": "orders", "keys": [{"identity": True}], "indexes": []},
                 "create_sql": "",
             },

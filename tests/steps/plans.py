@@ -146,14 +146,22 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield DropTable("lines"), alone
     yield DropTable("acc", aside=True), {**alone, "asides 2": ["acc_0_aside_c7"]}
     resized = {
-        "redefined": {
-            "definition": {**_DESCRIBED["definition"], "keys": [{"identity": True}], "indexes": []},
-            "create_sql": "",
+        **{
+            f"redefined {t}": {
+                "definition": {
+                    **_DESCRIBED["definition"],
+                    "keys": [{"identity": True}],
+                    "indexes": [],
+                },
+                "create_sql": "",
+            }
+            for t in CLUSTER.tables
         },
         **{f"obstacles {n}": [] for n in CLUSTER.nodes},
     }
     yield SetPartitionsCount("more", 3), resized
     yield SetPartitionsCount("wide", 1), resized
+    yield SetPartitionsCount("lines", 4), resized
 
     renamed = {"digest": "d", **{f"obstacles {n}": [] for n in CLUSTER.nodes}}
     yield RenameTable("more", "other"), renamed

@@ -11,6 +11,7 @@ from typing import Any
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import group_claims, named
 from shardman.commands.together import need_possible, need_whole
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
@@ -20,7 +21,8 @@ from shardman.model.splitting import Gathering, gather
 
 @verb
 class SetPartitionsCount(Command):
-    """Gives ``relation`` ``partitions_count`` partitions: a multiple or a divisor of what it has."""
+    """Gives ``relation``, with all that are colocated with it, ``partitions_count`` partitions: a multiple or a
+    divisor of what it has."""
 
     name = "set_partitions_count"
     summary = "Give a sharded table more or fewer partitions, while it is read and written."
@@ -35,74 +37,104 @@ class SetPartitionsCount(Command):
         return frozenset(
             {
                 Claim("membership", shared=True),
-                Claim(f"table {self.relation}"),
+                *group_claims(cluster, self.relation),
                 *({Claim("channels")} if replicas else ()),
             }
         )
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """What on each node is in the way, and what the table is now."""
+        """What on each node is in the way, and what the tables are now."""
         table = cluster.tables.get(self.relation)
         if table is None:
             return ()
-        sizes = (self.relation, table.partitions_count, self.partitions_count)
+        tables = self._tables(cluster)
+        sizes = (tables, table.partitions_count, self.partitions_count)
         return (
+            *(Question(f"obstacles {node}", node, _OBSTACLES, sizes) for node in cluster.members),
             *(
                 Question(
-                    f"obstacles {node}", node, "select shardman.split_obstacles(%s, %s, %s)", sizes
+                    f"redefined {t}", self._first(cluster), "select shardman.redefine(%s)", (t,)
                 )
-                for node in cluster.members
-            ),
-            Question(
-                "redefined", self._first(cluster), "select shardman.redefine(%s)", (self.relation,)
+                for t in tables
             ),
         )
 
     def plan(self, facts: Facts) -> Plan:
         cluster = facts.cluster
-        table = cluster.table(self.relation)
-        if others := [t for t in cluster.group(self.relation) if t != self.relation]:
-            raise UserError(
-                f"{self.relation} is colocated with {', '.join(others)}, which have as many partitions",
-                "Colocated tables keep their number of partitions",
-                code=Code.TABLE_UNSUITABLE,
-            )
-        former, count = table.partitions_count, self.partitions_count
+        former = cluster.table(self.relation).partitions_count
         self._need_ratio(former)
-        self._need_alone(cluster)
         need_possible(facts)
-        described = self._described(facts)
-        gathered = gather(cluster, self.relation, former, count)
-        need_whole(cluster, self.relation)
-        definition = {**described["definition"], "partitions_count": count}
-        split: dict[str, Json] = {
-            "relation": self.relation,
-            "former": former,
-            "definition": definition,
-            "copies": [list(nodes) for nodes in gathered.copies],
-        }
+        tables = self._tables(cluster)
+        described = {t: self._described(facts, t) for t in tables}
+        gathered = self._gathered(cluster, tables, former)
+        for t in tables:
+            need_whole(cluster, t)
+        splits: list[dict[str, Json]] = [
+            {
+                "relation": t,
+                "former": former,
+                "definition": {
+                    **described[t]["definition"],
+                    "partitions_count": self.partitions_count,
+                },
+                "copies": [list(nodes) for nodes in gathered.copies],
+            }
+            for t in tables
+        ]
         members: list[Json] = list(cluster.members)
         return Plan(
-            prepare=self._prepare(gathered, split, members),
-            switch=(
+            prepare=self._prepare(gathered, splits, members),
+            switch=tuple(
                 Step(
                     "record_partitions",
-                    f"record that {self.relation} has {count} partitions",
+                    f"record that {split['relation']} has {self.partitions_count} partitions",
                     {
-                        "relation": self.relation,
+                        "relation": split["relation"],
                         "former": former,
-                        "definition": definition,
-                        "create_sql": described["create_sql"],
+                        "definition": split["definition"],
+                        "create_sql": described[str(split["relation"])]["create_sql"],
                     },
-                ),
+                )
+                for split in splits
             ),
-            finish=self._finish(split, members),
+            finish=self._finish(splits, members),
         )
 
+    def _tables(self, cluster: Cluster) -> list[str]:
+        """Its group, each table behind those that it refers to, as far as there is such an order."""
+        found: list[str] = []
+
+        def take(relation: str, above: frozenset[str]) -> None:
+            for other in sorted(cluster.tables[relation].inside & cluster.tables.keys()):
+                if other not in above:
+                    take(other, above | {other})
+            if relation not in found:
+                found.append(relation)
+
+        for name in cluster.group(self.relation):
+            take(name, frozenset({name}))
+        return found
+
+    def _gathered(self, cluster: Cluster, tables: list[str], former: int) -> Gathering:
+        """Where the new partitions are, which is the same for all tables of the group; what is moved to there
+        takes those that go together with it along.
+
+        Raises:
+            UserError: partitions that go together have their copies in different orders.
+        """
+        found = {t: gather(cluster, t, former, self.partitions_count) for t in tables}
+        first = found[self.relation]
+        if apart := [t for t in tables if found[t].copies != first.copies]:
+            raise UserError(
+                f"copies of {', '.join(apart)} do not lie as those of {self.relation} do",
+                'See what "shardman check" says',
+                code=Code.TABLE_UNSUITABLE,
+            )
+        return first
+
     def _prepare(
-        self, gathered: Gathering, split: dict[str, Json], members: list[Json]
+        self, gathered: Gathering, splits: list[dict[str, Json]], members: list[Json]
     ) -> tuple[Step, ...]:
-        name = self.relation
         replicas = any(len(nodes) > 1 for nodes in gathered.copies)
         moves: list[Json] = [
             {"part": m.part_name, "dest": m.dest, "src": m.src} for m in gathered.moves
@@ -110,35 +142,51 @@ class SetPartitionsCount(Command):
         together = Step(
             "gather_parts", "bring together what becomes one partition", {"moves": moves}
         )
-        register = Step("split_register", "let channels know the new data tables", split)
+        first, *others = splits
+        beside: list[Json] = [
+            {"relation": split["relation"], "definition": split["definition"]} for split in others
+        ]
         return (
             *((together,) if moves else ()),
             Step(
                 "split_servers",
                 "make ways for the new partitions' routes",
-                {"members": members, "owners": _owners(split)},
+                {"members": members, "owners": _owners(first)},
             ),
-            Step("split_log", f"log writes to {name}", split),
-            Step("split_tables", f"make data tables for {self.partitions_count} partitions", split),
-            Step("split_copy", f"copy rows of {name} into them", split),
-            Step("split_indexes", "build indexes", split),
-            *((register,) if replicas else ()),
-            Step("split_verify", "compare old and new data tables", split),
+            # The copy of a table is caught up with in the cut-over, however long the others take.
+            *(step for split in splits for step in self._build(split, replicas=replicas)),
             Step(
                 "split_cut_over",
-                f"switch {name} to its new partitions",
-                {**split, "members": members},
+                f"switch {named([str(split['relation']) for split in splits])} to new partitions",
+                {**first, "members": members, **({"beside": beside} if beside else {})},
             ),
         )
 
-    def _finish(self, split: dict[str, Json], members: list[Json]) -> tuple[Step, ...]:
-        definition = split["definition"]
-        assert isinstance(definition, dict)
-        referred = sorted({str(k["to"]) for k in definition.get("foreign_keys") or ()})  # type: ignore[union-attr,index,call-overload]
+    def _build(self, split: dict[str, Json], *, replicas: bool) -> tuple[Step, ...]:
+        """The new data tables of one table, beside the old ones."""
+        name = split["relation"]
+        register = Step("split_register", f"let channels know the new data tables of {name}", split)
+        return (
+            Step("split_log", f"log writes to {name}", split),
+            Step(
+                "split_tables",
+                f"make data tables for {self.partitions_count} partitions of {name}",
+                split,
+            ),
+            Step("split_copy", f"copy rows of {name} into them", split),
+            Step("split_indexes", f"build indexes of {name}", split),
+            *((register,) if replicas else ()),
+            Step("split_verify", f"compare old and new data tables of {name}", split),
+        )
+
+    def _finish(self, splits: list[dict[str, Json]], members: list[Json]) -> tuple[Step, ...]:
+        relations = [str(split["relation"]) for split in splits]
+        first, *beside = relations
         clear: dict[str, Json] = {
-            "relation": self.relation,
-            "former": split["former"],
-            "referred": list[Json](referred),
+            "relation": first,
+            "former": splits[0]["former"],
+            "referred": list[Json](sorted({to for split in splits for to in _referred(split)})),
+            **({"beside": list[Json](beside)} if beside else {}),
         }
         return (
             Step("split_release", "release all nodes", {"members": members}),
@@ -150,11 +198,11 @@ class SetPartitionsCount(Command):
                 )
                 for node in members
             ),
-            Step("converge", "tell all nodes", {"relation": self.relation}),
+            *(Step("converge", "tell all nodes", {"relation": name}) for name in relations),
             Step(
                 "end_split_servers",
                 "use the plain routes",
-                {"members": members, "owners": _owners(split)},
+                {"members": members, "owners": _owners(splits[0])},
             ),
         )
 
@@ -177,33 +225,37 @@ class SetPartitionsCount(Command):
                 code=Code.TABLE_UNSUITABLE,
             )
 
-    def _need_alone(self, cluster: Cluster) -> None:
-        if others := [name for name in cluster.group(self.relation) if name != self.relation]:
-            raise UserError(
-                f"{self.relation} is colocated with {', '.join(others)}, and all would have to change together",
-                "That cannot be done yet: make the tables anew with as many partitions as they shall have",
-                code=Code.TABLE_UNSUITABLE,
-            )
-
-    def _described(self, facts: Facts) -> Mapping[str, Any]:
-        described = facts.answers.get("redefined")
+    def _described(self, facts: Facts, relation: str) -> Mapping[str, Any]:
+        described = facts.answers.get(f"redefined {relation}")
         if described is None:
             raise UserError(
-                f"the node that has rows of {self.relation} could not say what it is",
+                f"the node that has rows of {relation} could not say what it is",
                 'See what "shardman check" says',
                 code=Code.NODE_UNREACHABLE,
             )
         found = described["definition"]
         if not any(e.get("identity") for e in (*found["keys"], *found["indexes"])):
             raise UserError(
-                f"{self.relation} has no key by which its rows could be told apart",
+                f"{relation} has no key by which its rows could be told apart",
                 "Give it a primary key first",
                 code=Code.TABLE_UNSUITABLE,
             )
         return dict(described)
 
 
+def _referred(split: Mapping[str, Json]) -> set[str]:
+    """The shared tables that its foreign keys refer to."""
+    definition: Any = split["definition"]
+    return {key["to"] for key in definition.get("foreign_keys") or () if "to_columns" not in key}
+
+
 def _owners(split: Mapping[str, Json]) -> list[Json]:
     copies = split["copies"]
     assert isinstance(copies, Sequence)
     return sorted({nodes[0] for nodes in copies})  # type: ignore[index,type-var]
+
+
+_OBSTACLES = (
+    "select coalesce(jsonb_agg(o), '[]') from unnest(%s::text[]) as t"
+    " cross join jsonb_array_elements(shardman.split_obstacles(t, %s, %s)) as o"
+)

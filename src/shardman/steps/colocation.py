@@ -46,6 +46,13 @@ class JoinGroup(FinishStep):
                 f"{self.relation} is not colocated: {self.colocate_with} is not sharded any more."
             )
             return
+        counts = [cluster.tables[t].partitions_count for t in (self.relation, self.colocate_with)]
+        if len(set(counts)) > 1:
+            run.say(
+                f"{self.relation} is not colocated: it has {counts[0]} partitions,"
+                f" {self.colocate_with} {counts[1]} by now."
+            )
+            return
         todo = gathering(cluster, self.relation, self.colocate_with)
         failed = [
             f"{e.move.part_name} stays on node {e.move.src}: {e.error or e.status}"

@@ -1,22 +1,34 @@
 -- How a sharded table gets more or fewer partitions while it is used. The sequence is in docs/commands/set_partitions_count.md;
--- names with _c<n> belong to command n alone.
+-- names with _c<n> belong to command n alone, and what is between is of one table: those of a colocated group change together.
 --
 -- Each node that has copies, of primaries or of replicas, splits its own: rows never leave their node, for those of partition k of n
 -- belong to k, k + n, k + 2n, … of m * n, and back. The new data tables hang on a partitioned table of their own (the split), which
 -- sends each row to its place. Writes to the old ones leave their keys in a log (start_split_log), rows are copied (split_copy), and
 -- keys in the log are brought up to date (replay_split) again and again, at last while nobody on any node can use the table. Then
--- every node exchanges all partitions (split_swap) in a transaction that is prepared.
+-- every node exchanges all partitions (split_swap, split_refer) in a transaction that is prepared.
+
+create or replace function shardman.split_mark(relation text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    select substr(md5(relation), 1, 12)
+$$;
+comment on function shardman.split_mark(text) is 'a short word of its own for each table of a group, for names of what one command makes for each';
+
+create or replace function shardman.split_log(relation text, cmd_id bigint) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    select format('log_%s_c%s', shardman.split_mark(relation), cmd_id)
+$$;
+comment on function shardman.split_log(text, bigint) is 'the log of writes to the old data tables of a table, in the schema shardman, and its trigger function';
 
 create or replace function shardman.split_table(relation text, cmd_id bigint) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
-    select shardman.relation_text((shardman.relation_parts(relation))[1], format('shardman_c%s_all', cmd_id))
+    select shardman.relation_text((shardman.relation_parts(relation))[1], format('shardman_c%s_%s_all', cmd_id, shardman.split_mark(relation)))
 $$;
 comment on function shardman.split_table(text, bigint) is 'the partitioned table on which the new data tables of a split hang until they are exchanged';
 
 create or replace function shardman.part_being_made(relation text, k int, former int, cmd_id bigint) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select case when k >= former then shardman.suffixed(relation, '_' || k)
-                else shardman.relation_text((shardman.relation_parts(relation))[1], format('shardman_c%s_s_%s', cmd_id, k)) end
+                else shardman.relation_text((shardman.relation_parts(relation))[1], format('shardman_c%s_%s_%s', cmd_id, shardman.split_mark(relation), k)) end
 $$;
 comment on function shardman.part_being_made(text, int, int, bigint) is
     'what new partition k is called before the exchange: as it will be where no old one has that name';
@@ -136,10 +148,10 @@ comment on function shardman.drop_split(text, bigint) is 'drops what shardman.ma
 
 -- The log ---------------------------------------------------------------------------------------
 
-create or replace function shardman.make_split_log(data text, cmd_id bigint) returns void
+create or replace function shardman.make_split_log(relation text, data text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    log  constant text := format('shardman.log_c%s', cmd_id);
+    log  constant text := 'shardman.' || shardman.split_log(relation, cmd_id);
     cols text;
     olds text;
     news text;
@@ -168,14 +180,14 @@ begin
         $b$ $f$, log, olds, news);
 end
 $$;
-comment on function shardman.make_split_log(text, bigint) is
-    'makes the log of a split on this node, shardman.log_c<cmd_id>, and its trigger function; data: one of the old data tables, which all have the same key';
+comment on function shardman.make_split_log(text, text, bigint) is
+    'makes the log of a split on this node and its trigger function; data: one of the old data tables, which all have the same key';
 
-create or replace function shardman.start_split_log(data text, cmd_id bigint) returns void
+create or replace function shardman.start_split_log(relation text, data text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     tab constant text := shardman.sql_name(data);
-    log constant text := format('log_c%s', cmd_id);
+    log constant text := shardman.split_log(relation, cmd_id);
 begin
     -- Last in the order of names: what other triggers change is written by then. Always: also for what a channel brings.
     execute format('create trigger "~shardman_%s_row" after insert or update or delete on %s for each row execute function shardman.%s()', log, tab, log);
@@ -183,34 +195,34 @@ begin
     execute format('alter table %s enable always trigger "~shardman_%s_row", enable always trigger "~shardman_%s_all"', tab, log, log);
 end
 $$;
-comment on function shardman.start_split_log(text, bigint) is
+comment on function shardman.start_split_log(text, text, bigint) is
     'from the commit of this on every write to an old data table is in the log; needs a SHARE ROW EXCLUSIVE lock on it';
 
-create or replace function shardman.split_logged(cmd_id bigint) returns setof text
+create or replace function shardman.split_logged(relation text, cmd_id bigint) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select distinct shardman.metadata_name(t.tgrelid)
       from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-     where p.proname = 'log_c' || cmd_id and p.pronamespace = 'shardman'::regnamespace
+     where p.proname = shardman.split_log(relation, cmd_id) and p.pronamespace = 'shardman'::regnamespace
 $$;
-comment on function shardman.split_logged(bigint) is 'the tables on this node whose writes a split logs, whatever they are called by now';
+comment on function shardman.split_logged(text, bigint) is 'the tables on this node whose writes a split logs, whatever they are called by now';
 
-create or replace function shardman.stop_split_log(data text, cmd_id bigint) returns void
+create or replace function shardman.stop_split_log(relation text, data text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    execute format('drop trigger if exists "~shardman_log_c%s_row" on %s', cmd_id, shardman.sql_name(data));
-    execute format('drop trigger if exists "~shardman_log_c%s_all" on %s', cmd_id, shardman.sql_name(data));
+    execute format('drop trigger if exists "~shardman_%s_row" on %s', shardman.split_log(relation, cmd_id), shardman.sql_name(data));
+    execute format('drop trigger if exists "~shardman_%s_all" on %s', shardman.split_log(relation, cmd_id), shardman.sql_name(data));
 end
 $$;
-comment on function shardman.stop_split_log(text, bigint) is 'takes the log off one data table; needs an ACCESS EXCLUSIVE lock on it';
+comment on function shardman.stop_split_log(text, text, bigint) is 'takes the log off one data table; needs an ACCESS EXCLUSIVE lock on it';
 
-create or replace function shardman.drop_split_log(cmd_id bigint) returns void
+create or replace function shardman.drop_split_log(relation text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    execute format('drop function if exists shardman.log_c%s()', cmd_id);
-    execute format('drop table if exists shardman.log_c%s', cmd_id);
+    execute format('drop function if exists shardman.%I()', shardman.split_log(relation, cmd_id));
+    execute format('drop table if exists shardman.%I', shardman.split_log(relation, cmd_id));
 end
 $$;
-comment on function shardman.drop_split_log(bigint) is 'drops the log of a split, which no table has any more';
+comment on function shardman.drop_split_log(text, bigint) is 'drops the log of a split, which no table has any more';
 
 -- Rows ------------------------------------------------------------------------------------------
 
@@ -229,21 +241,21 @@ end
 $$;
 comment on function shardman.split_copy(text, text, bigint) is 'copies the rows of an old data table to the new ones; returns how many';
 
-create or replace function shardman.split_truncated(cmd_id bigint) returns bool
+create or replace function shardman.split_truncated(relation text, cmd_id bigint) returns bool
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     cut bool;
 begin
-    execute format('select exists (select from shardman.log_c%s as l where l.shardman_key_1 is null)', cmd_id) into cut;
+    execute format('select exists (select from shardman.%I as l where l.shardman_key_1 is null)', shardman.split_log(relation, cmd_id)) into cut;
     return cut;
 end
 $$;
-comment on function shardman.split_truncated(bigint) is 'whether an old data table on this node was truncated since its rows were copied';
+comment on function shardman.split_truncated(text, bigint) is 'whether an old data table on this node was truncated since its rows were copied';
 
 create or replace function shardman.restart_split(relation text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    execute format('delete from shardman.log_c%s where shardman_key_1 is null', cmd_id);
+    execute format('delete from shardman.%I where shardman_key_1 is null', shardman.split_log(relation, cmd_id));
     execute format('truncate %s', shardman.sql_name(shardman.split_table(relation, cmd_id)));
 end
 $$;
@@ -254,7 +266,7 @@ create or replace function shardman.replay_split(relation text, former int, part
 language plpgsql set search_path = pg_catalog, pg_temp
 set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
 declare
-    log     constant text := format('shardman.log_c%s', cmd_id);
+    log     constant text := 'shardman.' || shardman.split_log(relation, cmd_id);
     split   constant text := shardman.split_table(relation, cmd_id);
     asked   text;
     cut     bool;
@@ -296,7 +308,7 @@ comment on function shardman.replay_split(text, int, int, bigint) is
     'brings the rows whose keys are in the log up to date in the new data tables, and returns how many entries there were; in a repeatable-read '
     'transaction, or while nobody can write. Raises SHM16 when an old one was truncated';
 
-create or replace function shardman.unlogged_sum(tables text[], cmd_id bigint, out rows bigint, out hash numeric)
+create or replace function shardman.unlogged_sum(relation text, tables text[], cmd_id bigint, out rows bigint, out hash numeric)
 language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     logged text;
@@ -309,21 +321,22 @@ begin
     foreach tab in array tables loop
         select string_agg(format('t.%I %s l.shardman_key_%s', name, equals, n), ' and ' order by n) into logged
           from shardman.conversion_key(tab) with ordinality as k (name, type, equals, n);
-        execute format('select count(*), coalesce(sum(%s), 0) from only %s as t where not exists (select from shardman.log_c%s as l where %s)',
-                       shardman.row_hash(tab, 't'), shardman.sql_name(tab), cmd_id, logged) into more, sum_;
+        execute format('select count(*), coalesce(sum(%s), 0) from only %s as t where not exists (select from shardman.%I as l where %s)',
+                       shardman.row_hash(tab, 't'), shardman.sql_name(tab), shardman.split_log(relation, cmd_id), logged) into more, sum_;
         rows := rows + more;
         hash := hash + sum_;
     end loop;
 end
 $$;
-comment on function shardman.unlogged_sum(text[], bigint) is
+comment on function shardman.unlogged_sum(text, text[], bigint) is
     'number and order-independent hash of the rows of some data tables whose keys are not in the log of a split';
 
-create or replace function shardman.split_content(olds text[], mades text[], cmd_id bigint, out rows bigint, out found bigint, out same bool)
+create or replace function shardman.split_content(relation text, olds text[], mades text[], cmd_id bigint, out rows bigint, out found bigint, out same bool)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select o.rows, m.rows, (o.rows, o.hash) = (m.rows, m.hash) from shardman.unlogged_sum(olds, cmd_id) as o, shardman.unlogged_sum(mades, cmd_id) as m
+    select o.rows, m.rows, (o.rows, o.hash) = (m.rows, m.hash) from shardman.unlogged_sum(relation, olds, cmd_id) as o,
+           shardman.unlogged_sum(relation, mades, cmd_id) as m
 $$;
-comment on function shardman.split_content(text[], text[], bigint) is
+comment on function shardman.split_content(text, text[], text[], bigint) is
     'compares old and new data tables under one snapshot, but for what is in the log; rows: of the old ones, found: of the new ones';
 
 -- The exchange ----------------------------------------------------------------------------------
@@ -378,7 +391,6 @@ begin
     if primary_here then
         perform shardman.attach_data(part);
         perform shardman.follow_parent(data, shardman.find_relation(definition ->> 'relation'));
-        perform shardman.add_references(part, definition);
     else
         perform shardman.make_read_only(shardman.data_table(part));
     end if;
@@ -428,6 +440,19 @@ $$;
 comment on function shardman.split_swap(jsonb, int, int[], bigint) is
     'in the cut-over, on every node: the table gets its new partitions in place of the old ones. definition: with the new number; owners: of the '
     'primaries of the new partitions, in the order of their numbers';
+
+create or replace function shardman.split_refer(definition jsonb, owners int[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    for k in 0 .. cardinality(owners) - 1 loop
+        if owners[k + 1] = shardman.my_id() then
+            perform shardman.add_references(shardman.suffixed(definition ->> 'relation', '_' || k), definition);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.split_refer(jsonb, int[]) is
+    'in the cut-over, when all tables of the group have their new partitions: the new data tables get their foreign keys, which lead to new ones';
 
 create or replace function shardman.settle_names(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -63,6 +63,12 @@ class OfSplit:
         return [j for j in range(self.former) if j % step in own]
 
     @property
+    def referred(self) -> list[str]:
+        """The shared tables that its foreign keys refer to."""
+        keys: Any = self.definition.get("foreign_keys") or []
+        return [str(key["to"]) for key in keys if "to_columns" not in key]
+
+    @property
     def sizes(self) -> tuple[str, int, int]:
         """What most functions of a split begin with."""
         return self.relation, self.former, self.count

@@ -1,13 +1,14 @@
-"""The instant in which a table gets its new partitions on all nodes.
+"""The instant in which a table, with all that are colocated with it, gets its new partitions on all nodes.
 
-A node with the old bounds would look for rows where they are not, so all change together. First, on every
-node, the table alone is locked; those whom other nodes have sent to its partitions go on, and end. Then its
-partitions. Not against writers first: who has read the table and then writes to it would wait for us, and
-we for him. While we stand in a queue and hold nothing, his server lets him pass. A try that does not get
-all of it in time gives all of it back. Under the locks the channels run empty, so replicas are as their
-primaries, and what is left in the logs is replayed: old and new data tables are equal. Then each node
-exchanges all partitions, in a transaction that is *prepared*: its locks outlive every crash, and nobody
-sees one node's new partitions before the metadata have decided.
+A node with the old bounds would look for rows where they are not, so all change together. First, on every node,
+the tables alone are locked, each behind those that it refers to, as who inserts rows comes to them; those whom
+other nodes have sent to their partitions go on, and end. Then the partitions. Not against writers first: who
+has read a table and then writes to it would wait for us, and we for him. While we stand in a queue and hold
+nothing, his server lets him pass. A try that does not get all of it in time gives all of it back. Under the
+locks the channels run empty, so replicas are as their primaries, and what is left in the logs is replayed: old
+and new data tables are equal. Then each node exchanges all partitions, in a transaction that is *prepared*: its
+locks outlive every crash, and nobody sees one node's new partitions before the metadata have decided. Foreign
+keys come last in it: those between colocated tables lead from new data tables to new ones.
 
 Statements that wait for the lock find the new partitions when they get it.
 """
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -43,6 +45,8 @@ class SplitCutOver(OfSplit, UndoableStep):
 
     Args:
         members: all nodes.
+        beside: the tables that are colocated with it, each with its `relation` and `definition`; each behind
+            those that it refers to.
     """
 
     leaves = "what was prepared, with its locks"
@@ -51,6 +55,7 @@ class SplitCutOver(OfSplit, UndoableStep):
     clears = "the next shardlord rolls it back and begins anew"
 
     members: list[int]
+    beside: list[dict[str, Any]] = field(default_factory=list)
 
     def scope(self) -> Scope:
         return Scope.of(self.members)
@@ -58,10 +63,15 @@ class SplitCutOver(OfSplit, UndoableStep):
     def makes(self) -> Made:
         return Made(f"the prepared exchange of the partitions of {self.relation}")
 
+    @property
+    def splits(self) -> list[OfSplit]:
+        """Of each table of the group, in the order in which they are locked."""
+        tables = [{"relation": self.relation, "definition": self.definition}, *self.beside]
+        return [OfSplit(former=self.former, copies=self.copies, **table) for table in tables]
+
     async def do(self, run: Run) -> None:
         sessions = {node: await run.node(node) for node in self.members}
-        keys = self.definition.get("foreign_keys") or []
-        referred = [str(key["to"]) for key in keys if isinstance(key, dict)]  # type: ignore[union-attr]
+        referred = [to for split in self.splits for to in split.referred]
 
         async with AsyncExitStack() as extra:
             emitters = {
@@ -72,7 +82,7 @@ class SplitCutOver(OfSplit, UndoableStep):
             async def attempt(deadline: Deadline) -> None:
                 state = await self._state(sessions)
                 await self._still_the_same(run, sessions)
-                await catch_up_all(run, self)
+                await catch_up_all(run, self.splits)
                 await catch_up_channels(run, emitters, list(self.channels))
                 where = [sessions[n] for n in sorted({n for n, *_ in self.copies})]
                 async with run.cut_over_lock, held(run, referred, where):
@@ -95,26 +105,34 @@ class SplitCutOver(OfSplit, UndoableStep):
             await self._close_gate(sessions, deadline)
             await self._need_no_old_snapshots(run, sessions)
             await drain_channels(run, emitters, list(self.channels))
-            await all_of(*(replay_rest(run, self, sessions[n], n) for n in self.holders))
+            await all_of(*(self._replay_rest(run, sessions[n], n) for n in self.holders))
             if await self._state(sessions) != state:
-                raise Busy("somebody who is changing the table")
+                raise Busy("somebody who is changing a table")
             await all_of(*(self._swap(run, conn) for conn in sessions.values()))
             await prepare(run, self.relation, dict(sessions))
 
     async def _close_gate(self, sessions: Sessions, deadline: Deadline) -> None:
+        tables = [split.relation for split in self.splits]
         await all_of(
             *(
-                begin_locked(conn, [self.relation], "access exclusive", deadline, node)
+                begin_locked(conn, tables, "access exclusive", deadline, node)
                 for node, conn in sessions.items()
             )
         )
         await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
 
     async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
-        await conn.execute(
-            "select set_config('lock_timeout', %s, true)", (f"{deadline.left_ms()}ms",)
-        )
-        await conn.execute("select shardman.hold_table(%s, 'access exclusive')", (self.relation,))
+        for split in self.splits:
+            await conn.execute(
+                "select set_config('lock_timeout', %s, true)", (f"{deadline.left_ms()}ms",)
+            )
+            await conn.execute(
+                "select shardman.hold_table(%s, 'access exclusive')", (split.relation,)
+            )
+
+    async def _replay_rest(self, run: Run, conn: Connection, node: int) -> None:
+        for split in self.splits:
+            await replay_rest(run, split, conn, node)
 
     async def _need_no_old_snapshots(self, run: Run, sessions: Sessions) -> None:
         """Transactions of clients of a node would not see the rows of its new tables. Those who come from other
@@ -132,33 +150,41 @@ class SplitCutOver(OfSplit, UndoableStep):
     async def _swap(self, run: Run, conn: Connection) -> None:
         owners = [nodes[0] for nodes in self.copies]
         with unhurried(conn):
-            await conn.execute(
-                "select shardman.split_swap(%s, %s, %s, %s)",
-                (self.described, self.former, owners, run.cmd_id),
-            )
+            for split in self.splits:
+                await conn.execute(
+                    "select shardman.split_swap(%s, %s, %s, %s)",
+                    (split.described, split.former, owners, run.cmd_id),
+                )
+            for split in self.splits:
+                await conn.execute("select shardman.split_refer(%s, %s)", (split.described, owners))
 
     async def _state(self, sessions: Sessions) -> str:
-        """Changes whenever the table's definition does; `_still_the_same` says in what."""
+        """Changes whenever a table's definition does; `_still_the_same` says in what."""
         conn = sessions[self.copies[0][0]]
-        return str(await value(conn, "select shardman.catalog_state(%s)", self.relation))
+        states = [
+            await value(conn, "select shardman.catalog_state(%s)", split.relation)
+            for split in self.splits
+        ]
+        return " ".join(map(str, states))
 
     async def _still_the_same(self, run: Run, sessions: Sessions) -> None:
-        """Raises UserError when somebody has changed the table since the command was planned."""
-        now = await value(
-            sessions[self.copies[0][0]], "select shardman.redefine(%s)", self.relation
-        )
-        found = dict(now["definition"]) if now else {}
-        changed = sorted(
-            name
-            for name in found.keys() | self.definition.keys()
-            if name != "partitions_count" and found.get(name) != self.definition.get(name)
-        )
-        if changed:
-            raise UserError(
-                f"{self.relation} was changed while its partitions were made ({', '.join(changed)})",
-                "Try again",
-                code=Code.CHANGED_MEANWHILE,
+        """Raises UserError when somebody has changed a table since the command was planned."""
+        conn = sessions[self.copies[0][0]]
+        for split in self.splits:
+            now = await value(conn, "select shardman.redefine(%s)", split.relation)
+            found = dict(now["definition"]) if now else {}
+            changed = sorted(
+                name
+                for name in found.keys() | split.definition.keys()
+                if name != "partitions_count" and found.get(name) != split.definition.get(name)
             )
+            if changed:
+                raise UserError(
+                    f"{split.relation} was changed while its partitions were made"
+                    f" ({', '.join(changed)})",
+                    "Try again",
+                    code=Code.CHANGED_MEANWHILE,
+                )
 
     async def undo(self, run: Run) -> None:
         # Each node for itself: one that is down must not keep the others' locks up.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -52,8 +53,6 @@ class SplitCopy(OfSplit, PrepareStep):
     leaves = "rows; they go with the new data tables"
 
     async def do(self, run: Run) -> None:
-        run.figures.rows = 0
-
         async def copy(node: int, conn: Connection) -> None:
             await copy_all(run, self, conn, node)
 
@@ -97,13 +96,14 @@ async def catch_up(run: Run, split: OfSplit, conn: Connection, node: int) -> Non
     )
 
 
-async def catch_up_all(run: Run, split: OfSplit) -> None:
-    """On all nodes at the same time."""
+async def catch_up_all(run: Run, splits: Sequence[OfSplit]) -> None:
+    """On all nodes at the same time; the tables of a group one after the other."""
 
     async def follow(node: int, conn: Connection) -> None:
-        await catch_up(run, split, conn, node)
+        for split in splits:
+            await catch_up(run, split, conn, node)
 
-    await on_each(run, split.holders, follow)
+    await on_each(run, splits[0].holders, follow)
 
 
 async def replay_rest(run: Run, split: OfSplit, conn: Connection, node: int) -> None:
@@ -151,12 +151,14 @@ class SplitVerify(OfSplit, PrepareStep):
             with unhurried(conn):
                 ((there, found, same),) = await rows(
                     conn,
-                    "select rows, found, same from shardman.split_content(%s, %s, %s)",
-                    *(olds, mades, run.cmd_id),
+                    "select rows, found, same from shardman.split_content(%s, %s, %s, %s)",
+                    *(self.relation, olds, mades, run.cmd_id),
                 )
             if same:
                 continue
-            if await value(conn, "select shardman.split_truncated(%s)", run.cmd_id):
+            if await value(
+                conn, "select shardman.split_truncated(%s, %s)", self.relation, run.cmd_id
+            ):
                 return False
             raise UserError(
                 f"{', '.join(olds)} on node {node} has {there} rows and what is made of it {found},"

@@ -40,7 +40,9 @@ class SplitLog(OfSplit, UndoableStep):
                 )
                 for j in self.olds(node)
             ]
-            await conn.execute("select shardman.make_split_log(%s, %s)", (tables[0], run.cmd_id))
+            await conn.execute(
+                "select shardman.make_split_log(%s, %s, %s)", (self.relation, tables[0], run.cmd_id)
+            )
             for table in tables:
                 async with rolled_back(conn):
                     await patiently(
@@ -50,7 +52,8 @@ class SplitLog(OfSplit, UndoableStep):
                         ),
                     )
                     await conn.execute(
-                        "select shardman.start_split_log(%s, %s)", (table, run.cmd_id)
+                        "select shardman.start_split_log(%s, %s, %s)",
+                        (self.relation, table, run.cmd_id),
                     )
                     await conn.execute("commit")
 
@@ -58,19 +61,19 @@ class SplitLog(OfSplit, UndoableStep):
 
     async def undo(self, run: Run) -> None:
         async def stop(node: int, conn: Connection) -> None:
-            await stop_log(run, node, conn)
+            await stop_log(run, self.relation, node, conn)
 
         await on_each(run, self.holders, stop)
 
 
-async def stop_log(run: Run, node: int, conn: Connection) -> None:
-    """Drops the log on a node with all that belongs to it."""
-    for (table,) in await rows(conn, "select shardman.split_logged(%s)", run.cmd_id):
-        off = sql.SQL("select shardman.stop_split_log({}, {})").format(
-            sql.Literal(table), sql.Literal(run.cmd_id)
+async def stop_log(run: Run, relation: str, node: int, conn: Connection) -> None:
+    """Drops the log of a table on a node with all that belongs to it."""
+    for (table,) in await rows(conn, "select shardman.split_logged(%s, %s)", relation, run.cmd_id):
+        off = sql.SQL("select shardman.stop_split_log({}, {}, {})").format(
+            *map(sql.Literal, (relation, table, run.cmd_id))
         )
         await execute_patiently(run, conn, node, table, off, limit_s=UNDO_S)
-    await conn.execute("select shardman.drop_split_log(%s)", (run.cmd_id,))
+    await conn.execute("select shardman.drop_split_log(%s, %s)", (relation, run.cmd_id))
 
 
 @step("split_tables")
