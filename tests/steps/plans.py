@@ -126,6 +126,9 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
         yield MovePart("lines_0", 4, 1), _identity(identity)
         yield SwitchPrimary("orders_0", 1), _identity(identity)
     yield RmReplica("acc_0", 2), {"primary": True}
+    yield CreateReplica("lines_0", 4), _identity("key")
+    yield RmReplica("orders_0", 1), {"primary": True}
+    yield SuspendReplicas(2, 1, "lines"), {}
     yield Rebalance("acc"), _SIZES
     yield SetReplevel("acc", 2), _ANSWER
     yield SetSync("acc", True), _ANSWER

@@ -56,8 +56,9 @@ class Known:
         )
 
     def all_of(self, pair: tuple[int, int], relation: str) -> bool:
-        """Whether the channel between two nodes carries nothing but one table."""
-        others = (t for t in self.cluster.tables if t != relation)
+        """Whether the channel between two nodes carries nothing but one table, and those that are colocated
+        with it and given up with it."""
+        others = self.cluster.tables.keys() - {*self.cluster.group(relation)}
         return not any(self.follows(pair, other) for other in others)
 
     def _pairs(self, *, only_sync: bool) -> frozenset[tuple[int, int]]:

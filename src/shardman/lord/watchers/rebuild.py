@@ -62,7 +62,9 @@ class Rebuild:
         if relation is None:
             self._levels.failing(node)
         else:
-            self._seldom.failing(node, relation, time.monotonic())
+            # What lies beside them is given up with them, and tried again with them.
+            first = self._metadata.known.cluster.group(relation)[0]
+            self._seldom.failing(node, first, time.monotonic())
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -104,6 +106,7 @@ class Rebuild:
     def _tried(self, cluster: Cluster, there: Collection[int]) -> Iterator[OldCopy]:
         now = time.monotonic()
         for copy in behind(cluster, there):
+            # Of partitions that go together it names the first table's.
             if not self._seldom.holds(copy.node, cluster.primaries[copy.part].relation, now):
                 yield copy
 
