@@ -1,0 +1,140 @@
+"""kill -9 of the shardlord before and after every step of commands on colocated tables; of servers too."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from crash.stops import Point, armed, comes_to, kill_shardlord, points, sample, wait_until_stopped
+from shardman.nodes.invariants import check
+from shardman.testing.cluster import Cluster
+
+ROWS = 60
+FEW, MANY = 2, 4
+SCRIPT = f"""
+create schema "Shop";
+create table "Shop".orders (tenant int, id int, primary key (tenant, id));
+create table lines (tenant int, id int, "order" int, primary key (tenant, id));
+insert into "Shop".orders select i, i from generate_series(1, {ROWS}) i;
+insert into lines select i, i, i from generate_series(1, {ROWS}) i;
+"""
+PREPARED = (
+    "select shardman.create_hash_partitions(1, '\"Shop\".orders', 'tenant', 2)",
+    "select shardman.set_replevel('\"Shop\".orders', 1)",
+    "select shardman.create_hash_partitions(1, 'lines', 'tenant', colocate_with => '\"Shop\".orders')",
+    """select shardman.add_foreign_key('lines', 'order', 'foreign key (tenant, "order")
+    references "Shop".orders (tenant, id) on delete cascade')""",
+)
+#: The nodes of the copies of each partition, the primary's first.
+PLACES = "select part_name, array_agg(owner order by prv nulls first) from shardman.partitions group by 1"
+#: Data tables in use without their foreign key, and others with one.
+WRONG = """
+select c.oid::regclass::text from pg_class c
+ where c.relkind = 'r' and c.relname ~ '^lines_[0-9]+_(data|aside)'
+   and c.relispartition <> exists (select from pg_constraint o where o.conrelid = c.oid and o.contype = 'f')
+"""
+
+
+def ran(cluster: Cluster, command: str) -> int:
+    cmd = cluster.submit(command.encode())
+    done = cluster.wait(cmd)
+    assert done.status in ("success", "done"), done
+    return cmd
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster) -> Cluster:
+    with cluster.connect(1) as conn:
+        conn.execute(SCRIPT.encode())
+    for command in PREPARED:
+        ran(cluster, command)
+    return cluster
+
+
+def places(cluster: Cluster) -> dict[str, list[int]]:
+    return dict(cluster.sql(0, PLACES))
+
+
+def count(cluster: Cluster) -> int:
+    return len(places(cluster)) // 2
+
+
+def command_of(cluster: Cluster, cmd_type: str) -> str:
+    """A command of this type that can be done now: there and back."""
+    found = places(cluster)["lines_0"]
+    (free,) = {1, 2, 3} - set(found)
+    return {
+        "move_part": f"select shardman.move_part('lines_0', {free})",
+        "switch_primary": f"select shardman.switch_primary('lines_0', {found[-1]})",
+        "set_partitions_count": "select shardman.set_partitions_count('lines',"
+        f" {MANY if count(cluster) == FEW else FEW})",
+    }[cmd_type]
+
+
+def journal(cluster: Cluster, cmd_type: str) -> list[Point]:
+    cmd = ran(cluster, command_of(cluster, cmd_type))
+    with cluster.connect(0) as lord:
+        return points(lord, cmd)
+
+
+def settled(cluster: Cluster, point: Point) -> None:
+    """Every row is there, partitions lie together, foreign keys hold, nothing is left behind."""
+    assert check(cluster.lord_dsn, data=True, patience=40) == [], point
+    found = places(cluster)
+    for part, nodes in found.items():
+        assert nodes == found["lines_" + part.rsplit("_", 1)[1]], (point, found)
+    for node in (1, 2, 3):
+        assert cluster.sql(
+            node, 'select count(*) from lines join "Shop".orders using (tenant)'
+        ) == [(ROWS,)], point
+        assert cluster.sql(node, WRONG.encode()) == [], point
+    cluster.sql(2, 'insert into "Shop".orders values (1000, 1)')
+    cluster.sql(3, "insert into lines values (1000, 1, 1)")
+    cluster.sql(1, 'delete from "Shop".orders where tenant = 1000')
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("cmd_type", "stride", "start"),
+    [("set_partitions_count", 19, 18), ("move_part", 99, 40), ("switch_primary", 99, 20)],
+)
+def test_the_shardlord_is_killed_at_every_step(
+    shop: Cluster, cmd_type: str, stride: int, start: int
+) -> None:
+    for point in sample(journal(shop, cmd_type), stride, start=start):
+        with armed(shop.lord_dsn, cmd_type, point) as holder:
+            cmd = shop.submit(command_of(shop, cmd_type).encode())
+            wait_until_stopped(holder, cmd)
+            kill_shardlord(shop, holder)
+        shop.start_lord()
+        done = shop.wait(cmd, 60)
+        assert done.status == "success", (point, done)
+        settled(shop, point)
+
+
+#: Which server dies in which command, where not all are tried.
+SOME = {("set_partitions_count", "primary"), ("move_part", "replica")}
+ALL = {(cmd, victim) for cmd, _ in SOME for victim in ("primary", "replica", "lord")}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("cmd_type", "victim"), sorted(ALL if os.environ.get("SHARDMAN_LONG") else SOME)
+)
+def test_a_server_is_killed_at_every_step(shop: Cluster, cmd_type: str, victim: str) -> None:
+    every = journal(shop, cmd_type)
+    for point in sample(every, len(every), start=len(every) // 2):
+        found = places(shop)["lines_0"]
+        node = {"primary": found[0], "replica": found[-1], "lord": 0}[victim]
+        with armed(shop.lord_dsn, cmd_type, point) as holder:
+            cmd = shop.submit(command_of(shop, cmd_type).encode())
+            if not comes_to(holder, cmd, point):
+                continue
+            shop.kill_node(node)
+        time.sleep(0.2)
+        shop.start_node(node)
+        done = shop.wait(cmd, 60)
+        assert done.status in ("success", "failed"), (point, done)
+        settled(shop, point)
