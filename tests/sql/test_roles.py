@@ -15,9 +15,9 @@ pytestmark = pytest.mark.server
 READABLE = """
 select c.oid::regclass::text from pg_class c
  where c.relnamespace = 'shardman'::regnamespace and c.relkind in ('r', 'v') and c.relname <> 'inbox'
-   and c.relname !~ 'secret'
+   and c.relname !~ 'secret|^replaced_rows$'
 """
-SECRET = ("node_secrets", "cmd_secrets", "road_secret", "inbox")
+SECRET = ("node_secrets", "cmd_secrets", "road_secret", "inbox", "replaced_rows")
 LOGIN = "create role {} login password '{}'"
 
 

@@ -39,6 +39,7 @@ from shardman.lord.watchers.retention import Retention
 from shardman.lord.watchers.roles import RolesAlike
 from shardman.lord.watchers.schema_changes import SchemaChanges
 from shardman.lord.watchers.scrub import Scrub
+from shardman.lord.watchers.shared_scrub import SharedScrub
 from shardman.lord.watchers.standby_names import StandbyNames
 from shardman.tasks import all_of
 
@@ -71,6 +72,7 @@ class Office:
         )
         self._retention = Retention(askers, metadata, health, inbox.suspend)
         self._scrub = Scrub(sessions, askers, metadata, health, inbox.suspend)
+        self._shared_scrub = SharedScrub(sessions, askers, metadata, health)
         self._standby_names = StandbyNames(sessions, askers, runner.named_locks, health)
         self._lord_standby_names = LordStandbyNames(sessions, metadata, health)
         self._followers = Followers(sessions, metadata, health, lambda: reconciler.unserved)
@@ -99,6 +101,7 @@ class Office:
                 channels=self._channels.run(),
                 retention=self._retention.run(),
                 scrub=self._scrub.run(),
+                shared_scrub=self._shared_scrub.run(),
                 standby_names=self._standby_names.run(),
                 lord_standby_names=self._lord_standby_names.run(),
                 followers=self._followers.run(),

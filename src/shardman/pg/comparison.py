@@ -52,9 +52,23 @@ class Content:
         """In how many rows two copies differ at least: 0 when they are equal."""
         pairs = (
             (self.buckets.get(b, (0, "")), other.buckets.get(b, (0, "")))
-            for b in self.buckets.keys() | other.buckets.keys()
+            for b in self.differing_buckets(other)
         )
-        return sum(max(1, abs(here[0] - there[0])) for here, there in pairs if here != there)
+        return sum(max(1, abs(here[0] - there[0])) for here, there in pairs)
+
+    def differing_buckets(self, other: Content) -> list[int]:
+        """The buckets in which two copies differ."""
+        either = self.buckets.keys() | other.buckets.keys()
+        return sorted(b for b in either if self.buckets.get(b) != other.buckets.get(b))
+
+
+def differing_keys(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """The keys of rows that two copies do not have alike.
+
+    Args:
+        here, there: hashes of rows, by key.
+    """
+    return sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class Copies:
             readers = {self.primary, *self.replicas.values(), *self.through}
             await all_of(*(self._begin(c) for c in readers))
         finally:
-            await _rollback(self.holder)
+            await rollback(self.holder)
 
     async def _hold_still(self) -> None:
         try:
@@ -126,12 +140,7 @@ class Copies:
             raise Unsettled(f"the subscriber of {late}")
 
     async def _begin(self, conn: Connection) -> None:
-        await conn.execute("begin isolation level repeatable read, read only")
-        # One process on each server: the application needs the others. Texts of times are hashed.
-        await conn.execute(
-            "set local max_parallel_workers_per_gather = 0; set local timezone = 'UTC'"
-        )
-        await conn.execute("select 1")
+        await begin_reading(conn)
         if conn in self.through:
             # The node at the other end of the route takes its snapshot with the first row that is asked for.
             await conn.execute(sql.SQL("select from {} limit 1").format(self.table))
@@ -149,15 +158,27 @@ class Copies:
     async def rollback(self) -> None:
         """Ends all transactions."""
         everybody = {self.holder, self.primary, *self.replicas.values(), *self.through}
-        await all_of(*(_rollback(c) for c in everybody))
+        await all_of(*(rollback(c) for c in everybody))
+
+
+async def begin_reading(conn: Connection) -> None:
+    """Opens a transaction that goes on seeing what there is now."""
+    await conn.execute("begin isolation level repeatable read, read only")
+    # One process on each server: the application needs the others. Texts of times are hashed.
+    await conn.execute("set local max_parallel_workers_per_gather = 0; set local timezone = 'UTC'")
+    await conn.execute("select 1")
 
 
 async def content(conn: Connection, part: str) -> Content:
-    """What a copy consists of."""
+    """What a copy of a partition consists of."""
+    return await content_of(conn, str(await _value(conn, "select shardman.data_table(%s)", part)))
+
+
+async def content_of(conn: Connection, relation: str) -> Content:
+    """What a table consists of."""
     with unhurried(conn):
         cur = await conn.execute(
-            "select bucket, rows, hash from shardman.content_buckets(shardman.data_table(%s), %s)",
-            (part, BUCKETS),
+            "select bucket, rows, hash from shardman.content_buckets(%s, %s)", (relation, BUCKETS)
         )
         return Content({int(b): (int(rows), str(hash_)) for b, rows, hash_ in await cur.fetchall()})
 
@@ -167,7 +188,8 @@ async def _value(conn: Connection, query: str, *params: object) -> object:
     return row[0] if row else None
 
 
-async def _rollback(conn: Connection) -> None:
+async def rollback(conn: Connection) -> None:
+    """Ends the transaction of a session, if there is one."""
     if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
         with suppress(psycopg.Error):
             await conn.execute("rollback")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-#: A partition, and the node of the replica.
+#: A partition, and the node of the replica; or a shared table, and 0: its copies are compared all together.
 Copy = tuple[str, int]
 
 #: Between two comparisons, in seconds: the smallest tables cost round trips.

@@ -6,6 +6,7 @@ acts. They know nothing of each other; `lord/daemon.py` wires them.
 | `nodes` | whether workers answer | submits `failover` |
 | `channels` | whether channels are what they must be, deliver, and confirm | submits `suspend_replicas` |
 | `scrub` | whether replicas are equal to their primaries | submits `suspend_replicas` |
+| `shared_scrub` | whether copies of shared tables are equal | puts rows right where most copies agree |
 | `retention` | how much WAL slots keep | submits `suspend_replicas` |
 | `standby_names` | for which channels commits on workers wait | puts the setting right |
 | `lord_standby_names` | who streams the metadata | puts the lord's setting right |

@@ -12,14 +12,11 @@ time of the last comparison.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-import psycopg
 import structlog
-from psycopg.pq import TransactionStatus
 
 from shardman import names
 from shardman.lord.ask import NO_ANSWER, Askers
@@ -29,8 +26,8 @@ from shardman.lord.policies.nodes import NodeHealth
 from shardman.lord.policies.scrub import Copy, Turns, pause
 from shardman.lord.sessions import Sessions
 from shardman.lord.watchers.channels import Suspend
-from shardman.pg.comparison import Changed, Content, Copies, Unsettled
-from shardman.pg.connection import Connection
+from shardman.lord.watchers.readers import Readers
+from shardman.pg.comparison import Changed, Copies, Unsettled
 from shardman.sql.loader import queries
 from shardman.steps.catalog import value
 
@@ -38,10 +35,6 @@ log = structlog.get_logger()
 
 #: How long nothing is looked for when nothing is due, or the scrub is off, in seconds.
 IDLE_S = 1.0
-#: How often it is looked whether anybody waits for a reader, in seconds.
-GIVE_WAY_S = 0.2
-#: Seen in pg_stat_activity; a failover ends such a session as any client's.
-NAME = "shardman scrub"
 
 
 @dataclass(frozen=True)
@@ -71,13 +64,11 @@ class Scrub:
         suspend: Suspend,
     ) -> None:
         self._sessions = sessions
-        self._askers = askers
+        self._readers = Readers(sessions, askers)
         self._metadata = metadata
         self._nodes = nodes
         self._suspend = suspend
         self._turns = Turns()
-        #: `scrub_rate`, and the settings of which it was read.
-        self._rate: tuple[Known | None, int] = (None, 0)
 
     async def run(self) -> None:
         """Compares until cancelled."""
@@ -109,7 +100,7 @@ class Scrub:
         away = [c for c, on in nodes.items() if on & silent]
         self._turns.keep(there, away, now)
         copy = self._turns.next(known.settings.scrub_every, now)
-        if copy is None or not (rate := await self._read_rate(known)):
+        if copy is None or not (rate := await self._readers.rate(known)):
             return IDLE_S
         self._turns.tried(copy, now)
         try:
@@ -122,15 +113,6 @@ class Scrub:
             return IDLE_S
         return pause(found.size, rate, found.took)
 
-    async def _read_rate(self, known: Known) -> int:
-        if self._rate[0] is not known:
-            lord = await self._sessions.lord()
-            try:
-                self._rate = known, int(await value(lord, queries("watch")["scrub_settings"]))
-            finally:
-                await self._sessions.give_back(lord)
-        return self._rate[1]
-
     async def _compare(self, known: Known, copy: Copy) -> Found:
         """Raises Unsettled, Changed, or what a node that does not answer does."""
         part, dest = copy
@@ -139,7 +121,7 @@ class Scrub:
         begun = time.monotonic()
         async with AsyncExitStack() as stack:
             holder, primary, replica = [
-                await self._session(stack, node) for node in (src, src, dest)
+                await self._readers.session(stack, node) for node in (src, src, dest)
             ]
             size = await value(primary, queries("watch")["copy_bytes"], part)
             if size is None:
@@ -147,43 +129,10 @@ class Scrub:
             channel = names.channel(known.cluster.id, src, dest)
             copies = Copies(part, holder, primary, {channel: replica})
             await copies.at_one_instant()
-            here, there = await self._read(copies, {src: primary, dest: replica})
+            readers = {src: primary, dest: replica}
+            here, there = await self._readers.giving_way(readers, copies.contents())
             await copies.rollback()
         return Found(here.rows, int(size), there.differing(here), time.monotonic() - begun)
-
-    async def _session(self, stack: AsyncExitStack, node: int) -> Connection:
-        lord = await self._sessions.lord()
-        try:
-            conn = await self._sessions.open(node, lord)
-        finally:
-            await self._sessions.give_back(lord)
-        stack.push_async_callback(self._give_back, conn)
-        await conn.execute(f"set application_name = '{NAME}'".encode())
-        return conn
-
-    async def _give_back(self, conn: Connection) -> None:
-        """For the next comparison. One with a transaction left in it is closed, which ends that."""
-        with contextlib.suppress(psycopg.Error):
-            if conn.info.transaction_status == TransactionStatus.IDLE:
-                name = names.application(self._sessions.epoch)
-                await conn.execute("select set_config('application_name', %s, false)", (name,))
-        await self._sessions.give_back(conn)
-
-    async def _read(self, copies: Copies, readers: dict[int, Connection]) -> list[Content]:
-        """What the copies consist of, unless somebody waits for the readers' locks meanwhile."""
-        reading = asyncio.create_task(copies.contents(), name="scrub: reading")
-        try:
-            while not (await asyncio.wait({reading}, timeout=GIVE_WAY_S))[0]:
-                for node, conn in readers.items():
-                    rows = await self._askers.ask(
-                        node, queries("watch")["is_waited_for"], conn.info.backend_pid
-                    )
-                    if rows[0][0]:
-                        raise Unsettled("who waits for its locks")
-            return reading.result()
-        finally:
-            reading.cancel()
-            await asyncio.wait({reading})
 
     async def _tell(self, known: Known, copy: Copy, found: Found) -> None:
         """Writes down what was found; what differs is looked at twice, then brought up to date."""
@@ -192,7 +141,7 @@ class Scrub:
         part, dest = copy
         src = _owner(known, part)
         assert src is not None
-        await self._note(
+        await self._readers.note(
             "note_comparison", part, dest, found.rows, found.size, found.took, found.differing
         )
         if not found.differing:
@@ -204,14 +153,7 @@ class Scrub:
             reason = f"the replica of {part} differed from its primary in at least {found.differing} rows"
             await self._suspend(src, dest, reason, relation)
             if not (await self._metadata.read()).follows((src, dest), relation):
-                await self._note("note_given_up", src, dest, relation)
-
-    async def _note(self, query: str, *params: object) -> None:
-        lord = await self._sessions.lord()
-        try:
-            await lord.execute(queries("watch")[query], params)
-        finally:
-            await self._sessions.give_back(lord)
+                await self._readers.note("note_given_up", src, dest, relation)
 
 
 def _owner(known: Known, part: str) -> int | None:

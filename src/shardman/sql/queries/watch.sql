@@ -171,6 +171,15 @@ select part_name, node, extract(epoch from clock_timestamp() - compared_at)::flo
 -- name: copy_bytes
 select pg_catalog.pg_table_size(shardman.find_relation(shardman.data_table(%s)))
 
+-- name: shared_compared
+select relation, extract(epoch from clock_timestamp() - min(compared_at))::float from shardman.shared_comparisons group by 1
+
+-- name: shared_bytes
+select pg_catalog.pg_table_size(shardman.find_relation(%s))
+
+-- name: note_shared_comparison
+select shardman.note_shared_comparison(%s, %s, %s, %s, %s, %s, %s)
+
 -- name: is_waited_for
 select shardman.is_waited_for(%s)
 

@@ -21,7 +21,7 @@
 -- the foreign keys act by themselves on each node.
 --
 -- What a crash leaves: nothing, before the first node commits. Nodes commit one after the other, so a crash in that instant
--- can leave copies apart: `shardman check --data` tells, create_shared_table makes them the same again.
+-- can leave copies apart: they are compared in the background (lord/watchers/shared_scrub.py), and create_shared_table makes them the same.
 
 create or replace function shardman.is_arriving() returns bool
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

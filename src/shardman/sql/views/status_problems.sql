@@ -83,6 +83,13 @@ create or replace view shardman.cluster_problems as
                   date_trunc('second', c.compared_at)),
            format('With scrub_repair the shardlord brings it up to date; otherwise shardman suspend-replicas %s %s lets it', p.owner, c.node)
       from shardman.status_comparisons c join shardman.partitions p on p.part_name = c.part_name and p.prv is null, shardman.local h
+     where h.lord and c.differing > 0
+    union all
+    select format('%s on node %s', c.relation, c.node),
+           format('the copy of the shared table differed from that on node %s in at least %s rows, at %s, and was not mended: %s', c.compared_with, c.differing,
+                  date_trunc('second', c.compared_at), c.unmended),
+           format('shardman check --data says which rows. shardman create-shared-table %s NODE makes all copies like that of NODE', quote_literal(c.relation))
+      from shardman.shared_comparisons c join shardman.shared_copies s on (s.relation, s.node) = (c.relation, c.node), shardman.local h
      where h.lord and c.differing > 0;
 comment on view shardman.cluster_problems is 'lord only: what is wrong with the cluster as a whole, and what to do about it';
 

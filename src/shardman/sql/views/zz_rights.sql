@@ -35,7 +35,7 @@ begin
     for rel in
         select c.oid::regclass as name from pg_class c
          where c.relnamespace = 'shardman'::regnamespace and c.relkind in ('r', 'v')
-           and c.relname not in ('node_secrets', 'cmd_secrets', 'road_secret', 'inbox')
+           and c.relname not in ('node_secrets', 'cmd_secrets', 'road_secret', 'inbox', 'replaced_rows')
            and not has_table_privilege('shardman_viewer', c.oid, 'select')
     loop
         execute format('grant select on %s to shardman_viewer', rel.name);
