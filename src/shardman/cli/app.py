@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "execute": ("exec",),
     "clean": ("clean",),
     "disarm": ("disarm",),
+    "copy": ("copy",),
     "dump": ("dump", "restore"),
     "distribute": ("distribute",),
     "commands": (),

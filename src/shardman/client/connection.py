@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -25,7 +27,27 @@ from shardman.client.sessions import Block, Steps
 from shardman.client.verbs import Verbs
 from shardman.pg.connection import SyncConnection
 
+if TYPE_CHECKING:
+    from shardman.client.loading.load import Loaded, Progress
+    from shardman.client.loading.unload import Unloaded
+
 T = TypeVar("T")
+
+
+def _loading(part: str) -> Any:
+    """A module of loading, which needs libraries that not everybody wants.
+
+    Raises:
+        ImportError: they are not installed.
+    """
+    try:
+        return import_module(f"shardman.client.loading.{part}")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("numpy", "pyarrow"):
+            raise
+        raise ImportError(
+            f"{error.name} is not installed, and loading needs it: pip install 'pg-shardman[load]'"
+        ) from error
 
 
 def connect(
@@ -205,6 +227,88 @@ class Connection(Verbs):
                 yield pipeline
             finally:
                 self.router.pipeline = None
+
+    def copy_from(
+        self,
+        table: str,
+        *sources: Any,
+        columns: Sequence[str] | None = None,
+        header: bool = True,
+        delimiter: str = ",",
+        quote: str = '"',
+        null: str = "",
+        encoding: str = "utf8",
+        batch_rows: int | None = None,
+        skip: int = 0,
+        rejects: str | PathLike[str] | None = None,
+        max_rejects: int = 1000,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Loaded:
+        """Loads rows: to all owners at once, all of them or none.
+
+        In a transaction of its own, or in the one that is open.
+
+        Args:
+            table: any table of the cluster; its name as SQL has it.
+            sources: paths (CSV, also .gz, .bz2, .zst, .lz4; .parquet; .arrow), open files (CSV), frames and
+                tables (whatever gives Arrow: pandas, Polars, DuckDB, pyarrow), or iterables of rows.
+            columns: of the source, where it does not name them, or names them otherwise.
+            header, delimiter, quote, null, encoding: of CSV, as COPY has them.
+            batch_rows: commits after about so many rows, instead of once. Then what was committed stays, and an
+                error says with which ``skip`` to go on.
+            skip: how many rows are left out at the beginning.
+            rejects: a file into which rows go that are wrong, which end the loading otherwise.
+            max_rejects: how many go there; one more ends it.
+            progress: is told how far it is.
+
+        Raises:
+            psycopg.Error: as COPY raises it; where a row is wrong its number is in ``row``, and in the notes
+                with its content.
+            ImportError: pg-shardman[load] is not installed.
+        """
+        loading = _loading("load")
+        wishes = loading.Wishes(
+            columns,
+            loading.Csv(header, delimiter, quote, null, encoding),
+            batch_rows,
+            skip,
+            rejects,
+            max_rejects,
+            progress or (lambda _progress: None),
+        )
+        with self.lock:
+            return loading.load(self, table, sources, wishes)  # type: ignore[no-any-return]
+
+    def copy_to(
+        self,
+        table: str,
+        target: Any,
+        *,
+        columns: Sequence[str] | None = None,
+        header: bool = True,
+        progress: Callable[[Unloaded], None] | None = None,
+    ) -> Unloaded:
+        """Writes a table's rows out, from all nodes at once, in no order.
+
+        Each node's rows are as they were at one instant of its own; in an open transaction as that sees them.
+
+        Args:
+            table: any table of the cluster; its name as SQL has it.
+            target: a path (CSV, also .gz, .bz2, .zst, .lz4; .parquet), or an open file, for CSV.
+            columns: those that are written.
+            header: CSV begins with the columns' names.
+            progress: is told how far it is.
+
+        Raises:
+            psycopg.Error: as COPY raises it. A file that was named is as it was before.
+            ImportError: pg-shardman[load] is not installed.
+        """
+        format_ = _loading("sources").Csv(header)
+        unload = _loading("unload").unload
+        with self.lock:
+            return unload(  # type: ignore[no-any-return]
+                self, table, target, columns, format_, progress or (lambda _done: None)
+            )
 
     def cancel(self, cmd_id: int | None = None) -> bool | None:
         """Cancels the statement that is under way; with a number that command of the cluster."""

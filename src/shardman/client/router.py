@@ -183,7 +183,7 @@ class Router(Transactions):
                 result = yield from act(session, query if found.text is None else found.text)
             except psycopg.Error as error:
                 if not fresh or not self._may_repeat(plan, found, session, error):
-                    self._lose(session)
+                    self.lose(session)
                     raise self.told(error, found.node) from None
                 yield from self._leave(session)
                 yield from self._look_again(found.node if attempt > 1 else None)
@@ -207,7 +207,7 @@ class Router(Transactions):
         found = Choice(failed.node, b"", plan.reason)
         again = failed.fresh and not self.blocks
         if not again or not self._may_repeat(plan, found, failed.session, failed.error):
-            self._lose(failed.session)
+            self.lose(failed.session)
             raise self.told(failed.error, failed.node) from None
         yield from self._leave(failed.session)
         yield from self._look_again(None)
@@ -217,7 +217,7 @@ class Router(Transactions):
         if avoid is not None:
             self.avoid(avoid)
 
-    def _lose(self, session: Any) -> None:
+    def lose(self, session: Any) -> None:
         """Whoever goes on in a transaction whose node is away must not believe that it is all there."""
         if session.pgconn.status != ConnStatus.OK:
             self.lost = bool(self.blocks) or not self.autocommit
@@ -250,7 +250,7 @@ class Router(Transactions):
             self.goes_through(node)
             yield from act(session, query)
         except psycopg.Error as error:
-            self._lose(session)
+            self.lose(session)
             raise self.told(error, node) from None
         self._note(plan)
 

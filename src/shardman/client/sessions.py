@@ -191,6 +191,32 @@ class Sessions:
         rows = yield cursor.fetchall
         return rows
 
+    def look(self, subject: str, name: str, params: Any = None) -> Steps:
+        """The first row that a query on the catalogs gives, None where it gives none. It is a part of the
+        transaction that is open, and begins none."""
+        session = yield from self.session(self.bound() or HERE)
+        begins = not self.autocommit and session.pgconn.transaction_status == IDLE
+        if begins:
+            yield lambda: session.set_autocommit(True)
+        cursor = session.cursor(row_factory=dict_row)
+        try:
+            yield lambda: cursor.execute(queries(subject)[name], params)
+            row = yield cursor.fetchone
+        finally:
+            if begins and session.pgconn.status == ConnStatus.OK:
+                yield lambda: session.set_autocommit(False)
+        return row
+
+    def open_beside(self) -> Steps:
+        """A further session on the node that was connected to, set as that one, in autocommit mode. Who wants
+        it closes it."""
+        others = {k: v for k, v in self.options.items() if k != "autocommit"}
+        session = yield lambda: self.connect(self.dsn, **{**others, "autocommit": True})
+        names = list(self.picture.settings)
+        values = [self.picture.settings[n] for n in names]
+        yield from self._ask(session, "settings", (names, values))
+        return session
+
     def _read_picture(self, here: Any) -> Steps:
         tables = yield from self._ask(here, "tables")
         (session,) = yield from self._ask(here, "session")

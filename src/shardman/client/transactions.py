@@ -164,6 +164,29 @@ class Transactions(Sessions):
         self.goes_through(HERE)
         return session
 
+    def take_in(self, nodes: Sequence[str], *, writes: bool = True) -> Steps:
+        """Sessions on nodes that are to be used straight, with the transaction begun there; None where it
+        cannot go on to all of them.
+
+        Args:
+            nodes: one or several.
+            writes: it is to change something there.
+        """
+        self.need_alive()
+        if len({*nodes, *self.parts()}) > 1 and not self.may_take_in():
+            return None
+        found = {}
+        for node in nodes:
+            self.need_sound(node)
+            found[node] = yield from self.session(node)
+            if node in self.unfit or (len(nodes) > 1 and node not in self.numbers):
+                return None
+        for node, session in found.items():
+            yield from self.begin(session, node)
+            if writes:
+                self.wrote.add(node)
+        return found
+
     # -- its end --------------------------------------------------------------------------------
 
     def end(self, action: Literal["commit", "rollback"]) -> Steps:

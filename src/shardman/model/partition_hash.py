@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -69,18 +69,32 @@ def hash_int(key: int) -> int:
     return hash_uint32(key & _M32 ^ (high if key >= 0 else high ^ _M32))
 
 
-def hash_bytes(key: bytes) -> int:
-    """`hash_bytes_extended`, as a little-endian machine reads."""
-    length = len(key)
+def hash_words(length: int, words: Iterable[tuple[Any, Any, Any]]) -> Any:
+    """`hash_bytes_extended`, as a little-endian machine reads.
+
+    Args:
+        length: of the value, in bytes.
+        words: of 32 bits, in threes; at least one three. They may be arrays of words (of 64 bits each,
+            unsigned), one of each value: the result is one, too.
+    """
     a, b, c = _begin(length)
-    whole = length // 12 * 12
-    for x, y, z in struct.iter_unpack("<III", key[:whole]):
-        a, b, c = _mix((a + x) & _M32, (b + y) & _M32, (c + z) & _M32)
-    # The lowest byte of the last word is reserved for the length.
-    tail = key[whole:].ljust(8, b"\0")
-    x, y = struct.unpack("<II", tail[:8])
-    z = int.from_bytes(tail[8:], "little") << 8
+    last = None
+    for three in words:
+        if last is not None:
+            x, y, z = last
+            a, b, c = _mix((a + x) & _M32, (b + y) & _M32, (c + z) & _M32)
+        last = three
+    assert last is not None
+    x, y, z = last
     return _final((a + x) & _M32, (b + y) & _M32, (c + z) & _M32)
+
+
+def hash_bytes(key: bytes) -> int:
+    """Of bytea."""
+    whole = len(key) // 12 * 12
+    # The lowest byte of the last word is reserved for the length.
+    tail = key[whole : whole + 8].ljust(9, b"\0") + key[whole + 8 :].ljust(3, b"\0")
+    return int(hash_words(len(key), struct.iter_unpack("<III", key[:whole] + tail)))
 
 
 def hash_text(key: str) -> int:
