@@ -50,7 +50,9 @@ def test_uuids_with_nulls() -> None:
     assert found.tolist() == [0, *(HASHERS["uuid"](v) for v in given)]
 
 
-@pytest.mark.parametrize("odd", ["{6c1b0bd7-57d8-4e5d-9d24-6a7d3d1c2f50}", "6c1b0bd757d84e5d9d246a7d3d1c2f50", "x" * 36])
+@pytest.mark.parametrize(
+    "odd", ["{6c1b0bd7-57d8-4e5d-9d24-6a7d3d1c2f50}", "6c1b0bd757d84e5d9d246a7d3d1c2f50", "x" * 36]
+)
 def test_uuids_written_otherwise_are_not_told(odd: str) -> None:
     assert _of_uuids(pa.array([odd])) is None
 

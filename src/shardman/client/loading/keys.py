@@ -73,19 +73,20 @@ class Keys:
         text = sql.SQL(queries("loading")["defaults"]).format(sql.SQL(default))
         return pa.array([v for (v,) in self._ask(text, (count,))], pa.string())
 
-    def partitions(self, rows: pa.RecordBatch) -> NDArray[np.int64] | None:
-        """The number of the partition of each row; None where the server does not understand a key."""
+    def partitions(self, rows: pa.RecordBatch) -> NDArray[np.int64]:
+        """The number of the partition of each row; -1 where the server does not understand a key."""
         columns = []
+        understood: NDArray[np.bool_] = np.ones(rows.num_rows, np.bool_)
         for column in self.table.key:
             values = rows.column(column.name)
-            valid = values.is_valid().to_numpy(zero_copy_only=False)
-            try:
-                columns.append((self._hashes(column, values), valid))
-            except errors.DataError:
-                return None
-        return partition_numbers(columns, len(self.table.parts), rows.num_rows)
+            hashes, known = self._hashes(column, values)
+            columns.append((hashes, values.is_valid().to_numpy(zero_copy_only=False)))
+            understood &= known
+        numbers = partition_numbers(columns, len(self.table.parts), rows.num_rows)
+        return np.where(understood, numbers, -1)
 
-    def _hashes(self, column: Column, values: Any) -> Hashes:
+    def _hashes(self, column: Column, values: Any) -> tuple[Hashes, Any]:
+        """Of a column; and which of them are known."""
         found = None
         if column.type in _INTEGERS:
             found = _of_integers(values)
@@ -93,20 +94,27 @@ class Keys:
             found = _of_texts(as_strings(values), column.length)
         elif column.type == "uuid":
             found = _of_uuids(as_strings(values))
-        return self._asked(column, as_strings(values)) if found is None else found
+        return self._asked(column, as_strings(values)) if found is None else (found, True)
 
-    def _asked(self, column: Column, values: Any) -> Hashes:
-        """
-        Raises:
-            DataError: one is no value of the type.
-        """
+    def _asked(self, column: Column, values: Any) -> tuple[Hashes, Any]:
         coded = values.dictionary_encode()
         type_ = sql.SQL(self.target.columns[column.name])
         text = sql.SQL(queries("loading")["hashes"]).format(type_)
-        answers = self._ask(text, (coded.dictionary.to_pylist(),))
-        hashes = np.array([h for (h,) in answers] or [0], np.int64).view(np.uint64)
-        found: Hashes = hashes[pc.fill_null(coded.indices, 0).to_numpy()]
-        return found
+        answers = [*self._answers(text, coded.dictionary.to_pylist()), 0]
+        # What is null counts as the last one.
+        places = pc.fill_null(coded.indices, len(answers) - 1).to_numpy()
+        hashes = np.array([a or 0 for a in answers], np.int64).view(np.uint64)
+        return hashes[places], np.array([a is not None for a in answers])[places]
+
+    def _answers(self, text: sql.Composed, values: list[str]) -> list[int | None]:
+        """What the server says of each; None where it does not understand it."""
+        try:
+            return [h for (h,) in self._ask(text, (values,))]
+        except errors.DataError:
+            if len(values) == 1:
+                return [None]
+            half = len(values) // 2
+            return self._answers(text, values[:half]) + self._answers(text, values[half:])
 
     def _ask(self, text: sql.Composed, params: Any) -> list[tuple[Any, ...]]:
         if self._session is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -195,31 +194,25 @@ class _Loading:
         return {node: session}
 
     def _send(self, senders: Senders, chunk: Chunk) -> None:
-        first = next(iter(senders.by_node))
         rows = chunk.rows
-        nodes = None
-        if self.keys is not None and not self.done.through:
+        nodes = list(senders.by_node)
+        straight = self.keys is not None and not self.done.through
+        if straight:
+            assert self.keys is not None
             rows = self.keys.complete(rows)
-            nodes = self._nodes(rows, list(senders.by_node))
+        where = self._places(rows, nodes) if straight else np.zeros(rows.num_rows, np.int64)
         statement = self.target.copy(rows.schema.names)
-        piece = partial(Piece, self.target.name, statement, chunk)
-        if nodes is None:
-            # Through one node; or that one will say which row it is that has no key.
-            senders.put(first, piece(rows, np.arange(rows.num_rows)))
-            return
-        for number, node in enumerate(senders.by_node):
-            places = np.flatnonzero(nodes == number)
-            if len(places):
-                senders.put(node, piece(rows.take(pa.array(places)), places))
+        for number, node in enumerate(nodes):
+            own = np.flatnonzero(where == number)
+            if len(own):
+                piece = Piece(self.target.name, statement, chunk, rows.take(pa.array(own)), own)
+                senders.put(node, piece)
 
-    def _nodes(self, rows: pa.RecordBatch, nodes: list[str]) -> NDArray[np.int64] | None:
-        """For each row which of the nodes has it; None where that cannot be told."""
+    def _places(self, rows: pa.RecordBatch, nodes: list[str]) -> NDArray[np.int64]:
+        """For each row which of the nodes has it; a key that cannot be read is for the first one to refuse."""
         assert self.keys is not None
-        partitions = self.keys.partitions(rows)
-        if partitions is None:
-            return None
-        places = np.array([nodes.index(p.node) for p in self.keys.table.parts])
-        found: NDArray[np.int64] = places[partitions]
+        places = np.array([*(nodes.index(p.node) for p in self.keys.table.parts), 0])
+        found: NDArray[np.int64] = places[self.keys.partitions(rows)]
         return found
 
 
