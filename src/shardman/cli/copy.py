@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,8 @@ def copy(
     """
     if bool(files) == (to is not None):
         raise typer.BadParameter("name files to load, or one to write with --to")
+    # Arrow's own keeps memory that nobody uses any more.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     names = columns.split(",") if columns else None
     options = _Options(
         names, header, delimiter, quote, null, encoding, batch, skip, rejects, max_rejects
