@@ -63,7 +63,9 @@ def points(lord: SyncConnection, cmd_id: int) -> list[Point]:
 
 def sample(every: list[Point], stride: int, start: int = 0) -> list[Point]:
     """One point of so many; all of them with SHARDMAN_LONG=1, as `make crash` sets it."""
-    return every if os.environ.get("SHARDMAN_LONG") else every[start::stride]
+    found = every if os.environ.get("SHARDMAN_LONG") else every[start::stride]
+    assert found, (len(every), start)
+    return found
 
 
 @contextmanager

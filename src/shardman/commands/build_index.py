@@ -50,7 +50,12 @@ class BuildIndex(Command):
                 Step(
                     "build_index",
                     f"build {self.index_name} on node {node}",
-                    {"node": node, **target, "parts": parts},
+                    {
+                        "node": node,
+                        **target,
+                        "parts": parts,
+                        "others": [n for n in places if n != node],
+                    },
                 )
                 for node, parts in places.items()
             ),

@@ -39,7 +39,9 @@ async def recover(runner: Runner, journal: Journal) -> None:
         if command["switched"]:
             await _finish(_run(runner, entry))
         else:
-            clean = await undo(_run(runner, entry, away=set()))
+            run = _run(runner, entry, away=set())
+            run.again = _begins_anew(command, entry)
+            clean = await undo(run)
             await entry.end(*_taken_back(command, entry, clean=clean))
 
 
@@ -58,6 +60,11 @@ async def _finish(run: CommandRun) -> None:
     run.say("Finished by another shardlord than the one that began it.")
     run.figures.recovered = True
     await run.entry.end("success", None, " ".join(run.sentences), run.figures.data())
+
+
+def _begins_anew(command: Mapping[str, Any], entry: Entry) -> bool:
+    """Whether a command that had not switched is tried once more, if all of it can be undone."""
+    return not command["canceled_by"] and command["parent"] is None and entry.attempt < MAX_ATTEMPTS
 
 
 def _taken_back(

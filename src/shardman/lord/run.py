@@ -76,6 +76,7 @@ class CommandRun:
         self.epoch = sessions.epoch
         self.figures = Figures()
         self.handed = Handed()
+        self.again = False
         self.sentences: list[str] = []
         self.cut_over_lock = shared.cut_over
         self.away: frozenset[int] = frozenset(away or ())

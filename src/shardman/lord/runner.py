@@ -251,12 +251,14 @@ class Runner:
     async def _take_back(self, run: CommandRun, error: BaseException, canceled: bool) -> Outcome:
         """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
         await run.close()
-        await undo(self.run_of(run.entry, away=set()))
+        undoing = self.run_of(run.entry, away=set())
+        undoing.again = canceled and self.stopping and run.parent is None
+        await undo(undoing)
         if canceled:
             if because := self._because.get(run.cmd_id):
                 run.say(because)
             # A shardlord that is told to stop leaves the command to the next one.
-            if self.stopping and run.parent is None:
+            if undoing.again:
                 return Outcome("waiting")
             return Outcome("canceled")
         reason = failure(error)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from shardman.errors import Code, UserError
+from shardman.errors import Code, Temporary, UserError
 from shardman.model.plan import Json
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
@@ -21,7 +22,12 @@ from shardman.steps.locks import LIMIT_S, Deadline, patiently, rolled_back
 @dataclass(frozen=True)
 class BuildIndexes(UndoableStep):
     """An index on all copies of one node, one after the other: whatever else it does, the node builds one at a
-    time."""
+    time.
+
+    Args:
+        others: the other nodes. Whoever takes it back takes the table's own entry away everywhere: one that is
+            on some nodes only could neither be built nor dropped.
+    """
 
     concurrent_with = frozenset({"build_index"})
 
@@ -29,6 +35,7 @@ class BuildIndexes(UndoableStep):
     relation: str
     index: str
     parts: list[str]
+    others: list[int] = field(default_factory=list)
 
     def scope(self) -> Scope:
         return Scope.of([self.node], self.parts)
@@ -66,6 +73,15 @@ class BuildIndexes(UndoableStep):
                 if drop:
                     with unhurried(conn):
                         await conn.execute(drop.encode())
+        if not run.again:
+            await self._drop_entry(run, self.node)
+            for node in self.others:
+                # Its own step does it, or has not begun.
+                with suppress(psycopg.OperationalError, UserError, Temporary):
+                    await self._drop_entry(run, node)
+
+    async def _drop_entry(self, run: Run, node: int) -> None:
+        async with run.extra_session(node) as conn:
             await _briefly(
                 run, conn, "select shardman.drop_begun_index(%s, %s)", self.relation, self.index
             )

@@ -23,6 +23,8 @@ class Run(Protocol):
     figures: Figures
     #: What a later step of the same attempt uses; nothing that recovery needs.
     handed: Handed
+    #: The same command begins anew when this attempt is undone: what was made before it, for it, stays.
+    again: bool
     #: Held while a cut-over is up: one in the cluster at a time.
     cut_over_lock: asyncio.Lock
 
