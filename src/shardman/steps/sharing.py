@@ -259,6 +259,8 @@ class ShareOut(OfShared, FinishStep):
             if source != self.node:
                 async with run.extra_session(source) as out, run.extra_session(self.node) as into:
                     await self._make_right(run, out, into, definition, self.node in held)
+                    changes = await value(out, "select shardman.changes_of(%s)", self.relation)
+                    await into.execute("select shardman.has_changes(%s)", (Jsonb(changes),))
             await _record_copy(await run.node(0), self.relation, self.node)
             for node in {*held, self.node}:
                 await _heard(run, node)

@@ -21,6 +21,9 @@ from shardman.lord.metadata import Metadata
 from shardman.lord.policies.nodes import NodeHealth
 from shardman.lord.policies.schema_changes import HAS_IT, PASSING, Change, Due, Key, Repeat, due
 from shardman.lord.sessions import Sessions
+from shardman.lord.watchers.readers import Readers
+from shardman.lord.watchers.shared_gate import SharedGate
+from shardman.pg.comparison import Changed, Unsettled
 from shardman.pg.connection import Connection
 from shardman.sql.loader import queries
 from shardman.tasks import all_of
@@ -43,6 +46,7 @@ class SchemaChanges:
         self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
     ) -> None:
         self._sessions = sessions
+        self._gate = SharedGate(Readers(sessions, askers))
         self._askers = askers
         self._metadata = metadata
         self._health = health
@@ -140,9 +144,7 @@ class SchemaChanges:
         if reason is None:
             self._tried.pop(lacks, None)
             log.info("schema change repeated", node=r.node, statement=r.change.statement)
-            await self._lord.execute(
-                queries("changes")["refresh"].encode(), (list(r.change.tables),)
-            )
+            await self._write_down(r)
             return True
         if not times:
             log.warning(
@@ -155,22 +157,41 @@ class SchemaChanges:
         self._tried[lacks] = (times + 1, time.monotonic() + wait, reason)
         return False
 
+    async def _write_down(self, r: Repeat) -> None:
+        """Has the lord see what the tables are now."""
+        tables, changes = list(r.change.tables), queries("changes")
+        await self._lord.execute(changes["refresh"].encode(), (tables,))
+        await self._lord.execute(
+            changes["refresh_shared"].encode(), (r.change.tag, r.source, tables)
+        )
+
     async def _repeated(self, r: Repeat) -> str | None:
         """What stood in the way; None: nothing."""
+        table = self._metadata.known.cluster.shared.get(r.change.target)
+        if table is not None and r.node not in table.nodes:
+            return "it has no copy of the table that is in use, and gets it anew"
+        try:
+            async with self._gate.closed(table if r.change.tag != "DROP TABLE" else None):
+                state, reason = await self._sent(r)
+        except (Changed, Unsettled) as held:
+            return f"it is tried again: {held}"
+        if state in ("00000", HAS_IT):
+            return None
+        if not state.startswith(PASSING) and await self._is_there(r, state):
+            return await self._note(r)
+        return str(reason)
+
+    async def _sent(self, r: Repeat) -> tuple[str, str | None]:
+        """The state with which it ended, and the error."""
         conn = await self._sessions.open(r.source, self._lord)
         try:
             cur = await conn.execute(
                 queries("changes")["repeat"].encode(),
                 (r.change.key.id, r.change.key.sender, r.node),
             )
-            state, reason = await cur.fetchone() or ("00000", None)
+            return await cur.fetchone() or ("00000", None)
         finally:
             await conn.close()
-        if state in ("00000", HAS_IT):
-            return None
-        if not state.startswith(PASSING) and await self._is_there(r, state):
-            return await self._note(r)
-        return str(reason)
 
     async def _is_there(self, r: Repeat, state: str) -> bool:
         """Whether the node is what the change makes it, though it did not come with the change."""

@@ -39,3 +39,12 @@ delete from shardman.pending_changes p
 -- name: refresh
 select shardman.submit('refresh_table', json_build_object('relation', t.relation))
   from shardman.tables t where t.relation = any (%s)
+
+-- name: refresh_shared
+-- Rows that a statement has written anew may be others on a node where it was repeated.
+select shardman.submit(c.verb, case c.verb when 'create_shared_table' then json_build_object('relation', t.relation, 'node_id', w.source)
+                                           else json_build_object('relation', t.relation) end)
+  from shardman.shared_tables t cross join (select %s as tag, %s::int as source) w
+ cross join lateral unnest(case w.tag when 'DROP TABLE' then array['drop_table'] when 'ALTER TABLE' then array['refresh_table', 'create_shared_table']
+                                      else array['refresh_table'] end) as c (verb)
+ where t.relation = any (%s)

@@ -81,11 +81,17 @@ comment on function shardman.missing_values(text) is 'what rows on this node hav
 create or replace function shardman.repeat_through(c shardman.schema_changes, node int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    modes constant text[] := case when c.target = '' then '{}' else shardman.gate_modes(c.target, c.tag, c.statement, c.path) end;
+    -- Whoever has dropped a shared table knows of no copies; a sharded one is never dropped so.
+    shared constant bool := c.target <> '' and (c.tag = 'DROP TABLE' or cardinality((shardman.shared_nodes(c.target)).nodes) > 0);
+    modes constant text[] := case when c.target = '' or shared then '{}' else shardman.gate_modes(c.target, c.tag, c.statement, c.path) end;
     mode_ text;
     name  text;
 begin
     perform set_config('shardman.ddl_path', c.path, true);
+    if shared then
+        perform shardman.repeat_shared_through(c, node);
+        return;
+    end if;
     perform shardman.through_door(node, format('select shardman.note_change(%L)', to_jsonb(c)), '500ms');
     foreach mode_ in array coalesce(modes, '{}') loop
         perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', c.target, mode_), '500ms');
@@ -135,10 +141,11 @@ comment on function shardman.repeat_change(uuid, text, int) is
 
 create or replace function shardman.shape_of(relation text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(string_agg(concat_ws(' ', s.aspect, s.item), E'\n' order by s.aspect collate "C", s.item collate "C"), '')
+    select case when exists (select from shardman.shared_copies c where c.relation = shape_of.relation) then coalesce(shardman.shared_shape(relation), '')
+                else coalesce(string_agg(concat_ws(' ', s.aspect, s.item), E'\n' order by s.aspect collate "C", s.item collate "C"), '') end
       from shardman.schema_items() s where s.rel = shardman.find_relation(relation)
 $$;
-comment on function shardman.shape_of(text) is 'what a sharded table is on this node, as a text to compare';
+comment on function shardman.shape_of(text) is 'what a sharded or shared table is on this node, as a text to compare';
 
 create or replace function shardman.skip_change(id_ uuid, node_ int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -105,6 +105,8 @@ begin
     perform shardman.open_door(n) from unnest(nodes) n;
     perform set_config('shardman.ddl_busy', '', true);
     perform set_config('shardman.ddl_shared', array_to_string(tables, chr(10)), true), set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
+    perform set_config('shardman.ddl_wanted', array_to_string(nodes || shardman.my_id(), ','), true),
+            set_config('shardman.ddl_change', gen_random_uuid()::text, true);
     perform set_config('shardman.ddl_rewritten', '', true);
 end
 $$;
@@ -296,20 +298,23 @@ language plpgsql as $$
 begin
     if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_shared', true)) operator(pg_catalog.>) 0
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_shared_ddl(pg_catalog.current_query());
+        perform shardman.spread_shared_ddl(pg_catalog.current_query(), tg_tag);
     end if;
 end
 $$;
 comment on function shardman.on_shared_spread() is 'after DDL on a shared table, as the caller: the same on the other nodes';
 
-create or replace function shardman.spread_shared_ddl(query text) returns void
+create or replace function shardman.spread_shared_ddl(query text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    tables constant text[] := shardman.ddl_shared();
     nodes constant int[] := coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}');
     node  int;
     rows_ text[];
 begin
     foreach node in array nodes loop
+        -- The note first: see shardman.spread_ddl.
+        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, tables[1], tables)), '10s');
         if query ~* '\mset\s+constraints\M' then
             perform shardman.through_door(node, 'set constraints all immediate', '10s');
         end if;
@@ -326,7 +331,40 @@ begin
     end if;
 end
 $$;
-comment on function shardman.spread_shared_ddl(text) is 'sends a statement to all other copies, and the rows that it has written anew';
+comment on function shardman.spread_shared_ddl(text, text) is 'sends a statement to all other copies, and the rows that it has written anew';
+
+create or replace function shardman.repeat_shared_through(c shardman.schema_changes, node int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    locks constant text := shardman.ddl_lock_modes(c.tag, c.statement);
+begin
+    perform shardman.through_door(node, format('select shardman.note_change(%L)', to_jsonb(c)), '500ms');
+    if locks <> '' and c.tag <> 'DROP TABLE' then
+        perform shardman.through_door(node, format('lock table only %s in access exclusive mode', shardman.sql_name(c.target)), '5s');
+    end if;
+    if locks like '%,keys' then
+        perform shardman.through_door(node, format('select shardman.loosen_shared(%L)', c.target), '500ms');
+    end if;
+    perform shardman.through_door(node, c.statement, '5s');
+end
+$$;
+comment on function shardman.repeat_shared_through(shardman.schema_changes, int) is
+    'as who sent a change of a shared table: the same on a node that lacks it, with the note that it has it. The shardlord keeps writers away meanwhile';
+
+create or replace function shardman.changes_of(relation text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(to_jsonb(c) order by c.nr), '[]') from shardman.schema_changes c where changes_of.relation = any (c.tables)
+$$;
+comment on function shardman.changes_of(text) is 'the changes of a shared table that this node has and keeps until all have them';
+
+create or replace function shardman.has_changes(changes jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at, settled)
+    select c.id, c.sender, c.statement, c.path, c.tag, c.target, c.tables, c.nodes, c.made_at, c.settled
+      from jsonb_populate_recordset(null::shardman.schema_changes, changes) as c order by c.nr
+        on conflict do nothing
+$$;
+comment on function shardman.has_changes(jsonb) is 'this node has a copy made like that of a node with these changes: they are not to be repeated here';
 
 create or replace function shardman.shared_ddl_obstacles(relation text) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -395,6 +433,7 @@ begin
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
     perform set_config('shardman.ddl_busy', '', true);
+    perform shardman.keep_change(shardman.change_sent(current_query(), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
     foreach name in array shardman.ddl_shared() loop
         perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
         -- Their foreign keys name its columns.
