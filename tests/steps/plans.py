@@ -169,6 +169,8 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     renamed = {"digest": "d", **{f"obstacles {n}": [] for n in CLUSTER.nodes}}
     yield RenameTable("more", "other"), renamed
     yield RenameTable("orders", "app.orders"), renamed
+    yield RenameTable("orders", "sales", follow=True), {**renamed, "called 1": "sales"}
+    yield RenameTable("codes", "other"), renamed
     yield UnshardTable("bare", 1), alone
     yield UnshardTable("acc", 1, aside=True), {**alone, "asides 2": ["acc_0_aside_c7"], "key": True}
     yield (

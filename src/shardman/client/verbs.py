@@ -327,19 +327,23 @@ class Verbs(ABC):
         self,
         relation: str,
         new_name: str,
+        follow: bool = False,
         *,
         wait: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Give a sharded table another name or another schema, on all nodes at one instant.
+        """Give a sharded or shared table another name or another schema, on all nodes.
 
         Args:
-            relation: a sharded table, written as in SQL.
+            relation: a sharded or shared table, written as in SQL.
             new_name: its new name, or its name with another schema before it.
+            follow: only if ALTER TABLE has called it so, and not otherwise since: it submits this
+                by itself.
         """
         arguments = {
             "relation": relation,
             "new_name": new_name,
+            "follow": follow,
         }
         return self._run("rename_table", arguments, wait, timeout)
 

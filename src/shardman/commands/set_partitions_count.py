@@ -63,7 +63,7 @@ class SetPartitionsCount(Command):
         cluster = facts.cluster
         former = cluster.table(self.relation).partitions_count
         self._need_ratio(former)
-        need_possible(facts)
+        need_possible(facts, cluster.members)
         tables = self._tables(cluster)
         described = {t: self._described(facts, t) for t in tables}
         gathered = self._gathered(cluster, tables, former)

@@ -5,18 +5,20 @@ Shared by set_partitions_count and rename_table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shardman.commands.base import Facts
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 
 
-def need_possible(facts: Facts) -> None:
-    """Judges what the nodes have answered to the questions ``obstacles <node>``.
+def need_possible(facts: Facts, nodes: Iterable[int]) -> None:
+    """Judges what nodes have answered to the questions ``obstacles <node>``.
 
     Raises:
         UserError: one has not answered, or something there is in the way.
     """
-    for node in facts.cluster.members:
+    for node in nodes:
         obstacles = facts.answers.get(f"obstacles {node}")
         if obstacles is None:
             raise UserError(

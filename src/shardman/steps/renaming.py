@@ -16,17 +16,29 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.types.json import Jsonb
 
-from shardman.errors import Code, UserError
+from shardman.errors import Code, Temporary, UserError
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, Run, Scope, SwitchStep, UndoableStep, step
 from shardman.steps.catalog import value
 from shardman.steps.confirmation import catch_up_channels, drain_channels
-from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.convergence import await_metadata
+from shardman.steps.locks import (
+    HELD,
+    LIMIT_S,
+    Busy,
+    Deadline,
+    begin_locked,
+    patiently,
+    rolled_back,
+)
 from shardman.steps.prepared import end_prepared, prepare, prepare_gate
 from shardman.tasks import all_of, each_of
 
 Sessions = Mapping[int, Connection]
+
+#: How long a node may take to hear of a new name; writers of a shared table repeat meanwhile.
+HEAR_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -197,10 +209,60 @@ class RedefineRenamed(FinishStep):
     async def do(self, run: Run) -> None:
         async with run.extra_session(self.node) as conn:
             found = await value(conn, "select shardman.redefine(%s)", self.relation)
+            shared = await value(conn, "select shardman.redefine_shared(%s)", self.relation)
+        lord = await run.node(0)
+        if shared is not None:
+            await lord.execute(
+                "update shardman.shared_tables set definition = %s where relation = %s",
+                (Jsonb(shared), self.relation),
+            )
         if found is None:
             return
-        lord = await run.node(0)
         await lord.execute(
             "update shardman.tables set definition = %s, create_sql = %s where relation = %s",
             (Jsonb(found["definition"]), found["create_sql"], self.relation),
         )
+
+
+@step("record_shared_name")
+@dataclass(frozen=True)
+class RecordSharedName(SwitchStep):
+    """In the metadata a shared table has another name from now on; each node hears of it, and follows."""
+
+    relation: str
+    wanted: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(0)
+        await conn.execute(
+            "select shardman.rename_shared_metadata(%s, %s)", (self.relation, self.wanted)
+        )
+
+
+@step("follow_name")
+@dataclass(frozen=True)
+class FollowName(FinishStep):
+    """A node's copy of a shared table, and what lets it be written through, are called as the metadata say."""
+
+    leaves = "a copy that cannot be written until it is done"
+    waits = "writers to the table: they are told to repeat"
+    waits_until = "follow_name"
+
+    node: int
+    relation: str
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node])
+
+    async def do(self, run: Run) -> None:
+        if not await await_metadata(run, self.node, HEAR_S):
+            raise Temporary(f"node {self.node} has not heard of it yet", code=Code.NODE_BEHIND)
+        async with run.extra_session(self.node) as conn:
+
+            async def attempt(_: Deadline) -> None:
+                await conn.execute("select shardman.follow_name(%s)", (self.relation,))
+
+            await patiently(run, attempt, limit_s=LIMIT_S)

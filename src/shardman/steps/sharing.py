@@ -124,8 +124,9 @@ class RecordShared(SwitchStep):
     async def do(self, run: Run) -> None:
         lord = await run.node(0)
         await lord.execute(
-            "insert into shardman.shared_tables (relation, initial_node, definition) values (%s, %s, %s)",
-            (self.relation, self.node, Jsonb(self.definition)),
+            "insert into shardman.shared_tables (relation, initial_node, definition)"
+            " values (%s, %s, %s::jsonb || shardman.free_lock_name(%s))",
+            (self.relation, self.node, Jsonb(self.definition), self.relation),
         )
         await _record_copy(lord, self.relation, self.node)
 

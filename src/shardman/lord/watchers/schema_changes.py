@@ -2,7 +2,8 @@
 
 A change travels in the sender's transaction, whose parts are committed one after the other. Where a crash
 came in between, or a node was away, the rows of shardman.schema_changes say so, and a node that has the
-change repeats it, as its sender, on one that lacks it. A shardlord that dies here leaves nothing but what
+change repeats it, as its sender, on one that lacks it. Where a table was renamed (shardman.renamed_tables), the
+command that lets the metadata follow is submitted once more, should it be lost. A shardlord that dies here leaves nothing but what
 the next one finds: the change and the note that a node has it are one transaction.
 """
 
@@ -56,6 +57,8 @@ class SchemaChanges:
         #: How often it was tried, when it is tried again, and what stood in the way.
         self._tried: dict[Lacks, tuple[int, float, str]] = {}
         self._told: dict[Lacks, tuple[str, str]] | None = None
+        #: The tables that were called otherwise at the last look: former and new name.
+        self._renamed: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -72,13 +75,16 @@ class SchemaChanges:
         members = set(cluster.members)
         silent = self._health.silent()
         found: dict[int, list[Change]] = {}
+        renamed: set[tuple[str, str]] = set()
 
         async def ask(node: int) -> None:
             rows = await self._try(node, "here")
             if rows is not None:
                 found[node] = [_change(row) for row in rows]
+            renamed.update((row[0], row[1]) for row in await self._try(node, "names") or ())
 
         await all_of(*(ask(n) for n in members - silent))
+        await self._follow(renamed)
         work = due(found, members)
         for node, key in work.settle:
             await self._try(node, "settle", key.id, key.sender)
@@ -86,6 +92,12 @@ class SchemaChanges:
             await self._try(node, "forget", key.id, key.sender)
         await self._tell(work)
         await self._repeat(work)
+
+    async def _follow(self, renamed: set[tuple[str, str]]) -> None:
+        """Submits what was lost in a crash, or failed: what is just being done is seen once only."""
+        for name in sorted(renamed & self._renamed):
+            await self._lord.execute(queries("changes")["follow"].encode(), name)
+        self._renamed = renamed
 
     async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:
         try:

@@ -1,6 +1,17 @@
 -- name: here
 select id::text, sender, statement, tag, target, tables, nodes, settled, extract(epoch from made_at)::float8 from shardman.schema_changes order by nr
 
+-- name: names
+select r.former, r.wanted from shardman.renamed_tables r where shardman.called_here(r.former) = r.wanted
+
+-- name: follow
+-- In vain is tried again after a while.
+select shardman.submit('rename_table', json_build_object('relation', x.former, 'new_name', x.wanted, 'follow', true))
+  from (select %s::text as former, %s::text as wanted) x
+ where not exists (select from shardman.cmd_log l
+                    where l.cmd_type = 'rename_table' and (l.ended_at is null or l.ended_at > now() - interval '20 s')
+                      and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and o.opt = x.wanted))
+
 -- name: repeat
 select state, reason from shardman.repeat_change(%s::uuid, %s, %s)
 

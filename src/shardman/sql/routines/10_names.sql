@@ -65,11 +65,30 @@ language sql immutable strict parallel safe set search_path = pg_catalog, pg_tem
 $$;
 comment on function shardman.node_server(int) is 'the foreign server of a node; a server with a suffix behind it is one of a running move';
 
+create or replace function shardman.called_here(relation text) returns text
+language sql stable strict security definer parallel safe set search_path = pg_catalog, pg_temp as $$
+    -- What the metadata know by now is called as they say.
+    select coalesce((select r.wanted from shardman.renamed_tables r cross join lateral (select shardman.relation_parts(r.wanted) as p) as w
+                      where r.former = called_here.relation
+                        and exists (select from shardman.tables t where t.relation = r.former union all select from shardman.shared_tables s where s.relation = r.former)
+                        and not exists (select from shardman.tables t where t.relation = r.wanted union all select from shardman.shared_tables s where s.relation = r.wanted)
+                        and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = w.p[1] and c.relname = w.p[2])), relation)
+$$;
+comment on function shardman.called_here(text) is
+    'what a sharded or shared table of the metadata is called on this node: otherwise, from an ALTER TABLE that has renamed it until the metadata follow';
+
+create or replace function shardman.known_as(relation text) returns text
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+    select coalesce((select r.former from shardman.renamed_tables r where r.wanted = relation and shardman.called_here(r.former) = relation limit 1), relation)
+$$;
+comment on function shardman.known_as(text) is 'the opposite of shardman.called_here: by what name the metadata know what is called so on this node';
+
 create or replace function shardman.find_relation(relation text) returns oid
 language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
     select c.oid
       from pg_class c join pg_namespace n on n.oid = c.relnamespace,
-           (select shardman.relation_parts(relation) as p) as r
+           (select shardman.relation_parts(coalesce((select shardman.called_here(x.former) from shardman.renamed_tables x where x.former = find_relation.relation),
+                                                    relation)) as p) as r
      where n.nspname = p[1] and c.relname = p[2]
 $$;
 comment on function shardman.find_relation(text) is 'the oid of a relation of this database by its name in the metadata; null when there is none';

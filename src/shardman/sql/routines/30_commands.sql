@@ -329,20 +329,22 @@ $$;
 comment on function shardman.set_partitions_count(text, int) is
     'gives a sharded table more or fewer partitions, a multiple or a divisor of today''s number, while it is read and written; all nodes must be up';
 
-create or replace function shardman.rename_table(relation text, new_name text) returns bigint
+create or replace function shardman.rename_table(relation text, new_name text, follow bool default false) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(new_name, 'new_name');
+    perform shardman.need(follow::text, 'follow');
     -- For the table's owner, who may submit nothing else.
     if not shardman.may_administer() then
         perform shardman.need_owner(shardman.normal_name(relation));
     end if;
-    return shardman.submit('rename_table', json_build_object('relation', shardman.normal_name(relation), 'new_name', shardman.normal_name(new_name)));
+    return shardman.submit('rename_table', json_build_object('relation', shardman.normal_name(relation), 'new_name', shardman.normal_name(new_name), 'follow', follow));
 end
 $$;
-comment on function shardman.rename_table(text, text) is
-    'gives a sharded table, for its owner, another name or another schema, and its partitions with it, on all nodes at one instant; all nodes must be up';
+comment on function shardman.rename_table(text, text, bool) is
+    'gives a sharded or shared table, for its owner, another name or another schema, and partitions with it; all nodes must be up. follow: only if ALTER TABLE '
+    'has called it so, and not otherwise since, which submits this by itself';
 
 create or replace function shardman.unshard_table(relation text, node_id int, aside bool default false) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -20,10 +20,15 @@ comment on function shardman.sql_name(text) is
 
 create or replace function shardman.metadata_name(relation oid) returns text
 language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
-    select shardman.relation_text(n.nspname, c.relname)
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
+    select coalesce((select shardman.known_as(x.wanted) from shardman.renamed_tables x where x.wanted = r.name limit 1), r.name)
+      from (select shardman.relation_text(n.nspname, c.relname) as name
+              from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation) as r
 $$;
 comment on function shardman.metadata_name(oid) is 'the name of a relation of this database as the metadata writes it';
+
+create or replace function shardman.name_here(relation text) returns text
+language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$ select shardman.sql_name(shardman.called_here(relation)) $$;
+comment on function shardman.name_here(text) is 'shardman.sql_name of what a table of the metadata is called on this node';
 
 create or replace function shardman.cut_bytes(word text, bytes int) returns text
 language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$

@@ -26,7 +26,7 @@ begin
         return null;
     end if;
     return jsonb_build_object(
-        'columns', shardman.constraint_names(head[1]), 'to', shardman.normal_name(head[2]), 'to_columns', shardman.constraint_names(head[3]),
+        'columns', shardman.constraint_names(head[1]), 'to', shardman.known_as(shardman.normal_name(head[2])), 'to_columns', shardman.constraint_names(head[3]),
         'match_full', coalesce(tail ~* 'match\s+full', false),
         'on_update', lower(regexp_replace(coalesce((regexp_match(tail, 'on\s+update\s+(' || action || ')', 'i'))[1], 'no action'), '\s+', ' ', 'g')),
         'on_delete', lower(regexp_replace(coalesce(deleted[1], 'no action'), '\s+', ' ', 'g')),

@@ -7,6 +7,14 @@
 -- The metadata come to a node before that or after. Before, what they want has the locks of what is prepared on it, and the names are reserved;
 -- after, shardman.renamed_tables keeps the reconciler from making the table anew under its former name.
 
+--
+-- ALTER TABLE renames the table itself on all nodes, in its sender's transaction; each node writes that down in shardman.renamed_tables. Until
+-- the metadata follow, by the command rename_table, they call it as before: shardman.called_here says what it is called here, and
+-- shardman.find_relation finds it. All that bears its name besides stays as it is until then: partitions, and the function of a shared table.
+
+-- Nothing is in it that the catalogs do not say; whoever finds a table reads it.
+grant select on shardman.renamed_tables to public;
+
 create or replace function shardman.renamed_relations(relation text, wanted text) returns table (former text, called text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.suffixed(relation, '_' || k || s), shardman.suffixed(wanted, '_' || k || s)
@@ -107,11 +115,18 @@ end
 $$;
 comment on function shardman.rename_metadata(text, text) is 'lord only: in the metadata a sharded table is called otherwise';
 
+create or replace function shardman.naming_sql(what text, former text, wanted text) returns setof text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    with names as (select shardman.relation_parts(former) as f, shardman.relation_parts(wanted) as w)
+    select format('alter ' || what || ' set schema %I', f[1], f[2], w[1]) from names where f[1] <> w[1]
+    union all
+    select format('alter ' || what || ' rename to %I', w[1], f[2], w[2]) from names where f[2] <> w[2]
+$$;
+comment on function shardman.naming_sql(text, text, text) is 'the statements by which something gets another name and schema; what: its kind, with places for both';
+
 create or replace function shardman.renaming_sql(former text, wanted text) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('alter table %s %s', shardman.sql_name(former), case when f.p[1] <> w.p[1] then format('set schema %I', w.p[1]) else format('rename to %I', w.p[2]) end)
-      from (select shardman.relation_parts(former) as p) as f, (select shardman.relation_parts(wanted) as p) as w
-     where shardman.find_relation(former) is not null
+    select s from shardman.naming_sql('table %I.%I', shardman.called_here(former), wanted) s where shardman.find_relation(former) is not null
 $$;
 comment on function shardman.renaming_sql(text, text) is 'the statement by which a relation of this node gets another name or schema; none where it is not here';
 
@@ -132,8 +147,9 @@ comment on function shardman.is_renamed(text) is 'whether a table of the metadat
 
 create or replace function shardman.forget_names() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
+    with known (relation) as (select t.relation from shardman.tables t union all select s.relation from shardman.shared_tables s)
     delete from shardman.renamed_tables r
-     where not exists (select from shardman.tables t where t.relation = r.former) or exists (select from shardman.tables t where t.relation = r.wanted)
+     where not exists (select from known k where k.relation = r.former) or exists (select from known k where k.relation = r.wanted)
 $$;
 comment on function shardman.forget_names() is 'forgets former names that the metadata have no more';
 
@@ -180,3 +196,212 @@ begin
 end
 $$;
 comment on function shardman.rename_parent(text, text) is 'in the cut-over: the table itself is called otherwise on this node';
+
+create or replace function shardman.real_name(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.relation_text(n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel
+$$;
+comment on function shardman.real_name(oid) is 'the name of a relation, whatever the metadata call it';
+
+create or replace function shardman.owned_here(relation text, seq text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- PostgreSQL has it in the schema of its table, always.
+    select shardman.relation_text((shardman.relation_parts(shardman.called_here(relation)))[1], (shardman.relation_parts(seq))[2])
+$$;
+comment on function shardman.owned_here(text, text) is 'what a sequence of a table of the metadata is called on this node';
+
+create or replace function shardman.need_free_name(relation text, wanted text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    obstacle jsonb;
+begin
+    select o into obstacle from shardman.name_obstacles(relation, wanted) o limit 1;
+    if obstacle is not null then
+        raise exception '%', obstacle ->> 'what' using errcode = 'duplicate_table', hint = (obstacle ->> 'hint') || '.';
+    end if;
+end
+$$;
+comment on function shardman.need_free_name(text, text) is 'raises where a table of the metadata can have a name only for a moment, for what goes with it is taken';
+
+create or replace function shardman.name_obstacles(relation text, wanted text) returns setof jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.obstacle(format('the metadata have a table %s still', wanted), 'Wait until shardman.renamed_tables is empty, and try again')
+     where wanted <> relation and exists (select from shardman.tables t where t.relation = wanted union all select from shardman.shared_tables s where s.relation = wanted)
+    union all
+    select shardman.obstacle(format('there is a function %s already, of which the shared table''s triggers need the name', shardman.shared_function(wanted)), 'Rename it')
+     where wanted <> relation and exists (select from shardman.shared_tables s where s.relation = name_obstacles.relation)
+       and shardman.find_function(shardman.shared_function(wanted)) is not null
+$$;
+comment on function shardman.name_obstacles(text, text) is 'what besides its own name keeps a table of the metadata from being called otherwise on this node';
+
+create or replace function shardman.note_name(relation text, rel oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name constant text := shardman.real_name(rel);
+begin
+    if not exists (select from shardman.renamed_tables r where r.former = relation) and name = relation
+       or exists (select from shardman.renamed_tables r where (r.former, r.wanted) = (relation, name)) then
+        return;
+    end if;
+    perform shardman.need_free_name(relation, name);
+    perform set_config('shardman.ddl_renamed', concat_ws(chr(10), current_setting('shardman.ddl_renamed', true), relation), true);
+    -- An old snapshot may have what has just been forgotten: 40001.
+    perform from shardman.renamed_tables r where r.former = relation for update;
+    delete from shardman.renamed_tables r where r.former = relation and name = relation;
+    insert into shardman.renamed_tables as r (former, wanted) select relation, name where name <> relation
+        on conflict on constraint renamed_tables_pkey do update set wanted = excluded.wanted;
+end
+$$;
+comment on function shardman.note_name(text, oid) is 'after ALTER TABLE, on each node: writes down what a table of the metadata is called now';
+
+create or replace function shardman.submit_name(relation text) returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.called_here(relation) = relation then
+        return false;
+    end if;
+    perform shardman.submit('rename_table', json_build_object('relation', relation, 'new_name', shardman.called_here(relation), 'follow', true));
+    return true;
+end
+$$;
+comment on function shardman.submit_name(text) is
+    'after DDL of a table that is called otherwise now: lets the metadata follow, and say what it is; whether that is so';
+
+create or replace function shardman.shared_name_obstacles(relation text, wanted text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(o), '[]') from (
+        select shardman.name_obstacles(relation, wanted)
+        union all
+        select shardman.obstacle(format('there is no schema %s', quote_ident(p[1])), format('CREATE SCHEMA %I', p[1]))
+          from shardman.relation_parts(wanted) p where to_regnamespace(quote_ident(p[1])) is null
+        union all
+        select shardman.obstacle(format('the name %s is taken', wanted), 'Choose another one')
+         where shardman.called_here(relation) <> wanted and shardman.find_relation(wanted) is not null) as found_ (o)
+$$;
+comment on function shardman.shared_name_obstacles(text, text) is 'what on this node keeps a shared table from being called otherwise';
+
+create or replace function shardman.rename_shared_metadata(former text, wanted text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- In one statement, for one refers to the other.
+    with renamed as (
+        update shardman.shared_tables s set relation = wanted where s.relation = former)
+    update shardman.shared_copies c set relation = wanted where c.relation = former;
+    update shardman.shared_tables s set definition = d.definition
+      from (select x.relation, shardman.renamed_definition(x.definition, former, wanted)
+                               || case when x.relation = wanted then jsonb_build_object('former', former, 'lock', coalesce(x.definition ->> 'lock', former)) else '{}' end as definition
+              from shardman.shared_tables x) as d
+     where d.relation = s.relation and d.definition <> s.definition;
+    update shardman.tables t set definition = d.definition, create_sql = shardman.parent_script(d.definition)
+      from (select x.relation, shardman.renamed_definition(x.definition, former, wanted) as definition from shardman.tables x) as d
+     where d.relation = t.relation and d.definition <> t.definition;
+end
+$$;
+comment on function shardman.rename_shared_metadata(text, text) is 'lord only: in the metadata a shared table is called otherwise; its definition says how before';
+
+create or replace function shardman.is_behind_name(relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.shared_tables s
+                    where s.relation = is_behind_name.relation and shardman.find_function(shardman.shared_function(s.definition ->> 'former')) is not null
+                      and shardman.find_function(shardman.shared_function(s.relation)) is null
+                      -- Another table may have the former name by now.
+                      and not exists (select from shardman.shared_tables o where o.relation = s.definition ->> 'former'))
+$$;
+comment on function shardman.is_behind_name(text) is 'whether this node''s copy of a shared table is written through under its former name still';
+
+create or replace function shardman.follow_name(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '300ms' as $$
+declare
+    before constant text := (select s.definition ->> 'former' from shardman.shared_tables s where s.relation = follow_name.relation);
+    rel    oid;
+    line   text;
+begin
+    if not shardman.is_behind_name(relation) then
+        return;
+    end if;
+    select g.tgrelid into rel from pg_trigger g where g.tgfoid = shardman.find_function(shardman.shared_function(before)) and g.tgname = 'A_shardman_lock';
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for line in
+        -- ALTER TABLE may have called it otherwise once more.
+        select s from shardman.naming_sql('table %I.%I', shardman.real_name(rel),
+                                          coalesce((select r.wanted from shardman.renamed_tables r where r.former = relation), relation)) s
+        union all
+        select s from shardman.naming_sql('function %I.%I()', shardman.shared_function(before), shardman.shared_function(relation)) s
+    loop
+        execute line;
+    end loop;
+    delete from shardman.renamed_tables r where r.former = before;
+    perform shardman.lay_shared_function(relation);
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.follow_name(text) is
+    'what this node''s copy of a shared table, and its trigger function, are called becomes what the metadata call it by now. Waits for no lock longer than 0.3 s';
+
+create or replace function shardman.try_follow_name(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.follow_name(relation);
+exception
+    when lock_not_available or deadlock_detected then
+        -- Somebody is at work on it: the next visit tries again.
+        null;
+    when others then
+        perform shardman.note_problem(relation, sqlerrm);
+end
+$$;
+comment on function shardman.try_follow_name(text) is 'shardman.follow_name for the reconciler: raises nothing';
+
+create or replace function shardman.is_called(relation text, name text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select relation = name or exists (select from shardman.renamed_tables r where (r.former, r.wanted) = (is_called.relation, is_called.name))
+$$;
+comment on function shardman.is_called(text, text) is 'whether a table of the metadata has, or just had, a name on this node: of one that was dropped nothing else is left';
+
+create or replace function shardman.free_lock_name(relation text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- No name of a relation has a space outside quotes.
+    select case when exists (select from shardman.shared_tables s where s.definition ->> 'lock' = relation)
+                then jsonb_build_object('lock', relation || ' ' || gen_random_uuid()) else '{}' end
+$$;
+comment on function shardman.free_lock_name(text) is
+    'lord only, for the definition of a table that becomes shared: another name for its locks, where those of one that was called so have it';
+
+create or replace function shardman.shared_now(relation text) returns text
+language sql stable strict security definer parallel safe set search_path = pg_catalog, pg_temp as $$
+    select coalesce((select c.relation from shardman.shared_copies c where c.relation = shared_now.relation limit 1),
+                    (select s.relation from shardman.shared_tables s where s.definition ->> 'former' = shared_now.relation limit 1),
+                    (select s.relation from shardman.renamed_tables r join shardman.shared_tables s on s.relation = r.former where r.wanted = shared_now.relation limit 1),
+                    relation)
+$$;
+comment on function shardman.shared_now(text) is
+    'a shared table as the metadata of this node call it now: another node may have heard of another name before this one, or not yet';
+
+create or replace function shardman.shared_lock_name(relation text) returns text
+language sql stable strict security definer set search_path = pg_catalog, pg_temp as $$
+    select coalesce((select s.definition ->> 'lock' from shardman.shared_tables s where s.relation = n.name), n.name)
+      from (select shardman.shared_now(relation) as name) as n
+$$;
+comment on function shardman.shared_lock_name(text) is 'under what name the locks of a shared table are kept: its first one, whatever it is called since';
+
+create or replace function shardman.shared_of_lock(lock_name text) returns text
+language sql stable strict security definer set search_path = pg_catalog, pg_temp as $$
+    select coalesce((select s.relation from shardman.shared_tables s where coalesce(s.definition ->> 'lock', s.relation) = lock_name limit 1), lock_name)
+$$;
+comment on function shardman.shared_of_lock(text) is 'the shared table whose locks are kept under a name';
+
+create or replace function shardman.await_name(rel oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- The setting is the user's to change. Who does so does not wait.
+    mine constant text[] := coalesce(string_to_array(current_setting('shardman.ddl_renamed', true), chr(10)), '{}');
+begin
+    while exists (select from shardman.renamed_tables r
+                   where r.wanted = shardman.real_name(rel) and r.former = shardman.known_as(r.wanted) and r.former <> all (mine))
+          and current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '5 s' loop
+        perform pg_sleep(0.02);
+    end loop;
+end
+$$;
+comment on function shardman.await_name(oid) is
+    'before DDL: waits a moment for the metadata of a table that another transaction has called otherwise; other nodes, too, hear of it just then';

@@ -88,7 +88,7 @@ begin
     end if;
     if tg_event = 'sql_drop' then
         select t.relation into part
-          from pg_event_trigger_dropped_objects() d join shardman.tables t on t.relation = shardman.relation_text(d.schema_name, d.object_name)
+          from pg_event_trigger_dropped_objects() d join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(d.schema_name, d.object_name))
          where d.object_type = 'table' and not d.is_temporary limit 1;
         if found and shardman.is_member() and not shardman.is_copy() and coalesce(current_setting('shardman.ddl', true), '') = ''
            -- What a shardlord does is a SELECT of a superuser's to whoever looks from here.
@@ -116,7 +116,7 @@ begin
     select p.part_name into part
       from pg_event_trigger_ddl_commands() d
       join pg_class c on c.oid = d.objid and c.relkind = 'p' join pg_namespace n on n.oid = c.relnamespace
-      join shardman.tables t on t.relation = shardman.relation_text(n.nspname, c.relname)
+      join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(n.nspname, c.relname))
       join shardman.partitions p on p.relation = t.relation and p.prv is null
       join pg_class x on x.oid = shardman.find_relation(p.part_name) and not x.relispartition
      where d.classid = 'pg_class'::regclass and shardman.is_parent_of(t.definition, d.objid)

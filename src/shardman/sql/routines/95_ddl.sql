@@ -359,9 +359,9 @@ begin
         perform set_config('shardman.ddl_keys', shardman.drop_keys(shardman.find_relation(relation))::text, true),
                 set_config('shardman.ddl_busy', '', true);
     elsif starts_with(mode, 'only ') then
-        execute format('lock table only %s in %s mode', shardman.sql_name(relation), substr(mode, 6));
+        execute format('lock table only %s in %s mode', shardman.name_here(relation), substr(mode, 6));
     else
-        execute format('lock table %s in %s mode', shardman.sql_name(relation), mode);
+        execute format('lock table %s in %s mode', shardman.name_here(relation), mode);
     end if;
 end
 $$;

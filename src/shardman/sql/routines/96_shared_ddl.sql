@@ -11,13 +11,21 @@
 -- What cannot be done on all copies is refused when it has been done on this one and is there to look at: a table that could not have
 -- been shared as it is then.
 
+create or replace function shardman.shared_function_here(relation text) returns oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(shardman.find_function(shardman.shared_function(relation)),
+                    (select shardman.find_function(shardman.shared_function(s.definition ->> 'former')) from shardman.shared_tables s
+                      where s.relation = shared_function_here.relation and not exists (select from shardman.shared_tables o where o.relation = s.definition ->> 'former')))
+$$;
+comment on function shardman.shared_function_here(text) is 'the trigger function of a shared table, which may bear the table''s former name still';
+
 create or replace function shardman.shared_name(rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.relation from shardman.shared_copies c join shardman.local l on l.node_id = c.node and not l.leaving
      -- Also one that was just renamed.
-     where c.relation = shardman.metadata_name(rel)
+     where c.relation = shardman.metadata_name(rel) and rel = shardman.find_relation(c.relation)
         or exists (select from pg_trigger g where g.tgrelid = rel and g.tgname = 'A_shardman_lock'
-                      and g.tgfoid = shardman.find_function(shardman.shared_function(c.relation)))
+                      and g.tgfoid = shardman.shared_function_here(c.relation))
 $$;
 comment on function shardman.shared_name(oid) is 'the shared table of which a relation of this node is the copy; null when it is none';
 
@@ -49,29 +57,23 @@ $$;
 comment on function shardman.listed_relations(text, text, text) is
     'the relations in a list of relations that a statement has where LIST stands in the pattern; path: the search_path by which they are read';
 
-create or replace function shardman.ddl_shared_tables(query text, tag text, path text) returns text[]
+create or replace function shardman.ddl_relations(query text, tag text, path text) returns oid[]
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select array(select distinct n.relation
-                   from unnest(case when tag in ('GRANT', 'REVOKE') then shardman.listed_relations(query, '^(?:grant|revoke)\s.*\son\s+(?:table\s+)?LIST\s+(?:to|from)\s', path)
-                                    when tag = 'DROP TABLE' then shardman.listed_relations(query, '^drop\s+table\s+(?:if\s+exists\s+)?LIST\s*(?:cascade|restrict)?$', path)
-                                    else array[shardman.ddl_relation(query, tag, path)] end) as o (rel)
-                  cross join lateral (select shardman.shared_name(o.rel) as relation) n
-                  where n.relation is not null order by 1)
+    select case when tag in ('GRANT', 'REVOKE') then shardman.listed_relations(query, '^(?:grant|revoke)\s.*\son\s+(?:table\s+)?LIST\s+(?:to|from)\s', path)
+                when tag = 'DROP TABLE' then shardman.listed_relations(query, '^drop\s+table\s+(?:if\s+exists\s+)?LIST\s*(?:cascade|restrict)?$', path)
+                else array[shardman.ddl_relation(query, tag, path)] end
 $$;
-comment on function shardman.ddl_shared_tables(text, text, text) is 'the shared tables that a statement of a kind is about; path: the search_path by which its names are read';
+comment on function shardman.ddl_relations(text, text, text) is 'the relations that a statement of a kind is about; path: the search_path by which its names are read';
 
 create or replace function shardman.need_possible_shared(tables text[], query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    words constant text := regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g');
+    words constant text := shardman.plain_words(query);
     other text;
 begin
     if words ~* '\mconcurrently\M' then
         raise exception 'an index of a shared table is built or dropped on all nodes in one transaction, which CONCURRENTLY cannot be'
             using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; the table''s users wait meanwhile.';
-    elsif words ~* '^alter\s+table\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
-        raise exception '% cannot be renamed or put into another schema: it is shared', tables[1]
-            using errcode = 'feature_not_supported', hint = format('Make it a plain table with shardman.unshare_table(%L, ...), rename it, and share it again.', tables[1]);
     elsif tag = 'DROP TABLE' then
         select r into other from unnest(tables) t cross join unnest(shardman.references_to(t)) r limit 1;
         if other is not null then
@@ -89,9 +91,12 @@ comment on function shardman.need_possible_shared(text[], text, text, text) is '
 create or replace function shardman.start_shared_ddl(query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    tables constant text[] := shardman.ddl_shared_tables(query, tag, path);
+    rels   constant oid[] := shardman.ddl_relations(query, tag, path);
+    tables text[];
     nodes  int[];
 begin
+    perform shardman.await_name(r) from unnest(rels) r;
+    tables := array(select distinct shardman.shared_name(r) from unnest(rels) r where shardman.shared_name(r) is not null order by 1);
     if cardinality(tables) = 0 then
         return;
     elsif tag in ('GRANT', 'REVOKE') and not shardman.is_callers(tables[1]) then
@@ -115,8 +120,10 @@ comment on function shardman.start_shared_ddl(text, text, text) is
 
 create or replace function shardman.ddl_shared() returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case when current_setting('shardman.ddl_busy', true) is distinct from 'on'
-                then string_to_array(nullif(current_setting('shardman.ddl_shared', true), ''), chr(10)) end
+    -- Metadata may come at any moment, and call one otherwise than when the statement began.
+    select array_agg(shardman.shared_now(n))
+      from unnest(case when current_setting('shardman.ddl_busy', true) is distinct from 'on'
+                       then string_to_array(nullif(current_setting('shardman.ddl_shared', true), ''), chr(10)) end) n
 $$;
 comment on function shardman.ddl_shared() is 'the shared tables that the statement is about that is just being done; null for none';
 
@@ -136,7 +143,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need_owner(relation);
     perform set_config('shardman.ddl_busy', 'on', true);
-    execute format('drop trigger if exists "A_shardman_key" on %s', shardman.sql_name(relation));
+    execute format('drop trigger if exists "A_shardman_key" on %s', shardman.name_here(relation));
     perform set_config('shardman.ddl_busy', '', true);
 end
 $$;
@@ -162,7 +169,7 @@ declare
 begin
     perform shardman.need_owner(relation);
     select split_part(trim('()' from l.ctid::text), ',', 1)::int as page, split_part(trim('()' from l.ctid::text), ',', 2)::int as tuple into place
-      from shardman.shared_locks l where l.relation = make_way.relation and l.kind = 'turn';
+      from shardman.shared_locks l where l.relation = shardman.shared_lock_name(make_way.relation) and l.kind = 'turn';
     select array_agg(shardman.send_away(k.pid)) into away
       from pg_locks k
      where k.locktype = 'tuple' and k.relation = 'shardman.shared_locks'::regclass and k.page = place.page and k.tuple = place.tuple
@@ -222,7 +229,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     retypes constant bool := shardman.ddl_lock_modes('ALTER TABLE', current_query()) like '%,keys';
     me      constant int := (shardman.shared_nodes(tables[1])).me;
-    locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.sql_name(t)), '; ' order by t) from unnest(tables) t)
+    locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.name_here(t)), '; ' order by t) from unnest(tables) t)
                              || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end;
     node    int;
 begin
@@ -250,7 +257,7 @@ declare
 begin
     foreach name in array tables loop
         -- Its trigger stands in line with the table's writers, as the table's owner.
-        execute format('delete from only %s where false', shardman.sql_name(name));
+        execute format('delete from only %s where false', shardman.name_here(name));
     end loop;
     perform shardman.lock_shared_copies(tables, coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}'), wait, hurry);
 end
@@ -322,7 +329,7 @@ begin
     end loop;
     if current_setting('shardman.ddl_rewritten', true) = 'on' then
         for rows_ in execute format('select array_agg(x.r) from (select t::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
-                                    shardman.sql_name((shardman.ddl_shared())[1])) loop
+                                    shardman.name_here((shardman.ddl_shared())[1])) loop
             foreach node in array nodes loop
                 perform shardman.through_door(node, format('insert into shardman.shared_inbox values (%L, ''update'', %L, %L)',
                     (shardman.ddl_shared())[1], (shardman.shared_nodes((shardman.ddl_shared())[1])).nodes, rows_), '10s');
@@ -377,7 +384,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                              format('Make it a plain table with shardman.unshare_table(%L, ...), add the column, and share it again', relation))
       from me, shardman.owned_sequences(me.rel) s
      where not exists (select from shardman.shared_tables t cross join jsonb_array_elements(t.definition -> 'sequences') k
-                        where t.relation = shared_ddl_obstacles.relation and k ->> 'name' = shardman.metadata_name(s.seq))
+                        where t.relation = shared_ddl_obstacles.relation and shardman.owned_here(relation, k ->> 'name') = shardman.metadata_name(s.seq))
 $$;
 comment on function shardman.shared_ddl_obstacles(text) is 'what a shared table has that none may have, after it was changed';
 
@@ -400,16 +407,19 @@ comment on function shardman.keep_shared(text) is
 create or replace function shardman.on_shared_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    rel     oid;
     changed text;
 begin
     if current_setting('shardman.ddl_busy', true) = 'on' or current_setting('shardman.ddl', true) = 'here' then
         return;
     end if;
-    for changed in
-        select distinct shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) from pg_event_trigger_ddl_commands() d
-         where shardman.ddl_relation_of(d.classid, d.objid) is not null and shardman.shared_name(shardman.ddl_relation_of(d.classid, d.objid)) is not null
+    for rel, changed in
+        select distinct r.rel, shardman.shared_name(r.rel)
+          from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel) as r
+         where r.rel is not null and shardman.shared_name(r.rel) is not null
     loop
         if changed = any (shardman.ddl_shared()) or coalesce(current_setting('shardman.ddl', true), '') = 'spread' then
+            perform shardman.note_name(changed, rel);
             perform shardman.keep_shared(changed);
         else
             perform shardman.refuse_shared_ddl(changed);
@@ -435,7 +445,9 @@ begin
     perform set_config('shardman.ddl_busy', '', true);
     perform shardman.keep_change(shardman.change_sent(current_query(), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
     foreach name in array shardman.ddl_shared() loop
-        perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
+        if not shardman.submit_name(name) then
+            perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
+        end if;
         -- Their foreign keys name its columns.
         perform shardman.submit('refresh_table', json_build_object('relation', r)) from unnest(shardman.references_to(name)) r
           where tg_tag = 'ALTER TABLE' and shardman.plain_words(current_query()) ~* '\mrename\M';
@@ -467,7 +479,7 @@ begin
     for gone in
         select distinct c.relation, d.object_type
           from pg_event_trigger_dropped_objects() d
-          join shardman.shared_copies c on c.relation = shardman.relation_text(d.address_names[1], d.address_names[2])
+          join shardman.shared_copies c on shardman.is_called(c.relation, shardman.relation_text(d.address_names[1], d.address_names[2]))
           join shardman.local l on l.node_id = c.node and not l.leaving
          -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
          -- Those of foreign keys that refer to it come and go with the other table.
@@ -491,7 +503,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.define_shared(c.oid)
            || jsonb_build_object('sequences', (
                   select coalesce(jsonb_agg(k order by n), '[]') from jsonb_array_elements(t.definition -> 'sequences') with ordinality as u (k, n)
-                   where shardman.find_relation(k ->> 'name') in (select s.seq from shardman.owned_sequences(c.oid) s)))
+                   where shardman.find_relation(shardman.owned_here(t.relation, k ->> 'name')) in (select s.seq from shardman.owned_sequences(c.oid) s)))
+           || jsonb_strip_nulls(jsonb_build_object('former', t.definition -> 'former', 'lock', t.definition -> 'lock'))
       from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
      where t.relation = redefine_shared.relation and shardman.shared_lacks(relation) is null
 $$;

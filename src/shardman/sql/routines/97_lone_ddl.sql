@@ -133,7 +133,7 @@ begin
         return;
     end if;
     select t.relation, d.object_type, d.object_identity into lost
-      from pg_event_trigger_dropped_objects() d join shardman.tables t on t.relation = shardman.relation_text(d.address_names[1], d.address_names[2])
+      from pg_event_trigger_dropped_objects() d join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(d.address_names[1], d.address_names[2]))
      where d.object_type in ('table column', 'default value', 'table constraint', 'policy')
      limit 1;
     if not found then

@@ -272,7 +272,8 @@ create or replace function shardman.drop_shared_triggers(relation text) returns 
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.drop_shared_function(relation);
-    delete from shardman.shared_locks l where l.relation = drop_shared_triggers.relation;
+    -- One that was called so before may have them.
+    delete from shardman.shared_locks l where not exists (select from shardman.shared_tables s where coalesce(s.definition ->> 'lock', s.relation) = l.relation);
 end
 $$;
 comment on function shardman.drop_shared_triggers(text) is 'makes the copy of a shared table on this node a plain table';
@@ -283,7 +284,7 @@ begin
     perform set_config('shardman.ddl_busy', 'on', true);
     if exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock') then
         perform shardman.drop_references_to(relation);
-        execute format('drop table %s', shardman.sql_name(relation));
+        execute format('drop table %s', shardman.name_here(relation));
     end if;
     if shardman.find_function(shardman.shared_function(relation)) is not null then
         execute format('drop function %s() cascade', shardman.sql_name(shardman.shared_function(relation)));

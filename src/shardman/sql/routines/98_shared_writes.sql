@@ -40,7 +40,7 @@ comment on function shardman.is_arriving() is
 
 create or replace function shardman.shared_nodes(relation text, out nodes int[], out me int)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select array(select c.node from shardman.shared_copies c where c.relation = shared_nodes.relation order by c.node),
+    select array(select c.node from shardman.shared_copies c where c.relation = shardman.shared_now(shared_nodes.relation) order by c.node),
            (select l.node_id from shardman.local l where not l.leaving and not shardman.is_copy())
 $$;
 comment on function shardman.shared_nodes(text) is 'the nodes that have copies of a shared table, as this node knows it, and which one this is; null on a copy of a node';
@@ -64,8 +64,10 @@ comment on function shardman.pass_shared(int, text, text, int[], text[]) is 'sen
 
 create or replace function shardman.take_shared_lock(relation text, kind text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name constant text := shardman.shared_lock_name(relation);
 begin
-    perform from shardman.shared_locks l where (l.relation, l.kind) = (take_shared_lock.relation, take_shared_lock.kind) for update;
+    perform from shardman.shared_locks l where (l.relation, l.kind) = (name, take_shared_lock.kind) for update;
     if not found then
         raise exception '% is just being shared or unshared', relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
@@ -244,7 +246,7 @@ begin
         perform shardman.await_shared_lock(new.relation);
     else
         perform shardman.take_shared_lock(new.relation, 'work');
-        perform shardman.make_shared_change(shardman.find_relation(new.relation), new.op, new.rows);
+        perform shardman.make_shared_change(shardman.find_relation(shardman.shared_now(new.relation)), new.op, new.rows);
     end if;
     return new;
 end
@@ -296,7 +298,7 @@ comment on function shardman.shared_body(text) is 'the text of the trigger funct
 create or replace function shardman.shared_triggers(relation text) returns table (name text, statement text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (
-        select shardman.sql_name(relation) as tab, shardman.sql_name(shardman.shared_function(relation)) || '()' as func,
+        select shardman.name_here(relation) as tab, shardman.sql_name(shardman.shared_function(relation)) || '()' as func,
                (select format('(%s) is distinct from (%s)', string_agg('old.' || k.col, ', ' order by k.n), string_agg('new.' || k.col, ', ' order by k.n))
                   from shardman.shared_key(shardman.find_relation(relation)) k) as changed
     )
@@ -333,25 +335,34 @@ create or replace view shardman.shared_state as
       from shardman.shared_copies c join shardman.local l on l.node_id = c.node;
 comment on view shardman.shared_state is 'this node: its copies of shared tables; problem is null where all is well';
 
-create or replace function shardman.arm_shared(relation text) returns void
+create or replace function shardman.lay_shared_function(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    rel    constant oid := shardman.find_relation(relation);
     func   constant text := shardman.sql_name(shardman.shared_function(relation));
-    owner_ constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
-    item   text;
+    owner_ constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = shardman.find_relation(relation));
 begin
-    insert into shardman.shared_locks values (relation, 'turn'), (relation, 'work') on conflict do nothing;
-    if shardman.shared_lacks(relation) is null then
-        return;
-    end if;
-    perform set_config('shardman.ddl_busy', 'on', true);
     execute format('create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp '
                    'set datestyle = ''ISO'' set intervalstyle = ''postgres'' set extra_float_digits = 3 set bytea_output = ''hex'' as %L',
                    func, shardman.shared_body(relation));
     execute format('alter function %s() owner to %I', func, owner_);
     execute format('revoke all on function %s() from public', func);
     execute format('comment on function %s() is %L', func, 'pg_shardman: writes to the shared table ' || relation || ' go to all its copies');
+end
+$$;
+comment on function shardman.lay_shared_function(text) is 'makes the trigger function of a shared table what it must be';
+
+create or replace function shardman.arm_shared(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  constant oid := shardman.find_relation(relation);
+    item text;
+begin
+    insert into shardman.shared_locks select shardman.shared_lock_name(relation), k from unnest(array['turn', 'work']) k on conflict do nothing;
+    if shardman.shared_lacks(relation) is null then
+        return;
+    end if;
+    perform set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.lay_shared_function(relation);
     for item in select t.statement from shardman.shared_triggers(relation) t loop
         execute item;
     end loop;
@@ -370,11 +381,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.shared_owners() is 'the owners of shared tables on this node';
 
-create or replace function shardman.owns_shared(relation text) returns bool
+create or replace function shardman.owns_shared(lock_name text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(pg_has_role(current_user, (select c.relowner from pg_class c where c.oid = shardman.find_relation(relation)), 'usage'), false)
+    select coalesce(pg_has_role(current_user, (select c.relowner from pg_class c where c.oid = shardman.find_relation(shardman.shared_of_lock(lock_name))), 'usage'), false)
 $$;
-comment on function shardman.owns_shared(text) is 'whether this role owns a table';
+comment on function shardman.owns_shared(text) is 'whether this role owns the shared table whose locks are kept under a name';
 
 create or replace function shardman.let_shared_owners_in() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -474,9 +485,12 @@ begin
         perform shardman.note_problem('shared tables', sqlerrm);
         failed := failed || 'shared tables'::text;
     end;
+    for state in select s.relation from shardman.shared_state s where s.problem is not null loop
+        perform shardman.try_follow_name(state.relation);
+    end loop;
     for state in
         select s.relation, s.problem from shardman.shared_state s
-         where s.problem is not null or 2 > (select count(*) from shardman.shared_locks l where l.relation = s.relation)
+         where not shardman.is_behind_name(s.relation) and (s.problem is not null or 2 > (select count(*) from shardman.shared_locks l where l.relation = shardman.shared_lock_name(s.relation)))
     loop
         begin
             if shardman.find_relation(state.relation) is null then
