@@ -293,8 +293,6 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        (f"alter table {PLACE} rename to other", "cannot be renamed"),
-        (f"alter table {PLACE} set schema public", "cannot be renamed"),
         (f"alter table {PLACE} enable row level security", "row-level security"),
         (f"alter table {PLACE} add column n serial", "the same numbers"),
         (f"alter table {PLACE} drop column id cascade", "primary key|on this node only"),
