@@ -3,8 +3,8 @@
 A change travels in the sender's transaction, whose parts are committed one after the other. Where a crash
 came in between, or a node was away, the rows of shardman.schema_changes say so, and a node that has the
 change repeats it, as its sender, on one that lacks it. Where a table was renamed (shardman.renamed_tables), the
-command that lets the metadata follow is submitted once more, should it be lost. A shardlord that dies here leaves nothing but what
-the next one finds: the change and the note that a node has it are one transaction.
+command that lets the metadata follow is submitted once more, should it be lost. A shardlord that dies here
+leaves nothing but what the next one finds: the change and the note that a node has it are one transaction.
 """
 
 from __future__ import annotations
