@@ -105,6 +105,14 @@ def test_csv_goes_straight_to_three_nodes(db: shardman.Connection, tmp_path: Pat
     assert all_of(db, "select count(*), sum(n) from acc") == [(2999, 10 + 5 * 2995)]
 
 
+def test_a_row_that_is_longer_than_what_is_read_at_once(db: shardman.Connection) -> None:
+    text = "id,n,v\n1,1,a\n2,1," + "y" * 3_000_000 + "\n"
+    with pytest.raises(psycopg.DataError, match="give more with block_bytes"):
+        db.copy_from("acc", io.StringIO(text))
+    assert db.copy_from("acc", io.StringIO(text), block_bytes=1 << 22).rows == 2
+    assert all_of(db, "select sum(length(v)) from acc") == [(3_000_001,)]
+
+
 def test_it_is_a_part_of_the_transaction_that_is_open(db: shardman.Connection) -> None:
     with suppress(ZeroDivisionError), db.transaction():
         db.copy_from("acc", [(i, i, None) for i in range(100)], columns=("id", "n", "v"))

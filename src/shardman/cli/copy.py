@@ -56,6 +56,7 @@ class _Options:
     quote: str
     null: str
     encoding: str
+    block_bytes: int
     batch_rows: int | None
     skip: int
     rejects: Path | None
@@ -89,6 +90,15 @@ def copy(
     quote: Quote = '"',
     null: Null = "",
     encoding: Encoding = "utf8",
+    block: Annotated[
+        int,
+        typer.Option(
+            metavar="BYTES",
+            min=1 << 16,
+            max=1 << 30,
+            help="How much of CSV is read at once; a row must not be longer.",
+        ),
+    ] = 1 << 20,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -125,7 +135,7 @@ def copy(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     names = columns.split(",") if columns else None
     options = _Options(
-        names, header, delimiter, quote, null, encoding, batch, skip, rejects, max_rejects
+        names, header, delimiter, quote, null, encoding, block, batch, skip, rejects, max_rejects
     )
     with _connected(dsn) as db, _words():
         done = _write(db, table, to, options) if to else _load(db, table, files or [], options)

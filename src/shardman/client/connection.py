@@ -238,6 +238,7 @@ class Connection(Verbs):
         quote: str = '"',
         null: str = "",
         encoding: str = "utf8",
+        block_bytes: int = 1 << 20,
         batch_rows: int | None = None,
         skip: int = 0,
         rejects: str | PathLike[str] | None = None,
@@ -254,6 +255,7 @@ class Connection(Verbs):
                 tables (whatever gives Arrow: pandas, Polars, DuckDB, pyarrow), or iterables of rows.
             columns: of the source, where it does not name them, or names them otherwise.
             header, delimiter, quote, null, encoding: of CSV, as COPY has them.
+            block_bytes: how much of CSV is read at once; a row must not be longer.
             batch_rows: commits after about so many rows, instead of once. Then what was committed stays, and an
                 error says with which ``skip`` to go on.
             skip: how many rows are left out at the beginning.
@@ -269,7 +271,7 @@ class Connection(Verbs):
         loading = _loading("load")
         wishes = loading.Wishes(
             columns,
-            loading.Csv(header, delimiter, quote, null, encoding),
+            loading.Csv(header, delimiter, quote, null, encoding, block_bytes),
             batch_rows,
             skip,
             rejects,

@@ -36,6 +36,7 @@ class Csv:
     Args:
         header: the first line has the columns' names.
         null: what stands for null; in quotes it is text.
+        block_bytes: what is read at once, at least a row.
     """
 
     header: bool = True
@@ -43,6 +44,7 @@ class Csv:
     quote: str = '"'
     null: str = ""
     encoding: str = "utf8"
+    block_bytes: int = _BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,15 @@ class Source:
                     yield Chunk(readable(rows), first, self)
                     first += rows.num_rows
         except pa.ArrowException as error:
-            raise errors.BadCopyFileFormat(f"{self.name} cannot be read: {error}") from None
+            raise errors.BadCopyFileFormat(
+                f"{self.name} cannot be read: {_in_words(error)}"
+            ) from None
+
+
+def _in_words(error: pa.ArrowException) -> str:
+    if "straddles two block boundaries" in str(error):
+        return "a row is longer than what is read at once: give more with block_bytes=…, or --block"
+    return str(error)
 
 
 #: Says whether to go on without it.
@@ -224,7 +234,7 @@ def _csv_batches(
         file,
         # One thread: rows are numbered then, and the servers need the processors more.
         read_options=pa.csv.ReadOptions(
-            block_size=_BLOCK_BYTES,
+            block_size=format_.block_bytes,
             use_threads=False,
             column_names=columns,
             encoding=format_.encoding,
