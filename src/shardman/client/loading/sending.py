@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from queue import Queue
+from queue import Full, Queue
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from shardman.client.loading.texts import encode, line_ends
 
 #: Pieces that wait for a node: one, while another is under way.
 _WAITING = 1
+_CANCEL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ class Sender:
     queue: Queue[Piece | None] = field(default_factory=lambda: Queue(_WAITING))
 
     def work(self) -> None:
-        """Sends until there is nothing more, or it fails: what comes behind that is left."""
-        while (piece := self.queue.get()) is not None:
-            if self.error is None:
-                try:
-                    self._send(piece)
-                except BaseException as error:  # noqa: BLE001 - who gives the pieces raises it
-                    self.error = error
+        """Sends until there is nothing more, or it fails."""
+        while self.error is None and (piece := self.queue.get()) is not None:
+            try:
+                self._send(piece)
+            except BaseException as error:  # noqa: BLE001 - who gives the pieces raises it
+                self.error = error
 
     def _send(self, piece: Piece) -> None:
         while piece.rows.num_rows:
@@ -128,8 +128,12 @@ class Senders:
         Raises:
             psycopg.Error: some could not be sent.
         """
-        self.raise_error()
-        self.by_node[node].queue.put(piece)
+        while True:
+            self.raise_error()
+            try:
+                return self.by_node[node].queue.put(piece, timeout=1)
+            except Full:
+                continue
 
     def raise_error(self) -> None:
         """Raises what went wrong with any of them, which has the node in it."""
@@ -143,18 +147,36 @@ class Senders:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is not None and not issubclass(kind, Failure):
-            # Nobody waits for a node that may not answer.
-            for sender in self.by_node.values():
+        for sender, thread in zip(self.by_node.values(), self._threads, strict=True):
+            if kind is None or issubclass(kind, Failure):
+                _finish(sender, thread)
+            else:
                 sender.error = sender.error or errors.QueryCanceled("the loading was cancelled")
-                with suppress(psycopg.Error):
-                    sender.session.cancel()
-        for sender in self.by_node.values():
-            sender.queue.put(None)
-        for thread in self._threads:
-            thread.join()
+                with suppress(Full):
+                    sender.queue.put_nowait(None)
+                interrupt(sender.session, thread)
         if kind is None:
             self.raise_error()
+
+
+def _finish(sender: Sender, thread: threading.Thread) -> None:
+    """Waits until all that it was given has arrived, or it has failed."""
+    while thread.is_alive():
+        try:
+            sender.queue.put(None, timeout=1)
+            break
+        except Full:
+            continue
+    thread.join()
+
+
+def interrupt(session: Any, thread: threading.Thread) -> None:
+    """Cancels what a thread does on a session; one whose node does not answer is closed, and left to itself."""
+    with suppress(psycopg.Error):
+        session.cancel_safe(timeout=_CANCEL_SECONDS)
+    thread.join(_CANCEL_SECONDS)
+    if thread.is_alive():
+        session.close()
 
 
 class Failure(Exception):

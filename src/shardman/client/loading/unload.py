@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from shardman.client.loading.driver import Driver
-from shardman.client.loading.sending import Failure
+from shardman.client.loading.sending import Failure, interrupt
 from shardman.client.loading.sinks import Sink, open_sink
 from shardman.client.loading.sources import Csv
 from shardman.client.loading.target import Target, find
@@ -97,7 +97,9 @@ def _run(
     writer: _Writer,
 ) -> None:
     threads = [
-        threading.Thread(target=_read, args=(node, session, tables[node], columns, writer))
+        threading.Thread(
+            target=_read, args=(node, session, tables[node], columns, writer), daemon=True
+        )
         for node, session in sessions.items()
     ]
     for thread in threads:
@@ -107,11 +109,8 @@ def _run(
             thread.join()
     except BaseException:
         writer.error = Failure("", None, psycopg.errors.QueryCanceled("it was cancelled"))
-        for session in sessions.values():
-            with suppress(psycopg.Error):
-                session.cancel()
-        for thread in threads:
-            thread.join()
+        for thread, session in zip(threads, sessions.values(), strict=True):
+            interrupt(session, thread)
         raise
 
 
