@@ -189,6 +189,13 @@ def test_who_is_refused() -> None:
         plan(DropTable("orders"))
 
 
+def test_what_is_sharded_does_not_join_and_is_told_how() -> None:
+    with pytest.raises(UserError, match=r"sharded already.*unshard_table\('alone', 1\) first"):
+        plan(CreateHashPartitions(1, "alone", "id", colocate_with="orders"))
+    with pytest.raises(UserError, match="Spread it with rebalance"):
+        plan(CreateHashPartitions(1, "lines", "id", colocate_with="orders"))
+
+
 def test_the_check_finds_what_is_apart() -> None:
     assert list(apart(CLUSTER)) == []
     moved = tuple(

@@ -110,11 +110,7 @@ class CreateHashPartitions(Command):
     def plan(self, facts: Facts) -> Plan:
         cluster = facts.cluster
         if self.relation in cluster.tables:
-            raise UserError(
-                f"{self.relation} is sharded already",
-                "Spread it with rebalance if that is the aim",
-                code=Code.ALREADY_SHARDED,
-            )
+            raise self._sharded_already(cluster)
         cluster.worker(self.node_id)
         count = self._count(cluster)
         described = self._described(facts)
@@ -137,6 +133,17 @@ class CreateHashPartitions(Command):
                 *(() if described["has_key"] else (self._locked_warning(described),)),
             ),
         )
+
+    def _sharded_already(self, cluster: Cluster) -> UserError:
+        other = self.colocate_with
+        if other is None or other in cluster.group(self.relation):
+            remedy = "Spread it with rebalance if that is the aim"
+        else:
+            remedy = (
+                f"A table is colocated only as it is sharded: unshard_table('{self.relation}', {self.node_id})"
+                f" first, then shard it once more, colocated with {other}"
+            )
+        return UserError(f"{self.relation} is sharded already", remedy, code=Code.ALREADY_SHARDED)
 
     def _places(self, facts: Facts, count: int) -> list[int]:
         """The node of each partition, from partition 0: where those of the table are that it is colocated with;
