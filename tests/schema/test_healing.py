@@ -209,6 +209,7 @@ def test_whose_change_is_repeated_has_nothing_by_it(acc: Cluster) -> None:
     # Of what is in no table others than node 2 have had it harmless all the time.
     with as_bob(acc, 1) as bob:
         bob.execute("create or replace function app.evil() returns int language sql as 'select 1'")
+    acc.sql(2, "alter role bob reset search_path")
     # The replicas that lacked the column as well follow again.
     eventually(
         "nothing is wrong",

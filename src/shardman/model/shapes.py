@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 from shardman.model.finding import Finding
 
+#: What to do about what differs.
+_IN_LINE = "Bring them in line there alone: shardman exec --nodes and the node"
+_SYNC = (
+    "shardman sync-roles --role {0} makes it on all nodes what it is on the lord's server, with --node what it "
+    "is on that node's; superusers by hand, with ALTER ROLE there"
+)
 #: Of one kind of object, what it consists of.
 Items = tuple[str, ...]
 
@@ -22,7 +28,7 @@ class Shape:
     Args:
         relation: the table that they belong to.
         kind: ``table``; ``copy`` for data tables; ``object`` for a view, a function or a type that is
-            the same on all nodes that have it.
+            the same on all nodes that have it; ``role`` for a role that uses the cluster's tables.
         aspect: columns, constraints, indexes, …
         items: what there is of it.
         names: of the table, or of the partitions.
@@ -50,6 +56,8 @@ def differences(
     """
     tables: dict[tuple[str, str], dict[str, dict[int, Items]]] = {}
     copies: dict[tuple[str, str], dict[str, dict[int, Items]]] = {}
+    # Their names begin with the word, which no table's does.
+    roles = {s.relation for found in shapes.values() for s in found if s.kind == "role"}
     for node, found in shapes.items():
         for shape in found:
             if shape.relation in busy:
@@ -60,19 +68,19 @@ def differences(
                 named.setdefault(name, {})[node] = shape.items
     for (_, aspect), named in sorted(tables.items()):
         for name, on in named.items():
-            yield from _tables(name, aspect, on)
+            yield from _tables(name, aspect, on, _SYNC if name in roles else _IN_LINE)
     for (_, aspect), named in sorted(copies.items()):
         yield from _copies(aspect, named, primaries, busy)
 
 
-def _tables(relation: str, aspect: str, on: Mapping[int, Items]) -> Iterator[Finding]:
+def _tables(relation: str, aspect: str, on: Mapping[int, Items], remedy: str) -> Iterator[Finding]:
     usual = Counter(on.values()).most_common(1)[0][0]
     for node, items in sorted(on.items()):
         if items != usual:
             yield Finding(
                 f"{relation} on node {node}",
                 f"its {aspect} differ from those of most nodes: {_apart(items, usual)}",
-                "Bring them in line there alone: shardman exec --nodes and the node",
+                remedy.format(relation.removeprefix("role ")),
             )
 
 
