@@ -45,12 +45,12 @@ def send(cluster: Cluster, node: int, *queries: str) -> None:
             bob.execute(query.encode())
 
 
-def settled(cluster: Cluster) -> None:
+def settled(cluster: Cluster, *, data: bool = False) -> None:
     """The metadata have followed, on every node, and nothing is left of former names."""
     eventually("what was submitted has ended", lambda: not cluster.commands_left())
     failed = "select cmd_type, error from shardman.cmd_log where status = 'failed'"
     assert cluster.sql(0, failed) == []
-    assert check(cluster.lord_dsn, data=True, patience=30) == []
+    assert check(cluster.lord_dsn, data=data, patience=30) == []
     for node in NODES:
         cluster.sql(node, "select shardman.reconcile()")
         assert cluster.sql(node, "select * from shardman.renamed_tables") == []
@@ -166,7 +166,7 @@ def test_a_shared_table_is_called_as_before(acc: Cluster) -> None:
             "insert into town (land) values ('c1')",
         )
     assert value(acc, 3, "select count(*) from city") == 5
-    settled(acc)
+    settled(acc, data=True)
 
 
 def test_what_a_shared_table_cannot_be_called(acc: Cluster) -> None:
@@ -192,3 +192,99 @@ def test_what_a_shared_table_cannot_be_called(acc: Cluster) -> None:
     assert "taken_shared" in (done.error or "")
     for node in WORKERS:
         assert value(acc, node, "select count(*) from town") == 16
+
+
+def moved(cluster: Cluster, table: str) -> None:
+    """Moves a partition of a table to the node without a copy of it."""
+    part = cluster.value(
+        0, "select min(part_name) from shardman.partitions where relation = %s", (table,)
+    )
+    copies = cluster.sql(0, "select owner from shardman.partitions where part_name = %s", (part,))
+    dest = next(n for n in WORKERS if (n,) not in copies)
+    ok(cluster, "select shardman.move_part(%s, %s)", part, dest)
+
+
+def test_a_sharded_table(acc: Cluster) -> None:
+    """In a transaction with what a migration does before and behind it, and at once on every node."""
+    send(acc, 3, "create view seen as select id, v from acc")
+    before = int(str(value(acc, 1, "select count(*) from acc")))
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute('alter table acc rename to "B b"')
+        bob.execute("savepoint s")
+        bob.execute('alter table "B b" rename to x')
+        bob.execute("rollback to s")
+        bob.execute('alter table "B b" add column late int default 7')
+        bob.execute('update "B b" set v = -1 where id <= 3')
+        bob.execute("create table acc (id int primary key)")
+        bob.execute("insert into acc values (1)")
+        bob.commit()
+    for node in NODES:
+        assert value(acc, node, 'select count(*) from "B b"') == before + node
+        assert value(acc, node, "select sum(v) from seen where id <= 3") == -3
+        if node != 2:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                value(acc, node, "select count(*) from acc")
+        send(acc, node, f'insert into "B b" (id) values ({2000 + node})')
+    assert value(acc, 2, "select count(*) from acc") == 1
+    send(acc, 1, 'create index on "B b" (late)')
+    settled(acc)
+    ok(acc, "select shardman.create_hash_partitions(2, 'app.acc', 'id', 4)")
+    moved(acc, 'app."B b"')
+    settled(acc)
+
+
+def test_a_sharded_table_goes_to_another_schema_and_comes_back(acc: Cluster) -> None:
+    before = int(str(value(acc, 1, 'select count(*) from "B b"')))
+    with as_bob(acc, 3, autocommit=False) as bob:
+        bob.execute('alter table "B b" rename to b')
+        bob.execute('alter table b set schema "Else"')
+        bob.execute('insert into "Else".b (id) values (3000)')
+        bob.commit()
+    for node in NODES:
+        send(acc, node, f'insert into "Else".b (id) values ({3001 + node})')
+        assert value(acc, node, 'select count(distinct n) from "Else".b') == before + 2 + node
+    settled(acc)
+    for former, later in (("b", "c"), ("c", "b")):
+        send(acc, 1, f'alter table "Else".{former} rename to {later}')
+    settled(acc)
+    with as_bob(acc, 1, autocommit=False) as bob:
+        bob.execute('alter table "Else".b rename to c')
+        bob.execute('alter table "Else".c rename to b')
+        bob.commit()
+    settled(acc)
+    moved(acc, '"Else".b')
+    settled(acc)
+
+
+def test_a_sharded_table_while_it_is_used(acc: Cluster) -> None:
+    called = ['"Else".b']
+    before = int(str(value(acc, 1, 'select sum(v) from "Else".b')))
+    with writers(acc, called, "update {} set v = v + 1 where id = {}") as written:
+        send(acc, 2, 'alter table "Else".b set schema app')
+        called.append("app.b")
+    for node in NODES:
+        assert value(acc, node, "select sum(v) from b") == before + sum(written)
+    settled(acc, data=True)
+
+
+def test_what_a_sharded_table_cannot_be_called(acc: Cluster) -> None:
+    acc.sql(3, "create table app.long_2 ()")
+    for statement, error, said in (
+        ("alter table b rename to city", psycopg.errors.DuplicateTable, "already exists"),
+        ("alter table b rename to long", psycopg.errors.DuplicateTable, "app.long_2"),
+        (f"alter table b rename to {'x' * 57}", psycopg.errors.DuplicateTable, "too long"),
+        (
+            "do 'begin alter table b rename to x; end'",
+            psycopg.errors.FeatureNotSupported,
+            "by itself",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            send(acc, 1, statement)
+    with as_bob(acc, 1, autocommit=False) as bob:
+        bob.execute("alter table b rename to x")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="yet"):
+            bob.execute("alter table x add unique (id, v)")
+    for node in NODES:
+        assert acc.sql(node, "select * from shardman.renamed_tables") == []
+        assert int(str(value(acc, node, "select count(*) from b"))) > 0

@@ -232,16 +232,6 @@ def test_what_is_refused_changes_nothing(acc: Cluster, wanted: str, said: str) -
     assert value(acc, 2, "select count(*) from acc") == 2
 
 
-def test_plain_ddl_names_the_command(acc: Cluster) -> None:
-    for statement, call in (
-        ('alter table acc rename to "X x"', "rename_table('app.acc', 'app.\"X x\"')"),
-        ("alter table app.acc set schema public", "rename_table('app.acc', 'acc')"),
-    ):
-        with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
-            bob.execute(statement.encode())
-        assert call in str(refused.value.diag.message_hint)
-
-
 def test_a_schema_that_has_only_a_shared_table_keeps_its_name(acc: Cluster) -> None:
     for node in NODES:
         acc.sql(node, 'create schema if not exists "Only shared"')

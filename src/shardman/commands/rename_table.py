@@ -48,6 +48,7 @@ class RenameTable(Command):
             return ()
         return (
             Question("digest", 0, "select shardman.placement_digest(%s)", (self.relation,)),
+            *(called_question(self.relation, node) for node in cluster.members),
             *(
                 Question(
                     f"obstacles {node}",

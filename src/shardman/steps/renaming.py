@@ -112,12 +112,7 @@ class RenameCutOver(OfRenamed, UndoableStep):
         async with AsyncExitStack() as stack:
             for conn in (*sessions.values(), *gates.values()):
                 await stack.enter_async_context(rolled_back(conn))
-            await all_of(
-                *(
-                    begin_locked(conn, [self.relation], "access exclusive", deadline, node)
-                    for node, conn in gates.items()
-                )
-            )
+            await all_of(*(self._close(conn, node, deadline) for node, conn in gates.items()))
             await all_of(*(self._hold(conn, node, deadline) for node, conn in sessions.items()))
             await drain_channels(run, emitters, self.channels)
             await self._need_same_metadata(sessions)
@@ -129,6 +124,11 @@ class RenameCutOver(OfRenamed, UndoableStep):
                 await conn.execute("select shardman.rename_parent(%s, %s)", both)
             await prepare(run, self.relation, sessions)
             await prepare_gate(run, gates)
+
+    async def _close(self, conn: Connection, node: int, deadline: Deadline) -> None:
+        # ALTER TABLE may have given it the name already.
+        called = await value(conn, "select shardman.called_here(%s)", self.relation)
+        await begin_locked(conn, [called], "access exclusive", deadline, node)
 
     async def _hold(self, conn: Connection, node: int, deadline: Deadline) -> None:
         parts = await value(conn, "select shardman.relations_to_rename(%s)", self.relation)

@@ -72,7 +72,10 @@ language sql stable strict security definer parallel safe set search_path = pg_c
                       where r.former = called_here.relation
                         and exists (select from shardman.tables t where t.relation = r.former union all select from shardman.shared_tables s where s.relation = r.former)
                         and not exists (select from shardman.tables t where t.relation = r.wanted union all select from shardman.shared_tables s where s.relation = r.wanted)
-                        and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = w.p[1] and c.relname = w.p[2])), relation)
+                        and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = w.p[1] and c.relname = w.p[2])
+                        -- Once its partitions are called after it, only the metadata are missing, for a moment.
+                        and not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = w.p[1] and c.relname = w.p[2] || '_0'
+                                           and c.relispartition)), relation)
 $$;
 comment on function shardman.called_here(text) is
     'what a sharded or shared table of the metadata is called on this node: otherwise, from an ALTER TABLE that has renamed it until the metadata follow';

@@ -278,7 +278,10 @@ declare
     t shardman.tables;
 begin
     select * into t from shardman.tables where relation = relation_;
-    if shardman.is_parent_of(t.definition, shardman.find_relation(relation_)) then
+    if shardman.called_here(relation_) <> relation_ then
+        -- The metadata, and what they say of its sequences, follow.
+        return;
+    elsif shardman.is_parent_of(t.definition, shardman.find_relation(relation_)) then
         perform shardman.mend_sequences(t);
         perform shardman.mend_keys(t.definition, shardman.find_relation(relation_));
     elsif t.partitions_count = (select count(*) from shardman.partitions p where p.relation = relation_ and p.prv is null)

@@ -29,14 +29,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (
         select c.oid, c.relowner, shardman.relation_parts(wanted) as p, shardman.relation_parts(relation) as f from pg_class c where c.oid = shardman.find_relation(relation)
     ), names (called) as (
-        select wanted union all select r.called from shardman.renamed_relations(relation, wanted) r
+        select wanted where shardman.called_here(relation) <> wanted
+        union all
+        select r.called from shardman.renamed_relations(relation, wanted) r
         union all
         -- What goes to the other schema with it.
         select shardman.relation_text(me.p[1], c.relname) from me join pg_index i on i.indrelid in (
                    select me.oid union all select shardman.find_relation(r.former) from shardman.renamed_relations(relation, wanted) r)
-          join pg_class c on c.oid = i.indexrelid where me.p[1] <> me.f[1]
+          join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace where me.p[1] not in (me.f[1], n.nspname)
         union all
-        select shardman.relation_text(me.p[1], c.relname) from me cross join lateral shardman.owned_sequences(me.oid) s join pg_class c on c.oid = s.seq where me.p[1] <> me.f[1]
+        select shardman.relation_text(me.p[1], c.relname) from me cross join lateral shardman.owned_sequences(me.oid) s join pg_class c on c.oid = s.seq join pg_namespace n on n.oid = c.relnamespace where me.p[1] not in (me.f[1], n.nspname)
     )
     select coalesce(jsonb_agg(o), '[]') from (
         select shardman.obstacle(format('there is no table %s', relation), 'See what "shardman check" says') where not exists (select from me)
@@ -172,10 +174,15 @@ begin
         end loop;
     end loop;
     -- What only this node knows.
-    insert into shardman.renamed_tables as r (former, wanted) values (relation, rename_parts.wanted)
+    insert into shardman.renamed_tables as r (former, wanted) select relation, rename_parts.wanted
+     -- What ALTER TABLE has written stays as it is, without a lock.
+     where not exists (select from shardman.renamed_tables x where (x.former, x.wanted) = (rename_parts.relation, rename_parts.wanted))
         on conflict on constraint renamed_tables_pkey do update set wanted = excluded.wanted;
     delete from shardman.renamed_tables r where r.former = rename_parts.wanted;
     update shardman.changed_constraints c set relation = rename_parts.wanted where c.relation = rename_parts.relation;
+    update shardman.schema_changes c set target = case c.target when relation then rename_parts.wanted else c.target end,
+                                         tables = array_replace(c.tables, relation, rename_parts.wanted)
+     where relation in (c.target) or relation = any (c.tables);
     update shardman.dropped_references d set relation = case d.relation when rename_parts.relation then rename_parts.wanted else d.relation end,
                                              referred = case d.referred when rename_parts.relation then rename_parts.wanted else d.referred end
      where rename_parts.relation in (d.relation, d.referred);
@@ -237,7 +244,8 @@ comment on function shardman.name_obstacles(text, text) is 'what besides its own
 create or replace function shardman.note_name(relation text, rel oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    name constant text := shardman.real_name(rel);
+    name     constant text := shardman.real_name(rel);
+    obstacle jsonb;
 begin
     if not exists (select from shardman.renamed_tables r where r.former = relation) and name = relation
        or exists (select from shardman.renamed_tables r where (r.former, r.wanted) = (relation, name)) then
@@ -250,6 +258,11 @@ begin
     delete from shardman.renamed_tables r where r.former = relation and name = relation;
     insert into shardman.renamed_tables as r (former, wanted) select relation, name where name <> relation
         on conflict on constraint renamed_tables_pkey do update set wanted = excluded.wanted;
+    select o into obstacle from jsonb_array_elements(shardman.rename_obstacles(relation, name)) o
+     where name <> relation and exists (select from shardman.tables t where t.relation = note_name.relation) limit 1;
+    if obstacle is not null then
+        raise exception '%', obstacle ->> 'what' using errcode = 'duplicate_table', hint = (obstacle ->> 'hint') || '.';
+    end if;
 end
 $$;
 comment on function shardman.note_name(text, oid) is 'after ALTER TABLE, on each node: writes down what a table of the metadata is called now';
@@ -397,7 +410,8 @@ declare
     mine constant text[] := coalesce(string_to_array(current_setting('shardman.ddl_renamed', true), chr(10)), '{}');
 begin
     while exists (select from shardman.renamed_tables r
-                   where r.wanted = shardman.real_name(rel) and r.former = shardman.known_as(r.wanted) and r.former <> all (mine))
+                   where r.wanted = shardman.real_name(rel) and r.former <> all (mine)
+                      and exists (select from shardman.tables t where t.relation = r.former union all select from shardman.shared_tables s where s.relation = r.former))
           and current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '5 s' loop
         perform pg_sleep(0.02);
     end loop;
@@ -405,3 +419,23 @@ end
 $$;
 comment on function shardman.await_name(oid) is
     'before DDL: waits a moment for the metadata of a table that another transaction has called otherwise; other nodes, too, hear of it just then';
+
+create or replace function shardman.of_partitions(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select p.relation
+      from pg_inherits i join shardman.partitions p on p.part_name = shardman.metadata_name(i.inhrelid)
+     where i.inhparent = rel and exists (select from pg_class c where c.oid = rel and c.relkind = 'p' and not c.relispartition)
+       and shardman.is_member() and not shardman.is_copy() limit 1
+$$;
+comment on function shardman.of_partitions(oid) is 'the sharded table that a relation is by its partitions, whatever it is called';
+
+create or replace function shardman.need_known(relation text) returns void
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from shardman.tables t where t.relation = need_known.relation) then
+        raise exception 'the metadata of % are on their way to this node', relation
+            using errcode = 'lock_not_available', hint = 'Try again.';
+    end if;
+end
+$$;
+comment on function shardman.need_known(text) is 'within the gate: raises where this node does not know a sharded table by this name, for another moment or already';

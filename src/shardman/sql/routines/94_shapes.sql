@@ -8,8 +8,8 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
           from (select relation, shardman.relation_parts(relation) as parts from shardman.tables offset 0) as t
           join pg_namespace n on n.nspname = t.parts[1]
     )
-    select w.relation, 'table', w.relation, c.oid, format('%I.%I', w.nspname, c.relname)
-      from wanted w join pg_class c on c.relnamespace = w.namespace and c.relname = w.relname
+    select w.relation, 'table', w.relation, c.oid, format('%I.%I', n.nspname, c.relname)
+      from wanted w join pg_class c on c.oid = shardman.find_relation(w.relation) join pg_namespace n on n.oid = c.relnamespace
     union all
     select w.relation, 'copy', p.part_name, d.oid, format('%I.%I', w.nspname, d.relname)
       from wanted w

@@ -112,7 +112,7 @@ comment on function shardman.granted_tables(text, text) is
 create or replace function shardman.sharded_name(rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select t.relation from shardman.tables t
-     where t.relation = shardman.metadata_name(rel) and shardman.is_parent_of(t.definition, rel) and shardman.is_member() and not shardman.is_copy()
+     where t.relation = shardman.metadata_name(rel) and rel = shardman.find_relation(t.relation) and shardman.is_parent_of(t.definition, rel) and shardman.is_member() and not shardman.is_copy()
 $$;
 comment on function shardman.sharded_name(oid) is 'the sharded table that a relation of this node is; null when it is none';
 
@@ -202,13 +202,11 @@ end
 $$;
 comment on function shardman.need_referable(text, text, text) is 'raises where a statement makes a foreign key of a sharded table that plain DDL cannot make';
 
-create or replace function shardman.wanted_name(relation text, query text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
-    select case when lower(m[1]) ~ '^rename' then shardman.relation_text(p[1], (parse_ident(m[2]))[1]) else shardman.relation_text((parse_ident(m[2]))[1], p[2]) end
-      from shardman.relation_parts(relation) as p,
-           regexp_match(shardman.one_statement(query), '\m(rename\s+to|set\s+schema)\s+("(?:[^"]|"")+"|[^\W\d][\w$]*)$', 'i') as m
+create or replace function shardman.renames_table(tag text, query text) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(tag = 'ALTER TABLE' and shardman.plain_words(query) ~* '(\mrename\s+to|\mset\s+schema)\s+\S+$', false)
 $$;
-comment on function shardman.wanted_name(text, text) is 'what a table would be called after ALTER TABLE ... RENAME TO or SET SCHEMA';
+comment on function shardman.renames_table(text, text) is 'whether a statement gives a table another name or schema, and changes nothing else';
 
 create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -217,10 +215,6 @@ declare
 begin
     if tag = 'DROP TABLE' then
         perform shardman.refuse_drop(relation);
-    elsif words ~* '^alter\s+(table|index)\M.*(\mrename\s+to\M|\mset\s+schema\M)' and not shardman.is_index(query, tag, path) then
-        raise exception '% cannot be renamed or put into another schema by ALTER TABLE: its partitions and the metadata have its name', relation
-            using errcode = 'feature_not_supported',
-                  hint = format('select shardman.rename_table(%L, %L) does it on all nodes at once.', relation, coalesce(shardman.wanted_name(relation, query), '...'));
     elsif words ~* '\mconcurrently\M' then
         raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
             using errcode = 'feature_not_supported',
@@ -248,6 +242,7 @@ create or replace function shardman.ddl_lock_modes(tag text, query text) returns
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when tag in ('GRANT', 'REVOKE', 'COMMENT') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
                 when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
+                when shardman.renames_table(tag, query) then 'only access exclusive'
                 else 'only access exclusive,access exclusive,copies' end
            || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
 $$;
@@ -322,6 +317,9 @@ begin
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
         return;
     end if;
+    if exists (select from shardman.renamed_tables) then
+        perform shardman.await_name(r) from unnest(shardman.ddl_relations(query, tg_tag, current_setting('shardman.ddl_path', true))) r;
+    end if;
     tables := case when tg_tag in ('GRANT', 'REVOKE') then shardman.granted_tables(query, current_setting('shardman.ddl_path', true))
                    else array[shardman.sharded_name(shardman.ddl_relation(query, tg_tag, current_setting('shardman.ddl_path', true)))] end;
     -- Of several the first stands for all: what is sent is the statement.
@@ -345,6 +343,7 @@ comment on function shardman.on_ddl_start() is
 create or replace function shardman.hold_table(relation text, mode text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+    perform shardman.need_known(relation);
     if mode = 'copies' then
         perform shardman.hold_copies(relation);
     elsif mode = 'stand-in' then
@@ -654,6 +653,10 @@ begin
         return;
     end if;
     perform set_config('shardman.ddl_busy', 'on', true);
+    if tg_tag = 'ALTER TABLE' and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
+        perform shardman.note_name(shardman.of_partitions(d.objid), d.objid) from pg_event_trigger_ddl_commands() d
+          where d.classid = 'pg_class'::regclass and shardman.of_partitions(d.objid) is not null;
+    end if;
     for changed in
         select s.relation, bool_or(d.object_type = 'table column') as renamed
           from pg_event_trigger_ddl_commands() d
@@ -690,7 +693,7 @@ begin
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
     perform set_config('shardman.ddl_target', '', true);
-    perform shardman.submit('refresh_table', json_build_object('relation', t)) from unnest(tables) t;
+    perform shardman.submit('refresh_table', json_build_object('relation', t)) from unnest(tables) t where not shardman.submit_name(t);
 end
 $$;
 comment on function shardman.finish_ddl(text, text) is 'the end of DDL on the node where it was sent';

@@ -211,6 +211,10 @@ declare
     item  jsonb;
 begin
     perform shardman.need_owner(relation);
+    if shardman.called_here(relation) <> relation then
+        raise exception 'keys, foreign keys and defaults of a table that has just got another name cannot be changed yet'
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Change them before it is renamed, or in another transaction a moment later.';
+    end if;
     perform set_config('shardman.ddl_busy', 'on', true);
     -- What comes back is compared with what the stand-in got.
     perform shardman.mend_keys(t.definition, rel) from shardman.tables t where t.relation = make_stand_in.relation;

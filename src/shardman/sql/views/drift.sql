@@ -18,7 +18,7 @@ create or replace view shardman.table_state as
                         from (select q ->> 'name' as name,
                                      (q ->> 'base')::numeric + l.node_id * (q ->> 'width')::numeric + 1 as low
                                 from jsonb_array_elements(coalesce(w.definition -> 'sequences', '[]')) q) as s
-                        left join pg_catalog.pg_sequence x on x.seqrelid = shardman.find_relation(s.name)
+                        left join pg_catalog.pg_sequence x on x.seqrelid = shardman.find_relation(shardman.owned_here(w.relation, s.name))
                        where x.seqmin is distinct from s.low),
                       (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name) from shardman.keys_lacking(w.definition, w.parent) k
                         where not shardman.is_dropped(w.definition ->> 'relation', k.name)))
@@ -33,7 +33,7 @@ create or replace view shardman.partition_relations as
                coalesce(c.relkind = 'p' and not c.relispartition, false) as made
           from (select relation, shardman.relation_parts(relation) as parts from shardman.tables offset 0) as t
           left join pg_catalog.pg_namespace n on n.nspname = t.parts[1]
-          left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.parts[2]
+          left join pg_catalog.pg_class c on c.oid = shardman.find_relation(t.relation)
     )
     select p.relation, p.part_name, m.k, p.owner, p.changed_at, w.parent, w.made,
            part.oid as partition_oid, part.relkind = 'p' as partitioned,
