@@ -381,9 +381,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.shared_owners() is 'the owners of shared tables on this node';
 
-create or replace function shardman.owns_shared(lock_name text) returns bool
+create or replace function shardman.owns_shared(relation text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(pg_has_role(current_user, (select c.relowner from pg_class c where c.oid = shardman.find_relation(shardman.shared_of_lock(lock_name))), 'usage'), false)
+    select coalesce(pg_has_role(current_user, (select c.relowner from pg_class c where c.oid = shardman.find_relation(shardman.shared_of_lock(relation))), 'usage'), false)
 $$;
 comment on function shardman.owns_shared(text) is 'whether this role owns the shared table whose locks are kept under a name';
 
