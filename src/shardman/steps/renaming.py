@@ -94,12 +94,14 @@ class RenameCutOver(OfRenamed, UndoableStep):
                 for src in sorted({src for src, _ in self.channels})
             }
 
+            called = {n: await self._called(conn) for n, conn in gates.items()}
+
             async def attempt(deadline: Deadline) -> None:
                 await catch_up_channels(run, emitters, self.channels)
                 async with run.cut_over_lock:
                     run.figures.cut_over.begin()
                     try:
-                        await self._up(run, gates, emitters, deadline)
+                        await self._up(run, gates, called, emitters, deadline)
                     except HELD:
                         # The next try begins with nothing: nothing must be locked while it pauses.
                         await self.undo(run)
@@ -107,12 +109,28 @@ class RenameCutOver(OfRenamed, UndoableStep):
 
             await patiently(run, attempt)
 
-    async def _up(self, run: Run, gates: Sessions, emitters: Sessions, deadline: Deadline) -> None:
+    async def _called(self, conn: Connection) -> str:
+        """ALTER TABLE may have given it the name already. Where it does so just now, this fails, and comes again."""
+        return str(await value(conn, "select shardman.called_here(%s)", self.relation))
+
+    async def _up(
+        self,
+        run: Run,
+        gates: Sessions,
+        called: Mapping[int, str],
+        emitters: Sessions,
+        deadline: Deadline,
+    ) -> None:
         sessions = {node: await run.node(node) for node in self.members}
         async with AsyncExitStack() as stack:
             for conn in (*sessions.values(), *gates.values()):
                 await stack.enter_async_context(rolled_back(conn))
-            await all_of(*(self._close(conn, node, deadline) for node, conn in gates.items()))
+            await all_of(
+                *(
+                    begin_locked(conn, [called[node]], "access exclusive", deadline, node)
+                    for node, conn in gates.items()
+                )
+            )
             await all_of(*(self._hold(conn, node, deadline) for node, conn in sessions.items()))
             await drain_channels(run, emitters, self.channels)
             await self._need_same_metadata(sessions)
@@ -124,11 +142,6 @@ class RenameCutOver(OfRenamed, UndoableStep):
                 await conn.execute("select shardman.rename_parent(%s, %s)", both)
             await prepare(run, self.relation, sessions)
             await prepare_gate(run, gates)
-
-    async def _close(self, conn: Connection, node: int, deadline: Deadline) -> None:
-        # ALTER TABLE may have given it the name already.
-        called = await value(conn, "select shardman.called_here(%s)", self.relation)
-        await begin_locked(conn, [called], "access exclusive", deadline, node)
 
     async def _hold(self, conn: Connection, node: int, deadline: Deadline) -> None:
         parts = await value(conn, "select shardman.relations_to_rename(%s)", self.relation)
