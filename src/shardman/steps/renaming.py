@@ -110,7 +110,7 @@ class RenameCutOver(OfRenamed, UndoableStep):
             await patiently(run, attempt)
 
     async def _called(self, conn: Connection) -> str:
-        """ALTER TABLE may have given it the name already. Where it does so just now, this fails, and comes again."""
+        """ALTER TABLE may have given it the name already; where it does so just now, this comes again."""
         return str(await value(conn, "select shardman.called_here(%s)", self.relation))
 
     async def _up(
