@@ -20,19 +20,23 @@ create table "Land" (n serial primary key, code text unique, name text);
 insert into "Land" (code, name) select 'c' || i, 'n' || i from generate_series(0, 9) i;
 create table city (id int generated always as identity primary key, land text references "Land" (code));
 insert into city (land) select 'c' || i from generate_series(0, 9) i;
-create table acc (id int primary key, v int default 0, n bigserial, land text references "Land" (code));
+create table acc (id int primary key, v int default 0, n bigserial, land text);
+create table kept (id int primary key);
+create table refers (id int primary key, kept int references kept (id));
 insert into acc (id, v, land) select i, i, 'c' || i % 10 from generate_series(1, 60) i;
 """
 
 
 @pytest.fixture(scope="module")
 def acc(cluster: Cluster) -> Cluster:
-    """Bob's table, with replicas, that refers to a shared one, as another shared one does."""
+    """Bob's table, with replicas, and shared ones, of which others refer to two."""
     commands = (
         "select shardman.create_shared_table('app.\"Land\"', 1)",
         "select shardman.create_shared_table('app.city', 1)",
         "select shardman.create_hash_partitions(1, 'app.acc', 'id', 4)",
         "select shardman.set_replevel('app.acc', 1)",
+        "select shardman.create_shared_table('app.kept', 1)",
+        "select shardman.create_hash_partitions(1, 'app.refers', 'id', 2)",
     )
     move_in(cluster, SCHEMA, commands, "acc")
     cluster.sql(1, 'create schema "Else" authorization bob')
@@ -107,12 +111,18 @@ def test_shared_tables(acc: Cluster) -> None:
         with pytest.raises(psycopg.errors.UndefinedTable):
             value(acc, node, 'select * from "Land"')
     settled(acc)
+    with pytest.raises(
+        psycopg.errors.DuplicateTable, match=r"app\.refers refers to the shared table"
+    ):
+        send(acc, 1, "alter table kept rename to other")
+    done = acc.cmd("select shardman.rename_table('app.kept', 'app.other')")
+    assert done.status == "failed" and "app.refers refers to" in (done.error or ""), done
+    acc.sql(0, "delete from shardman.cmd_log where status = 'failed'")
     send(acc, 1, "insert into acc (id, land) values (1000, 'at 3')")
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
-        send(acc, 3, "insert into acc (id, land) values (1001, 'nowhere')")
     assert acc.sql(0, "select relation from shardman.shared_tables order by 1") == [
         ("app.city",),
         ("app.country",),
+        ("app.kept",),
     ]
 
 
