@@ -436,7 +436,7 @@ def test_a_node_that_is_away_refuses_and_one_added_later_has_it(acc: Cluster) ->
     added = acc.cmd("select shardman.add_node(%s)", (dsn,))
     assert added.status == "success", added
     done = acc.cmd("select shardman.sync_roles(role => 'Dora ö')")
-    assert done.status == "success", done
+    assert done.status in ("success", "done"), done
     part = acc.value(0, "select min(part_name) from shardman.partitions where prv is null")
     moved = acc.cmd("select shardman.move_part(%s, 4)", (part,))
     assert moved.status == "success", moved
