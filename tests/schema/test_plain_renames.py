@@ -256,12 +256,12 @@ def test_a_sharded_table_goes_to_another_schema_and_comes_back(acc: Cluster) -> 
         send(acc, node, f'insert into "Else".b (id) values ({3001 + node})')
         assert value(acc, node, 'select count(distinct n) from "Else".b') == before + 2 + node
     settled(acc)
-    for former, later in (("b", "c"), ("c", "b")):
+    for former, later in (("b", "later"), ("later", "b")):
         send(acc, 1, f'alter table "Else".{former} rename to {later}')
     settled(acc)
     with as_bob(acc, 1, autocommit=False) as bob:
-        bob.execute('alter table "Else".b rename to c')
-        bob.execute('alter table "Else".c rename to b')
+        bob.execute('alter table "Else".b rename to later')
+        bob.execute('alter table "Else".later rename to b')
         bob.commit()
     settled(acc)
     moved(acc, '"Else".b')
