@@ -27,7 +27,7 @@ ACCEPTED = {
         "cmd_wait",
     ),
     # return query execute.
-    "is maybe unmodified": ("breaking_rows", "chunk_content", "content_buckets"),
+    "is maybe unmodified": ("breaking_rows", "chunk_content", "content_buckets", "shared_rows"),
     # The checker calls it, to know its type, outside of an event.
     "can only be called in a table_rewrite event trigger function": ("on_rewrite",),
 }
@@ -41,6 +41,7 @@ select p.oid::int, p.proname, coalesce(t.tgrelid, 0)::int
 MAKE_WHAT_THEY_MAKE = """
 create temp table shardman_probe (id int);
 create temp table shardman_probe_key (like shardman_probe) partition by hash (id);
+create temp table shardman_taken (id int);
 create temp view shardman_probe_types as select 1 as a;
 create temp view shardman_probe_columns as select id as k from shardman_probe;
 create table written (id int);
