@@ -370,6 +370,7 @@ REFUSED = [
         "this trigger would be on this node only",
     ),
     ("create rule r as on delete to acc do instead nothing", "on this node only"),
+    ("alter index acc rename to other", "is a table"),
     ("do $$ begin comment on column app.acc.id is 'x'; end $$", "on this node only"),
     ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),
     ("comment on table acc_1 is 'x'", "acc_1 belongs to the sharded table app.acc"),

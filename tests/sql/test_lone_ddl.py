@@ -48,6 +48,7 @@ REFUSED = [
     ("drop owned by lone_reader", "take rights on sharded tables away"),
     ("create table app.acc (id int)", "already exists"),
     # Hidden in other words.
+    ("alter index app.acc rename to b", "is a table"),
     ("do $$ begin alter index app.acc rename to b; end $$", "only"),
     ("alter table only (app.acc) alter v set default 3", "this node only"),
     ('alter table U&"app".acc add column w int', "this node only"),

@@ -208,6 +208,20 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.renames_table(text, text) is 'whether a statement gives a table another name or schema, and changes nothing else';
 
+create or replace function shardman.renames_by_index(query text, tag text, path text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select tag = 'ALTER INDEX' and shardman.plain_words(query) ~* '\mrename\s+to\M' and not shardman.is_index(query, tag, path)
+$$;
+comment on function shardman.renames_by_index(text, text, text) is 'whether a statement renames a table by ALTER INDEX, which PostgreSQL does, with an index''s locks';
+
+create or replace function shardman.refuse_index_name(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception '% is a table, and ALTER INDEX would rename it', relation using errcode = 'wrong_object_type', hint = 'ALTER TABLE renames tables.';
+end
+$$;
+comment on function shardman.refuse_index_name(text) is 'raises where a table is to be renamed as an index';
+
 create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -215,6 +229,8 @@ declare
 begin
     if tag = 'DROP TABLE' then
         perform shardman.refuse_drop(relation);
+    elsif shardman.renames_by_index(query, tag, path) then
+        perform shardman.refuse_index_name(relation);
     elsif words ~* '\mconcurrently\M' then
         raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
             using errcode = 'feature_not_supported',

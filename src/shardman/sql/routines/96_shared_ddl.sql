@@ -74,6 +74,8 @@ begin
     if words ~* '\mconcurrently\M' then
         raise exception 'an index of a shared table is built or dropped on all nodes in one transaction, which CONCURRENTLY cannot be'
             using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; the table''s users wait meanwhile.';
+    elsif shardman.renames_by_index(query, tag, path) then
+        perform shardman.refuse_index_name(tables[1]);
     elsif tag = 'DROP TABLE' then
         select r into other from unnest(tables) t cross join unnest(shardman.references_to(t)) r limit 1;
         if other is not null then
