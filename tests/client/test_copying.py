@@ -155,9 +155,12 @@ def test_bad_rows_are_put_aside(db: shardman.Connection, tmp_path: Path) -> None
     assert (loaded.rows, loaded.rejected) == (300, 4)
     found = pd.read_csv(aside).sort_values("row")
     assert found["row"].tolist() == [11, 12, 13, 14]
+    kept = pd.read_csv(aside)["row"].tolist()
     assert all_of(db, "select count(*), min(n) from acc") == [(300, 1)]
     with pytest.raises(psycopg.IntegrityError):
         db.copy_from("acc", tmp_path / "a.csv", rejects=aside, max_rejects=3)
+    # What was there stays.
+    assert pd.read_csv(aside)["row"].tolist()[:4] == kept
 
 
 def test_batches_stay_and_it_goes_on_behind_them(
@@ -243,6 +246,16 @@ def test_frames_and_parquet_and_back(db: shardman.Connection, tmp_path: Path) ->
         db.copy_from("acc", path)
     assert raised.value.row >= 1  # type: ignore[attr-defined]
     assert db.copy_from("acc", table.append_column("n", table["id"])).rows == 1000
+
+
+def test_written_out_within_a_transaction(db: shardman.Connection) -> None:
+    with db.transaction():
+        assert db.copy_to("acc", io.BytesIO()).rows == 0
+        db.execute("insert into acc values (1, 1)")
+        out = io.BytesIO()
+        assert db.copy_to("acc", out, columns=["id"], header=False).rows == 1
+        assert out.getvalue() == b"1\n"
+    assert all_of(db, "select count(*) from acc") == [(1,)]
 
 
 def test_types_of_parquet(db: shardman.Connection, tmp_path: Path) -> None:

@@ -162,10 +162,8 @@ def _words() -> Iterator[None]:
         # Who reads the rows has enough of them.
         raise typer.Exit(Exit.FAILED) from None
     except OSError as error:
-        what = f"{error.filename} cannot be opened: {error.strerror}"
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
         raise UserError(what, code=Code.BAD_ARGUMENT) from None
-    except (UnicodeError, LookupError, ValueError, TypeError) as error:
-        raise UserError(str(error), code=Code.BAD_ARGUMENT) from None
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise _bad_row(error) from None
 

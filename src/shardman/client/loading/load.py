@@ -22,7 +22,7 @@ from shardman.client.loading.keys import Keys
 from shardman.client.loading.rejects import Rejects
 from shardman.client.loading.sending import Failure, Piece, Senders
 from shardman.client.loading.sources import Chunk, Csv, Opener, Source
-from shardman.client.loading.target import Target, find
+from shardman.client.loading.target import find
 from shardman.client.routing.picture import HERE
 
 OnProgress: TypeAlias = "Callable[[Progress], None]"
@@ -95,19 +95,24 @@ def load(db: Driver, relation: str, sources: Sequence[Any], wishes: Wishes) -> L
             loaded, but for batches that are committed.
     """
     with Rejects(wishes.rejects, wishes.max_rejects) as rejects:
-        return _Loading(db, find(db, relation), rejects, wishes).run(sources)
+        return _Loading(db, relation, rejects, wishes).run(sources)
 
 
 class _Loading:
-    def __init__(self, db: Driver, target: Target, rejects: Rejects, wishes: Wishes) -> None:
+    def __init__(self, db: Driver, relation: str, rejects: Rejects, wishes: Wishes) -> None:
         self.db = db
-        self.target = target
+        self.relation = relation
         self.rejects = rejects
         self.wishes = wishes
         self.done = Loaded()
+        self.look()
+
+    def look(self) -> None:
+        """Finds out what the table is, and where its partitions are."""
+        self.target = find(self.db, self.relation)
         self.keys: Keys | None = None
-        if target.table is not None and not target.problem:
-            self.keys = Keys(target, lambda: db.drive(db.router.open_beside()))
+        if self.target.table is not None and not self.target.problem:
+            self.keys = Keys(self.target, lambda: self.db.drive(self.db.router.open_beside()))
 
     def run(self, sources: Sequence[Any]) -> Loaded:
         opened = [self._open(s) for s in sources]
@@ -120,6 +125,9 @@ class _Loading:
                 self.db.router.need_no_transaction()
                 for batch in _batches(chunks, self.wishes.batch_rows):
                     self._transaction(batch)
+                    # Partitions may have moved meanwhile.
+                    self._close()
+                    self.look()
         except psycopg.Error as error:
             if self.done.committed:
                 error.add_note(
@@ -128,9 +136,12 @@ class _Loading:
                 )
             raise
         finally:
-            if self.keys is not None:
-                self.keys.close()
+            self._close()
         return self.done
+
+    def _close(self) -> None:
+        if self.keys is not None:
+            self.keys.close()
 
     def _open(self, what: Any) -> Source:
         columns = list(self.wishes.columns or self.target.columns)

@@ -58,9 +58,11 @@ class Rejects:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            self._file = Path(self._path).open("w", newline="", encoding="utf-8")
+            # What a loading that was cut short has put there stays.
+            self._file = Path(self._path).open("a", newline="", encoding="utf-8")
             self._writer = csv.writer(self._file)
-            self._writer.writerow(("source", "row", "error", "content"))
+            if self._file.tell() == 0:
+                self._writer.writerow(("source", "row", "error", "content"))
         return self
 
     def __exit__(

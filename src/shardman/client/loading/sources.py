@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -45,6 +46,23 @@ class Csv:
     null: str = ""
     encoding: str = "utf8"
     block_bytes: int = _BLOCK_BYTES
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InvalidParameterValue: an option has no sensible value.
+        """
+        for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
+            if len(value.encode()) != 1 or value in "\r\n":
+                raise errors.InvalidParameterValue(
+                    f"the {name} of CSV is one ASCII character, not {value!r}"
+                )
+        if self.delimiter == self.quote:
+            raise errors.InvalidParameterValue("the delimiter and the quote of CSV are the same")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise errors.InvalidParameterValue(f"there is no encoding {self.encoding}") from None
 
 
 @dataclass(frozen=True)
@@ -101,13 +119,13 @@ class Source:
                     rows = batch.slice(begin, _ROWS)
                     yield Chunk(readable(rows), first, self)
                     first += rows.num_rows
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeError) as error:
             raise errors.BadCopyFileFormat(
                 f"{self.name} cannot be read: {_in_words(error)}"
             ) from None
 
 
-def _in_words(error: pa.ArrowException) -> str:
+def _in_words(error: Exception) -> str:
     if "straddles two block boundaries" in str(error):
         return "a row is longer than what is read at once: give more with block_bytes=…, or --block"
     return str(error)

@@ -118,7 +118,7 @@ def _run(
 def _transaction(db: Driver, target: Target) -> Iterator[dict[str, Any]]:
     """The sessions on the owners, in a transaction; without a picture of partitions the one here."""
     router = db.router
-    begins = not router.parts()
+    begins = not (router.parts() or router.blocks)
     with db.transaction():
         nodes = [HERE]
         if target.table is not None and not target.problem:
