@@ -19,6 +19,8 @@ def configure() -> None:
     )
     structlog.configure(
         processors=[
+            # The command at whose work a line is written.
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *((structlog.processors.format_exc_info,) if machine else ()),

@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "local": ("local",),
     "status": ("status",),
     "check": ("check",),
+    "metrics": ("metrics",),
     "execute": ("exec",),
     "clean": ("clean",),
     "disarm": ("disarm",),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from shardman.cli.metrics import exposition
 from shardman.cli.options import LORD_DSN, read_dsn
 from shardman.pg.conninfo import SECRETS, parse
 
@@ -26,6 +27,14 @@ def lord(
             show_default=False,
         ),
     ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also serve metrics there, as `shardman metrics` does.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the shardlord, which carries out the commands; SIGTERM stops it.
 
@@ -35,6 +44,8 @@ def lord(
     given = read_dsn(dsn)
     if not SECRETS.isdisjoint(parse(given)) and given in sys.orig_argv:
         _hide(given)
+    if metrics is not None:
+        exposition().serve(given, metrics)
     # By name: the rest of the command line works without the shardlord's code, and never uses it.
     raise typer.Exit(import_module("shardman.lord.daemon").main(given))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from shardman.commands.base import Claim, Command
 from shardman.errors import Code, Temporary
@@ -143,6 +144,13 @@ class Runner:
         entry = await self._to_its_end(Entry.begin(self.journal, cmd_id))
         if entry is None:
             return Outcome("canceled")
+        with bound_contextvars(cmd=cmd_id):
+            return await self._execute(entry, command, parent, away)
+
+    async def _execute(
+        self, entry: Entry, command: Command, parent: int | None, away: set[int] | None
+    ) -> Outcome:
+        cmd_id = entry.cmd_id
         self._hurries[cmd_id] = Hurry(), parent
         run = self.run_of(entry, parent, away)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=entry.attempt)

@@ -1,0 +1,165 @@
+"""One node's values: asked in bounded time, the last known ones kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import structlog
+
+from shardman.errors import UserError
+from shardman.pg.bounded import BoundedConnection, hang_up
+from shardman.pg.connect import PINNED, undisturbed
+from shardman.pg.wording import plain, scrub
+from shardman.sql.loader import queries
+
+log = structlog.get_logger()
+
+#: How long one question may take, in seconds, and one that looks at every partition.
+QUICK_S, SLOW_S = 2.0, 15.0
+#: How often the latter is asked.
+SLOW_EVERY_S = 30.0
+
+NO_ANSWER = (psycopg.Error, UserError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of one metric."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass
+class Answers:
+    """What is known of a node.
+
+    Args:
+        parts: the values of each query, as last answered.
+        at: when that was, on the monotonic clock.
+        up: whether the last quick question was answered.
+    """
+
+    parts: dict[str, list[Value]] = field(default_factory=dict)
+    at: dict[str, float] = field(default_factory=dict)
+    up: bool = False
+
+
+class NodeAsker:
+    """Keeps a session on one node. One question at a time is under way: whoever comes meanwhile waits for
+    that."""
+
+    def __init__(self, node: int, limits: Mapping[str, Any]) -> None:
+        self.node = node
+        #: How to reach it; may hold a password.
+        self.params: Mapping[str, Any] = {}
+        self.lord = False
+        self.answers = Answers()
+        self._limits = limits
+        self._conn: BoundedConnection | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._slow_at: float | None = None
+        self._told = ""
+
+    def lead(self, lord: bool) -> None:
+        """Whether it is the lord now: what a former one has said is not to be shown any more."""
+        self.lord = lord
+        for part in ("lord", "lord_slow") if not lord else ():
+            self.answers.parts.pop(part, None)
+
+    async def ask(self, patience_s: float, *, slowly: bool) -> None:
+        """Brings the answers up to date.
+
+        Args:
+            patience_s: how long to wait for it, in seconds; what is not there by then is for the next one.
+            slowly: wait for what is asked now and then, too.
+        """
+        if self._asking is None or self._asking.done():
+            self._quick = asyncio.Event()
+            self._asking = asyncio.create_task(self._look(), name=f"metrics of node {self.node}")
+        seen = self._asking if slowly else asyncio.create_task(self._quick.wait())
+        await asyncio.wait({seen}, timeout=patience_s)
+        if seen is not self._asking:
+            seen.cancel()
+
+    async def _look(self) -> None:
+        try:
+            await self._ask("node", QUICK_S)
+            if self.lord:
+                await self._ask("lord", QUICK_S)
+            self.answers.up = True
+        except NO_ANSWER as error:
+            self._tell(_words(error))
+            self.answers.up = False
+            await self.close()
+        finally:
+            self._quick.set()
+        if self.answers.up:
+            await self._ask_slowly()
+
+    async def _ask_slowly(self) -> None:
+        now = time.monotonic()
+        if self._slow_at is not None and now - self._slow_at < SLOW_EVERY_S:
+            return
+        self._slow_at = now
+        try:
+            await self._ask("node_slow", SLOW_S)
+            if self.lord:
+                await self._ask("lord_slow", SLOW_S)
+        except NO_ANSWER as error:
+            # Whether it is up the next quick question says: to be slow is not to be away.
+            self._tell(_words(error))
+            await self.close()
+
+    def _tell(self, error: str) -> None:
+        """What is in the way, once."""
+        if error != self._told:
+            log.warning("does not answer", node=self.node, error=error)
+            self._told = error
+
+    async def _ask(self, name: str, limit_s: float) -> None:
+        conn = await self._session()
+        conn.limit_s = limit_s
+        query = queries("metrics")[name]
+        cur = await conn.execute(query, {**self._limits, "now": time.time()})
+        self.answers.at[name] = time.monotonic()
+        self.answers.parts[name] = [
+            Value(metric, {"node": str(self.node), **labels}, float(value))
+            for metric, labels, value in await cur.fetchall()
+            if value is not None
+        ]
+
+    async def _session(self) -> BoundedConnection:
+        if self._conn is None or self._conn.closed:
+            params = {**self.params, "application_name": "shardman metrics", "connect_timeout": 2}
+            self._conn = await BoundedConnection.connect(
+                "", autocommit=True, **{**params, **undisturbed(params)}
+            )
+            self._conn.limit_s = QUICK_S
+            await self._conn.execute(PINNED)
+            # Of a question that was given up none goes on.
+            await self._conn.execute("set client_connection_check_interval = '1s'")
+        return self._conn
+
+    async def close(self) -> None:
+        """Ends the session, whatever its server does."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            hang_up(conn)
+            await conn.close()
+
+    async def leave(self) -> None:
+        """Ends all of it: the node is no member any more."""
+        if self._asking is not None:
+            self._asking.cancel()
+        await self.close()
+
+
+def _words(error: Exception) -> str:
+    return scrub(plain(error) if isinstance(error, psycopg.Error) else str(error))
