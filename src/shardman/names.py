@@ -13,6 +13,12 @@ MAX_IDENTIFIER_BYTES = 63
 TERM_SHIFT = 32
 _OURS = re.compile(r"shardman_(meta_)?[a-z0-9]{6}(_[0-9]|_[cx][0-9]|\Z)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
+#: application_name of a remote session of a route (`shardman.wanted_server`): the node and the session that it
+#: works for, as %c of log_line_prefix.
+ROUTE_OF = r"postgres_fdw from ([0-9]{1,9}) ([0-9a-f]+\.[0-9a-f]+)"
+#: How that of a client's session ends: the same for its sessions on all nodes, see `client_part`.
+CLIENT_PART = r"(?:\A| )\+([0-9a-f]{16})\Z"
+_CLIENT_PART_BYTES = len(" +") + 16
 
 
 def unquote(relation: str) -> tuple[str, str]:
@@ -35,6 +41,24 @@ def fits(name: str) -> bool:
 def application(epoch: int) -> str:
     """application_name of a shardlord's sessions; `shardman.end_older_lords` reads it."""
     return f"shardman lord {epoch}"
+
+
+def client_part(name: str, token: str) -> str:
+    """application_name of the sessions of one client.
+
+    Args:
+        name: what its user calls it.
+        token: 16 hexadecimal digits.
+    """
+    room = MAX_IDENTIFIER_BYTES - _CLIENT_PART_BYTES
+    kept = ""
+    for char in name:
+        # What is not ASCII becomes four characters a byte (PostgreSQL 16 and newer).
+        room -= 1 if " " <= char <= "~" else 4 * len(char.encode())
+        if room < 0:
+            break
+        kept += char
+    return f"{kept.rstrip()} +{token}".lstrip()
 
 
 def term(epoch: int) -> int:

@@ -48,7 +48,7 @@ def _print(now: Status, *, partitions: bool) -> None:
         console.print("No sharded tables yet: see shardman create-hash-partitions --help\n")
     if partitions:
         console.print(_partitions(now))
-    for shown in (_channels(now), _commands(now), _failovers(now), _aside(now)):
+    for shown in (_channels(now), _commands(now), _failovers(now), _deadlocks(now), _aside(now)):
         if shown.row_count:
             console.print(shown)
     if any(node.aside for node in now.nodes):
@@ -221,6 +221,16 @@ def _failovers(now: Status) -> Any:
         for f in now.failovers
     ]
     return output.table(("id", "at", "what", "node", "reason", "status", "took"), rows)
+
+
+def _deadlocks(now: Status) -> Any:
+    rows = [
+        (output.moment(d["at"]), d["node"], d["pid"], d["login"], d["application"], d["circle"])
+        for d in now.deadlocks
+    ]
+    return output.table(
+        ("deadlock at", "cancelled on", "pid", "login", "application", "circle"), rows
+    )
 
 
 def _aside(now: Status) -> Any:

@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import tuple_row
 
+from shardman.client.canceled import explained
 from shardman.client.cursors import AsyncCursor
 from shardman.client.explanation import Route, explain
 from shardman.client.retry import REPEATED, Pauses
@@ -65,18 +67,27 @@ class AsyncConnection:
         """Runs what a router wants to be called."""
         async with self.lock:
             try:
-                call = next(steps)
-                while True:
-                    try:
-                        result = call()
-                        if isawaitable(result):
-                            result = await result
-                    except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
-                        call = steps.throw(error)
-                    else:
-                        call = steps.send(result)
-            except StopIteration as end:
-                return end.value
+                return await self._drive(steps)
+            except errors.QueryCanceled as error:
+                why = await self._drive(explained(self.router, error))
+                if why is error:
+                    raise
+                raise why from error
+
+    async def _drive(self, steps: Steps) -> Any:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = call()
+                    if isawaitable(result):
+                        result = await result
+                except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            return end.value
 
     def cursor(self, *, binary: bool = False, row_factory: Any = None) -> AsyncCursor:
         """A cursor."""

@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import tuple_row
 
+from shardman.client.canceled import explained
 from shardman.client.client import Client, Watcher
 from shardman.client.client import connect as connect_client
 from shardman.client.cursors import Cursor
@@ -107,16 +109,25 @@ class Connection(Verbs):
         """Runs what a router wants to be called."""
         with self.lock:
             try:
-                call = next(steps)
-                while True:
-                    try:
-                        result = call()
-                    except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
-                        call = steps.throw(error)
-                    else:
-                        call = steps.send(result)
-            except StopIteration as end:
-                return end.value
+                return self._drive(steps)
+            except errors.QueryCanceled as error:
+                why = self._drive(explained(self.router, error))
+                if why is error:
+                    raise
+                raise why from error
+
+    def _drive(self, steps: Steps) -> Any:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001 - it goes to who wanted it
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            return end.value
 
     # -- as psycopg's ---------------------------------------------------------------------------
 

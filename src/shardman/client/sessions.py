@@ -6,6 +6,8 @@ the same.
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from psycopg.rows import dict_row
 
 from shardman.client.routing.picture import HERE, Picture, read
 from shardman.client.routing.values import KEY_TYPES
+from shardman.names import client_part
 from shardman.sql.loader import queries
 
 #: What is yielded: it is called, and awaited where connections are asynchronous.
@@ -74,6 +77,8 @@ class Sessions:
     numbers: dict[str, int] = field(default_factory=dict)
     closed: bool = False
     dsn: str = ""
+    #: By which the shardlord knows which sessions are of one transaction.
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
     _read_at: float = 0.0
     _used: dict[str, float] = field(default_factory=dict)
 
@@ -88,7 +93,8 @@ class Sessions:
         failed: psycopg.OperationalError | None = None
         for dsn in self.dsns:
             try:
-                here = yield partial(self.connect, dsn, **{**self.options, "autocommit": True})
+                more = {"autocommit": True, "application_name": self._application(dsn)}
+                here = yield partial(self.connect, dsn, **{**self.options, **more})
             except psycopg.OperationalError as error:
                 failed = error
                 continue
@@ -151,19 +157,31 @@ class Sessions:
                 return False
         return bool(pgconn.status == ConnStatus.OK)
 
-    def _open_other(self, node: str) -> Steps:
-        """A session on another node, set as the one here is."""
+    def _application(self, dsn: str) -> str:
+        params = conninfo.conninfo_to_dict(dsn, **self._libpq_options())
+        name = params.get("application_name", os.environ.get("PGAPPNAME"))
+        return client_part(str(name or params.get("fallback_application_name", "")), self.token)
+
+    def connect_to(self, node: str, **more: Any) -> Steps:
+        """A session on a node, in autocommit mode, of who is connected; ``more``: other parameters."""
         here = self.sessions[HERE]
-        address = self.picture.addresses[node]
         params = conninfo.conninfo_to_dict(self.dsn, **self._libpq_options())
-        for name in ("host", "hostaddr", "port", "dbname"):
-            params.pop(name, None)
+        if node != HERE:
+            for name in ("host", "hostaddr", "port", "dbname"):
+                params.pop(name, None)
+            params.update(self.picture.addresses[node])
         params["user"] = here.info.user
         if here.info.password:
             params["password"] = here.info.password
-        dsn = conninfo.make_conninfo("", **{**params, **address})
+        dsn = conninfo.make_conninfo("", **{**params, **more})
         others = {k: v for k, v in self.options.items() if k in _PSYCOPG_OPTIONS}
         session = yield lambda: self.connect(dsn, **{**others, "autocommit": True, "context": here})
+        return session
+
+    def _open_other(self, node: str) -> Steps:
+        """A session on another node, set as the one here is."""
+        name = self._application(self.dsn)
+        session = yield from self.connect_to(node, application_name=name)
         try:
             there = yield from self._ask(session, "tables")
             names = list(self.picture.settings)

@@ -106,6 +106,7 @@ class Transactions(Sessions):
         """The error, with the node where it arose."""
         name = self.label(node)
         error.node = name  # type: ignore[attr-defined]
+        error.place = node  # type: ignore[attr-defined]
         error.add_note(f"shardman: on {name}")
         return error
 

@@ -28,6 +28,7 @@ from shardman.lord.sessions import Sessions
 from shardman.lord.task_group import run_together, say_what_runs
 from shardman.lord.watchers.channels import Channels
 from shardman.lord.watchers.client_transactions import ClientTransactions
+from shardman.lord.watchers.deadlocks import Deadlocks
 from shardman.lord.watchers.followers import Followers
 from shardman.lord.watchers.leftovers import Leftovers
 from shardman.lord.watchers.lord_standby_names import LordStandbyNames
@@ -78,6 +79,7 @@ class Office:
         self._followers = Followers(sessions, metadata, health, lambda: reconciler.unserved)
         self._roles = RolesAlike(askers, metadata, health)
         self._client_transactions = ClientTransactions(sessions, askers, metadata, health)
+        self._deadlocks = Deadlocks(askers, metadata, health)
         self._schema_changes = SchemaChanges(sessions, askers, metadata, health)
         self.cancel_running = inbox.cancel_running
         self.stop = inbox.stop
@@ -109,6 +111,7 @@ class Office:
                 schema_changes=self._schema_changes.run(),
                 roles=self._roles.run(),
                 client_transactions=self._client_transactions.run(),
+                deadlocks=self._deadlocks.run(),
             )
         finally:
             await self._askers.close()

@@ -86,6 +86,7 @@ class Status:
     partitions: tuple[Row, ...]
     commands: tuple[Row, ...]
     failovers: tuple[Row, ...]
+    deadlocks: tuple[Row, ...] = ()
     problems: tuple[Finding, ...] = field(default=())
 
     @property
@@ -147,7 +148,7 @@ def _told_by_lord(reach: Reach, lord: _Answer | NodeError | None) -> Mapping[str
 
 _OTHERWISE = ("info", "shapes", "told")
 _WHOLE = ("nodes", "tables", "partitions", "commands", "failovers")
-_OF_LORD = ("shardlord", "comparisons")
+_OF_LORD = ("shardlord", "comparisons", "deadlocks")
 
 
 def _put_together(
@@ -175,6 +176,7 @@ def _put_together(
         partitions=_partitions(told["partitions"], sizes, told.get("comparisons", [])),
         commands=tuple(told["commands"]),
         failovers=tuple(told["failovers"]),
+        deadlocks=tuple(told.get("deadlocks", ())),
         problems=(*_problems(answers, reach.lord, _planned(counts)), *apart),
     )
 

@@ -14,5 +14,6 @@ acts. They know nothing of each other; `lord/daemon.py` wires them.
 | `rebuild` | which tables lack replicas | submits `create_replica`, `set_replevel` |
 | `reconciler` | whether nodes match the metadata | calls `shardman.reconcile()` on them |
 | `client_transactions` | what clients have left prepared | ends it as its first node says |
+| `deadlocks` | who waits for whom, over nodes | cancels the youngest transaction of a circle |
 | `leftovers` | what commands could not finish | has the janitor try it |
 """

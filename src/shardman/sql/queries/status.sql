@@ -52,6 +52,9 @@ select * from shardman.commands where status in ('waiting', 'in progress') order
 -- name: failovers
 select * from shardman.status_failovers order by cmd_id desc limit 5
 
+-- name: deadlocks
+select at, node, pid, login, application, circle from shardman.deadlocks where at > clock_timestamp() - interval '1 day' order by at desc limit 5
+
 -- name: shardlord
 select holder, epoch, clock_timestamp() - renewed_at as age,
        epoch > 0 and clock_timestamp() - renewed_at < interval '5 seconds' as acting

@@ -18,9 +18,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                                               else '5' end, 15),
                                      ('keepalives_idle', '2', 15), ('keepalives_interval', '1', 15),
                                      ('keepalives_count', '3', 15), ('tcp_user_timeout', '5000', 15),
+                                     -- Whose it is: by it the shardlord finds deadlocks over nodes.
+                                     ('application_name', format('postgres_fdw from %s %%c', shardman.my_id()), 15),
                                      -- What ends a statement or a session where it was begun ends it here. The timeouts of this
-                                     -- database and role would end also what the sender has allowed itself. lock_timeout stays:
-                                     -- nothing else ends a deadlock over two nodes.
+                                     -- database and role would end also what the sender has allowed itself. lock_timeout stays.
                                      ('options', '-c statement_timeout=0 -c idle_in_transaction_session_timeout=0'
                                                  ' -c idle_session_timeout=0 -c default_transaction_read_only=off'
                                                  ' -c array_nulls=on', 15))

@@ -266,7 +266,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
        and a.xact_start < since
        and age(a.backend_xmin) > age(since_xid)
        and a.pid <> pg_backend_pid()
-       and a.application_name <> 'postgres_fdw'
+       and a.application_name not like 'postgres\_fdw%'
        and a.application_name not like 'shardman%'
 $$;
 comment on function shardman.snapshots_before(timestamptz, xid) is

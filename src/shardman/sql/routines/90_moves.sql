@@ -98,7 +98,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
        and a.state = 'idle in transaction'
        and a.backend_xmin is not null
        and a.pid <> pg_backend_pid()
-       and a.application_name <> 'postgres_fdw'
+       and a.application_name not like 'postgres\_fdw%'
        and a.application_name not like 'shardman%'
 $$;
 comment on function shardman.old_snapshots() is
