@@ -27,6 +27,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "check": ("check",),
     "metrics": ("metrics",),
+    "doctor": ("doctor",),
+    "report": ("report",),
     "execute": ("exec",),
     "clean": ("clean",),
     "disarm": ("disarm",),

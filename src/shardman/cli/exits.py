@@ -14,7 +14,7 @@ class Exit(IntEnum):
     USAGE = 2
     """Options or arguments were wrong; nothing was done."""
     UNHEALTHY = 3
-    """`status` or `check` found something wrong."""
+    """`status` or `check` found something wrong, or `doctor` more than notes."""
     TIMEOUT = 4
     """--timeout was over; the command goes on."""
     INTERRUPTED = 130
@@ -23,5 +23,5 @@ class Exit(IntEnum):
 
 EPILOG = (
     "Exit codes: 0 all is well; 1 an error, or the command failed or was cancelled; 2 wrong usage; "
-    "3 status or check found something wrong; 4 --timeout was over; 130 interrupted."
+    "3 status, check or doctor found something wrong; 4 --timeout was over; 130 interrupted."
 )

@@ -57,7 +57,12 @@ def print_error(error: UserError) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, default=_encode) + "\n")
+    sys.stdout.write(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text of a JSON document, for people to read."""
+    return json.dumps(_plain(value), indent=2, default=_encode) + "\n"
 
 
 def print_json_line(value: Any) -> None:

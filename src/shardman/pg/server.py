@@ -27,15 +27,28 @@ async def requirements(conn: Connection) -> None:
     Raises:
         UserError: names every setting that does not do, the value found and the value needed.
     """
+    for check in _CHECKS:
+        await check(conn)
+
+
+async def unmet(conn: Connection) -> list[UserError]:
+    """All that `requirements` would raise, one after the other."""
+    found = []
+    for check in _CHECKS:
+        try:
+            await check(conn)
+        except UserError as error:
+            found.append(error)
+    return found
+
+
+async def _version(conn: Connection) -> None:
     if conn.info.server_version < MIN_VERSION:
         raise UserError(
             f"the server is PostgreSQL {conn.info.server_version // 10000}, 15 is needed",
             "Upgrade the server",
             code=Code.SERVER_UNSUITABLE,
         )
-    await _primary(conn)
-    await _settings(conn)
-    await _rights(conn)
 
 
 async def _primary(conn: Connection) -> None:
@@ -49,9 +62,7 @@ async def _settings(conn: Connection) -> None:
         "select name, setting from pg_settings where name = any(%s)", (["wal_level", *LEAST],)
     )
     found = {row[0]: row[1] for row in await cur.fetchall()}
-    faults = [] if found["wal_level"] == "logical" else [("wal_level", "logical")]
-    faults += [(name, str(n)) for name, n in LEAST.items() if int(found.get(name, n)) < n]
-    if not faults:
+    if not (faults := too_little(found)):
         return
     said = [
         f"{name} is {found[name]}, {'' if name == 'wal_level' else 'at least '}{needed} is needed"
@@ -64,7 +75,13 @@ async def _settings(conn: Connection) -> None:
     )
 
 
-async def _rights(conn: Connection) -> None:
+def too_little(found: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The settings that do not do, each with the value that is needed; of those that the server has."""
+    faults = [] if found["wal_level"] == "logical" else [("wal_level", "logical")]
+    return faults + [(name, str(n)) for name, n in LEAST.items() if int(found.get(name, n)) < n]
+
+
+async def _extension(conn: Connection) -> None:
     cur = await conn.execute(
         "select exists (select from pg_available_extensions where name = 'postgres_fdw')"
     )
@@ -74,4 +91,6 @@ async def _rights(conn: Connection) -> None:
             "Install PostgreSQL's contrib package there",
             code=Code.SERVER_UNSUITABLE,
         )
-    await rights.require(conn)
+
+
+_CHECKS = (_version, _primary, _settings, _extension, rights.require)

@@ -12,6 +12,7 @@ from shardman.pg import strangers
 from shardman.pg.connection import Connection
 from shardman.pg.conninfo import parse, password_of, resolved, unreadable
 from shardman.pg.server import requirements
+from shardman.pg.text_rules import text_rules
 from shardman.pg.wording import unreachable
 from shardman.steps.base import PrepareStep, Run, Scope, step
 from shardman.steps.catalog import value
@@ -96,41 +97,20 @@ async def _not_a_member(run: Run, conn: Connection) -> None:
         )
 
 
-# The column's name changed with 17.
-_TEXT_RULES = """
-select jsonb_build_object('encoding', pg_encoding_to_char(encoding),
-                          'collation', datcollate,
-                          'character classification', datctype,
-                          'locale provider', datlocprovider,
-                          'locale', coalesce(to_jsonb(d) -> 'datlocale', to_jsonb(d) -> 'daticulocale')),
-       pg_database_collation_actual_version(oid)
-  from pg_database d where datname = current_database()
-"""
-
-
 async def _same_text(run: Run, conn: Connection) -> None:
     """Text must hash alike everywhere, and sort alike: nodes merge what others have sorted."""
-    mine = await (await (await run.node(0)).execute(_TEXT_RULES)).fetchone()
-    its = await (await conn.execute(_TEXT_RULES)).fetchone()
-    assert mine is not None
-    assert its is not None
-    for what, ours in mine[0].items():
-        if _spelled_alike(its[0][what]) != _spelled_alike(ours):
-            raise UserError(
-                f"the database's {what} is {its[0][what]}, the lord's is {ours}",
-                "Text would hash or sort differently: make the database like the lord's",
-                code=Code.SERVER_UNSUITABLE,
-            )
-    if mine[1] != its[1]:
+    mine, its = await text_rules(await run.node(0)), await text_rules(conn)
+    for what, its_own, ours in its.differences(mine):
+        raise UserError(
+            f"the database's {what} is {its_own}, the lord's is {ours}",
+            "Text would hash or sort differently: make the database like the lord's",
+            code=Code.SERVER_UNSUITABLE,
+        )
+    if mine.library != its.library:
         run.say(
-            f"The libraries that sort text differ (lord {mine[1]}, new node {its[1]}): "
+            f"The libraries that sort text differ (lord {mine.library}, new node {its.library}): "
             "order by text may differ between the nodes."
         )
-
-
-def _spelled_alike(locale: str | None) -> str | None:
-    """en_US.UTF-8 and en_US.utf8 are one."""
-    return locale and locale.lower().replace("-", "")
 
 
 async def _no_file_copy(run: Run, conn: Connection) -> None:
