@@ -67,6 +67,10 @@ class BaseCursor:
         failed: Failed | None = None,
     ) -> Steps:
         def act(session: Any, text: Query) -> Steps:
+            if session is None:
+                # It was said to a transaction that is on no node yet.
+                self._real = None
+                return
             real = self._on(session)
             yield lambda: real.execute(text, params, **options)
 

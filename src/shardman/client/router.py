@@ -11,6 +11,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from shardman.client.held import Said
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
 from shardman.client.routing.guards import MOVED
@@ -79,8 +80,8 @@ class Router(Transactions):
             # All of them are parts of one transaction, or this one is a transaction by itself.
             if other != node and status != IDLE and not own == status == _OPEN:
                 return None
-        if own == IDLE and node in self.wrote:
-            # Its part of the transaction is gone.
+        if own == IDLE and (self.held or node in self.wrote):
+            # It is to be told something before, or its part of the transaction is gone.
             return None
         for block in self.blocks:
             if node not in block.entered:
@@ -161,6 +162,9 @@ class Router(Transactions):
         if failed is not None:
             yield from self._recover(query, failed)
         yield from self.refresh()
+        said = self._said(query, params)
+        if said is not None:
+            return (yield from self.say(said, query, act))
         for attempt in range(1, _ATTEMPTS + 1):
             # What a picture says of a text goes with it.
             plan = self.plan(query, with_parameters=params is not None)
@@ -193,6 +197,13 @@ class Router(Transactions):
                 self._quick[query] = Quick(plan)
             return result
         raise AssertionError("the last attempt returns or raises")
+
+    def _said(self, query: Query, params: Params) -> Said | None:
+        """What a statement says to all nodes of the transaction, if it is one of those."""
+        if not self.is_open() or self.pipeline is not None or params:
+            return None
+        said = self.plan(query, with_parameters=params is not None).said
+        return said if said is not None and self.held.knows(said) else None
 
     def _is_unfit(self, found: Choice) -> bool:
         """Whether the session that was opened says that the statement cannot go there."""
@@ -259,6 +270,8 @@ class Router(Transactions):
             self._read_at = 0.0
         if plan.pins and self.pinned != "session":
             self.pinned = plan.pins
+        if plan.scope is Scope.TRANSACTION and self.bound() is None:
+            self.held.clear()
         self.forget_transaction()
 
     def _count(self, plan: Plan, found: Choice) -> None:

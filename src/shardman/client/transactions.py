@@ -20,6 +20,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from shardman.client.held import Act, Held, Said
 from shardman.client.routing.picture import HERE, read
 from shardman.client.sessions import IDLE, Block, Sessions, Steps
 from shardman.sql.loader import queries
@@ -36,12 +37,14 @@ class Transactions(Sessions):
         wrote: nodes on which it may have changed something.
         through: it has used other nodes through one, which cannot be prepared then.
         loners: nodes that can have no part of a transaction over several.
+        held: savepoints and settings that each node of it is told.
     """
 
     atomic: bool = True
     wrote: set[str] = field(default_factory=set)
     through: bool = False
     loners: set[str] = field(default_factory=set)
+    held: Held = field(default_factory=Held)
 
     def is_open(self) -> bool:
         """Whether there is a transaction that a statement would be a part of."""
@@ -78,7 +81,7 @@ class Transactions(Sessions):
         Raises:
             ProgrammingError: one is open.
         """
-        if self.blocks or self.parts():
+        if self.blocks or self.held or self.parts():
             raise psycopg.ProgrammingError(
                 "a transaction is open, and only a whole one can be repeated: end it before run()"
             )
@@ -145,11 +148,42 @@ class Transactions(Sessions):
         if (entered or node in self.wrote) and not self.pipeline:
             self.lost = self.lost or session.pgconn.transaction_status == IDLE
         self.need_alive()
-        for block in self.blocks:
+        fresh = not entered and session.pgconn.transaction_status == IDLE
+        for depth, block in enumerate(self.blocks):
+            if fresh:
+                yield from self._say_again(session, depth)
             if node not in block.entered:
                 made = session.transaction(block.name, block.force_rollback)
                 yield getattr(made, "__aenter__", None) or made.__enter__
                 block.entered[node] = (session, made)
+        if fresh:
+            yield from self._say_again(session, len(self.blocks))
+
+    def _say_again(self, session: Any, depth: int) -> Steps:
+        for text in self.held.texts(depth):
+            yield partial(session.execute, text, prepare=False)
+
+    def say(self, said: Said, text: Any, act: Callable[[Any, Any], Steps]) -> Steps:
+        """Says something to all nodes of the transaction, those that are there and those that are to come.
+
+        Args:
+            act: sends a text on a session; without a session there is none yet.
+        """
+        parts = self.parts()
+        # Where it has failed already the statement is refused, before others hear it.
+        parts.sort(key=lambda n: self.sessions[n].pgconn.transaction_status != _FAILED)
+        if not parts:
+            yield from act(None, text)
+        for node in parts:
+            session = self.sessions[node]
+            try:
+                if said.act is not Act.ROLLBACK_TO:
+                    yield from self.begin(session, node)
+                yield from act(session, text)
+            except psycopg.Error as error:
+                self.lose(session)
+                raise self.told(error, node) from None
+        self.held.note(said, text, len(self.blocks))
 
     def on_here(self) -> Steps:
         """The session on the node that was connected to, with what is open begun there. What is done with it
@@ -207,6 +241,8 @@ class Transactions(Sessions):
             else:
                 yield from self._commit(leave)
         finally:
+            if not self.blocks:
+                self.held.clear()
             self.forget_transaction()
         if lost and action == "commit":
             raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
@@ -214,8 +250,11 @@ class Transactions(Sessions):
     def end_block(self, block: Block, *error: Any) -> Steps:
         """Ends a `transaction()`; whether its error is to be silent."""
         self.blocks.remove(block)
+        self.held.leave(len(self.blocks), kept=error[0] is None and not block.force_rollback)
         silent = isinstance(error[1], psycopg.Rollback)
         if not block.entered:
+            if self.autocommit and not self.blocks:
+                self.held.clear()
             return silent
         try:
             leave = {node: partial(_leave, *entered) for node, entered in block.entered.items()}
@@ -232,6 +271,8 @@ class Transactions(Sessions):
                 silent = yield from self._leave_all(leave, error)
             self.lost = self.lost and bool(self.blocks)
         finally:
+            if not self.blocks and self.bound() is None:
+                self.held.clear()
             self.forget_transaction()
         return silent
 

@@ -29,6 +29,8 @@ def analyse(text: bytes, picture: Picture, *, with_parameters: bool) -> Plan:
         statements = pgparse.parse(read.query)
     except (Unreadable, UnicodeDecodeError, pgparse.PGQueryError) as error:
         return Plan(Scope.HERE, f"it is not understood: {error}", pins="session")
+    if not statements:
+        return Plan(Scope.ANYWHERE, "it is empty", reads=True)
     if len(statements) != 1:
         return Plan(Scope.HERE, "it is not one statement", pins="session")
     ((kind, body),) = statements[0]["stmt"].items()

@@ -74,7 +74,15 @@ PLAIN = frozenset(
     """
     CheckPointStmt ClosePortalStmt CommentStmt CopyStmt DeclareCursorStmt ExplainStmt FetchStmt
     GrantStmt GrantRoleStmt ListenStmt LockStmt MergeStmt NotifyStmt RefreshMatViewStmt ReindexStmt
-    TruncateStmt UnlistenStmt VacuumStmt VariableShowStmt
+    TruncateStmt UnlistenStmt VacuumStmt
+    """.split()  # noqa: SIM905
+)
+
+#: With SET LOCAL they are set on each node of the transaction: no statement means another thing by them.
+HELD_SETTINGS = frozenset(
+    """
+    idle_in_transaction_session_timeout lock_timeout statement_timeout synchronous_commit
+    transaction_timeout work_mem
     """.split()  # noqa: SIM905
 )
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from shardman.client.held import Said
 from shardman.client.routing.picture import Table
 from shardman.client.routing.placeholders import Name
 from shardman.client.routing.values import Unclear, family
@@ -155,6 +156,7 @@ class Plan:
         alters: tables may be others behind it.
         sharded: a sharded table is in it.
         own_types: one of its tables has a column of a type that is not PostgreSQL's own.
+        said: what it says to a transaction on all of its nodes.
     """
 
     scope: Scope
@@ -168,6 +170,7 @@ class Plan:
     alters: bool = False
     sharded: bool = False
     own_types: bool = False
+    said: Said | None = None
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shardman.client.routing.known import MAKING, PLAIN
+from shardman.client.held import Act, Said
+from shardman.client.routing.known import HELD_SETTINGS, MAKING, PLAIN
 from shardman.client.routing.plan import Plan, Scope
 
 Node = dict[str, Any]
@@ -13,25 +14,52 @@ _WITHIN = frozenset(
     f"TRANS_STMT_{kind}" for kind in ("COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "ROLLBACK_TO")
 )
 _OUTSIDE = frozenset({"TRANS_STMT_BEGIN", "TRANS_STMT_START"})
+_SAVEPOINTS = {
+    "TRANS_STMT_SAVEPOINT": Act.SAVEPOINT,
+    "TRANS_STMT_RELEASE": Act.RELEASE,
+    "TRANS_STMT_ROLLBACK_TO": Act.ROLLBACK_TO,
+}
 
 
 def utility(kind: str, body: Node) -> Plan:
     """The plan of a statement that is neither SELECT nor INSERT, UPDATE, DELETE."""
     if kind == "TransactionStmt":
-        scope = Scope.TRANSACTION if body["kind"] in _WITHIN else Scope.HERE
-        pins = "" if body["kind"] in _WITHIN | _OUTSIDE else "session"
-        return Plan(scope, "it begins or ends a transaction", pins=pins)
+        return _of_transaction(body)
+    if kind == "VariableShowStmt":
+        return Plan(Scope.ANYWHERE, "it shows a setting", reads=True)
+    if kind == "ConstraintsSetStmt":
+        said = None if body.get("constraints") else Said(Act.SET)
+        return Plan(Scope.HERE, "it sets how a transaction is", pins="transaction", said=said)
     if kind in PLAIN:
         return Plan(Scope.HERE, f"{kind} is not sent to owners", alters=kind == "TruncateStmt")
     if kind in MAKING:
         pins = "session" if _is_temporary(body) else ""
         return Plan(Scope.HERE, f"{kind} is not sent to owners", pins=pins, alters=True)
     if kind == "VariableSetStmt":
-        if body.get("name", "").startswith("TRANSACTION"):
-            return Plan(Scope.HERE, "it sets how a transaction is")
-        pins = "transaction" if body.get("is_local") else "session"
-        return Plan(Scope.HERE, "it sets something for the session", pins=pins)
+        return _setting(body)
     return Plan(Scope.HERE, f"{kind} is not sent to owners", pins="session")
+
+
+def _of_transaction(body: Node) -> Plan:
+    act = _SAVEPOINTS.get(body["kind"])
+    if act is not None:
+        said = Said(act, body["savepoint_name"])
+        return Plan(Scope.TRANSACTION, "it is about a savepoint", said=said)
+    scope = Scope.TRANSACTION if body["kind"] in _WITHIN else Scope.HERE
+    pins = "" if body["kind"] in _WITHIN | _OUTSIDE else "session"
+    return Plan(scope, "it begins or ends a transaction", pins=pins)
+
+
+def _setting(body: Node) -> Plan:
+    name = body.get("name", "")
+    if name.startswith("TRANSACTION"):
+        # A snapshot that was exported is one node's.
+        said = Said(Act.SET) if name == "TRANSACTION" else None
+        return Plan(Scope.HERE, "it sets how a transaction is", said=said)
+    if not body.get("is_local"):
+        return Plan(Scope.HERE, "it sets something for the session", pins="session")
+    said = Said(Act.SET) if name in HELD_SETTINGS else None
+    return Plan(Scope.HERE, "it sets something for the transaction", pins="transaction", said=said)
 
 
 def _is_temporary(node: Any) -> bool:
