@@ -13,19 +13,22 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 
+from shardman.client import two_phase
 from shardman.client.canceled import explained
 from shardman.client.cursors import AsyncCursor
 from shardman.client.explanation import Route, explain
+from shardman.client.likeness import Likeness
 from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
+from shardman.client.server_cursors import AsyncServerCursor
 from shardman.client.sessions import Block, Steps
 
 T = TypeVar("T")
 
 
-class AsyncConnection:
+class AsyncConnection(Likeness):
     """As `psycopg.AsyncConnection`; transactions as those of `Connection`."""
 
     def __init__(self, router: Router, row_factory: Any) -> None:
@@ -36,7 +39,7 @@ class AsyncConnection:
     @classmethod
     async def connect(
         cls,
-        dsn: str,
+        dsn: str = "",
         *more: str,
         autocommit: bool = False,
         fanout: Fanout = "any",
@@ -89,9 +92,20 @@ class AsyncConnection:
         except StopIteration as end:
             return end.value
 
-    def cursor(self, *, binary: bool = False, row_factory: Any = None) -> AsyncCursor:
-        """A cursor."""
-        return AsyncCursor(self, row_factory or self.row_factory, binary)
+    def cursor(
+        self,
+        name: str = "",
+        *,
+        binary: bool = False,
+        row_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> AsyncCursor:
+        """A cursor; with a name one of the server, where its statement's rows are."""
+        factory = row_factory or self.row_factory
+        if not name:
+            return AsyncCursor(self, factory, binary)
+        return AsyncServerCursor(self, factory, binary, name, scrollable, withhold)
 
     async def execute(
         self,
@@ -162,29 +176,14 @@ class AsyncConnection:
         for session in list(self.router.sessions.values()):
             session.cancel()
 
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - psycopg's
+        """As psycopg's, on all nodes."""
+        for session in list(self.router.sessions.values()):
+            await session.cancel_safe(timeout=timeout)
+
     async def close(self) -> None:
         """Closes the sessions on all nodes; what is not committed is rolled back."""
         await self.drive(self.router.close())
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self.router.closed
-
-    @property
-    def info(self) -> psycopg.ConnectionInfo:
-        """Of the session on the node that was connected to."""
-        return self.router.sessions[HERE].info  # type: ignore[no-any-return]
-
-    @property
-    def adapters(self) -> Any:
-        """Of the node that was connected to; sessions on other nodes begin with a copy."""
-        return self.router.sessions[HERE].adapters
-
-    @property
-    def autocommit(self) -> bool:
-        """Whether each statement is a transaction."""
-        return self.router.autocommit
 
     async def set_autocommit(self, value: bool) -> None:
         """As psycopg's, on all nodes."""
@@ -197,6 +196,41 @@ class AsyncConnection:
     async def set_read_only(self, value: bool | None) -> None:
         """As psycopg's, on all nodes."""
         await self.drive(self.router.set("read_only", value))
+
+    async def set_deferrable(self, value: bool | None) -> None:
+        """As psycopg's, on all nodes."""
+        await self.drive(self.router.set("deferrable", value))
+
+    async def notifies(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's
+        stop_after: int | None = None,
+    ) -> AsyncIterator[psycopg.Notify]:
+        """See `Connection.notifies`."""
+        here = await self.drive(self.router.session(HERE))
+        async for each in here.notifies(timeout=timeout, stop_after=stop_after):
+            yield each
+
+    async def tpc_begin(self, xid: psycopg.Xid | str) -> None:
+        """See `Connection.tpc_begin`."""
+        await self.drive(two_phase.begin(self.router, xid))
+
+    async def tpc_prepare(self) -> None:
+        """As psycopg's."""
+        await self.drive(two_phase.prepare(self.router))
+
+    async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        """As psycopg's."""
+        await self.drive(two_phase.end(self.router, "tpc_commit", xid))
+
+    async def tpc_rollback(self, xid: psycopg.Xid | str | None = None) -> None:
+        """As psycopg's."""
+        await self.drive(two_phase.end(self.router, "tpc_rollback", xid))
+
+    async def tpc_recover(self) -> list[psycopg.Xid]:
+        """As psycopg's: what is prepared on the node that was connected to."""
+        return await self.drive(two_phase.recover(self.router))  # type: ignore[no-any-return]
 
     async def __aenter__(self) -> Self:
         return self

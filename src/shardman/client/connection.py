@@ -15,19 +15,21 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 
+from shardman.client import two_phase
 from shardman.client.canceled import explained
 from shardman.client.client import Client, Watcher
 from shardman.client.client import connect as connect_client
 from shardman.client.cursors import Cursor
 from shardman.client.explanation import Route, explain
+from shardman.client.likeness import Likeness
 from shardman.client.result import Result
 from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
+from shardman.client.server_cursors import ServerCursor
 from shardman.client.sessions import Block, Steps
 from shardman.client.verbs import Verbs
-from shardman.pg.connection import SyncConnection
 
 if TYPE_CHECKING:
     from shardman.client.loading.load import Loaded, Progress
@@ -53,7 +55,7 @@ def _loading(part: str) -> Any:
 
 
 def connect(
-    dsn: str,
+    dsn: str = "",
     *more: str,
     autocommit: bool = False,
     fanout: Fanout = "any",
@@ -64,7 +66,7 @@ def connect(
     """Connects to a cluster.
 
     Args:
-        dsn: of any node.
+        dsn: of any node; where it is empty, options and the environment say it.
         more: of others, tried in this order where one does not answer.
         autocommit: as psycopg has it.
         fanout: ``single`` refuses statements that may touch more than one partition.
@@ -92,7 +94,7 @@ def connect(
     return db
 
 
-class Connection(Verbs):
+class Connection(Likeness, Verbs):
     """As `psycopg.Connection`, and with a method for each command of the cluster.
 
     A transaction takes in each node to which a statement goes straight, and is committed on all of them or
@@ -140,14 +142,11 @@ class Connection(Verbs):
         scrollable: bool | None = None,
         withhold: bool = False,
     ) -> Any:
-        """A cursor; with a name one of the server, on the node that was connected to."""
+        """A cursor; with a name one of the server, where its statement's rows are."""
         factory = row_factory or self.row_factory
         if not name:
             return Cursor(self, factory, binary)
-        here = self.drive(self.router.on_here())
-        return here.cursor(
-            name, binary=binary, row_factory=factory, scrollable=scrollable, withhold=withhold
-        )
+        return ServerCursor(self, factory, binary, name, scrollable, withhold)
 
     def execute(
         self,
@@ -331,30 +330,16 @@ class Connection(Verbs):
             session.cancel()
         return None
 
+    def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """As psycopg's, on all nodes."""
+        for session in list(self.router.sessions.values()):
+            session.cancel_safe(timeout=timeout)
+
     def close(self) -> None:
         """Closes the sessions on all nodes; what is not committed is rolled back."""
         self.drive(self.router.close())
         if self._client is not None:
             self._client.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self.router.closed
-
-    @property
-    def info(self) -> psycopg.ConnectionInfo:
-        """Of the session on the node that was connected to."""
-        return self._here.info  # type: ignore[no-any-return]
-
-    @property
-    def adapters(self) -> Any:
-        """Of the node that was connected to; sessions on other nodes begin with a copy."""
-        return self._here.adapters
-
-    @property
-    def _here(self) -> Any:
-        return self.router.sessions[HERE]
 
     @property
     def autocommit(self) -> bool:
@@ -363,6 +348,37 @@ class Connection(Verbs):
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
+        self.set_autocommit(value)
+
+    @property
+    def isolation_level(self) -> psycopg.IsolationLevel | None:
+        """Of transactions that begin."""
+        return self.router.settings.get("isolation_level")
+
+    @isolation_level.setter
+    def isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
+        self.set_isolation_level(value)
+
+    @property
+    def read_only(self) -> bool | None:
+        """Whether transactions that begin only read."""
+        return self.router.settings.get("read_only")
+
+    @read_only.setter
+    def read_only(self, value: bool | None) -> None:
+        self.set_read_only(value)
+
+    @property
+    def deferrable(self) -> bool | None:
+        """Whether transactions that begin wait for a moment in which they need not be checked."""
+        return self.router.settings.get("deferrable")
+
+    @deferrable.setter
+    def deferrable(self, value: bool | None) -> None:
+        self.set_deferrable(value)
+
+    def set_autocommit(self, value: bool) -> None:
+        """As psycopg's, on all nodes."""
         self.drive(self.router.set("autocommit", value))
 
     def set_isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
@@ -372,6 +388,37 @@ class Connection(Verbs):
     def set_read_only(self, value: bool | None) -> None:
         """As psycopg's, on all nodes."""
         self.drive(self.router.set("read_only", value))
+
+    def set_deferrable(self, value: bool | None) -> None:
+        """As psycopg's, on all nodes."""
+        self.drive(self.router.set("deferrable", value))
+
+    def notifies(
+        self, *, timeout: float | None = None, stop_after: int | None = None
+    ) -> Iterator[psycopg.Notify]:
+        """As psycopg's. LISTEN is on the node that was connected to."""
+        here = self.drive(self.router.session(HERE))
+        yield from here.notifies(timeout=timeout, stop_after=stop_after)
+
+    def tpc_begin(self, xid: psycopg.Xid | str) -> None:
+        """As psycopg's: a transaction on the node that was connected to only."""
+        self.drive(two_phase.begin(self.router, xid))
+
+    def tpc_prepare(self) -> None:
+        """As psycopg's."""
+        self.drive(two_phase.prepare(self.router))
+
+    def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        """As psycopg's."""
+        self.drive(two_phase.end(self.router, "tpc_commit", xid))
+
+    def tpc_rollback(self, xid: psycopg.Xid | str | None = None) -> None:
+        """As psycopg's."""
+        self.drive(two_phase.end(self.router, "tpc_rollback", xid))
+
+    def tpc_recover(self) -> list[psycopg.Xid]:
+        """As psycopg's: what is prepared on the node that was connected to."""
+        return self.drive(two_phase.recover(self.router))  # type: ignore[no-any-return]
 
     def __enter__(self) -> Self:
         return self
@@ -404,11 +451,6 @@ class Connection(Verbs):
 
     def _secret(self, info: psycopg.ConnectionInfo) -> dict[str, str]:
         return {"password": info.password} if info.password else {}
-
-    @property
-    def connection(self) -> SyncConnection:
-        """That connection, to the node that was connected to, in autocommit mode."""
-        return self.client.connection
 
     def wait(
         self, cmd_id: int, timeout: float | None = None, watch: Watcher | None = None

@@ -11,7 +11,7 @@ import psycopg
 from shardman.client.router import Failed, Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
-from shardman.client.sessions import IDLE, Steps
+from shardman.client.sessions import IDLE, Steps, has_own_dumpers
 
 
 class Driver(Protocol):
@@ -32,6 +32,7 @@ class BaseCursor:
         self._row_factory = row_factory
         self._binary = binary
         self._real: Any = None
+        self._adapters: Any = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -44,8 +45,24 @@ class BaseCursor:
     def _on(self, session: Any) -> Any:
         """A cursor of a session."""
         if self._real is None or self._real.connection is not session:
-            self._real = session.cursor(row_factory=self._row_factory, binary=self._binary)
+            self._real = self._new(session)
+            if self._adapters is not None:
+                # They are the cursor's, on whichever node.
+                self._real._adapters = self._adapters  # noqa: SLF001
         return self._real
+
+    def _new(self, session: Any) -> Any:
+        return session.cursor(row_factory=self._row_factory, binary=self._binary)
+
+    @property
+    def adapters(self) -> Any:
+        """Of this cursor only."""
+        if self._adapters is None:
+            self._adapters = self._now().adapters
+        return self._adapters
+
+    def _sends_keys_otherwise(self) -> bool:
+        return self._adapters is not None and has_own_dumpers(self._adapters)
 
     @property
     def row_factory(self) -> Any:
@@ -74,6 +91,8 @@ class BaseCursor:
             real = self._on(session)
             yield lambda: real.execute(text, params, **options)
 
+        if self._sends_keys_otherwise():
+            return self._router.run_through(query, act)
         return self._router.run(query, params, fanout, act, failed)
 
     def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
@@ -81,6 +100,8 @@ class BaseCursor:
             real = self._on(session)
             yield lambda: real.executemany(text, rows, returning=returning)
 
+        if self._sends_keys_otherwise():
+            return self._router.run_through(query, act)
         return self._router.run_many(query, rows, act)
 
     def _elsewhere(self, query: Query, params: Params) -> Steps:
@@ -115,7 +136,9 @@ class Cursor(BaseCursor):
         db = self.connection
         with db.lock:
             failed = None
-            straight = self._router.straight(query, params)
+            straight = None
+            if not self._sends_keys_otherwise():
+                straight = self._router.straight(query, params)
             if straight is not None:
                 node, text = straight
                 session = self._router.sessions[node]
@@ -180,7 +203,9 @@ class AsyncCursor(BaseCursor):
         db = self.connection
         failed = None
         async with db.lock:
-            straight = self._router.straight(query, params)
+            straight = None
+            if not self._sends_keys_otherwise():
+                straight = self._router.straight(query, params)
             if straight is not None:
                 node, text = straight
                 session = self._router.sessions[node]

@@ -1,7 +1,7 @@
 """What is said to a transaction as a text and holds on all of its nodes: SAVEPOINT, SET CONSTRAINTS, SET LOCAL.
 
-A node that is taken in later is told the same, in the same order, before its first statement. So it can be rolled
-back to a savepoint that is older than its part.
+A node that is taken in later is told the same, in the same order, before its first statement. So it can be
+rolled back to a savepoint that is older than its part.
 """
 
 from __future__ import annotations

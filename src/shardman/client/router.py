@@ -228,11 +228,6 @@ class Router(Transactions):
         if avoid is not None:
             self.avoid(avoid)
 
-    def lose(self, session: Any) -> None:
-        """Whoever goes on in a transaction whose node is away must not believe that it is all there."""
-        if session.pgconn.status != ConnStatus.OK:
-            self.lost = bool(self.blocks) or not self.autocommit
-
     def run_many(
         self, query: Query, rows: Sequence[Params], act: Callable[[Any, Query], Steps]
     ) -> Steps:

@@ -72,6 +72,9 @@ class Sessions:
     blocks: list[Block] = field(default_factory=list)
     pipeline: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    #: The same without a method for it, and who wants notices.
+    attributes: dict[str, Any] = field(default_factory=dict)
+    notice_handlers: list[Callable[[Any], None]] = field(default_factory=list)
     ids: dict[str, int | None] = field(default_factory=dict)
     #: Of nodes that can have parts of transactions over several.
     numbers: dict[str, int] = field(default_factory=dict)
@@ -109,19 +112,42 @@ class Sessions:
         raise failed
 
     def _set_up(self, session: Any) -> Steps:
+        for name, value in self.attributes.items():
+            setattr(session, name, value)
+        for handler in self.notice_handlers:
+            session.add_notice_handler(handler)
         for name, value in self.settings.items():
             yield partial(getattr(session, f"set_{name}"), value)
         if not self.autocommit:
             yield lambda: session.set_autocommit(False)
 
     def set(self, name: str, value: Any) -> Steps:
-        """Sets one of psycopg's attributes on all sessions."""
-        for session in self.sessions.values():
-            yield partial(getattr(session, f"set_{name}"), value)
+        """Sets one of psycopg's attributes on all sessions; those that broke get it when they are opened again.
+
+        Raises:
+            ProgrammingError: a transaction is open.
+        """
+        if self.blocks:
+            raise psycopg.ProgrammingError(
+                f"can't change {name!r} now: connection.transaction() context in progress"
+            )
+        # Where one is open psycopg refuses, before another has changed.
+        first = sorted(
+            self.sessions.values(), key=lambda s: bool(s.pgconn.transaction_status == IDLE)
+        )
+        for session in first:
+            if session.pgconn.status == ConnStatus.OK:
+                yield partial(getattr(session, f"set_{name}"), value)
         if name == "autocommit":
             self.autocommit = value
         else:
             self.settings[name] = value
+
+    def attribute(self, name: str, value: Any) -> None:
+        """Sets an attribute on all sessions, those that are there and those that are to come."""
+        self.attributes[name] = value
+        for session in self.sessions.values():
+            setattr(session, name, value)
 
     def session(self, node: str) -> Steps:
         """The session on a node, one that is alive as far as can be told without asking."""
@@ -244,7 +270,7 @@ class Sessions:
         if HERE not in self.numbers:
             yield from self._read_place(HERE, here, session)
         former, now = self.picture, read(tables, session)
-        if _has_own_dumpers(here.adapters):
+        if has_own_dumpers(here.adapters):
             now = replace(now, problem="keys are sent in a way of your own: db.adapters")
         self._read_at = time.monotonic()
         if not now.is_as(former):
@@ -306,7 +332,7 @@ class Sessions:
         return list(found)
 
 
-def _has_own_dumpers(adapters: Any) -> bool:
+def has_own_dumpers(adapters: Any) -> bool:
     """Whether a value that may be a key is sent as psycopg does not send it by itself."""
     return not all(
         adapters.get_dumper(kind, PyFormat.AUTO).__module__.startswith("psycopg")

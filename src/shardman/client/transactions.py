@@ -222,6 +222,11 @@ class Transactions(Sessions):
                 self.wrote.add(node)
         return found
 
+    def lose(self, session: Any) -> None:
+        """Whoever goes on in a transaction whose node is away must not believe that it is all there."""
+        if session.pgconn.status != ConnStatus.OK:
+            self.lost = bool(self.blocks) or not self.autocommit
+
     # -- its end --------------------------------------------------------------------------------
 
     def end(self, action: Literal["commit", "rollback"]) -> Steps:

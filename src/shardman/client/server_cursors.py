@@ -1,0 +1,96 @@
+"""Cursors of the server, on the node where the statement belongs."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, Self
+
+import psycopg
+
+from shardman.client.cursors import AsyncCursor, BaseCursor, Cursor, Driver
+from shardman.client.router import Fanout, Query
+from shardman.client.routing.plan import Params
+from shardman.client.sessions import Steps
+
+
+class _Named(BaseCursor):
+    def _name(self, name: str, scrollable: bool | None, withhold: bool) -> None:
+        self._options = {"name": name, "scrollable": scrollable, "withhold": withhold}
+
+    def _new(self, session: Any) -> Any:
+        return session.cursor(row_factory=self._row_factory, binary=self._binary, **self._options)
+
+    def _declare(
+        self, query: Query, params: Params, binary: bool | None, fanout: Fanout | None
+    ) -> Steps:
+        def act(session: Any, text: Query) -> Steps:
+            former = self._real
+            if former is not None and former.connection is not session:
+                yield former.close
+            real = self._on(session)
+            yield lambda: real.execute(text, params, binary=binary)
+
+        yield from self._router.run(query, params, fanout, act)
+
+
+class ServerCursor(_Named, Cursor):
+    """As `psycopg.ServerCursor`."""
+
+    def __init__(
+        self,
+        db: Driver,
+        row_factory: Any,
+        binary: bool,
+        name: str,
+        scrollable: bool | None,
+        withhold: bool,
+    ) -> None:
+        super().__init__(db, row_factory, binary)
+        self._name(name, scrollable, withhold)
+
+    def execute(  # type: ignore[override]
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        binary: bool | None = None,
+        fanout: Fanout | None = None,
+    ) -> Self:
+        """Declares it where the statement's rows are."""
+        self.connection.drive(self._declare(query, params, binary, fanout))
+        return self
+
+    def executemany(self, *_args: Any, **_options: Any) -> NoReturn:
+        """As psycopg's, which has none either."""
+        raise psycopg.NotSupportedError("executemany not supported on server-side cursors")
+
+
+class AsyncServerCursor(_Named, AsyncCursor):
+    """As `psycopg.AsyncServerCursor`."""
+
+    def __init__(
+        self,
+        db: Driver,
+        row_factory: Any,
+        binary: bool,
+        name: str,
+        scrollable: bool | None,
+        withhold: bool,
+    ) -> None:
+        super().__init__(db, row_factory, binary)
+        self._name(name, scrollable, withhold)
+
+    async def execute(  # type: ignore[override]
+        self,
+        query: Query,
+        params: Params = None,
+        *,
+        binary: bool | None = None,
+        fanout: Fanout | None = None,
+    ) -> Self:
+        """Declares it where the statement's rows are."""
+        await self.connection.drive(self._declare(query, params, binary, fanout))
+        return self
+
+    async def executemany(self, *_args: Any, **_options: Any) -> NoReturn:
+        """As psycopg's, which has none either."""
+        raise psycopg.NotSupportedError("executemany not supported on server-side cursors")
