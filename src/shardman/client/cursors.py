@@ -33,6 +33,7 @@ class BaseCursor:
         self._binary = binary
         self._real: Any = None
         self._adapters: Any = None
+        self._count: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -83,6 +84,8 @@ class BaseCursor:
         options: dict[str, Any],
         failed: Failed | None = None,
     ) -> Steps:
+        self._count = None
+
         def act(session: Any, text: Query) -> Steps:
             if session is None:
                 # It was said to a transaction that is on no node yet.
@@ -96,13 +99,23 @@ class BaseCursor:
         return self._router.run(query, params, fanout, act, failed)
 
     def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
-        def act(session: Any, text: Query) -> Steps:
-            real = self._on(session)
-            yield lambda: real.executemany(text, rows, returning=returning)
+        counts: list[int] = []
 
+        def act(session: Any, text: Query, some: Sequence[Any]) -> Steps:
+            real = self._on(session)
+            yield lambda: real.executemany(text, some, returning=returning)
+            counts.append(real.rowcount)
+            self._count = sum(counts) if len(counts) > 1 else None
+
+        self._count = None
         if self._sends_keys_otherwise():
-            return self._router.run_through(query, act)
-        return self._router.run_many(query, rows, act)
+            return self._router.run_through(query, lambda s, t: act(s, t, rows))
+        return self._router.run_many(query, rows, act, whole=returning)
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the statement was about; of `executemany` on all nodes."""
+        return self._count if self._count is not None else int(self._now().rowcount)
 
     def _elsewhere(self, query: Query, params: Params) -> Steps:
         """The session on which a statement runs whose rows flow: it is sent unchanged."""
@@ -141,6 +154,7 @@ class Cursor(BaseCursor):
                 straight = self._router.straight(query, params)
             if straight is not None:
                 node, text = straight
+                self._count = None
                 session = self._router.sessions[node]
                 fresh = session.pgconn.transaction_status == IDLE
                 try:
@@ -208,6 +222,7 @@ class AsyncCursor(BaseCursor):
                 straight = self._router.straight(query, params)
             if straight is not None:
                 node, text = straight
+                self._count = None
                 session = self._router.sessions[node]
                 fresh = session.pgconn.transaction_status == IDLE
                 try:

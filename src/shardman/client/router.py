@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import psycopg
@@ -229,18 +230,44 @@ class Router(Transactions):
             self.avoid(avoid)
 
     def run_many(
-        self, query: Query, rows: Sequence[Params], act: Callable[[Any, Query], Steps]
+        self,
+        query: Query,
+        rows: Sequence[Params],
+        act: Callable[[Any, Query, Sequence[Params]], Steps],
+        *,
+        whole: bool,
     ) -> Steps:
-        """The same for many rows of parameters: to the owner when all of them belong to one partition."""
+        """The same for many rows of parameters: to the owner when all of them belong to one partition, in a
+        transaction also to several.
+
+        Args:
+            act: sends a text with rows of parameters on a session.
+            whole: what they give is wanted in their order.
+        """
         yield from self.refresh()
         plan = self.plan(query, with_parameters=True)
-        choices = {self.choice(plan, row) for row in rows}
-        if len(choices) == 1 and len(rows) > 0:
-            yield from self.run(query, rows[0], None, act)
+        choices = [self.choice(plan, row) for row in rows]
+        groups: dict[Choice, list[Params]] = {}
+        for found, row in zip(choices, rows, strict=True):
+            groups.setdefault(found, []).append(row)
+        if len(groups) == 1 or (groups and not whole and self._may_part(groups)):
+            for group in groups.values():
+                yield from self.run(query, group[0], None, partial(_with_rows, act, group))
         elif self.fanout == "single":
             raise errors.FeatureNotSupported("the rows are of several partitions")
         else:
-            yield from self.run_through(query, act)
+            yield from self.run_through(query, partial(_with_rows, act, rows))
+
+    def _may_part(self, groups: Collection[Choice]) -> bool:
+        """Whether rows of several partitions may go to their owners each: they are one transaction, and the
+        order of rows of different keys is nobody's."""
+        nodes = {found.node for found in groups}.union(self.parts())
+        return (
+            self.is_open()
+            and self.fanout != "single"
+            and all(found.text is not None for found in groups)
+            and (len(nodes) == 1 or self.may_take_in())
+        )
 
     def run_through(self, query: Query, act: Callable[[Any, Query], Steps]) -> Steps:
         """Sends a statement unchanged, to the node of the transaction or the one that was connected to."""
@@ -295,9 +322,20 @@ class Router(Transactions):
     def _leave(self, session: Any) -> Steps:
         if session.pgconn.status == ConnStatus.OK and session.pgconn.transaction_status != IDLE:
             yield session.rollback
+        # What the attempt was said to have changed is gone with it.
+        self.forget_transaction()
 
     def close(self) -> Steps:
         """Closes all sessions."""
         self.closed = True
         for session in self.sessions.values():
             yield session.close
+
+
+def _with_rows(
+    act: Callable[[Any, Query, Sequence[Params]], Steps],
+    rows: Sequence[Params],
+    session: Any,
+    text: Query,
+) -> Steps:
+    return act(session, text, rows)

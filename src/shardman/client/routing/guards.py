@@ -19,7 +19,10 @@ Node = dict[str, Any]
 
 #: In the message of the error that it raises.
 MOVED = "shardman: other partitions than before"
-_PARAMETER = re.compile(r"\$[0-9]+")
+#: A parameter or a literal with nothing around it, with or without a cast, up to the operator.
+_VALUE = re.compile(
+    r"(?:\$[0-9]+|[0-9]+|'[^']*')(?:\s*::\s*[A-Za-z_][\w. ]*(?:\([0-9, ]+\))?)?\s*", re.ASCII
+)
 
 
 def place(condition: Node, query: bytes) -> int | None:
@@ -30,13 +33,26 @@ def place(condition: Node, query: bytes) -> int | None:
     if kind != "A_Expr" or body["kind"] not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
         return None
     ((left, inner),) = body.get("lexpr", {"": {}}).items()
-    pattern = {"ColumnRef": NAME, "ParamRef": _PARAMETER}.get(left)
-    if pattern is None or "location" not in inner:
+    if left == "TypeCast":
+        ((left, inner),) = inner["arg"].items()
+    elif left == "ColumnRef":
+        return _before_column(inner, query)
+    if left not in ("ParamRef", "A_Const"):
         return None
-    at: int = inner["location"]
-    token = pattern.match(query[at:].decode())
+    at: int | None = inner.get("location")
+    if at is None or _VALUE.fullmatch(query[at : body.get("location", at)].decode()) is None:
+        return None
+    return at
+
+
+def _before_column(column: Node, query: bytes) -> int | None:
+    at: int | None = column.get("location")
+    if at is None:
+        return None
+    rest = query[at:].decode()
+    token = NAME.match(rest)
     # (id) = 7: what is written there would be in the parentheses.
-    if token is None or query[at:].decode()[token.end() :].lstrip()[:1] in (")", ":", "["):
+    if token is None or rest[token.end() :].lstrip()[:1] in (")", ":", "["):
         return None
     return at
 

@@ -92,3 +92,9 @@ select shardman.other_part({0}); prepare transaction {0}
 -- name: settings
 select pg_catalog.set_config(name, value, false)
   from unnest(%s::text[], %s::text[]) as s (name, value) where pg_catalog.current_setting(name, true) is distinct from value
+
+-- name: inner_tables
+-- Partitions, and the replicas that are no partition here, of a schema: what lists of tables leave out.
+select c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = :schema
+   and (c.relispartition or exists (select from pg_catalog.pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition'))

@@ -1,0 +1,17 @@
+"""`postgresql+shardman://`: SQLAlchemy over `shardman.connect`, by its own dialect for psycopg.
+
+engine = create_engine("postgresql+shardman://app:secret@/app?host=node1:5432&host=node2:5432")
+"""
+
+from __future__ import annotations
+
+from shardman.sqlalchemy.dialect import ShardmanDialect, ShardmanDialectAsync
+from shardman.sqlalchemy.routes import Sent, record_routes, shardman_connection
+
+__all__ = [
+    "Sent",
+    "ShardmanDialect",
+    "ShardmanDialectAsync",
+    "record_routes",
+    "shardman_connection",
+]
