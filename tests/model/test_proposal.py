@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardman.model.application import Application, Column, ForeignKey, Key, Table
+from shardman.model.application import (
+    Application,
+    Column,
+    ForeignKey,
+    Key,
+    Table,
+    plain_name,
+    split_wish,
+)
 from shardman.model.distribution import (
     AddKey,
     Choice,
@@ -344,3 +352,32 @@ def test_what_is_proposed_can_be_done_but_for_keys(
     assert set(wanted.choices) == set(sizes)
     for each in obstacles(app, wanted):
         assert "unique key" in each.what or "circle" in each.what
+
+
+def test_a_column_is_found_however_it_is_written() -> None:
+    names = ("id", "Id", 'a"b', "größe")
+    table = Table(
+        "t", columns=(Column("id", "int"), Column('"Id"', "int"), Column('"a""b"', "int"))
+    )
+    assert table.columns_of('"id", ID, "Id"') == ("id", "id", '"Id"')
+    assert table.columns_of('"a""b"') == ('"a""b"',)
+    assert table.columns_of("lower(id)") is None
+    assert table.columns_of("other") == ("other",)
+    assert [plain_name(w) for w in ("ID", '"Id"', '"a""b"', "GRöße")] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("word", "wish"),
+    [
+        ("t=id", ("t", "id")),
+        (' "Posts" = "id" ', ('"Posts"', '"id"')),
+        ('"a=b"."c""=d"="x=y"', ('"a=b"."c""=d"', '"x=y"')),
+        ("t", None),
+        ("=id", None),
+        ("t= ", None),
+    ],
+)
+def test_a_wish_is_split_at_the_sign_that_no_quotes_hold(
+    word: str, wish: tuple[str, str] | None
+) -> None:
+    assert split_wish(word) == wish

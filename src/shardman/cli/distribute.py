@@ -17,7 +17,7 @@ from shardman.cli.distribution_steps import carry_out, give_objects, in_words
 from shardman.cli.exits import Exit
 from shardman.cli.options import INT_MAX, Dsn, Json
 from shardman.errors import Code, UserError
-from shardman.model.application import SHARDED, Application
+from shardman.model.application import SHARDED, Application, split_wish
 from shardman.model.distribution import (
     Action,
     Distribution,
@@ -145,10 +145,10 @@ def _bytes(size: str) -> int:
 def _wished(shard: Sequence[str]) -> dict[str, str]:
     found = {}
     for word in shard:
-        table, equals, column = word.partition("=")
-        if not equals or not table.strip() or not column.strip():
+        wish = split_wish(word)
+        if wish is None:
             raise typer.BadParameter(f"{word!r}: write --shard TABLE=COLUMN")
-        found[table.strip()] = column.strip()
+        found[wish[0]] = wish[1]
     return found
 
 
@@ -166,8 +166,8 @@ def _look(reach: Reach, node: int | None, wishes: Wishes, plan: Path | None) -> 
         application = database.read(session)
         if plan is None:
             shard = {database.normal(session, t): c for t, c in wishes.shard.items()}
-            _need_tables(application, shard)
-            wanted = propose(application, here, replace(wishes, shard=shard))
+            known_columns = _columns(application, shard)
+            wanted = propose(application, here, replace(wishes, shard=known_columns))
         else:
             wanted = distribution_file.read(plan, application)
             if wanted.node != here:
@@ -183,20 +183,26 @@ def _look(reach: Reach, node: int | None, wishes: Wishes, plan: Path | None) -> 
     return Seen(application, wanted, found, actions(application, wanted, asked))
 
 
-def _need_tables(application: Application, shard: dict[str, str]) -> None:
-    for table, column in shard.items():
-        if table not in application.tables:
+def _columns(application: Application, shard: dict[str, str]) -> dict[str, str]:
+    """The columns that are wished for, as the table's are written."""
+    found = {}
+    for name, wish in shard.items():
+        table = application.tables.get(name)
+        if table is None:
             raise UserError(
-                f"there is no table {table} on this node",
+                f"there is no table {name} on this node",
                 "The tables are: " + ", ".join(application.tables),
                 code=Code.BAD_ARGUMENT,
             )
-        if column not in application.tables[table].types:
+        columns = table.columns_of(wish) or ()
+        if len(columns) != 1 or columns[0] not in table.types:
             raise UserError(
-                f"{table} has no column {column}",
-                f"The columns are: {', '.join(application.tables[table].types)}",
+                f"{name} has no column {wish}",
+                f"The columns are: {', '.join(table.types)}",
                 code=Code.BAD_ARGUMENT,
             )
+        found[name] = columns[0]
+    return found
 
 
 # -- doing it -----------------------------------------------------------------------------------------

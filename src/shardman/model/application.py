@@ -7,6 +7,7 @@ they have to be.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,23 @@ PLAIN, SHARED, SHARDED = "plain", "shared", "sharded"
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _COLUMNS = re.compile(rf"\s*{_NAME}\s*(?:,\s*{_NAME}\s*)*")
+_WISH = re.compile(r'((?:[^"=]|"(?:[^"]|"")*")+)=\s*(\S.*)', re.DOTALL)
+
+#: What PostgreSQL makes small in a name without quotes, on servers with UTF-8.
+_FOLDED = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def plain_name(written: str) -> str:
+    """A name as the catalog has it, of one as in SQL."""
+    if written.startswith('"'):
+        return written[1:-1].replace('""', '"')
+    return written.translate(_FOLDED)
+
+
+def split_wish(word: str) -> tuple[str, str] | None:
+    """Table and column of ``TABLE=COLUMN``, where quotes may hold an = as well; None: it is not so written."""
+    found = _WISH.fullmatch(word)
+    return (found[1].strip(), found[2].strip()) if found and found[1].strip() else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,7 @@ class ForeignKey:
     @property
     def plain_name(self) -> str:
         """Its name as the catalog has it."""
-        return self.name[1:-1].replace('""', '"') if self.name.startswith('"') else self.name
+        return plain_name(self.name)
 
     @property
     def drop_sql(self) -> str:
@@ -108,6 +126,21 @@ class Table:
     @property
     def primary(self) -> Key | None:
         return next((k for k in self.keys if k.primary), None)
+
+    @cached_property
+    def _spelled(self) -> Mapping[str, str]:
+        """Its columns as they are written here, by their names in the catalog."""
+        return {plain_name(c.name): c.name for c in self.columns}
+
+    def columns_of(self, by: str | None) -> tuple[str, ...] | None:
+        """The columns of what it is, or might be, sharded by; None: that is an expression.
+
+        Quotes that PostgreSQL could do without, and capitals without quotes, name the same column.
+        """
+        if not _COLUMNS.fullmatch(by or ""):
+            return None
+        names = [found[0] for found in re.finditer(_NAME, by or "")]
+        return tuple(self._spelled.get(plain_name(n), n) for n in names)
 
     def lacking(self, by: Sequence[str]) -> list[Key]:
         """The keys that no single partition could watch over."""
@@ -156,10 +189,3 @@ class Application:
             re.IGNORECASE,
         )
         return sum(s.calls for s in self.statements if wrote.match(s.text))
-
-
-def columns_of(by: str) -> tuple[str, ...] | None:
-    """The columns of what a table is sharded by; None: it is an expression."""
-    if not _COLUMNS.fullmatch(by):
-        return None
-    return tuple(found[0] for found in re.finditer(_NAME, by))

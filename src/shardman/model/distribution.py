@@ -13,7 +13,6 @@ from shardman.model.application import (
     ForeignKey,
     Key,
     Table,
-    columns_of,
 )
 
 
@@ -168,7 +167,7 @@ def _of_choice(
 
 
 def _types(table: Table, choice: Choice) -> list[str]:
-    return [table.types.get(c, "?") for c in columns_of(choice.by or "") or ()]
+    return [table.types.get(c, "?") for c in table.columns_of(choice.by) or ()]
 
 
 def _partitioned(table: Table) -> Obstacle:
@@ -189,7 +188,7 @@ def _of_state(table: Table, choice: Choice) -> Iterator[Obstacle]:
             f"it is {table.state} already, and the plan wants it {choice.how}",
             (f'Write as = "{table.state}", or make it plain first: shardman.{way}',),
         )
-    elif table.state == SHARDED and columns_of(choice.by or "") != columns_of(table.by or ""):
+    elif table.state == SHARDED and table.columns_of(choice.by) != table.columns_of(table.by):
         yield Obstacle(
             table.name,
             f"it is sharded by {table.by} already, and the plan wants {choice.by}",
@@ -198,7 +197,7 @@ def _of_state(table: Table, choice: Choice) -> Iterator[Obstacle]:
 
 
 def _of_keys(table: Table, choice: Choice) -> Iterator[Obstacle]:
-    by = columns_of(choice.by or "")
+    by = table.columns_of(choice.by)
     if by is None:
         return
     unknown = [c for c in by if c not in table.types]
@@ -273,7 +272,7 @@ def _of_reference(
     elif child.how == SHARDED and parent.how == SHARDED:
         yield from _of_inner(application, wanted, key, name, drop)
     if child.how == SHARDED:
-        yield from _of_actions(wanted, key)
+        yield from _of_actions(application, wanted, key)
 
 
 def _of_inner(
@@ -286,7 +285,7 @@ def _of_inner(
             " refer to lie on different nodes",
             (*_follow(application, wanted, key), drop),
         )
-    elif not inside(wanted, key):
+    elif not inside(application, wanted, key):
         yield Obstacle(
             key.table,
             f"{name} does not lead from {wanted.of(key.table).by} to {wanted.of(key.target).by}, by which"
@@ -297,7 +296,7 @@ def _of_inner(
 
 def _follow(application: Application, wanted: Distribution, key: ForeignKey) -> list[str]:
     """How the table with a key could be sharded with that to which it refers."""
-    by = columns_of(wanted.of(key.target).by or "")
+    by = _by(application, wanted, key.target)
     table = application.tables[key.table]
     if by is None or key.table == key.target:
         return []
@@ -312,16 +311,22 @@ def _follow(application: Application, wanted: Distribution, key: ForeignKey) -> 
     ]
 
 
-def inside(wanted: Distribution, key: ForeignKey) -> bool:
+def _by(application: Application, wanted: Distribution, name: str) -> tuple[str, ...] | None:
+    return application.tables[name].columns_of(wanted.of(name).by)
+
+
+def inside(application: Application, wanted: Distribution, key: ForeignKey) -> bool:
     """Whether a row and what it refers to are sharded by the same."""
-    mine, theirs = (columns_of(wanted.of(t).by or "") for t in (key.table, key.target))
+    mine, theirs = (_by(application, wanted, t) for t in (key.table, key.target))
     if not mine or not theirs or len(mine) != len(theirs):
         return False
     return all(pair in key.pairs for pair in zip(mine, theirs, strict=True))
 
 
-def _of_actions(wanted: Distribution, key: ForeignKey) -> Iterator[Obstacle]:
-    by = columns_of(wanted.of(key.table).by or "") or ()
+def _of_actions(
+    application: Application, wanted: Distribution, key: ForeignKey
+) -> Iterator[Obstacle]:
+    by = _by(application, wanted, key.table) or ()
     written = [c for c in by if c in key.writes]
     if written:
         yield Obstacle(

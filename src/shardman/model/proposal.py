@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from shardman.model.application import PLAIN, SHARDED, SHARED, Application, Table, columns_of
+from shardman.model.application import PLAIN, SHARDED, SHARED, Application, Table
 from shardman.model.distribution import Choice, Distribution
 
 MEGABYTE = 1024 * 1024
@@ -146,8 +146,9 @@ class _Proposal:
         """What refers to tables that are sharded goes along: an earlier run may not have come to its end."""
         groups: dict[str, _Columns] = defaultdict(dict)
         for name, choice in known.items():
-            if choice.how == SHARDED and len(columns_of(choice.by or "") or ()) == 1:
-                groups[choice.colocate_with or name][name] = choice.by or ""
+            columns = self.tables[name].columns_of(choice.by) or ()
+            if choice.how == SHARDED and len(columns) == 1:
+                groups[choice.colocate_with or name][name] = columns[0]
         for group in groups.values():
             self._follow(group, {})
         self.groups += groups.values()
