@@ -240,6 +240,10 @@ begin
     elsif tag = 'ALTER TABLE' and words ~* '\musing\s+index\M' then
         raise exception 'PostgreSQL makes no key of a partitioned table of an index'
             using errcode = 'feature_not_supported', hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) builds its own.', relation);
+    elsif tag = 'ALTER TABLE' and words ~* '\mtype\s[^,]*\musing\M' then
+        raise exception 'PostgreSQL changes no type with USING in a table that has partitions on other nodes'
+            using errcode = 'feature_not_supported',
+                  hint = 'Send it without USING, where that only casts to the new type. Else: a new column, an UPDATE, DROP and RENAME COLUMN.';
     elsif tag = 'CREATE INDEX' and words ~* '^create\s+unique\M' then
         raise exception 'PostgreSQL has no unique index of a partitioned table with partitions on other nodes'
             using errcode = 'feature_not_supported',
@@ -319,7 +323,7 @@ comment on function shardman.open_doors(int[]) is
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    query  constant text := current_query();
+    query  text;
     target text;
     tables text[];
     wanted int[];
@@ -329,6 +333,7 @@ begin
         return;
     end if;
     perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true);
+    query := shardman.take_statement(tg_tag);
     -- What our own routines do is a SELECT to whoever looks from here.
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
         return;
@@ -537,7 +542,7 @@ comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    modes  constant text[] := shardman.gate_modes(relation, tag, current_query(), current_setting('shardman.ddl_path', true));
+    modes  constant text[] := shardman.gate_modes(relation, tag, shardman.statement_now(), current_setting('shardman.ddl_path', true));
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
     patience constant interval := '30 s';
@@ -604,7 +609,7 @@ language plpgsql as $$
 begin
     if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_target', true)) operator(pg_catalog.>) 0
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_ddl(pg_catalog.current_query(), tg_tag);
+        perform shardman.spread_ddl(shardman.statement_now(), tg_tag);
     end if;
 end
 $$;
@@ -697,12 +702,12 @@ comment on function shardman.on_ddl_end() is
 create or replace function shardman.finish_ddl(target text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    granted constant text[] := shardman.granted_tables(current_query(), current_setting('shardman.ddl_path', true));
+    granted constant text[] := shardman.granted_tables(shardman.statement_now(), current_setting('shardman.ddl_path', true));
     tables  constant text[] := case when cardinality(granted) > 0 then granted else array[target] end;
     node    int;
 begin
     perform shardman.need_same_everywhere(target);
-    perform shardman.keep_change(shardman.change_sent(current_query(), tag, target, tables));
+    perform shardman.keep_change(shardman.change_sent(shardman.statement_now(), tag, target, tables));
     perform shardman.follow_table(target, false);
     perform shardman.follow_rights(t) from unnest(tables) t;
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop

@@ -34,7 +34,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '% is a shared table, and this would change its copy on this node only', relation
         using errcode = 'feature_not_supported',
-              hint = format('Send the statement by itself, not with others in one query, and not from within a function or DO. Triggers, rules and policies: '
+              hint = format('Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO. Triggers, rules and policies: '
                             'make it a plain table with shardman.unshare_table(%L, ...) first.', relation);
 end
 $$;
@@ -229,7 +229,7 @@ comment on function shardman.may_hurry(text) is 'whether this is the only DDL th
 create or replace function shardman.lock_shared_copies(tables text[], nodes int[], wait text, hurry bool) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    retypes constant bool := shardman.ddl_lock_modes('ALTER TABLE', current_query()) like '%,keys';
+    retypes constant bool := shardman.ddl_lock_modes('ALTER TABLE', shardman.statement_now()) like '%,keys';
     me      constant int := (shardman.shared_nodes(tables[1])).me;
     locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.name_here(t)), '; ' order by t) from unnest(tables) t)
                              || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end;
@@ -278,7 +278,7 @@ declare
     wait     numeric := 100;
 begin
     -- Everybody may go on reading and writing.
-    if shardman.ddl_lock_modes(tag, current_query()) = '' then
+    if shardman.ddl_lock_modes(tag, shardman.statement_now()) = '' then
         return;
     end if;
     loop
@@ -307,7 +307,7 @@ language plpgsql as $$
 begin
     if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_shared', true)) operator(pg_catalog.>) 0
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_shared_ddl(pg_catalog.current_query(), tg_tag);
+        perform shardman.spread_shared_ddl(shardman.statement_now(), tg_tag);
     end if;
 end
 $$;
@@ -445,14 +445,14 @@ begin
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
     perform set_config('shardman.ddl_busy', '', true);
-    perform shardman.keep_change(shardman.change_sent(current_query(), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
+    perform shardman.keep_change(shardman.change_sent(shardman.statement_now(), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
     foreach name in array shardman.ddl_shared() loop
         if not shardman.submit_name(name) then
             perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
         end if;
         -- Their foreign keys name its columns.
         perform shardman.submit('refresh_table', json_build_object('relation', r)) from unnest(shardman.references_to(name)) r
-          where tg_tag = 'ALTER TABLE' and shardman.plain_words(current_query()) ~* '\mrename\M';
+          where tg_tag = 'ALTER TABLE' and shardman.plain_words(shardman.statement_now()) ~* '\mrename\M';
     end loop;
     perform set_config('shardman.ddl_shared', '', true);
 end

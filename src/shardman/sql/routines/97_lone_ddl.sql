@@ -83,7 +83,7 @@ begin
     end if;
     raise exception '% is sharded, and this would change it on this node only', relation
         using errcode = 'feature_not_supported',
-              hint = 'Send the statement by itself, not with others in one query, and not from within a function or DO.';
+              hint = 'Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO.';
 end
 $$;
 comment on function shardman.refuse_lone(text, text, oid, text) is 'raises what DDL gets that would change a sharded table on this node only';

@@ -1,0 +1,102 @@
+-- Which statement it is, of several in one query: migration tools send ALTER TABLE …; ALTER TABLE …; as one text.
+--
+-- PostgreSQL tells event triggers the whole text. Each statement of DDL calls them once, one after the other, so the first
+-- ALTER TABLE in the text is the first that comes, as long as nothing else in the text can make DDL of the same kind: a function
+-- may, so a text with a SELECT is not understood, and DO only where its words are of another kind. Of what
+-- is not understood a sharded or shared table is not changed (97_lone_ddl.sql).
+
+create or replace function shardman.split_statements(query text) returns text[]
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    -- The longest of these is taken.
+    tokens constant text := $t$^(?:[^;'"$/eE-]+|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/|[^'"])$t$;
+    rest   text := query;
+    token  text;
+    quote_ text;
+    one    text := '';
+    found_ text[] := '{}';
+begin
+    while rest <> '' loop
+        quote_ := substring(rest from '^\$(?:[^\W\d]\w*)?\$');
+        if quote_ is not null then
+            token := left(rest, nullif(strpos(substr(rest, length(quote_) + 1), quote_), 0) - 1 + 2 * length(quote_));
+        else
+            token := substring(rest from tokens);
+        end if;
+        if token is null then
+            return null;
+        end if;
+        rest := substr(rest, length(token) + 1);
+        if token = ';' then
+            found_ := found_ || one;
+            one := '';
+        else
+            one := one || case when token ~ '^(--|/\*)' then ' ' else token end;
+        end if;
+    end loop;
+    return array(select trim(E' \t\r\n' from s) from unnest(found_ || one) with ordinality as u (s, n) where s ~ '\S' order by n);
+end
+$$;
+comment on function shardman.split_statements(text) is 'the statements of a query, without comments; null where a quote is not closed';
+
+create or replace function shardman.statement_kind(statement text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when m[1] is not null then regexp_replace(upper(m[1]), '\s+(UNIQUE\s+)?', ' ')
+                when statement ~* '^comment\s+on\s' then 'COMMENT'
+                when statement ~* '^(create|alter|drop)\s+extension\M' or statement ~* '^create\s.*\mas\s+(select|with|execute|table|values)\M' then null
+                when statement ~* '^(create|alter|drop)\M' then 'OTHER'
+                when statement ~* '^(begin|start\s+transaction|set|reset)\M' then ''
+                when statement ~* '^do\M' then 'DO' end
+      from (select regexp_match(statement, '^((?:alter\s+(?:table|index)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy))\M', 'i')) as r (m)
+$$;
+comment on function shardman.statement_kind(text) is
+    'what event triggers call DDL of tables, by its first words; OTHER: other DDL; DO; empty: nothing that calls them; null: anything else';
+
+create or replace function shardman.nth_statement(query text, tag text, after int) returns int
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    statements constant text[] := shardman.split_statements(query);
+    kinds      constant text[] := array(select shardman.statement_kind(s) from unnest(statements) with ordinality as u (s, n) order by n);
+    -- It ends the transaction with what is said here, so only as the last.
+    last_      constant int := cardinality(statements) - (statements[cardinality(statements)] ~* '^(commit|end)\M')::int;
+begin
+    if cardinality(statements) < 2 or array_position(kinds[:last_], null) is not null
+       or exists (select from unnest(statements, kinds) as u (s, k)
+                   where k = 'DO' and s ~* replace(case tag when 'CREATE INDEX' then 'create (unique )?index' else lower(tag) end, ' ', '\s+')) then
+        return null;
+    end if;
+    return (select min(n) from unnest(kinds) with ordinality as u (k, n) where k = tag and n > after);
+end
+$$;
+comment on function shardman.nth_statement(text, text, int) is
+    'the number of the first statement of a kind behind another one in a query of several; null: which it is cannot be said';
+
+create or replace function shardman.take_statement(tag text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    sent  constant text := current_query();
+    -- All that came in one text have this time.
+    now_  constant text := extract(epoch from statement_timestamp());
+    seen  constant text[] := string_to_array(current_setting('shardman.ddl_nth', true), '/');
+    nth   int;
+begin
+    perform set_config('shardman.ddl_statement', '', true);
+    if sent is null or sent ~* '^\s*select\M' or shardman.one_statement(sent) is not null then
+        return sent;
+    end if;
+    nth := shardman.nth_statement(sent, tag, case when seen[1] = now_ then seen[2]::int else 0 end);
+    if nth is null then
+        return sent;
+    end if;
+    perform set_config('shardman.ddl_nth', now_ || '/' || nth, true),
+            set_config('shardman.ddl_statement', (shardman.split_statements(sent))[nth], true);
+    return shardman.statement_now();
+end
+$$;
+comment on function shardman.take_statement(text) is 'before DDL of a table: the statement itself, where it came with others in one query';
+
+create or replace function shardman.statement_now() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(nullif(current_setting('shardman.ddl_statement', true), ''), current_query())
+$$;
+comment on function shardman.statement_now() is 'the statement of DDL of a table that is under way; the whole query where that cannot be told from it';

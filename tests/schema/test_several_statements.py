@@ -1,0 +1,111 @@
+"""Several statements of DDL in one query, as Sequelize and scripts of migrations send them."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from schema.bob import NODES, WORKERS, as_bob, move_in, value
+from shardman.nodes.invariants import check
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+SCHEMA = """
+create table land (id int primary key, name text);
+create table acc (id int primary key, v int default 0);
+create table plain (id int primary key);
+insert into acc (id) select generate_series(1, 60);
+"""
+
+
+@pytest.fixture(scope="module")
+def acc(cluster: Cluster) -> Cluster:
+    commands = (
+        "select shardman.create_shared_table('app.land', 1)",
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 4)",
+        "select shardman.set_replevel('app.acc', 1)",
+    )
+    move_in(cluster, SCHEMA, commands, "acc")
+    return cluster
+
+
+def columns(cluster: Cluster, node: int, table: str) -> object:
+    return value(
+        cluster,
+        node,
+        "select string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,"
+        " pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum)), ', ' order by a.attname)"
+        " from pg_attribute a left join pg_attrdef d on (d.adrelid, d.adnum) = (a.attrelid, a.attnum)"
+        f" where a.attrelid = '{table}'::regclass and a.attnum > 0 and not a.attisdropped",
+    )
+
+
+def send(cluster: Cluster, node: int, query: str) -> None:
+    with as_bob(cluster, node) as bob:
+        bob.execute(query.encode())
+
+
+@pytest.mark.parametrize("table", ["land", "acc"])
+def test_each_of_them_changes_all_nodes(acc: Cluster, table: str) -> None:
+    send(
+        acc,
+        2,
+        f"""-- what Sequelize makes of a model; a ';' in what is quoted ends nothing
+        begin; set local lock_timeout = '20s';
+        alter table {table} add "a;b" varchar(20) /* not; here */ default 'x;''y';
+        ALTER TABLE {table} ALTER COLUMN "a;b" SET NOT NULL;
+        ALTER TABLE {table} ALTER COLUMN "a;b" TYPE VARCHAR(30);
+        create index {table}_ab on {table} ("a;b"); comment on column {table}."a;b" is $x$it's; $$ $x$;
+        alter table app.{table} add c text;
+        do $$ begin create type app.kind as enum ('a'); exception when duplicate_object then null; end $$;
+        alter table {table} rename c to d; commit""",
+    )
+    for node in NODES if table == "acc" else WORKERS:
+        found = str(columns(acc, node, table))
+        assert "a;b character varying(30) t 'x;''y'::character varying it's; $$ , d text" in found
+        assert value(acc, node, f"select to_regclass('app.{table}_ab') is not null") is True
+    send(
+        acc, 3, f'drop index {table}_ab; alter table {table} drop "a;b"; alter table {table} drop d'
+    )
+    assert {str(columns(acc, n, table)).count("text") for n in WORKERS} == {int(table == "land")}
+
+
+def test_one_that_fails_takes_back_the_others(acc: Cluster) -> None:
+    before = [columns(acc, n, t) for n in WORKERS for t in ("acc", "land")]
+    with pytest.raises(psycopg.errors.DuplicateColumn):
+        send(
+            acc,
+            1,
+            "alter table acc add w int; alter table land add w int; alter table acc add w int",
+        )
+    assert [columns(acc, n, t) for n in WORKERS for t in ("acc", "land")] == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        # What it calls may be DDL as well, of which nobody sees the text.
+        "select 1; alter table acc add w int",
+        "alter table plain add x int; select 1; alter table land add w int",
+        "do $$ begin alter table plain add y int; end $$; alter table acc add w int",
+        # Of a transaction that has ended nothing is known any more.
+        "alter table acc add w int; commit; alter table acc drop w",
+        "alter table acc add w int; vacuum plain",
+    ],
+)
+def test_what_may_be_something_else_is_refused(acc: Cluster, query: str) -> None:
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="this node only"):
+        send(acc, 1, query)
+    assert not any(" w " in f" {columns(acc, n, 'acc')}" for n in NODES)
+
+
+def test_a_type_with_using_is_refused_with_the_way(acc: Cluster) -> None:
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="USING") as refused:
+        send(acc, 2, "alter table acc alter v type text using (v::text)")
+    assert "without USING" in str(refused.value.diag.message_hint)
+    send(acc, 2, "alter table land alter name type varchar(9) using (name::varchar)")
+
+
+def test_all_nodes_are_alike_afterwards(acc: Cluster) -> None:
+    eventually("what was submitted has ended", lambda: not acc.commands_left())
+    assert check(acc.lord_dsn, data=True, patience=30) == []
