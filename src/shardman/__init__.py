@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from shardman.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from shardman.client import AsyncConnection, Client, Connection, Result, Route, connect
+    from shardman.client import AsyncConnection, Client, Connection, Result, Route, Sent, connect
 
-_OF_THE_CLIENT = ("AsyncConnection", "Client", "Connection", "Result", "Route", "connect")
+_OF_THE_CLIENT = ("AsyncConnection", "Client", "Connection", "Result", "Route", "Sent", "connect")
 
 __all__ = [
     "AsyncConnection",
@@ -26,6 +26,7 @@ __all__ = [
     "Connection",
     "Result",
     "Route",
+    "Sent",
     "UserError",
     "connect",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from shardman.client.async_connection import AsyncConnection
 from shardman.client.client import Client
 from shardman.client.connection import Connection, connect
-from shardman.client.explanation import Route
+from shardman.client.explanation import Route, Sent
 from shardman.client.result import Result
 
-__all__ = ["AsyncConnection", "Client", "Connection", "Result", "Route", "connect"]
+__all__ = ["AsyncConnection", "Client", "Connection", "Result", "Route", "Sent", "connect"]

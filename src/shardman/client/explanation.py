@@ -33,6 +33,17 @@ class Route:
         return f"to {self.node}, {how}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A statement that was sent, and where it went."""
+
+    statement: str
+    route: Route
+
+    def __str__(self) -> str:
+        return f"{self.route}\n{self.statement}"
+
+
 def explain(router: Router, query: Query, params: Params) -> Route:
     """Where a statement would go now; nothing is sent."""
     plan = router.plan(query, with_parameters=params is not None)

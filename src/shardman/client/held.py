@@ -41,6 +41,21 @@ class Held:
     """Of the transaction that is open."""
 
     _entries: list[_Entry] = field(default_factory=list)
+    #: How much had been said when a node was taken in; nothing where that is not in it.
+    _joined: dict[str, int] = field(default_factory=dict)
+
+    def join(self, node: str) -> None:
+        """A node is taken in, and told all of it."""
+        self._joined[node] = len(self._entries)
+
+    def joined_after(self, name: str) -> set[str]:
+        """The nodes that were taken in after a savepoint: nothing of them is older."""
+        at = self._index(name)
+        return set() if at is None else {n for n, count in self._joined.items() if count > at}
+
+    def forget(self, node: str) -> None:
+        """A node has left the transaction."""
+        self._joined.pop(node, None)
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -63,8 +78,10 @@ class Held:
             return
         if said.act is Act.ROLLBACK_TO:
             del self._entries[at + 1 :]
+            self._bound(at + 1)
         else:
             self._entries[at:] = [e for e in self._entries[at:] if e.said.act is Act.SET]
+            self._bound(at)
 
     def texts(self, depth: int) -> Iterator[Any]:
         """What was said at a depth, in its order."""
@@ -77,10 +94,15 @@ class Held:
             for e in self._entries
             if e.depth <= depth or (kept and e.said.act is Act.SET)
         ]
+        self._bound(len(self._entries))
+
+    def _bound(self, most: int) -> None:
+        self._joined = {n: min(count, most) for n, count in self._joined.items()}
 
     def clear(self) -> None:
         """The transaction has ended."""
         self._entries.clear()
+        self._joined.clear()
 
     def _index(self, name: str) -> int | None:
         for at in range(len(self._entries) - 1, -1, -1):

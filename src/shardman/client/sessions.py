@@ -6,6 +6,7 @@ the same.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo
-from psycopg.adapt import PyFormat
+from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import dict_row
 
@@ -230,7 +231,7 @@ class Sessions:
         return {k: v for k, v in self.options.items() if k not in _PSYCOPG_OPTIONS}
 
     def _ask(self, session: Any, name: str, params: Any = None) -> Steps:
-        cursor = session.cursor(row_factory=dict_row)
+        cursor = _own_cursor(session)
         yield lambda: cursor.execute(queries("client")[name], params, prepare=False)
         rows = yield cursor.fetchall
         return rows
@@ -242,7 +243,7 @@ class Sessions:
         begins = not self.autocommit and session.pgconn.transaction_status == IDLE
         if begins:
             yield lambda: session.set_autocommit(True)
-        cursor = session.cursor(row_factory=dict_row)
+        cursor = _own_cursor(session)
         try:
             yield lambda: cursor.execute(queries(subject)[name], params)
             row = yield cursor.fetchone
@@ -330,6 +331,22 @@ class Sessions:
             if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
                 found[node] = None
         return list(found)
+
+
+class _Json(Loader):
+    def load(self, data: Any) -> Any:
+        return json.loads(bytes(data))
+
+
+#: psycopg's ways, whatever an application registers later: what we ask for ourselves is read by them.
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+_ADAPTERS.register_loader("jsonb", _Json)
+
+
+def _own_cursor(session: Any) -> Any:
+    cursor = session.cursor(row_factory=dict_row)
+    cursor._adapters = AdaptersMap(_ADAPTERS)  # noqa: SLF001 - psycopg takes them from the connection only
+    return cursor
 
 
 def has_own_dumpers(adapters: Any) -> bool:

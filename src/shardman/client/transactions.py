@@ -149,6 +149,8 @@ class Transactions(Sessions):
             self.lost = self.lost or session.pgconn.transaction_status == IDLE
         self.need_alive()
         fresh = not entered and session.pgconn.transaction_status == IDLE
+        if fresh and self.held:
+            self.held.join(node)
         for depth, block in enumerate(self.blocks):
             if fresh:
                 yield from self._say_again(session, depth)
@@ -169,6 +171,8 @@ class Transactions(Sessions):
         Args:
             act: sends a text on a session; without a session there is none yet.
         """
+        if said.act is Act.ROLLBACK_TO:
+            yield from self._leave_later(said.name)
         parts = self.parts()
         # Where it has failed already the statement is refused, before others hear it.
         parts.sort(key=lambda n: self.sessions[n].pgconn.transaction_status != _FAILED)
@@ -221,6 +225,21 @@ class Transactions(Sessions):
             if writes:
                 self.wrote.add(node)
         return found
+
+    def _leave_later(self, name: str) -> Steps:
+        """Nodes that were taken in after a savepoint leave the transaction: all that it did there is undone."""
+        if self.blocks:
+            return
+        for node in self.held.joined_after(name).intersection(self.parts()):
+            try:
+                yield self.sessions[node].rollback
+            except psycopg.Error:
+                # It is gone, and its part with it.
+                continue
+            finally:
+                self.held.forget(node)
+                self.wrote.discard(node)
+        self.forget_transaction()
 
     def lose(self, session: Any) -> None:
         """Whoever goes on in a transaction whose node is away must not believe that it is all there."""

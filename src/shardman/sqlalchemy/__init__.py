@@ -6,10 +6,9 @@ engine = create_engine("postgresql+shardman://app:secret@/app?host=node1:5432&ho
 from __future__ import annotations
 
 from shardman.sqlalchemy.dialect import ShardmanDialect, ShardmanDialectAsync
-from shardman.sqlalchemy.routes import Sent, record_routes, shardman_connection
+from shardman.sqlalchemy.routes import record_routes, shardman_connection
 
 __all__ = [
-    "Sent",
     "ShardmanDialect",
     "ShardmanDialectAsync",
     "record_routes",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from psycopg.types import TypeInfo
-from sqlalchemy import URL, text, util
+from sqlalchemy import URL, util
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.engine import reflection
 
@@ -46,7 +46,8 @@ class _Common:
         """The tables, without partitions and what holds their rows."""
         names = super().get_table_names(connection, schema=schema, **kw)  # type: ignore[misc]
         of = schema or self.default_schema_name  # type: ignore[attr-defined]
-        inner = set(connection.scalars(text(queries("client")["inner_tables"]), {"schema": of}))
+        rows = connection.exec_driver_sql(queries("client")["inner_tables"])
+        inner = {name for where, name, _visible in rows if where == of}
         return [name for name in names if name not in inner]
 
 

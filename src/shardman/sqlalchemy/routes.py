@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from shardman.client.connection import Connection as Client
-from shardman.client.explanation import Route
+from shardman.client.explanation import Sent
 
 
 def shardman_connection(where: Connection | Session) -> Client:
@@ -27,17 +26,6 @@ def shardman_connection(where: Connection | Session) -> Client:
     if not isinstance(found, Client):
         raise TypeError(f"this is {type(found).__name__}: connect with postgresql+shardman://")
     return found
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A statement that was sent, and where it went."""
-
-    statement: str
-    route: Route
-
-    def __str__(self) -> str:
-        return f"{self.route}\n{self.statement}"
 
 
 @contextmanager

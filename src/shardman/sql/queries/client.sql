@@ -94,7 +94,7 @@ select pg_catalog.set_config(name, value, false)
   from unnest(%s::text[], %s::text[]) as s (name, value) where pg_catalog.current_setting(name, true) is distinct from value
 
 -- name: inner_tables
--- Partitions, and the replicas that are no partition here, of a schema: what lists of tables leave out.
-select c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where n.nspname = :schema
-   and (c.relispartition or exists (select from pg_catalog.pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition'))
+-- Partitions, and the replicas that are no partition here: what lists of tables leave out.
+select n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.oid)
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relispartition or exists (select from pg_catalog.pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition')
