@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "local": ("local",),
     "status": ("status",),
     "check": ("check",),
+    "top": ("top",),
     "metrics": ("metrics",),
     "doctor": ("doctor",),
     "report": ("report",),

@@ -55,13 +55,13 @@ class NodeAsker:
     """Keeps a session on one node. One question at a time is under way: whoever comes meanwhile waits for
     that."""
 
-    def __init__(self, node: int, limits: Mapping[str, Any]) -> None:
+    def __init__(self, node: int, limits: Mapping[str, Any], slow_every_s: float) -> None:
         self.node = node
         #: How to reach it; may hold a password.
         self.params: Mapping[str, Any] = {}
         self.lord = False
         self.answers = Answers()
-        self._limits = limits
+        self._limits, self._slow_every_s = limits, slow_every_s
         self._conn: BoundedConnection | None = None
         self._asking: asyncio.Task[None] | None = None
         self._slow_at: float | None = None
@@ -105,7 +105,7 @@ class NodeAsker:
 
     async def _ask_slowly(self) -> None:
         now = time.monotonic()
-        if self._slow_at is not None and now - self._slow_at < SLOW_EVERY_S:
+        if self._slow_at is not None and now - self._slow_at < self._slow_every_s:
             return
         self._slow_at = now
         try:

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from shardman.errors import UserError
 from shardman.metrics.catalog import METRICS
-from shardman.metrics.node import NodeAsker, Value
+from shardman.metrics.node import SLOW_EVERY_S, NodeAsker, Value
 from shardman.nodes.reach import Reach
 from shardman.pg.wording import in_words
 
@@ -84,11 +84,15 @@ class Sampler:
     Args:
         dsn: of any node; several hosts in it are tried in their order.
         partitions: with values of each partition.
+        details_every_s: how often what looks at every partition is asked, in seconds.
     """
 
-    def __init__(self, dsn: str, *, partitions: bool = False) -> None:
+    def __init__(
+        self, dsn: str, *, partitions: bool = False, details_every_s: float = SLOW_EVERY_S
+    ) -> None:
         self._dsn = dsn
         self._limits = {"partitions": partitions, "tables": TABLES}
+        self._details_every_s = details_every_s
         self._members: dict[int, Member] = {}
         self._members_at: float | None = None
         self._told = ""
@@ -154,7 +158,9 @@ class Sampler:
         for gone in self._askers.keys() - self._members.keys():
             await self._askers.pop(gone).leave()
         for member in members:
-            asker = self._askers.setdefault(member.id, NodeAsker(member.id, self._limits))
+            asker = self._askers.setdefault(
+                member.id, NodeAsker(member.id, self._limits, self._details_every_s)
+            )
             asker.params = member.params
             asker.lead(member.lord)
 

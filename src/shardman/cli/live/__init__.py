@@ -1,0 +1,1 @@
+"""What `shardman top` shows: asked by `feed`, laid out by `views`, kept on the terminal by `screen`."""
