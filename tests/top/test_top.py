@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
 from typing import Any
 
 import pytest
@@ -15,6 +25,7 @@ from shardman.errors import UserError
 from shardman.testing.cluster import Cluster
 from shardman.testing.faults import freeze
 from shardman.testing.plugin import ClusterFactory
+from shardman.testing.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +115,34 @@ def test_without_a_terminal(cluster: Cluster, capsys: Any) -> None:
         main(["top", "--dsn", cluster.dsn(0)])
     assert ended.value.code == 1
     assert "needs a terminal" in capsys.readouterr().err
+
+
+def test_on_a_terminal(cluster: Cluster) -> None:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    program = subprocess.Popen(
+        [sys.executable, "-m", "shardman", "top", "--dsn", cluster.dsn(0)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "TERM": "xterm-256color"},
+        start_new_session=True,
+    )
+    os.close(its)
+    said = bytearray()
+
+    def read() -> str:
+        # When the program has ended there is nobody at the other end.
+        with contextlib.suppress(OSError):
+            if select.select([ours], [], [], 0)[0]:
+                said.extend(os.read(ours, 65536))
+        return re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", said).decode("utf-8", "replace")
+
+    try:
+        eventually("it shows nodes", read, until=lambda text: "nodes 3/3" in text, seconds=60)
+        os.write(ours, b"q")
+        eventually("it ends", lambda: (read(), program.poll())[1], until=lambda code: code == 0)
+    finally:
+        program.kill()
+        program.wait()
+        os.close(ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ def top(
             "this needs a terminal", "For scripts there is shardman status", code=Code.BAD_ARGUMENT
         )
     # The screen is not for lines of a log: what they would say is on it.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     asyncio.run(_screen().run(dsn, every))
 
 
