@@ -1,9 +1,10 @@
 """Chaos for as long as you like: ``python -m shardman.testing.soak --minutes 10 --replevel 1``.
 
 Writers through every node, partitions moving, switching and being spread at random, and whatever can
-happen to servers and to the wires between them (`shardman.testing.faults`). At the end: the bank's total
-is what it was, every acknowledged insert is there exactly once, increments were neither lost nor
-doubled, and `shardman check --data` finds nothing.
+happen to servers and to the wires between them (`shardman.testing.faults`). Without replicas also clients whose
+transactions are on several nodes, and that are killed. At the end: the bank's total is what it was, every
+acknowledged insert is there exactly once, increments were neither lost nor doubled, no transaction was torn,
+and `shardman check --data` finds nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import LiteralString
 
@@ -28,6 +29,7 @@ from shardman.testing.faults import Faults
 from shardman.testing.load import Load
 from shardman.testing.network import Network
 from shardman.testing.partition_bank import RENEWED, SIZE, TABLES, prepare
+from shardman.testing.purses import Purses
 from shardman.testing.small_disk import NoDiskError, SmallDisk
 from shardman.testing.soak_report import Event, Report, judge
 from shardman.testing.soak_watch import Watch
@@ -37,6 +39,8 @@ PARTITIONS = 12
 
 #: Room for the node whose disk is filled. Its WAL and what slots hold back must fit in when nobody fills it.
 ROOM_MB = 1500
+#: Clients whose transactions are on several nodes.
+PURSE_CLIENTS = 4
 #: Commands that may wait or run before another move is asked for: a queue of them would make faults rare.
 AT_ONCE = 2
 SETTINGS: dict[str, str | int] = {
@@ -192,10 +196,12 @@ def soak(
             bank.wander,
         ]
         nodes, dsns = list(cluster.worker_dsns), list(cluster.worker_dsns.values())
+        purses = _purses(cluster, partitions, seed, replevel, report)
         chaos = Chaos(net, seed, report, replevel, partitions, disk, only)
         watch = Watch(cluster, replevel)
         with (
             watch.looking(),
+            purses.transferring() if purses else nullcontext(),
             Load(dsns, work, workers=12, marks="marks", reconnect=True, pause=0.01) as load,
         ):
             chaos.run(seconds, every)
@@ -205,7 +211,21 @@ def soak(
         report.attribute(load, nodes)
         report.looked = next(bank.looked) - 1
         judge(cluster, chaos.faults.nodes, load, SIZE + RENEWED + partitions, report)
+        if purses:
+            report.wrong += purses.wrong(chaos.faults.nodes)
+            report.transfers, report.killed = purses.transfers, purses.killed
     return report
+
+
+def _purses(
+    cluster: Cluster, partitions: int, seed: int, replevel: int, report: Report
+) -> Purses | None:
+    """Transactions of clients over several nodes, where no node is taken over from."""
+    if replevel:
+        why = "a node that is taken over from between the two phases loses its part (weak-sides.md)"
+        report.skipped["clients' transactions over nodes"] = why
+        return None
+    return Purses(cluster, partitions, PURSE_CLIENTS, seed)
 
 
 def _keep(cluster: Cluster, logs: Path) -> None:

@@ -50,6 +50,8 @@ class Report:
     longest_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
     clocked: list[Clocked] = field(default_factory=list)
+    transfers: int = 0
+    killed: int = 0
 
     def lines(self) -> Iterator[str]:
         """The report, for a person."""
@@ -59,6 +61,8 @@ class Report:
         yield from (f"left out            {kind}: {why}" for kind, why in self.skipped.items())
         yield f"moves               {sum(self.moves.values())} {self.moves}"
         yield f"acknowledged        {self.acknowledged}"
+        if self.transfers:
+            yield f"over nodes          {self.transfers} transactions of clients, {self.killed} clients killed"
         yield f"partitions' money   counted {self.looked} times meanwhile"
         yield from self._times()
         yield f"serialization retry {self.retried}"
