@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.wait import Display, amount, describe, fraction
 from shardman.client import Result
@@ -21,7 +22,7 @@ from shardman.errors import UserError
      (5 * 1024**3, "5.0 GB"), (3 * 1024**4, "3.0 TB")],
 )  # fmt: skip
 def test_sizes(count: int | None, text: str | None) -> None:
-    assert output.size(count) == text
+    assert units.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_sizes(count: int | None, text: str | None) -> None:
     [(0.0421, "42 ms"), (2.34, "2.3 s"), (125, "2 min 05 s"), (7384, "2 h 03 min")],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert output.span(timedelta(seconds=seconds)) == text
+    assert units.span(timedelta(seconds=seconds)) == text
 
 
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

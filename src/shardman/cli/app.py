@@ -30,6 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "metrics": ("metrics",),
     "doctor": ("doctor",),
     "report": ("report",),
+    "web": ("web",),
     "execute": ("exec",),
     "clean": ("clean",),
     "disarm": ("disarm",),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
@@ -66,7 +67,7 @@ def _confirm(doomed: Sequence[Aside], *, yes: bool, quiet: bool) -> None:
         return
     if quiet or not sys.stdin.isatty():
         raise typer.BadParameter("give --yes to drop them, or --dry-run: there is nobody to ask")
-    total = output.size(sum(t.bytes for t in doomed))
+    total = units.size(sum(t.bytes for t in doomed))
     if not typer.confirm(f"Drop {_tables(len(doomed))} ({total})?", err=True):
         output.stderr().print("Nothing was dropped.")
         raise typer.Exit(Exit.FAILED)
@@ -82,9 +83,9 @@ def _print(listed: Sequence[Aside]) -> None:
             t.node,
             t.name,
             t.part_name,
-            output.size(t.bytes),
+            units.size(t.bytes),
             t.rows,
-            output.moment(t.since),
+            units.moment(t.since),
             f"{t.cmd_type} {t.cmd_id}",
         )
         for t in listed
@@ -109,7 +110,7 @@ def _print_end(seen: Found, *, dry_run: bool, json: bool) -> None:
         console.print(Text(f"node {node.node} was not asked: {node.problem}", "red"))
     dropped = [t for t in seen.tables if t.dropped]
     if dropped:
-        freed = output.size(sum(t.bytes for t in dropped))
+        freed = units.size(sum(t.bytes for t in dropped))
         console.print(Text(f"Dropped {_tables(len(dropped))} ({freed}).", "green"))
     elif dry_run and any(t.kept is None for t in seen.tables):
         console.print("Nothing was dropped: this was a dry run.")

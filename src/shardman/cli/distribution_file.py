@@ -12,7 +12,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table as Section
 
-from shardman.cli import output
+from shardman import units
 from shardman.errors import Code, UserError
 from shardman.model.application import PLAIN, SHARDED, SHARED, Application
 from shardman.model.distribution import Choice, Distribution, Obstacle
@@ -67,7 +67,7 @@ def _section(
 ) -> Section:
     section = tomlkit.table()
     table = application.tables.get(name)
-    size = output.size(table.bytes) if table else None
+    size = units.size(table.bytes) if table else None
     section.add(tomlkit.comment(", ".join(filter(None, (size, choice.why)))))
     for obstacle in found:
         section.add(tomlkit.comment(f"IN THE WAY: {_line(obstacle.what)}."))

@@ -12,6 +12,7 @@ import psycopg
 import typer
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output, wait
 from shardman.cli.exits import Exit
 from shardman.cli.options import CommandId, Dsn, Json, Timeout
@@ -55,9 +56,9 @@ def _table(shown: list[Result]) -> object:
             r.id,
             r.title if r.parent is None else f"  {r.title}",
             output.status_text(r.status),
-            output.moment(r.submitted_at),
+            units.moment(r.submitted_at),
             r.submitted_by,
-            output.span(r.duration),
+            units.span(r.duration),
             r.error or r.result or (wait.whereabouts(r) if not r.ended else None),
         )
         for r in shown

@@ -1,37 +1,24 @@
-"""Dry runs: the plan of a command for the cluster as it is now, made and printed, and nothing done.
-
-The same code plans here and in the shardlord: the command's own `survey` and `plan`.
-"""
+"""Dry runs: the plan of a command for the cluster as it is now, printed, and nothing done."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import psycopg
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
+from shardman import units
 from shardman.cli import output
-from shardman.client.calls import call
-from shardman.commands.base import Command, Facts
-from shardman.commands.drain_node import DrainNode
-from shardman.commands.rebalance import Rebalance
-from shardman.commands.set_replevel import SetReplevel
+from shardman.commands.base import Command
 from shardman.model.cluster import Cluster
-from shardman.model.placement import Move, Placement, Spread
+from shardman.model.placement import Move, Spread
 from shardman.model.plan import Plan
 from shardman.model.replicas import Change
-from shardman.nodes.facts import gather_facts
-from shardman.nodes.reach import NodeError, Reach
-from shardman.pg.connection import Connection, SyncConnection
-from shardman.sql.loader import queries
+from shardman.preview import Moves, Preview, preview
 
 app = typer.Typer()
-
-Moves = tuple[Move | Change, ...]
 
 
 @app.command(
@@ -70,75 +57,34 @@ def show(dsn: str, verb: type[Command], given: Mapping[str, Any], *, json: bool 
     Raises:
         UserError: the cluster's state forbids the command, as the shardlord would say.
     """
-    with Reach(dsn) as reach:
-        with reach.open(reach.lord) as lord:
-            command = _submitted(lord, verb, given)
-        facts = asyncio.run(_facts(reach, command))
-    made = command.plan(facts)
-    placement = command.placement(facts) if isinstance(command, Rebalance) else None
-    moves = _moves(command, facts, placement)
+    made = preview(dsn, verb, given)
     if json:
-        output.print_json(_document(command, made, moves, placement))
+        output.print_json(_document(made))
         return
-    if placement is None:
-        _print_plan(made)
-    if moves is not None:
-        _print_moves(moves, facts.cluster)
-    if placement is not None:
-        output.stdout().print(
-            output.table(_SPREAD, _spread_rows(placement.before, placement.after))
-        )
-    _print_warnings(made)
+    if made.placement is None:
+        _print_plan(made.plan)
+    if made.moves is not None:
+        _print_moves(made.moves, made.cluster)
+    if made.placement is not None:
+        rows = _spread_rows(made.placement.before, made.placement.after)
+        output.stdout().print(output.table(_SPREAD, rows))
+    _print_warnings(made.plan)
 
 
-def _moves(command: Command, facts: Facts, placement: Placement | None) -> Moves | None:
-    """What a command that consists of others would do by them."""
-    if isinstance(command, SetReplevel):
-        return tuple(command.changes(facts))
-    if isinstance(command, DrainNode):
-        return tuple(command.moves(facts)) if command.drain else ()
-    return placement.moves if placement is not None else None
-
-
-def _submitted(lord: SyncConnection, verb: type[Command], given: Mapping[str, Any]) -> Command:
-    """The command as its SQL function would write it down: the call is rolled back."""
-    with lord.transaction(force_rollback=True):
-        (submitted,) = lord.execute(call(verb.name, given), dict(given)).fetchall()
-        options = lord.execute(queries("plan")["options"], (submitted["id"],)).fetchall()
-    return verb.from_options((o["name"], o["opt"]) for o in options)
-
-
-async def _facts(reach: Reach, command: Command) -> Facts:
-    async with reach.sessions() as session:
-
-        async def node(node_id: int) -> Connection:
-            try:
-                return await session(node_id)
-            except NodeError as error:
-                raise psycopg.OperationalError(str(error)) from None
-
-        return await gather_facts(command, 0, await session(reach.lord), node)
-
-
-def _document(
-    command: Command,
-    made: Plan,
-    moves: Moves | None,
-    placement: Placement | None,
-) -> dict[str, Any]:
+def _document(made: Preview) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "command": command.name,
-        "options": command.options(),
+        "command": made.command.name,
+        "options": made.command.options(),
         "steps": [
             {"n": n, "phase": phase, "kind": s.kind, "title": s.title, "args": dict(s.args)}
-            for n, phase, s in made.steps()
+            for n, phase, s in made.plan.steps()
         ],
-        "warnings": list(made.warnings),
+        "warnings": list(made.plan.warnings),
     }
-    if moves is not None:
-        document["moves"] = list(moves)
-    if placement is not None:
-        document |= {"before": placement.before.nodes, "after": placement.after.nodes}
+    if made.moves is not None:
+        document["moves"] = list(made.moves)
+    if made.placement is not None:
+        document |= {"before": made.placement.before.nodes, "after": made.placement.after.nodes}
     return document
 
 
@@ -175,7 +121,7 @@ def _move(move: Move) -> _Row:
         what = "move the primary" if move.via is None else "move the replica"
     else:
         what = "drop the replica" if move.kind == "drop" else "change places with the replica"
-    size = output.size(move.bytes) if move.bytes else None
+    size = units.size(move.bytes) if move.bytes else None
     return move.part_name, what, move.src, None if move.kind == "drop" else move.dest, size
 
 
@@ -196,8 +142,8 @@ def _spread_rows(before: Spread, after: Spread) -> list[tuple[Any, ...]]:
             node,
             load.copies,
             after.nodes[node].copies,
-            output.size(load.bytes),
-            output.size(after.nodes[node].bytes),
+            units.size(load.bytes),
+            units.size(after.nodes[node].bytes),
             load.replicas,
             after.nodes[node].replicas,
         )

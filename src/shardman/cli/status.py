@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Dsn, Json
@@ -70,7 +71,7 @@ def _shardlord(lord: Shardlord | None) -> str:
         return "none has ever acted"
     if lord.holder is None:
         return "none has acted since this database became the lord's"
-    age = output.span(lord.age)
+    age = units.span(lord.age)
     return f"{lord.holder}, epoch {lord.epoch}, last sign of life {age} ago"
 
 
@@ -92,9 +93,9 @@ def _node(node: NodeStatus) -> tuple[Any, ...]:
         node.version,
         node.primaries,
         node.replicas,
-        output.size(node.bytes),
-        output.size(node.lag_bytes),
-        output.size(node.retained_bytes),
+        units.size(node.bytes),
+        units.size(node.lag_bytes),
+        units.size(node.retained_bytes),
         _waiting(node),
         node.drift,
     )
@@ -115,7 +116,7 @@ def _planned(node: NodeStatus) -> str:
 def _waiting(node: NodeStatus) -> str | None:
     if node.waiting is None or not node.waiting["commits"]:
         return None
-    return f"{node.waiting['commits']}, up to {output.span(node.waiting['longest'])}"
+    return f"{node.waiting['commits']}, up to {units.span(node.waiting['longest'])}"
 
 
 def _tables(now: Status) -> Any:
@@ -127,7 +128,7 @@ def _tables(now: Status) -> Any:
             t["expr"],
             t["partitions_count"],
             _replicas(t),
-            output.size(t["bytes"]),
+            units.size(t["bytes"]),
             t["rows"],
             *((t["primaries_on"] or {}).get(str(i), 0) for i in ids),
         )
@@ -156,7 +157,7 @@ def _partitions(now: Status) -> Any:
             p["primary_on"],
             ", ".join(f"{n} (stale)" if n in p["stale_on"] else str(n) for n in p["replicas_on"])
             or None,
-            output.size(p["bytes"]),
+            units.size(p["bytes"]),
             p["rows"],
             ", ".join(f"{n}: {_compared(c)}" for n, c in p["compared"].items()) or None,
         )
@@ -168,7 +169,7 @@ def _partitions(now: Status) -> Any:
 
 def _compared(comparison: Mapping[str, Any]) -> str:
     """How long ago a replica was compared with its primary, and whether they differed."""
-    age = f"{output.span(comparison['age'])} ago"
+    age = f"{units.span(comparison['age'])} ago"
     return f"{age}, differed" if comparison["differing"] else age
 
 
@@ -181,7 +182,7 @@ def _commands(now: Status) -> Any:
             f"{c['step_no'] or 0} of {c['steps_total'] or '?'}" if c["started_at"] else None,
             c["step_name"],
             c["waits_for"],
-            output.span(c["duration"]),
+            units.span(c["duration"]),
         )
         for c in now.commands
     ]
@@ -196,9 +197,9 @@ def _channels(now: Status) -> Any:
             channel["partitions"],
             Text("streams", "green") if channel["streaming"] else Text("down", "red"),
             (channel["sync_state"] or "waited for") if channel["waited_for"] else "no",
-            output.size(channel["lag_bytes"]),
-            output.span(channel["lag"]),
-            output.size(channel["retained_bytes"]),
+            units.size(channel["lag_bytes"]),
+            units.span(channel["lag"]),
+            units.size(channel["retained_bytes"]),
         )
         for node in now.nodes
         for channel in node.channels
@@ -211,12 +212,12 @@ def _failovers(now: Status) -> Any:
     rows = [
         (
             f["cmd_id"],
-            output.moment(f["detected_at"]),
+            units.moment(f["detected_at"]),
             f["cmd_type"],
             str(f["node"]) if f["to_node"] is None else f"{f['node']} to {f['to_node']}",
             f["reason"],
             output.status_text(f["status"]),
-            output.span(f["duration"]),
+            units.span(f["duration"]),
         )
         for f in now.failovers
     ]
@@ -239,8 +240,8 @@ def _aside(now: Status) -> Any:
             node.id,
             f"{a['schema_name']}.{a['table_name']}",
             a["part_name"],
-            output.size(a["bytes"]),
-            output.moment(a["since"]),
+            units.size(a["bytes"]),
+            units.moment(a["since"]),
         )
         for node in now.nodes
         for a in node.aside

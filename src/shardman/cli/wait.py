@@ -19,6 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.client import Client, Result
@@ -89,7 +90,7 @@ def report(result: Result, *, json: bool = False) -> None:
     console = output.stdout()
     line = Text(f"command {result.id} ({result.title}): ") + output.status_text(result.status)
     if result.ended and result.duration is not None:
-        line += Text(f" in {output.span(result.duration)}")
+        line += Text(f" in {units.span(result.duration)}")
     console.print(line)
     if result.result:
         console.print(Text(result.result))
@@ -220,8 +221,8 @@ def amount(now: Result) -> str:
     """How much of the running step is done, where that is known."""
     words = []
     if now.bytes_done is not None:
-        total = f" of {output.size(now.bytes_total)}" if now.bytes_total else ""
-        words.append(f"{output.size(now.bytes_done)}{total}")
+        total = f" of {units.size(now.bytes_total)}" if now.bytes_total else ""
+        words.append(f"{units.size(now.bytes_done)}{total}")
     if now.rows_done is not None:
         words.append(f"{now.rows_done:,} rows")
     return ", ".join(words)
@@ -244,7 +245,7 @@ def _line(now: Result, spinner: Spinner, reason: str | None) -> Group:
         Text(f"{now.title} ({now.id})", style="bold"),
         ProgressBar(total=1.0, completed=fraction(now), width=24),
         Text(f"{now.step_no or 0}/{now.steps_total or '?'}"),
-        Text(output.span(now.duration) or "", style="dim"),
+        Text(units.span(now.duration) or "", style="dim"),
     )
     below = now.step_name or ""
     if now.status == "waiting":

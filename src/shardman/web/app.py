@@ -1,0 +1,401 @@
+"""The page's addresses, and what stands between a request and them: log-in, forged requests, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shardman.errors import UserError
+from shardman.metrics.sampler import Sampler
+from shardman.pg.wording import in_words
+from shardman.units import moment, size, span
+from shardman.web import acting, details
+from shardman.web.curves import History
+from shardman.web.logins import Login, Logins, TooManyAttempts
+from shardman.web.looking import Looks, Seen
+from shardman.web.maps import moving, table_map
+from shardman.web.views import alone_on, largest, problems_of
+
+COOKIE = "shardman"
+#: A form of ours has some short fields.
+FORM_BYTES = 20_000
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+Page = Callable[["Web", Request, Login], Awaitable[Response]]
+
+
+class Guard:
+    """Headers for every answer; nothing but files is kept by browsers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = scope.get("path", "").startswith("/static/")
+                named = {**HEADERS, "cache-control": "max-age=86400" if kept else "no-store"}
+                message["headers"] = [
+                    *(h for h in message["headers"] if h[0].decode() not in named),
+                    *((k.encode(), v.encode()) for k, v in named.items()),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, guarded)
+
+
+class Web:
+    """One page for one cluster.
+
+    Args:
+        dsns: of nodes. A role in them is for the curves only: who looks names his own.
+        secure: the page is reached by TLS only, so its cookie is, too.
+    """
+
+    def __init__(self, dsns: Sequence[str], *, secure: bool) -> None:
+        self.secure = secure
+        self.logins = Logins(dsns)
+        self.looks = Looks()
+        self.history = History(Sampler(dsns[0]))
+        self._templates = Environment(
+            loader=PackageLoader("shardman.web"),
+            autoescape=select_autoescape(default=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {"size": size, "span": span, "moment": moment}
+
+    def app(self) -> Starlette:
+        """As ASGI."""
+        pages: Mapping[str, Page] = {
+            "/": _overview,
+            "/commands": _commands,
+            "/commands/{number:int}": _command,
+            "/nodes/{number:int}": _node,
+            "/tables/{relation:path}": _table,
+            "/partitions/{part:path}": _partition,
+            "/do": _menu,
+            "/do/{verb}": _form,
+        }
+        posts: Mapping[str, Page] = {
+            "/do/{verb}/plan": _plan,
+            "/do/{verb}": _submit,
+            "/commands/{number:int}/cancel": _cancel,
+            "/logout": _logout,
+        }
+        return Starlette(
+            routes=[
+                Route("/login", self._login, methods=["GET", "POST"]),
+                *(Route(p, self._seen(page), methods=["POST"]) for p, page in posts.items()),
+                *(Route(p, self._seen(page), methods=["GET"]) for p, page in pages.items()),
+                Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+            ],
+            middleware=[Middleware(Guard)],
+            lifespan=self._lifespan,
+            exception_handlers={
+                UserError: self._wrong,
+                psycopg.Error: self._wrong,
+                HTTPException: self._not_there,
+            },
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.history.run(), name="curves")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await self.history.sampler.close()
+
+    # -- who looks ------------------------------------------------------------------------------
+
+    def _seen(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            login = self.logins.find(request.cookies.get(COOKIE))
+            if login is None:
+                if "hx-request" in request.headers:
+                    return Response(status_code=204, headers={"hx-redirect": "/login"})
+                return RedirectResponse("/login", status_code=303)
+            if request.method == "POST":
+                await _need_own_form(request, login)
+            return await page(self, request, login)
+
+        return answer
+
+    async def _login(self, request: Request) -> Response:
+        if request.method == "GET":
+            return self.render(request, "login.html", error=None, role="")
+        _need_same_origin(request)
+        form = await _form_of(request)
+        role, password = form.get("role", ""), form.get("password", "")
+        address = request.client.host if request.client else ""
+        try:
+            token = await asyncio.to_thread(self.logins.open, role, password, address)
+        except UserError as error:
+            status = 429 if isinstance(error, TooManyAttempts) else 403
+            return self.render(request, "login.html", status, error=error, role=role)
+        answer = RedirectResponse("/", status_code=303)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=self.secure)
+        return answer
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+        """A page; nothing, where the viewer has it already."""
+        values = {"login": None, "live": False, "seen": None, "stale": None, **values}
+        text = self._templates.get_template(template).render(path=request.url.path, **values)
+        version = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if request.headers.get("x-version") == version:
+            return Response(status_code=204)
+        return HTMLResponse(text.replace("@VERSION@", version, 1), status)
+
+    async def show(self, request: Request, login: Login, template: str, **values: Any) -> Response:
+        """A page with what was seen last."""
+        seen, error = await self.looks.of(login.dsn).now()
+        if seen is None:
+            assert error is not None
+            raise error
+        values = {name: v(seen) if callable(v) else v for name, v in values.items()}
+        return self.render(
+            request, template, login=login, live=True, seen=seen, stale=error, **values
+        )
+
+    async def _wrong(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, psycopg.Error):
+            error = in_words(error)
+        login = self.logins.find(request.cookies.get(COOKIE))
+        return self.render(request, "wrong.html", 409, login=login, error=error)
+
+    async def _not_there(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        login = self.logins.find(request.cookies.get(COOKIE))
+        if login is None:
+            return PlainTextResponse(error.detail, error.status_code)
+        return self.render(
+            request, "wrong.html", error.status_code, login=login, error=error.detail
+        )
+
+
+# -- forms ------------------------------------------------------------------------------------
+
+
+async def _form_of(request: Request) -> dict[str, str]:
+    """The fields that are text.
+
+    Raises:
+        HTTPException: it is too large.
+    """
+    if int(request.headers.get("content-length") or FORM_BYTES + 1) > FORM_BYTES:
+        raise HTTPException(413, "the form is too large")
+    form = await request.form(max_files=0, max_fields=50, max_part_size=FORM_BYTES)
+    return {k: v for k, v in form.items() if isinstance(v, str)}
+
+
+def _need_same_origin(request: Request) -> None:
+    """A browser says where a form comes from.
+
+    Raises:
+        HTTPException: from another page.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HTTPException(403, "this form comes from another page")
+
+
+async def _need_own_form(request: Request, login: Login) -> None:
+    """Only a form that we have made has this session's secret.
+
+    Raises:
+        HTTPException: it has not.
+    """
+    _need_same_origin(request)
+    form = await _form_of(request)
+    sent = form.pop("csrf", "")
+    if not _equal(sent, login.csrf):
+        raise HTTPException(403, "this form was not made for your session: go back and try again")
+    request.state.form = form
+
+
+def _equal(one: str, other: str) -> bool:
+    return hashlib.sha256(one.encode()).digest() == hashlib.sha256(other.encode()).digest()
+
+
+# -- pages ------------------------------------------------------------------------------------
+
+
+async def _overview(web: Web, request: Request, login: Login) -> Response:
+    return await web.show(
+        request,
+        login,
+        "overview.html",
+        maps=lambda seen: [table_map(seen.status, t["relation"]) for t in seen.status.tables],
+        curves=web.history.drawn(),
+        marks=web.history.marks(),
+    )
+
+
+async def _commands(web: Web, request: Request, login: Login) -> Response:
+    return await web.show(request, login, "commands.html")
+
+
+async def _command(web: Web, request: Request, login: Login) -> Response:
+    number = request.path_params["number"]
+    found = await web.looks.of(login.dsn).detail(
+        ("command", number), lambda dsn: details.command(dsn, number)
+    )
+    if found.command is None:
+        raise HTTPException(404, f"there is no command {number}")
+    return await web.show(request, login, "command.html", found=found)
+
+
+async def _node(web: Web, request: Request, login: Login) -> Response:
+    number = request.path_params["number"]
+    problem = found = None
+    try:
+        found = await web.looks.of(login.dsn).detail(
+            ("node", number), lambda dsn: details.node(dsn, number)
+        )
+    except UserError as error:
+        problem = error
+
+    def node(seen: Seen) -> Any:
+        return _only((n for n in seen.status.nodes if n.id == number), f"node {number}")
+
+    return await web.show(
+        request,
+        login,
+        "node.html",
+        node=node,
+        own=lambda seen: problems_of(seen.status, number),
+        alone=lambda seen: alone_on(seen.status, number),
+        found=found,
+        problem=problem,
+        number=number,
+    )
+
+
+async def _table(web: Web, request: Request, login: Login) -> Response:
+    relation = request.path_params["relation"]
+
+    def table(seen: Seen) -> Any:
+        return _only(
+            (t for t in seen.status.tables if t["relation"] == relation), f"table {relation}"
+        )
+
+    return await web.show(
+        request,
+        login,
+        "table.html",
+        table=table,
+        parts=lambda seen: largest(seen.status, relation),
+        map=lambda seen: table_map(seen.status, relation),
+    )
+
+
+async def _partition(web: Web, request: Request, login: Login) -> Response:
+    name = request.path_params["part"]
+    look = web.looks.of(login.dsn)
+    seen, error = await look.now()
+    if seen is None:
+        assert error is not None
+        raise error
+    part = _only((p for p in seen.status.partitions if p["part_name"] == name), f"partition {name}")
+    traffic = problem = None
+    node = part["primary_on"]
+    try:
+        traffic = await look.detail(
+            ("traffic", name, node), lambda dsn: details.traffic(dsn, name, node)
+        )
+    except UserError as wrong:
+        problem = wrong
+    return await web.show(
+        request,
+        login,
+        "partition.html",
+        part=part,
+        traffic=traffic,
+        problem=problem,
+        busy=lambda seen: name in moving(seen.status),
+    )
+
+
+def _only(found: Any, what: str) -> Any:
+    for each in found:
+        return each
+    raise HTTPException(404, f"there is no {what}")
+
+
+async def _menu(web: Web, request: Request, login: Login) -> Response:
+    verbs = [(name, acting.offered(name).summary) for name in acting.OFFERED]
+    return web.render(request, "menu.html", login=login, verbs=verbs)
+
+
+async def _form(web: Web, request: Request, login: Login) -> Response:
+    verb = acting.offered(request.path_params["verb"])
+    return web.render(
+        request, "form.html", login=login, verb=verb, given=request.query_params, error=None
+    )
+
+
+async def _plan(web: Web, request: Request, login: Login) -> Response:
+    name, form = request.path_params["verb"], request.state.form
+    try:
+        made = await asyncio.to_thread(acting.plan, login.dsn, name, form)
+    except (UserError, psycopg.Error) as wrong:
+        error = in_words(wrong) if isinstance(wrong, psycopg.Error) else wrong
+        verb = acting.offered(name)
+        return web.render(
+            request, "form.html", 409, login=login, verb=verb, given=form, error=error
+        )
+    return web.render(request, "plan.html", login=login, made=made, given=form)
+
+
+async def _submit(web: Web, request: Request, login: Login) -> Response:
+    name, form = request.path_params["verb"], request.state.form
+    number = await asyncio.to_thread(acting.submit, login.dsn, name, form)
+    web.looks.of(login.dsn).hurry()
+    return RedirectResponse(f"/commands/{number}", status_code=303)
+
+
+async def _cancel(web: Web, request: Request, login: Login) -> Response:
+    number = request.path_params["number"]
+    await asyncio.to_thread(acting.cancel, login.dsn, number)
+    web.looks.of(login.dsn).hurry()
+    return RedirectResponse(f"/commands/{number}", status_code=303)
+
+
+async def _logout(web: Web, request: Request, _login: Login) -> Response:
+    web.logins.close(request.cookies.get(COOKIE))
+    answer = RedirectResponse("/login", status_code=303)
+    answer.delete_cookie(COOKIE)
+    return answer

@@ -1,0 +1,134 @@
+"""What viewers see, read once for all of a role, as often as somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import psycopg
+
+from shardman.errors import UserError
+from shardman.nodes import status
+from shardman.nodes.reach import Reach
+from shardman.nodes.status import Row, Status
+from shardman.pg.wording import in_words
+from shardman.sql.loader import queries
+
+T = TypeVar("T")
+
+#: Seconds between two looks, or four times what one takes: a large cluster is looked at less often.
+EVERY_S = 1.0
+SHARE = 4.0
+#: Nobody has asked for so many seconds: nothing is read any more.
+UNWATCHED_S = 15.0
+#: Commands of the history that are shown at once.
+HISTORY = 100
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The cluster at one moment.
+
+    Args:
+        at: when it was read.
+        history: commands, the newest first.
+        may_act: the role may submit commands.
+    """
+
+    status: Status
+    history: list[Row]
+    may_act: bool
+    at: datetime
+
+
+class Look:
+    """One role's view.
+
+    Args:
+        dsn: of any node, as the role.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._seen: Seen | None = None
+        self._error: UserError | None = None
+        self._wanted = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._details: dict[object, tuple[float, asyncio.Task[Any]]] = {}
+
+    async def now(self) -> tuple[Seen | None, UserError | None]:
+        """The last that was seen, and why there is nothing newer."""
+        self._wanted = time.monotonic()
+        if self._task is None or self._task.done():
+            self._news.clear()
+            self._task = asyncio.create_task(self._watch(), name="look")
+            await self._news.wait()
+        return self._seen, self._error
+
+    async def _watch(self) -> None:
+        while time.monotonic() - self._wanted < UNWATCHED_S:
+            begun = time.monotonic()
+            try:
+                self._seen = await asyncio.to_thread(_read, self._dsn)
+                self._error = None
+            except UserError as error:
+                self._error = error
+            except psycopg.Error as error:
+                self._error = in_words(error)
+            finally:
+                self._news.set()
+            took = time.monotonic() - begun
+            await asyncio.sleep(max(EVERY_S - took, SHARE * took - took, 0.1))
+
+    async def detail(self, key: object, read: Callable[[str], T]) -> T:
+        """Something that few look at, read again after a second.
+
+        Args:
+            key: what it is.
+            read: gets the role's connection string; runs in a thread.
+        """
+        now = time.monotonic()
+        for old, (at, task) in list(self._details.items()):
+            if now - at > EVERY_S and task.done():
+                del self._details[old]
+        if key not in self._details:
+            task = asyncio.create_task(asyncio.to_thread(read, self._dsn))
+            self._details[key] = (now, task)
+        found: T = await asyncio.shield(self._details[key][1])
+        return found
+
+    def hurry(self) -> None:
+        """Somebody has changed something."""
+        self._details.clear()
+
+
+class Looks:
+    """Those of all roles; one for all viewers who have logged in alike."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Look] = {}
+
+    def of(self, dsn: str) -> Look:
+        """That of one role."""
+        return self._all.setdefault(dsn, Look(dsn))
+
+
+def _read(dsn: str) -> Seen:
+    now = status.read(dsn)
+    with Reach(dsn) as reach:
+        try:
+            with reach.open(reach.lord) as lord:
+                return _with_history(now, lord)
+        except UserError:
+            return _with_history(now, reach.here)
+
+
+def _with_history(now: Status, session: Any) -> Seen:
+    history = session.execute(queries("web")["history"], (HISTORY,)).fetchall()
+    may = session.execute(queries("web")["may_act"]).fetchone()
+    return Seen(now, history, bool(may and may["pg_has_role"]), datetime.now(UTC))
