@@ -73,6 +73,42 @@ def test_a_wrong_password_and_a_role_without_rights(page: str) -> None:
     assert "shardman_viewer" in refused.text
 
 
+def test_nobody_comes_in_as_the_page_itself(cluster: Cluster, page: str) -> None:
+    """Neither by what libpq finds in the environment of the process, nor where the server trusts it."""
+    assert Viewer(page).log_in("postgres", "").status == 403
+    cluster.sql(0, "create role trusted login in role shardman_viewer")
+    hba = cluster.local.server(0).data / "pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text("host all trusted 127.0.0.1/32 trust\n" + before)
+    try:
+        cluster.sql(0, "select pg_reload_conf()")
+        refused = eventually(
+            "the server trusts the role",
+            lambda: Viewer(page).log_in("trusted", "anything"),
+            until=lambda answer: "asks for no password" in answer.text,
+            seconds=20,
+        )
+        assert refused.status == 403
+    finally:
+        hba.write_text(before)
+        cluster.sql(0, "select pg_reload_conf()")
+
+
+def test_who_is_shut_out_sees_nothing_more(cluster: Cluster, viewer: Viewer) -> None:
+    for node in range(4):
+        cluster.sql(node, "create role leaver login in role shardman_viewer password 'x'")
+    assert viewer.log_in("leaver", "x").status == 303
+    assert viewer.get("/").status == 200
+    for node in range(4):
+        cluster.sql(node, "revoke shardman_viewer from leaver")
+    eventually(
+        "nothing is shown",
+        lambda: viewer.get("/"),
+        until=lambda answer: answer.status == 409 and "acc" not in answer.text,
+        seconds=30,
+    )
+
+
 def test_names_are_text(viewer: Viewer) -> None:
     viewer.log_in("looker")
     text = viewer.get("/").text

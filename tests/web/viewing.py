@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.cookiejar
+import os
 import re
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def served(cluster: Cluster) -> Iterator[str]:
     base = f"http://127.0.0.1:{port}"
     shardman = [sys.executable, "-P", "-m", "shardman"]
     process = subprocess.Popen(
-        [*shardman, "web", cluster.lord_dsn, cluster.dsn(2), "--listen", f"127.0.0.1:{port}"]
+        [*shardman, "web", cluster.lord_dsn, cluster.dsn(2), "--listen", f"127.0.0.1:{port}"],
+        env=os.environ | {"PGPASSWORD": cluster.password},
     )
     try:
         eventually(

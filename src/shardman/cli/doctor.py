@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.exits import Exit
 from shardman.cli.options import Json, read_dsn
@@ -68,8 +69,8 @@ def _print(seen: Examination) -> None:
             s["name"],
             f"{s['version'] // 10000}.{s['version'] % 10000}",
             f"{s['latency'] * 1000:.1f} ms",
-            output.size(s["bytes"]),
-            output.size(s["free"]),
+            units.size(s["bytes"]),
+            units.size(s["free"]),
             s["encrypted"],
         )
         for s in seen.servers

@@ -226,7 +226,7 @@ def _failovers(now: Status) -> Any:
 
 def _deadlocks(now: Status) -> Any:
     rows = [
-        (output.moment(d["at"]), d["node"], d["pid"], d["login"], d["application"], d["circle"])
+        (units.moment(d["at"]), d["node"], d["pid"], d["login"], d["application"], d["circle"])
         for d in now.deadlocks
     ]
     return output.table(

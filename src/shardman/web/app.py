@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.metrics.sampler import Sampler
 from shardman.pg.wording import in_words
 from shardman.units import moment, size, span
@@ -173,16 +173,20 @@ class Web:
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """A page; nothing, where the viewer has it already."""
         values = {"login": None, "live": False, "seen": None, "stale": None, **values}
-        text = self._templates.get_template(template).render(path=request.url.path, **values)
+        text = self.text(template, path=request.url.path, **values)
         version = hashlib.sha256(text.encode()).hexdigest()[:16]
         if request.headers.get("x-version") == version:
             return Response(status_code=204)
         return HTMLResponse(text.replace("@VERSION@", version, 1), status)
 
+    def text(self, template: str, **values: Any) -> str:
+        """A template with its values in their places."""
+        return self._templates.get_template(template).render(**values)
+
     async def show(self, request: Request, login: Login, template: str, **values: Any) -> Response:
         """A page with what was seen last."""
         seen, error = await self.looks.of(login.dsn).now()
-        if seen is None:
+        if seen is None or (error is not None and _is_shut_out(error)):
             assert error is not None
             raise error
         values = {name: v(seen) if callable(v) else v for name, v in values.items()}
@@ -204,6 +208,11 @@ class Web:
         return self.render(
             request, "wrong.html", error.status_code, login=login, error=error.detail
         )
+
+
+def _is_shut_out(error: UserError) -> bool:
+    """Whether the role may not look any more: not even at what was seen before."""
+    return error.code is Code.PERMISSION_DENIED or "authentication failed" in error.what
 
 
 # -- forms ------------------------------------------------------------------------------------

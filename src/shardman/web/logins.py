@@ -75,10 +75,10 @@ class Logins:
     def _let_in(self, role: str, password: str, address: str) -> str:
         refused: UserError | None = None
         for dsn in self._dsns:
-            own = make_conninfo("", **{**parse(dsn), "user": role, "password": password})
+            own = make_conninfo("", **{**_place(dsn), "user": role, "password": password})
             try:
-                with Reach(own):
-                    return own
+                _prove(own, password)
+                return own
             except UserError as error:
                 refused = refused or error
         assert refused is not None
@@ -109,3 +109,39 @@ class Logins:
     def close(self, token: str | None) -> None:
         """Ends a session."""
         self._open.pop(token or "", None)
+
+
+def _place(dsn: str) -> dict[str, str]:
+    """A connection string without whose it is: nobody may come in as the role that serves the page."""
+    return {k: v for k, v in parse(dsn).items() if k not in _WHOSE}
+
+
+_WHOSE = {
+    "user",
+    "password",
+    "passfile",
+    "service",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "requirepeer",
+}
+
+
+def _prove(dsn: str, password: str) -> None:
+    """The server itself has asked for the password, and found it right.
+
+    Raises:
+        UserError: it has not, or the role may not look.
+    """
+    # Without one libpq would take that of this process, out of its environment or files.
+    if not password:
+        raise UserError("there is no password", "Give it", code=Code.PERMISSION_DENIED)
+    with Reach(dsn) as reach:
+        # Where it trusts whoever comes from here, anybody could be anyone.
+        if not reach.here.pgconn.used_password:
+            raise UserError(
+                "the server asks for no password, so nobody can prove who he is",
+                "Let pg_hba.conf ask for one (scram-sha-256) from where the page is served",
+                code=Code.PERMISSION_DENIED,
+            )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from shardman.nodes.status import Row, Status
 
-#: Partitions of a map side by side; the others follow below.
+#: Partitions of a map in a row; the others follow below.
 ACROSS = 64
-#: Up to so many partitions each copy is a link of its own, with its name.
+#: Up to so many partitions each copy leads to its page, with its name.
 SINGLE = 256
 SHADES = 4
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shardman import units
 from shardman.cli import output
 from shardman.cli.live.picture import Picture
 
@@ -168,7 +169,7 @@ def _command(c: Mapping[str, Any]) -> Sequence[Cell]:
         f"{c['step_no'] or 0}/{c['steps_total'] or '?'}" if c["started_at"] and under_way else "",
         "" if share is None else f"{share:.0%}",
         _left(c["duration"], share),
-        output.span(c["duration"]),
+        units.span(c["duration"]),
         f"waits for {waits}" if under_way and waits else (c["step_name"] if under_way else waits),
     )
 
@@ -181,7 +182,7 @@ def _share(c: Mapping[str, Any]) -> float | None:
 def _left(duration: timedelta | None, share: float | None) -> str | None:
     if duration is None or not share or share >= 1:
         return None
-    return output.span(duration * (1 - share) / share)
+    return units.span(duration * (1 - share) / share)
 
 
 def wrong(picture: Picture) -> RenderableType:
@@ -196,7 +197,7 @@ def wrong(picture: Picture) -> RenderableType:
         if problem.hint:
             said.append(Text(f"  {problem.hint}"))
     for failover in picture.status.failovers:
-        at = output.moment(failover["detected_at"])
+        at = units.moment(failover["detected_at"])
         said.append(
             Text(f"{at}  {failover['cmd_type']} of node {failover['node']}: {failover['reason']}")
         )
@@ -251,8 +252,8 @@ def _number(value: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else output.span(timedelta(seconds=value)) or ""
+    return "" if value is None else units.span(timedelta(seconds=value)) or ""
 
 
 def _size(value: float | None) -> str:
-    return "" if value is None else output.size(int(value)) or ""
+    return "" if value is None else units.size(int(value)) or ""
