@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,6 +25,7 @@ from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
 from shardman.client.server_cursors import AsyncServerCursor
 from shardman.client.sessions import Block, Steps
+from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
 
 T = TypeVar("T")
 
@@ -155,6 +157,29 @@ class AsyncConnection(Likeness):
                 async with self.transaction():
                     return await work(self)
             except REPEATED as error:
+                await asyncio.sleep(pauses.next(error))
+
+    @asynccontextmanager
+    async def snapshot(self, *, patience_s: float = 5.0) -> AsyncIterator[None]:
+        """See `Connection.snapshot`."""
+        self.router.need_no_transaction(IN_SNAPSHOT)
+        async with AsyncExitStack() as stack:
+            await self._enter_snapshot(stack, time.monotonic() + patience_s)
+            yield
+            await self.drive(need_whole(self.router))
+
+    async def _enter_snapshot(self, stack: AsyncExitStack, until: float) -> None:
+        pauses = Pauses(None)
+        while True:
+            try:
+                async with AsyncExitStack() as attempt:
+                    await attempt.enter_async_context(self.transaction())
+                    await self.drive(take(self.router, until))
+                    stack.push_async_exit(attempt.pop_all())
+                    return
+            except errors.SerializationFailure as error:
+                if time.monotonic() > until:
+                    raise
                 await asyncio.sleep(pauses.next(error))
 
     @asynccontextmanager

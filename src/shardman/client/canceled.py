@@ -6,7 +6,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors
 
-from shardman.client.sessions import Sessions, Steps
+from shardman.client.sessions import Sessions, Steps, own_cursor
 from shardman.sql.loader import queries
 
 
@@ -26,10 +26,10 @@ def explained(router: Sessions, error: psycopg.errors.QueryCanceled) -> Steps:
     except psycopg.Error:
         return error
     try:
-        cursor = asking.cursor(row_factory=psycopg.rows.tuple_row)
+        cursor = own_cursor(asking)
         args = (session.info.backend_pid,)
         yield lambda: cursor.execute(queries("deadlocks")["why"], args, prepare=False)
-        (circle,) = yield cursor.fetchone
+        circle = (yield cursor.fetchone)["circle"]
     except psycopg.Error:
         return error
     finally:

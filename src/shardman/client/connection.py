@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from os import PathLike
 from types import TracebackType
@@ -29,6 +29,7 @@ from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params
 from shardman.client.server_cursors import ServerCursor
 from shardman.client.sessions import Block, Steps
+from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
 from shardman.client.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -222,6 +223,41 @@ class Connection(Likeness, Verbs):
                 with self.transaction():
                     return work(self)
             except REPEATED as error:
+                time.sleep(pauses.next(error))
+
+    @contextmanager
+    def snapshot(self, *, patience_s: float = 5.0) -> Iterator[None]:
+        """A transaction that only reads, and reads all nodes as one: each transaction over several nodes that
+        a `shardman.connect` has committed is seen wholly or not at all.
+
+        What was read counts when the block has ended without an error.
+
+        Args:
+            patience_s: for so long snapshots are taken again.
+
+        Raises:
+            SerializationFailure: partitions moved, or writers came to no end: repeat it.
+            FeatureNotSupported: a node can be no part of it.
+            ProgrammingError: a transaction is open.
+        """
+        self.router.need_no_transaction(IN_SNAPSHOT)
+        with ExitStack() as stack:
+            self._enter_snapshot(stack, time.monotonic() + patience_s)
+            yield
+            self.drive(need_whole(self.router))
+
+    def _enter_snapshot(self, stack: ExitStack, until: float) -> None:
+        pauses = Pauses(None)
+        while True:
+            try:
+                with ExitStack() as attempt:
+                    attempt.enter_context(self.transaction())
+                    self.drive(take(self.router, until))
+                    stack.push(attempt.pop_all())
+                    return
+            except errors.SerializationFailure as error:
+                if time.monotonic() > until:
+                    raise
                 time.sleep(pauses.next(error))
 
     @contextmanager

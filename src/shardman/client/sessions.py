@@ -231,7 +231,7 @@ class Sessions:
         return {k: v for k, v in self.options.items() if k not in _PSYCOPG_OPTIONS}
 
     def _ask(self, session: Any, name: str, params: Any = None) -> Steps:
-        cursor = _own_cursor(session)
+        cursor = own_cursor(session)
         yield lambda: cursor.execute(queries("client")[name], params, prepare=False)
         rows = yield cursor.fetchall
         return rows
@@ -243,7 +243,7 @@ class Sessions:
         begins = not self.autocommit and session.pgconn.transaction_status == IDLE
         if begins:
             yield lambda: session.set_autocommit(True)
-        cursor = _own_cursor(session)
+        cursor = own_cursor(session)
         try:
             yield lambda: cursor.execute(queries(subject)[name], params)
             row = yield cursor.fetchone
@@ -301,6 +301,10 @@ class Sessions:
         """Its partitions are reached through routes, for a while."""
         self.unfit[node] = time.monotonic() + _AVOID_SECONDS
 
+    def outdated(self) -> None:
+        """The picture is wrong: it is read again before the next transaction."""
+        self._read_at = 0.0
+
     def refresh(self, *, now: bool = False) -> Steps:
         """Reads the picture again when it is old; not inside of a transaction."""
         if not now and time.monotonic() - self._read_at < self.refresh_seconds:
@@ -343,7 +347,8 @@ _ADAPTERS = AdaptersMap(psycopg.adapters)
 _ADAPTERS.register_loader("jsonb", _Json)
 
 
-def _own_cursor(session: Any) -> Any:
+def own_cursor(session: Any) -> Any:
+    """A cursor for questions of ours: rows by name, and none of the adapters that an application has set."""
     cursor = session.cursor(row_factory=dict_row)
     cursor._adapters = AdaptersMap(_ADAPTERS)  # noqa: SLF001 - psycopg takes them from the connection only
     return cursor

@@ -75,16 +75,16 @@ class Transactions(Sessions):
                 " connect(…, atomic=False), a transaction stays on one node"
             )
 
-    def need_no_transaction(self) -> None:
+    def need_no_transaction(
+        self, why: str = "only a whole one can be repeated: end it before run()"
+    ) -> None:
         """For what begins one of its own.
 
         Raises:
             ProgrammingError: one is open.
         """
         if self.blocks or self.held or self.parts():
-            raise psycopg.ProgrammingError(
-                "a transaction is open, and only a whole one can be repeated: end it before run()"
-            )
+            raise psycopg.ProgrammingError(f"a transaction is open, and {why}")
 
     def need_sound(self, node: str) -> None:
         """Before a statement on one node, where the transaction has failed on another.

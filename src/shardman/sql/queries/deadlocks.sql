@@ -16,4 +16,4 @@ delete from shardman.deadlocks where id = %s
 select shardman.end_wait(%s, %s, %s)
 
 -- name: why
-select shardman.deadlock_of(%s)
+select shardman.deadlock_of(%s) as circle

@@ -47,6 +47,8 @@ begin
     if token !~ '^[0-9a-f]{32}$' then
         raise exception 'a token has 32 hexadecimal digits' using errcode = 'invalid_parameter_value', hint = 'shardman.connect makes one.';
     end if;
+    -- Until this is decided. Nobody holds its other parts up, so whoever closes the gates on all nodes waits for no circle.
+    lock table shardman.commit_gate in row share mode;
     if shardman.uses_other_nodes() then
         raise exception 'this part of the transaction has used other nodes through this one' using errcode = 'feature_not_supported';
     end if;

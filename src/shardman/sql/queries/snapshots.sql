@@ -1,0 +1,31 @@
+-- One picture of all nodes: see routines/99_commits_seen.sql.
+
+-- name: horizon
+select pg_catalog.pg_current_snapshot()::text as horizon
+
+-- name: under_way
+select gid from shardman.commits_under_way() as c (gid)
+
+-- name: begin
+rollback; begin isolation level repeatable read read only
+
+-- name: since
+select gid, nodes from shardman.commits_since(%s::text::pg_catalog.pg_snapshot)
+
+-- name: seen
+select gid, nodes from shardman.commits_seen(%s)
+
+-- name: pause
+select pg_catalog.pg_sleep(%s)
+
+-- name: forwarded
+select shardman.uses_other_nodes() as forwarded
+
+-- name: hold
+select shardman.hold_commits_here()
+
+-- name: bounds
+select pg_catalog.set_config('lock_timeout', %s, true), pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)
+
+-- name: restore_point
+select pg_catalog.pg_create_restore_point(%s)::text as lsn
