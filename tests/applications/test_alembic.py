@@ -96,7 +96,7 @@ def shown(cluster: Cluster, node: int) -> dict[str, Any]:
                     for c in seen.get_columns(table)
                 ],
                 seen.get_pk_constraint(table),
-                [] if table == "entry" else seen.get_foreign_keys(table),
+                [] if table in ("entry", "posting") else seen.get_foreign_keys(table),
                 sorted(map(str, seen.get_unique_constraints(table))),
                 sorted(map(str, seen.get_indexes(table))),
                 sorted(map(str, seen.get_check_constraints(table))),
@@ -130,7 +130,7 @@ def test_it_is_migrated_on_one_node_and_back_on_another(ledger: Cluster) -> None
     for node in (PLAIN, 2):
         alembic(ledger, node, "upgrade", "0002")
     same_everywhere(ledger)
-    assert {ledger.value(n, "select count(place) from ledger.entry") for n in (1, 2, 3)} == {100}
+    assert {ledger.value(n, "select count(place) from ledger.posting") for n in (1, 2, 3)} == {100}
     for node in (PLAIN, 3):
         alembic(ledger, node, "downgrade", "0001")
     same_everywhere(ledger)

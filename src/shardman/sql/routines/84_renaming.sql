@@ -147,11 +147,22 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_renamed(text) is 'whether a table of the metadata has another name on this node, of which they are to tell';
 
-create or replace function shardman.forget_names() returns void
-language sql volatile set search_path = pg_catalog, pg_temp as $$
+create or replace function shardman.is_told(former text, wanted text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with known (relation) as (select t.relation from shardman.tables t union all select s.relation from shardman.shared_tables s)
-    delete from shardman.renamed_tables r
-     where not exists (select from known k where k.relation = r.former) or exists (select from known k where k.relation = r.wanted)
+    select not exists (select from known k where k.relation = former) or exists (select from known k where k.relation = wanted)
+$$;
+comment on function shardman.is_told(text, text) is 'whether the metadata of this node need not be told any more that a table is called otherwise';
+
+create or replace function shardman.forget_names() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    -- Locked first and looked at again: a table that goes back to its name writes the same row once more, for metadata that have
+    -- come since. Who is just about it has the row.
+    held constant text[] := array(select r.former from shardman.renamed_tables r where shardman.is_told(r.former, r.wanted) for update skip locked);
+begin
+    delete from shardman.renamed_tables r where r.former = any (held) and shardman.is_told(r.former, r.wanted);
+end
 $$;
 comment on function shardman.forget_names() is 'forgets former names that the metadata have no more';
 
@@ -254,14 +265,14 @@ declare
     name     constant text := shardman.real_name(rel);
     obstacle jsonb;
 begin
+    -- An old snapshot may have what has just been forgotten: 40001. And what is there already is not to be forgotten now.
+    perform from shardman.renamed_tables r where r.former = relation for update;
     if not exists (select from shardman.renamed_tables r where r.former = relation) and name = relation
        or exists (select from shardman.renamed_tables r where (r.former, r.wanted) = (relation, name)) then
         return;
     end if;
     perform shardman.need_free_name(relation, name);
     perform set_config('shardman.ddl_renamed', concat_ws(chr(10), current_setting('shardman.ddl_renamed', true), relation), true);
-    -- An old snapshot may have what has just been forgotten: 40001.
-    perform from shardman.renamed_tables r where r.former = relation for update;
     delete from shardman.renamed_tables r where r.former = relation and name = relation;
     insert into shardman.renamed_tables as r (former, wanted) select relation, name where name <> relation
         on conflict on constraint renamed_tables_pkey do update set wanted = excluded.wanted;
@@ -415,13 +426,19 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     -- The setting is the user's to change. Who does so does not wait.
     mine constant text[] := coalesce(string_to_array(current_setting('shardman.ddl_renamed', true), chr(10)), '{}');
+    waited bool := false;
 begin
     while exists (select from shardman.renamed_tables r
                    where r.wanted = shardman.real_name(rel) and r.former <> all (mine)
                       and exists (select from shardman.tables t where t.relation = r.former union all select from shardman.shared_tables s where s.relation = r.former))
           and current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '5 s' loop
         perform pg_sleep(0.02);
+        waited := true;
     end loop;
+    if waited then
+        -- What the doors read once they read in this whole transaction, so who comes before the metadata finds them too late.
+        perform pg_sleep(0.3);
+    end if;
 end
 $$;
 comment on function shardman.await_name(oid) is

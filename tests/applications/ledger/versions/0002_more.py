@@ -23,6 +23,8 @@ def upgrade() -> None:
     op.add_column("account", sa.Column("phone", sa.String(20), server_default="", nullable=False))
     op.alter_column("account", "email", type_=sa.String(200), existing_nullable=False)
     op.drop_constraint(op.f("ck_account_credit"), "account", type_="check")
+    op.rename_table("entry", "posting")
+    op.execute("update posting set weight = 8 where id = 1")
     op.create_table(
         "label",
         sa.Column("id", sa.Integer(), sa.Identity(), nullable=False),
@@ -38,6 +40,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("label")
+    op.rename_table("posting", "entry")
     op.create_check_constraint(op.f("ck_account_credit"), "account", "credit >= 0")
     op.alter_column("account", "email", type_=sa.String(120), existing_nullable=False)
     op.drop_column("account", "phone")

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """A table that the first release had not, which refers to one that it had."""
+    """A table that the first release had not, which refers to one that it had; and two that get other names."""
 
     dependencies: ClassVar = [("shop", "0002_later")]
     operations: ClassVar = [
@@ -20,4 +20,7 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
+        # A sharded table, and a shared one.
+        migrations.RenameModel("Visit", "Look"),
+        migrations.RenameModel("Category", "Shelf"),
     ]
