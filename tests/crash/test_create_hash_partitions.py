@@ -57,7 +57,7 @@ def journal(cluster: Cluster) -> list[Point]:
 
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
-    for point in sample(journal(two), 11):
+    for point in sample(journal(two), 19):
         table = new_table(two)
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:
             cmd = shard(two, table)
@@ -70,7 +70,7 @@ def test_the_shardlord_is_killed_at_every_step(two: Cluster) -> None:
 @pytest.mark.timeout(600)
 def test_a_worker_is_killed_at_some_steps(two: Cluster) -> None:
     """The one with the table, or the one that gets partitions of it."""
-    for number, point in enumerate(sample(journal(two), 14, start=3)):
+    for number, point in enumerate(sample(journal(two), 23, start=3)):
         dies = (1, 2)[number % 2]
         table = new_table(two)
         with armed(two.lord_dsn, "create_hash_partitions", point) as holder:

@@ -101,7 +101,7 @@ ONE = {"set_partitions_count": 27, "move_part": 40, "switch_primary": 20}
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("cmd_type", ONE if LONG else ["set_partitions_count", "move_part"])
+@pytest.mark.parametrize("cmd_type", ONE if LONG else ["set_partitions_count"])
 def test_the_shardlord_is_killed_at_every_step(shop: Cluster, cmd_type: str) -> None:
     every = journal(shop, cmd_type)
     for point in sample(every, len(every), start=ONE[cmd_type]):

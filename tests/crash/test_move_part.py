@@ -60,7 +60,7 @@ def told(cluster: Cluster, cmd: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
-    for point in sample(journal(ready), 9):
+    for point in sample(journal(ready), 14):
         src = owner(ready)
         dest = src % 3 + 1
         with armed(ready.lord_dsn, "move_part", point) as holder:
@@ -77,7 +77,7 @@ def test_the_shardlord_is_killed_at_every_step(ready: Cluster) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", ["source", "destination", "lord"])
 def test_a_server_is_killed_at_every_step(ready: Cluster, victim: str) -> None:
-    for point in sample(journal(ready), 16, start=3):
+    for point in sample(journal(ready), 25, start=3):
         src = owner(ready)
         dest = src % 3 + 1
         node = {"source": src, "destination": dest, "lord": 0}[victim]

@@ -70,7 +70,7 @@ def crash(cluster: Cluster, cmd_type: str, point: Point, submit: Callable[[], in
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step_of_add_node(one: Cluster, spare: str) -> None:
     every = undisturbed(one, add(one, spare))
-    for point in sample(every, 5):
+    for point in sample(every, 9):
         assert one.wait(remove(one)).status == "success"
         settled(one, crash(one, "add_node", point, lambda: add(one, spare)))
         node = member(one)
@@ -82,7 +82,7 @@ def test_the_shardlord_is_killed_at_every_step_of_add_node(one: Cluster, spare: 
 @pytest.mark.timeout(600)
 def test_the_shardlord_is_killed_at_every_step_of_rm_node(one: Cluster, spare: str) -> None:
     every = undisturbed(one, remove(one))
-    for point in sample(every, 5, start=2):
+    for point in sample(every, 9, start=2):
         assert one.wait(add(one, spare)).status == "success"
         settled(one, crash(one, "rm_node", point, lambda: remove(one)))
         assert member(one) is None

@@ -94,8 +94,8 @@ def ours(dsn: str) -> set[str]:
     }
 
 
-# A sixth of the instants, every one when there is time.
-EVERY = 1 if os.environ.get("SHARDMAN_LONG") else 6
+# A tenth of the instants, every one when there is time.
+EVERY = 1 if os.environ.get("SHARDMAN_LONG") else 10
 
 
 @pytest.mark.timeout(600)

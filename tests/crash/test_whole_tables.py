@@ -123,7 +123,7 @@ def ready(module_cluster_factory: Callable[..., Cluster]) -> Cluster:
 
 
 #: What is tried where not all are; a group's number of partitions is in test_groups.py.
-SOME = ("unshard_table", "create_shared_table", "unshare_table", "build_index")
+SOME = ("unshard_table", "create_shared_table")
 
 
 @pytest.mark.timeout(1800)
