@@ -37,7 +37,7 @@ def serve(
             "Give --certificate and --key, listen on 127.0.0.1, or say --plain where a proxy adds TLS",
             code=Code.BAD_ARGUMENT,
         )
-    web = Web(dsns, secure=certificate is not None)
+    web = Web(dsns, secure=certificate is not None or plain)
     uvicorn.run(
         web.app(),
         host=host,
