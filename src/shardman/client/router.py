@@ -13,6 +13,7 @@ from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from shardman.client.held import Said
+from shardman.client.asking import Questions
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
 from shardman.client.routing.guards import MOVED
@@ -20,7 +21,6 @@ from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
 from shardman.client.routing.quick import Quick, is_quick
 from shardman.client.sessions import IDLE, Steps
-from shardman.client.transactions import Transactions
 
 Fanout = Literal["any", "single"]
 Query = Any
@@ -48,7 +48,7 @@ class Failed:
 
 
 @dataclass
-class Router(Transactions):
+class Router(Questions):
     """Which session a statement goes to; see `Sessions` and `Transactions` for its fields."""
 
     fanout: Fanout = "any"
@@ -141,6 +141,38 @@ class Router(Transactions):
                 " Name the key, or pass fanout='any'"
             )
         return found
+
+    def way(self, plan: Plan, params: Params, fanout: Fanout | None = None) -> Choice:
+        """As `choice`, and which nodes are asked about their partitions before.
+
+        Raises:
+            FeatureNotSupported: as there.
+        """
+        found = self.choice(plan, params, fanout)
+        return found if found.text is not None else self.divided(plan, params, found)
+
+    def ask(
+        self,
+        query: Query,
+        params: Params,
+        fanout: Fanout | None,
+        act: Callable[..., Steps],
+        failed: Failed | None = None,
+    ) -> Steps:
+        """As `run`; a question to several partitions is answered by their nodes at the same time.
+
+        Args:
+            act: sends a text on a session, with the parameters or with those that it is given.
+        """
+        if failed is None:
+            self.need_alive()
+            yield from self.refresh()
+            plan = self.plan(query, with_parameters=params is not None)
+            found = self.way(plan, params, fanout)
+            merged = (yield from self.answers(plan, found, params)) if found.asked else None
+            if merged is not None:
+                return (yield from self.put_together(act, *merged))
+        return (yield from self.run(query, params, fanout, act, failed))
 
     def run(
         self,

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import pgparse
 
+from shardman.client.questions.question import Question, question
+from shardman.client.questions.writing import NotSplit
 from shardman.client.routing.expressions import Expressions, Level, Node, NotHere, is_star, nodes
 from shardman.client.routing.facts import Facts, Relation
 from shardman.client.routing.guards import guard, place
@@ -81,6 +83,9 @@ class _Analysis(Expressions):
             return replace(anywhere, reason=self.through)
         if not self.tables:
             return anywhere
+        if kind == "SelectStmt":
+            divided, why = self._question(body)
+            anywhere = replace(anywhere, question=divided, undivided=why)
         self.facts.spread()
         targets = []
         for relation in self.tables:
@@ -101,6 +106,17 @@ class _Analysis(Expressions):
             targets=tuple(targets),
             guards=guards,
         )
+
+    def _question(self, body: Node) -> tuple[Question | None, str]:
+        """What nodes can be asked about their partitions, or why not."""
+        table = self.tables[0].table
+        assert table is not None
+        try:
+            return question(body, table, self.read.parameters), ""
+        except NotSplit as no:
+            return None, str(no)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return None, "something in it is not known"
 
     def _guards(self) -> tuple[tuple[int, bytes], ...] | None:
         """For each level that reads partitions; None where there is no place for one."""

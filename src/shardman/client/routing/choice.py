@@ -23,6 +23,7 @@ class Choice:
         parts: the partitions that it names then.
         single: it touches one partition, or none, and one node.
         takes_in: the transaction is on others so far.
+        asked: nodes that are asked, each about some partitions, before the statement is sent as it is.
     """
 
     node: str
@@ -31,6 +32,7 @@ class Choice:
     parts: tuple[str, ...] = ()
     single: bool = True
     takes_in: bool = False
+    asked: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

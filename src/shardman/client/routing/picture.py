@@ -44,6 +44,7 @@ class Table:
     Args:
         numbered: columns whose default is the next value of a sequence. Those of the node where a statement
             arrives count.
+        types: of the columns; empty for what is not in the default collation.
         problem: why statements on it are not sent to owners; empty when they are.
     """
 
@@ -57,6 +58,7 @@ class Table:
     own_types: bool = False
     problem: str = ""
     fingerprint: tuple[Any, ...] = ()
+    types: tuple[str, ...] = ()
 
     def number(self, values: Sequence[Any], *, stored: bool) -> int:
         """The partition of a key.
@@ -182,6 +184,7 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
         own_types=bool(row["own_types"]),
         problem=problem,
         fingerprint=print_,
+        types=tuple(row["types"]),
     )
 
 

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from shardman.client.held import Said
+from shardman.client.questions.question import Question
 from shardman.client.routing.picture import Table
 from shardman.client.routing.placeholders import Name
 from shardman.client.routing.values import Unclear, family
@@ -157,6 +158,8 @@ class Plan:
         sharded: a sharded table is in it.
         own_types: one of its tables has a column of a type that is not PostgreSQL's own.
         said: what it says to a transaction on all of its nodes.
+        question: what nodes can be asked, each about its partitions; None where it is not split.
+        undivided: why it is not.
     """
 
     scope: Scope
@@ -171,6 +174,8 @@ class Plan:
     sharded: bool = False
     own_types: bool = False
     said: Said | None = None
+    question: Question | None = None
+    undivided: str = ""
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @property

@@ -29,6 +29,7 @@ with parents as materialized (
                                                      a.attgenerated, pg_catalog.pg_get_expr(d.adbin, d.adrelid)) order by a.attnum) as shape,
            pg_catalog.array_agg(a.attname::text order by a.attnum)
                filter (where a.attidentity <> '' or pg_catalog.pg_get_expr(d.adbin, d.adrelid) ~ 'next_?val') as numbered,
+           pg_catalog.array_agg(case when a.attcollation in (0, 100) then pg_catalog.format_type(a.atttypid, null) else '' end order by a.attnum) as types,
            pg_catalog.bool_or(a.atttypid >= 16384) as own_types
       from pg_catalog.pg_attribute a left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
      where a.attnum > 0 and not a.attisdropped
@@ -37,7 +38,7 @@ with parents as materialized (
                           union all select leaf from parts where srvname is null)
      group by a.attrelid
 )
-select n.nspname as schema, c.relname as name, pg_catalog.pg_table_is_visible(c.oid) as visible, h.columns, h.shape,
+select n.nspname as schema, c.relname as name, pg_catalog.pg_table_is_visible(c.oid) as visible, h.columns, h.types, h.shape,
        coalesce(h.numbered, '{}') as numbered, h.own_types, p.partrelid is null as shared,
        (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname, pg_catalog.format_type(a.atttypid, null), a.atttypmod) order by u.i)
           from pg_catalog.unnest(p.partattrs::pg_catalog.int2[]) with ordinality as u (attnum, i)

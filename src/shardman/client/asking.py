@@ -1,0 +1,195 @@
+"""Questions to several partitions: all nodes are asked at once, and the answers are put together on one.
+
+Nothing is begun by it: under READ COMMITTED a statement that reads sees what is committed, within a
+transaction or without. Partitions are named, each once, so one that has moved is reached through its former
+owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+from psycopg.pq import ConnStatus
+
+from shardman.client.questions.answers import Raw, RawDumper, arrays, types
+from shardman.client.questions.writing import tells_time
+from shardman.client.routing.choice import Choice
+from shardman.client.routing.picture import HERE
+from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.values import Unclear
+from shardman.client.sessions import IDLE, Steps
+from shardman.client.transactions import Transactions
+
+#: More rows than these are not put together in memory.
+_MOST_ROWS = 200_000
+
+
+@dataclass
+class Questions(Transactions):
+    """What nodes are asked about their partitions."""
+
+    def divided(self, plan: Plan, params: Params, found: Choice) -> Choice:
+        """The same with the nodes that are to be asked, and with why it is so."""
+        if plan.scope not in (Scope.OWNER, Scope.ANYWHERE) or not plan.reads or self.pinned:
+            return found
+        if plan.question is None:
+            why = f"{found.reason}, and it is not split: {plan.undivided}"
+            return replace(found, reason=why) if plan.undivided else found
+        why_not = self._why_not(params)
+        if why_not:
+            return replace(found, reason=f"{found.reason}, and it is not split: {why_not}")
+        parts = plan.question.table.parts
+        asked: dict[str, list[int]] = {}
+        for number in self._numbers(plan, params):
+            asked.setdefault(parts[number].node, []).append(number)
+        if not asked or self.unfit.keys() & asked.keys():
+            return found
+        return replace(
+            found,
+            reason="each node answers for its own partitions, and the answers are put together",
+            parts=tuple(parts[n].plain for numbers in asked.values() for n in numbers),
+            asked=tuple((node, tuple(numbers)) for node, numbers in asked.items()),
+            single=False,
+        )
+
+    def _numbers(self, plan: Plan, params: Params) -> Sequence[int]:
+        if plan.scope is Scope.OWNER:
+            try:
+                return sorted(plan.targets[0].numbers(params))
+            except Unclear:
+                pass
+        assert plan.question is not None
+        return range(len(plan.question.table.parts))
+
+    def _why_not(self, params: Params) -> str:
+        if self.parts():
+            return "a transaction is open"
+        levels = {self.picture.settings.get("default_transaction_isolation"), self._level()}
+        if self.is_open() and levels - {"read committed", None}:
+            return "a transaction of another isolation than READ COMMITTED sees one state"
+        values = params.values() if isinstance(params, Mapping) else params or ()
+        for value in values:
+            many = value if isinstance(value, list | tuple) else (value,)
+            if any(map(tells_time, many)):
+                return "a parameter may mean the time"
+        return self.picture.problem
+
+    def _level(self) -> str | None:
+        level = self.settings.get("isolation_level")
+        return (
+            None if level is None else psycopg.IsolationLevel(level).name.lower().replace("_", " ")
+        )
+
+    def answers(self, plan: Plan, found: Choice, params: Params) -> Steps:
+        """The statement that puts the answers together, and its parameters; None where the statement is to be
+        sent as it is: then that says what is wrong.
+
+        Raises:
+            QueryCanceled: it was cancelled.
+        """
+        assert plan.question is not None
+        sessions: dict[str, Any] = {}
+        values = {f"p{i + 1}": params[n] for i, n in enumerate(plan.question.parameters)}  # type: ignore[index]
+        try:
+            for node, _ in found.asked:
+                sessions[node] = yield from self.session(node)
+            if self.unfit.keys() & sessions.keys() or self.parts():
+                return None
+            cursors = yield from self._ask_all(plan, found, sessions, {**values, "none": None})
+        except psycopg.errors.QueryCanceled as error:
+            raise self.told(error, HERE) from None
+        except psycopg.Error:
+            # A partition may be elsewhere, a node away.
+            self._read_at = 0.0
+            return None
+        results = [c.pgresult for c in cursors]
+        named = types(results)
+        if named is None or sum(r.ntuples for r in results) > _MOST_ROWS:
+            return None
+        raws = {f"c{i}": raw for i, raw in enumerate(arrays(results))}
+        return plan.question.merged(named), {**values, **raws}
+
+    def _ask_all(
+        self, plan: Plan, found: Choice, sessions: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> Steps:
+        question = plan.question
+        assert question is not None
+        cursors = [
+            s.cursor(binary=True, row_factory=psycopg.rows.tuple_row) for s in sessions.values()
+        ]
+        calls = [
+            _call(cursor, question.asked(numbers), values)
+            for cursor, (_, numbers) in zip(cursors, found.asked, strict=True)
+        ]
+        try:
+            yield from self._without_transactions(sessions, True)
+            yield lambda: _at_once(list(sessions.values()), calls)
+        finally:
+            yield from self._without_transactions(sessions, False)
+        return cursors
+
+    def _without_transactions(self, sessions: Mapping[str, Any], begins: bool) -> Steps:
+        if self.autocommit:
+            return
+        for session in sessions.values():
+            pgconn = session.pgconn
+            if pgconn.status == ConnStatus.OK and pgconn.transaction_status == IDLE:
+                yield lambda s=session: s.set_autocommit(begins)
+
+    def put_together(
+        self, act: Callable[..., Steps], text: str, values: Mapping[str, Any]
+    ) -> Steps:
+        """Sends that statement, on the session of the node that was connected to."""
+        session = yield from self.session(HERE)
+        session.adapters.register_dumper(Raw, RawDumper)
+        try:
+            yield from self._without_transactions({HERE: session}, True)
+            return (yield from act(session, text, values))
+        except psycopg.Error as error:
+            raise self.told(error, HERE) from None
+        finally:
+            yield from self._without_transactions({HERE: session}, False)
+
+
+def _call(cursor: Any, text: str, values: Mapping[str, Any]) -> Callable[[], Any]:
+    return lambda: cursor.execute(text, values)
+
+
+def _at_once(sessions: Sequence[Any], calls: Sequence[Callable[[], Any]]) -> Any:
+    """Does all of them at the same time; raises the first error when all have ended."""
+    if isinstance(sessions[0], psycopg.AsyncConnection):
+        return _gather(calls)
+    errors: list[BaseException] = []
+
+    def do(call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - who waits raises it
+            errors.append(error)
+
+    threads = [threading.Thread(target=do, args=(c,), daemon=True) for c in calls]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        for session in sessions:
+            session.cancel()
+        for thread in threads:
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return None
+
+
+async def _gather(calls: Sequence[Callable[[], Any]]) -> None:
+    for found in await asyncio.gather(*(c() for c in calls), return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found

@@ -1,0 +1,1 @@
+"""Questions to several partitions: each node answers for its own, and PostgreSQL puts the answers together."""

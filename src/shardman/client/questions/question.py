@@ -1,0 +1,339 @@
+"""A question, read: what each node is asked, and how the answers are put together.
+
+Aggregates are computed by each node over its own partitions, and once more over the answers; of rows in an
+order each node gives the first ones. Both statements are PostgreSQL's to run, so numbers, texts and nulls are
+its own. Only what gives the same so, in whatever order rows are read, is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardman.client.questions.known import COLUMN_TYPES, COMBINED
+from shardman.client.questions.writing import (
+    Node,
+    NotSplit,
+    column_name,
+    function_name,
+    is_exact,
+    same,
+    write,
+)
+from shardman.client.routing.guards import guard
+from shardman.client.routing.picture import Table, quoted
+from shardman.client.routing.placeholders import Name
+
+_FIELDS = frozenset(
+    """
+    distinctClause targetList fromClause whereClause groupClause havingClause sortClause limitOffset
+    limitCount limitOption op
+    """.split()  # noqa: SIM905
+)
+_CALL_FIELDS = frozenset(
+    ("funcname", "args", "agg_star", "agg_filter", "agg_distinct", "funcformat", "location")
+)
+_ORDERS = {"SORTBY_DEFAULT": "", "SORTBY_ASC": " asc", "SORTBY_DESC": " desc"}
+_NULLS = {
+    "SORTBY_NULLS_DEFAULT": "",
+    "SORTBY_NULLS_FIRST": " nulls first",
+    "SORTBY_NULLS_LAST": " nulls last",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that can be answered in parts.
+
+    Args:
+        table: the sharded table.
+        parameters: which parameters %(p1)s, … are.
+        columns: those that are read.
+        alias: what the table is called.
+        head: what is asked, up to FROM.
+        tail: of what is asked, behind the condition.
+        condition: in a text with placeholders.
+        merge: what is made of the answers, up to FROM and behind it: columns c0, c1, … of q. Their types
+            stand there as numbers between zero bytes, which are in no text.
+    """
+
+    table: Table
+    parameters: tuple[Name, ...]
+    columns: tuple[str, ...]
+    alias: str
+    head: str
+    condition: str
+    tail: str
+    merge: tuple[str, str]
+    texts: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+    def asked(self, numbers: tuple[int, ...]) -> str:
+        """What a node is asked about some of the partitions."""
+        if numbers not in self.texts:
+            names = ", ".join(quoted(c) for c in self.columns)
+            rows = " union all ".join(
+                f"select {names} from {self.table.parts[n].name}"  # noqa: S608 - all in quotes
+                for n in numbers
+            )
+            check = guard([self.table], with_parameters=True).decode()
+            rows = rows.replace("%", "%%")
+            self.texts[numbers] = (
+                f"select {self.head} from ({rows}) as {self.alias.replace('%', '%%')}"
+                f" where {check}{self.condition or 'true'}{self.tail}"  # noqa: S608
+            )
+        return self.texts[numbers]
+
+    def merged(self, types: Sequence[str]) -> str:
+        """What puts the answers together, for answers of these types."""
+        sources = ", ".join(f"%(c{i})s::pg_catalog.{t}[]" for i, t in enumerate(types))
+        names = ", ".join(f"c{i}" for i in range(len(types)))
+        head, tail = self.merge
+        for i, type_ in enumerate(types):
+            head, tail = (s.replace(f"\0{i}\0", type_) for s in (head, tail))
+        return f"select {head} from pg_catalog.unnest({sources}) as q({names}){tail}"  # noqa: S608
+
+
+def question(body: Node, table: Table, parameters: tuple[Name, ...]) -> Question:
+    """Reads a SELECT.
+
+    Raises:
+        NotSplit: it cannot be answered in parts, or nobody can tell that the answer would be the same.
+    """
+    unknown = body.keys() - _FIELDS
+    if unknown or body.get("op", "SETOP_NONE") != "SETOP_NONE":
+        raise NotSplit(f"{', '.join(sorted(unknown)) or 'UNION or the like'} in it")
+    if body.get("limitOption") == "LIMIT_OPTION_WITH_TIES":
+        raise NotSplit("WITH TIES in it")
+    (item, *more) = body["fromClause"]
+    if more or "RangeVar" not in item:
+        raise NotSplit("more than one table in it")
+    return _Reader(body, table, item["RangeVar"]).question(parameters)
+
+
+class _Reader:
+    def __init__(self, body: Node, table: Table, from_: Node) -> None:
+        self.body = body
+        self.table = table
+        self.alias = str(from_.get("alias", {}).get("aliasname", from_["relname"]))
+        self.types = dict(zip(table.columns, table.types, strict=True))
+        self.used: dict[str, None] = {}
+        self.targets = self._targets(body.get("targetList", ()))
+        self.asked: list[str] = []
+        self.keys: list[Node] = [same(self._key(g)) for g in body.get("groupClause", ())]
+
+    def question(self, parameters: tuple[Name, ...]) -> Question:
+        body = self.body
+        condition = self.inside(body["whereClause"]) if "whereClause" in body else ""
+        grouped = bool(self.keys) or "havingClause" in body
+        if grouped or any(_has_aggregate(node) for _, node in self.targets):
+            tail, merge = self._groups()
+        else:
+            tail, merge = self._rows()
+        return Question(
+            self.table,
+            parameters,
+            tuple(self.used),
+            quoted(self.alias),
+            ", ".join(f"{e} as a{i}" for i, e in enumerate(self.asked)),
+            condition,
+            tail,
+            merge,
+        )
+
+    # -- what is read ---------------------------------------------------------------------------
+
+    def _targets(self, items: Sequence[Node]) -> list[tuple[str, Node]]:
+        found: list[tuple[str, Node]] = []
+        for each in items:
+            target = each["ResTarget"]
+            value = target["val"]
+            fields = value.get("ColumnRef", {}).get("fields", [])
+            if fields and "A_Star" in fields[-1]:
+                found += [
+                    (c, {"ColumnRef": {"fields": [{"String": {"sval": c}}]}})
+                    for c in self.table.columns
+                ]
+            else:
+                found.append((target.get("name") or column_name(value), value))
+        if not found:
+            raise NotSplit("no column is asked for")
+        return found
+
+    def inside(self, node: Node) -> str:
+        """An expression about the rows of the table."""
+        return write(node, self._column)
+
+    def _column(self, node: Node) -> str | None:
+        if "ColumnRef" not in node:
+            return None
+        names = [f["String"]["sval"] for f in node["ColumnRef"]["fields"]]
+        if len(names) > 2 or (len(names) == 2 and names[0] != self.alias):
+            raise NotSplit("a column that is not known")
+        if self.types.get(names[-1]) not in COLUMN_TYPES:
+            raise NotSplit(f"the type or the collation of {names[-1]}")
+        self.used[names[-1]] = None
+        return f"{quoted(self.alias)}.{quoted(names[-1])}".replace("%", "%%")
+
+    def _numbered(self, node: Node) -> Node | None:
+        """The column of the answer that a number means."""
+        if "A_Const" not in node:
+            return None
+        place = node["A_Const"].get("ival", {}).get("ival", 0)
+        if not 0 < place <= len(self.targets):
+            raise NotSplit("a constant to group or to sort by")
+        return self.targets[place - 1][1]
+
+    def _named(self, node: Node) -> Node | None:
+        """The column of the answer that a name means."""
+        fields = node.get("ColumnRef", {}).get("fields", ())
+        if len(fields) != 1:
+            return None
+        found = [t for name, t in self.targets if name == fields[0]["String"]["sval"]]
+        if any(same(f) != same(found[0]) for f in found):
+            raise NotSplit("two columns of one name")
+        return found[0] if found else None
+
+    def _key(self, node: Node) -> Node:
+        """What is grouped by: a column of the table comes before one of the answer."""
+        numbered = self._numbered(node)
+        if numbered is not None:
+            return numbered
+        fields = node.get("ColumnRef", {}).get("fields", ())
+        if len(fields) == 1 and fields[0]["String"]["sval"] in self.types:
+            return node
+        return self._named(node) or node
+
+    def _sorted(self) -> list[tuple[Node, str]]:
+        """What is sorted by, and how: a column of the answer comes before one of the table."""
+        found = []
+        for each in self.body.get("sortClause", ()):
+            sort = each["SortBy"]
+            if "useOp" in sort:
+                raise NotSplit("USING in its ORDER BY")
+            how = _ORDERS[sort["sortby_dir"]] + _NULLS[sort["sortby_nulls"]]
+            node = sort["node"]
+            found.append((self._numbered(node) or self._named(node) or node, how))
+        return found
+
+    def _ask(self, expression: str) -> str:
+        """The column of the answers that has it."""
+        if expression not in self.asked:
+            self.asked.append(expression)
+        return f"c{self.asked.index(expression)}"
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    def _groups(self) -> tuple[str, tuple[str, str]]:
+        columns = [self._ask(self.inside(k)) for k in self.keys]
+        asked = ", ".join(str(i + 1) for i in range(len(self.asked)))
+        head = self._head(self.outside)
+        tail = f" group by {', '.join(columns)}" if columns else ""
+        if "havingClause" in self.body:
+            tail += f" having {self.outside(self.body['havingClause'])}"
+        tail += self._order([(self.outside(n), how) for n, how in self._sorted()])
+        tail += self._limit()
+        return (f" group by {asked}" if asked else ""), (head, tail)
+
+    def _head(self, expression: Any) -> str:
+        distinct = "distinct " if self._is_distinct() else ""
+        return distinct + ", ".join(
+            f"{expression(node)} as {quoted(name).replace('%', '%%')}"
+            for name, node in self.targets
+        )
+
+    def outside(self, node: Node) -> str:
+        """An expression about groups."""
+        return write(node, self._of_group)
+
+    def _of_group(self, node: Node) -> str | None:
+        plain = same(node)
+        if plain in self.keys:
+            return self._ask(self.inside(node))
+        if "ColumnRef" in node:
+            raise NotSplit("a column that is not grouped by")
+        if "FuncCall" in node and _has_aggregate(node, deep=False):
+            return self._aggregate(node["FuncCall"])
+        return None
+
+    def _aggregate(self, body: Node) -> str:
+        name = function_name(body)
+        if body.keys() - _CALL_FIELDS or "agg_distinct" in body:
+            raise NotSplit(f"{name} with DISTINCT, ORDER BY, or the like")
+        arguments = body.get("args", [])
+        if len(arguments) != (0 if body.get("agg_star") else 1):
+            raise NotSplit(f"{name} with other arguments")
+        if name in ("sum", "avg") and not is_exact(arguments[0], self.types):
+            raise NotSplit(f"{name} of what may depend on the order of rows, or on its type")
+        inside = ", ".join(map(self.inside, arguments)) or "*"
+        only = f" filter (where {self.inside(body['agg_filter'])})" if "agg_filter" in body else ""
+        if name != "avg":
+            column = self._ask(f"pg_catalog.{name}({inside}){only}")
+            return f"(pg_catalog.{COMBINED[name]}({column})::{_type(column)})"
+        total = self._ask(f"pg_catalog.sum({inside}){only}")
+        count = self._ask(f"pg_catalog.count({inside}){only}")
+        # As avg does it: a numeric through a numeric.
+        sums = f"pg_catalog.sum({total})::pg_catalog.numeric"
+        return f"({sums} / nullif(pg_catalog.sum({count}), 0))"
+
+    # -- rows -----------------------------------------------------------------------------------
+
+    def _rows(self) -> tuple[str, tuple[str, str]]:
+        if "limitCount" not in self.body and not self._is_distinct():
+            raise NotSplit("it is about rows, not about few of them or groups")
+        head = self._head(lambda node: self._ask(self.inside(node)))
+        targets = len(self.asked)
+        order = [(self._ask(self.inside(n)), how) for n, how in self._sorted()]
+        if self._is_distinct():
+            if len(self.asked) > targets:
+                raise NotSplit("it is sorted by what is not asked for")
+            self.asked[0] = f"distinct {self.asked[0]}"
+        inner = self._order([(str(int(c[1:]) + 1), how) for c, how in order])
+        if "limitCount" in self.body:
+            inner += f" limit {self._first_rows()}"
+        return inner, (head, self._order(order) + self._limit())
+
+    def _is_distinct(self) -> bool:
+        clause = self.body.get("distinctClause")
+        if clause and clause != [{}]:
+            raise NotSplit("DISTINCT ON")
+        return clause is not None
+
+    def _order(self, items: Sequence[tuple[str, str]]) -> str:
+        text = ", ".join(column + how for column, how in items)
+        return f" order by {text}" if text else ""
+
+    def _count(self, name: str) -> str:
+        node = self.body[name]
+        if "ParamRef" not in node and "ival" not in node.get("A_Const", {}):
+            raise NotSplit("its LIMIT is computed")
+        return write(node, lambda _node: None)
+
+    def _limit(self) -> str:
+        text = ""
+        for name, word in (("limitCount", "limit"), ("limitOffset", "offset")):
+            if name in self.body:
+                text += f" {word} {self._count(name)}"
+        return text
+
+    def _first_rows(self) -> str:
+        """How many rows of a node may be among those that are wanted."""
+        if "limitOffset" not in self.body:
+            return self._count("limitCount")
+        both = (self._count("limitCount"), self._count("limitOffset"))
+        # OFFSET null is none.
+        return f"({both[0]}::pg_catalog.int8 + coalesce({both[1]}::pg_catalog.int8, 0))"
+
+
+def _type(column: str) -> str:
+    return f"pg_catalog.\0{column[1:]}\0"
+
+
+def _has_aggregate(node: Any, *, deep: bool = True) -> bool:
+    if isinstance(node, list):
+        return any(map(_has_aggregate, node))
+    if not isinstance(node, dict):
+        return False
+    if "FuncCall" in node and function_name(node["FuncCall"]) in (*COMBINED, "avg"):
+        return True
+    return deep and any(map(_has_aggregate, node.values()))
