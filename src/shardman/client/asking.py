@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -37,6 +38,8 @@ class Questions(Transactions):
         """The same with the nodes that are to be asked, and with why it is so."""
         if plan.scope not in (Scope.OWNER, Scope.ANYWHERE) or not plan.reads or self.pinned:
             return found
+        if plan.own_types:
+            return replace(found, reason=f"{found.reason}, and it has columns of types of your own")
         if plan.question is None:
             why = f"{found.reason}, and it is not split: {plan.undivided}"
             return replace(found, reason=why) if plan.undivided else found
@@ -67,7 +70,7 @@ class Questions(Transactions):
         return range(len(plan.question.table.parts))
 
     def _why_not(self, params: Params) -> str:
-        if self.parts():
+        if self.parts() or self.held:
             return "a transaction is open"
         levels = {self.picture.settings.get("default_transaction_isolation"), self._level()}
         if self.is_open() and levels - {"read committed", None}:
@@ -139,7 +142,7 @@ class Questions(Transactions):
         for session in sessions.values():
             pgconn = session.pgconn
             if pgconn.status == ConnStatus.OK and pgconn.transaction_status == IDLE:
-                yield lambda s=session: s.set_autocommit(begins)
+                yield partial(session.set_autocommit, begins)
 
     def put_together(
         self, act: Callable[..., Steps], text: str, values: Mapping[str, Any]

@@ -86,17 +86,17 @@ class BaseCursor:
     ) -> Steps:
         self._count = None
 
-        def act(session: Any, text: Query) -> Steps:
+        def act(session: Any, text: Query, values: Params = params) -> Steps:
             if session is None:
                 # It was said to a transaction that is on no node yet.
                 self._real = None
                 return
             real = self._on(session)
-            yield lambda: real.execute(text, params, **options)
+            yield lambda: real.execute(text, values, **options)
 
         if self._sends_keys_otherwise():
             return self._router.run_through(query, act)
-        return self._router.run(query, params, fanout, act, failed)
+        return self._router.ask(query, params, fanout, act, failed)
 
     def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
         counts: list[int] = []

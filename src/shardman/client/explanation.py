@@ -19,6 +19,7 @@ class Route:
         single: it touches at most one partition.
         reason: why.
         statement: what would be sent, when it is not sent as it is.
+        asked: the nodes that answer for their partitions; their answers are put together.
     """
 
     node: str
@@ -27,8 +28,11 @@ class Route:
     single: bool
     reason: str
     statement: str | None = None
+    asked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.asked:
+            return f"to {', '.join(self.asked)} at once: {self.reason}"
         how = f"straight, as {', '.join(self.partitions)}" if self.straight else "as it stands"
         return f"to {self.node}, {how}: {self.reason}"
 
@@ -47,7 +51,7 @@ class Sent:
 def explain(router: Router, query: Query, params: Params) -> Route:
     """Where a statement would go now; nothing is sent."""
     plan = router.plan(query, with_parameters=params is not None)
-    found = router.choice(plan, params, "any")
+    found = router.way(plan, params, "any")
     return Route(
         router.label(found.node),
         found.text is not None,
@@ -55,4 +59,5 @@ def explain(router: Router, query: Query, params: Params) -> Route:
         found.single,
         found.reason,
         None if found.text is None else found.text.decode(),
+        tuple(router.label(node) for node, _ in found.asked),
     )

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from shardman.client.held import Said
 from shardman.client.asking import Questions
+from shardman.client.held import Said
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
 from shardman.client.routing.guards import MOVED

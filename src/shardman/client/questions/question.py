@@ -78,20 +78,21 @@ class Question:
             )
             check = guard([self.table], with_parameters=True).decode()
             rows = rows.replace("%", "%%")
-            self.texts[numbers] = (
-                f"select {self.head} from ({rows}) as {self.alias.replace('%', '%%')}"
-                f" where {check}{self.condition or 'true'}{self.tail}"  # noqa: S608
-            )
+            alias = self.alias.replace("%", "%%")
+            where = f"{check}{self.condition or 'true'}{self.tail}"
+            self.texts[numbers] = f"select {self.head} from ({rows}) as {alias} where {where}"  # noqa: S608
         return self.texts[numbers]
 
     def merged(self, types: Sequence[str]) -> str:
         """What puts the answers together, for answers of these types."""
-        sources = ", ".join(f"%(c{i})s::pg_catalog.{t}[]" for i, t in enumerate(types))
+        sources = ", ".join(
+            f"pg_catalog.unnest(%(c{i})s::pg_catalog.{t}[])" for i, t in enumerate(types)
+        )
         names = ", ".join(f"c{i}" for i in range(len(types)))
         head, tail = self.merge
         for i, type_ in enumerate(types):
             head, tail = (s.replace(f"\0{i}\0", type_) for s in (head, tail))
-        return f"select {head} from pg_catalog.unnest({sources}) as q({names}){tail}"  # noqa: S608
+        return f"select {head} from rows from ({sources}) as q({names}){tail}"  # noqa: S608
 
 
 def question(body: Node, table: Table, parameters: tuple[Name, ...]) -> Question:
@@ -182,7 +183,8 @@ class _Reader:
         place = node["A_Const"].get("ival", {}).get("ival", 0)
         if not 0 < place <= len(self.targets):
             raise NotSplit("a constant to group or to sort by")
-        return self.targets[place - 1][1]
+        _, node = self.targets[place - 1]
+        return node
 
     def _named(self, node: Node) -> Node | None:
         """The column of the answer that a name means."""

@@ -221,20 +221,28 @@ def column_name(node: Node) -> str:
     Raises:
         NotSplit: not known here.
     """
+    return _figured(node)[0]
+
+
+def _figured(node: Node) -> tuple[str, int]:
+    """The name, and how sure it is: 2 of a column or a function, 1 of a type or CASE (parse_target.c)."""
     ((kind, body),) = node.items()
     if kind == "ColumnRef":
-        return str(body["fields"][-1]["String"]["sval"])
+        return str(body["fields"][-1]["String"]["sval"]), 2
     if kind == "FuncCall":
-        return function_name(body)
-    if kind == "TypeCast":
-        inner = column_name(body["arg"])
-        return body["typeName"]["names"][-1]["String"]["sval"] if inner == "?column?" else inner
-    if kind == "A_Expr":
-        return "nullif" if body["kind"] == "AEXPR_NULLIF" else "?column?"
+        return function_name(body), 2
     if kind == "CoalesceExpr":
-        return "coalesce"
+        return "coalesce", 2
     if kind == "MinMaxExpr":
-        return {"IS_GREATEST": "greatest", "IS_LEAST": "least"}[body["op"]]
-    if kind in ("A_Const", "ParamRef", "BoolExpr", "NullTest", "BooleanTest"):
-        return "?column?"
-    raise NotSplit(f"the name of the column that {kind} gives")
+        return {"IS_GREATEST": "greatest", "IS_LEAST": "least"}[body["op"]], 2
+    if kind == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
+        return "nullif", 2
+    if kind in ("A_Const", "ParamRef", "BoolExpr", "NullTest", "BooleanTest", "A_Expr"):
+        return "?column?", 0
+    if kind not in ("TypeCast", "CaseExpr"):
+        raise NotSplit(f"the name of the column that {kind} gives")
+    inner = body.get("arg" if kind == "TypeCast" else "defresult")
+    found = _figured(inner) if inner else ("", 0)
+    if found[1] > 1:
+        return found
+    return (body["typeName"]["names"][-1]["String"]["sval"] if kind == "TypeCast" else "case"), 1
