@@ -267,7 +267,8 @@ def test_an_error_is_that_of_the_statement(db: shardman.Connection) -> None:
 
 
 def test_rights_and_policies(nodes: Cluster) -> None:
-    nodes.sql(1, "create role asks login password 'asks'")
+    for node in (0, 1, 2, 3):
+        nodes.sql(node, "create role asks login password 'asks'")
     nodes.sql(1, "grant select (id, grp) on acc to asks")
     dsn = psycopg.conninfo.make_conninfo(nodes.dsn(2), user="asks", password="asks")
 
