@@ -237,6 +237,22 @@ def test_in_transactions(nodes: Cluster) -> None:
             raise psycopg.Rollback
         assert db.execute(count).fetchone() == (400,)
         db.rollback()
+        # Parts on several nodes answer each for its own.
+        for key in range(1001, 1013):
+            db.execute("insert into acc (id, grp) values (%s, 99)", (key,))
+        assert len(db.router.parts()) > 1
+        assert db.execute(count).fetchone() == (412,)
+        assert db.execute("select grp, max(id) from acc where grp > 6 group by 1").fetchall() == [
+            (99, 1012)
+        ]
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            db.execute("select sum(1 / (id - 7)) from acc")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            db.execute(count)
+        db.rollback()
+        with db.snapshot():
+            assert db.execute(count).fetchone() == (400,)
+        db.rollback()
         db.set_isolation_level(IsolationLevel.REPEATABLE_READ)
         assert not db.explain_route(count).asked
         assert db.execute(count).fetchone() == (400,)

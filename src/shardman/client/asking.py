@@ -17,12 +17,12 @@ from typing import Any
 import psycopg
 from psycopg.pq import ConnStatus
 
-from shardman.client.questions.answers import Raw, RawDumper, arrays, types
-from shardman.client.questions.writing import tells_time
+from shardman.client.answers import Raw, RawDumper, arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
 from shardman.client.routing.values import Unclear
+from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import IDLE, Steps
 from shardman.client.transactions import Transactions
 
@@ -70,6 +70,8 @@ class Questions(Transactions):
         return range(len(plan.question.table.parts))
 
     def _why_not(self, params: Params) -> str:
+        if len(self.parts()) > 1:
+            return "" if self.may_take_in() else "a transaction is open"
         if self.parts() or self.held:
             return "a transaction is open"
         levels = {self.picture.settings.get("default_transaction_isolation"), self._level()}
@@ -98,15 +100,22 @@ class Questions(Transactions):
         assert plan.question is not None
         sessions: dict[str, Any] = {}
         values = {f"p{i + 1}": params[n] for i, n in enumerate(plan.question.parameters)}  # type: ignore[index]
+        inside = bool(self.parts())
         try:
-            for node, _ in found.asked:
-                sessions[node] = yield from self.session(node)
-            if self.unfit.keys() & sessions.keys() or self.parts():
+            if inside:
+                taken = yield from self.take_in([node for node, _ in found.asked], writes=False)
+                sessions = taken or {}
+            else:
+                for node, _ in found.asked:
+                    sessions[node] = yield from self.session(node)
+            if not sessions or self.unfit.keys() & sessions.keys():
                 return None
             cursors = yield from self._ask_all(plan, found, sessions, {**values, "none": None})
         except psycopg.errors.QueryCanceled as error:
             raise self.told(error, HERE) from None
         except psycopg.Error:
+            if inside:
+                raise
             # A partition may be elsewhere, a node away.
             self._read_at = 0.0
             return None
@@ -145,18 +154,18 @@ class Questions(Transactions):
                 yield partial(session.set_autocommit, begins)
 
     def put_together(
-        self, act: Callable[..., Steps], text: str, values: Mapping[str, Any]
+        self, act: Callable[..., Steps], node: str, text: str, values: Mapping[str, Any]
     ) -> Steps:
-        """Sends that statement, on the session of the node that was connected to."""
-        session = yield from self.session(HERE)
+        """Sends that statement, on a node that was asked or the one that was connected to."""
+        session = yield from self.session(node)
         session.adapters.register_dumper(Raw, RawDumper)
         try:
-            yield from self._without_transactions({HERE: session}, True)
+            yield from self._without_transactions({node: session}, True)
             return (yield from act(session, text, values))
         except psycopg.Error as error:
-            raise self.told(error, HERE) from None
+            raise self.told(error, node) from None
         finally:
-            yield from self._without_transactions({HERE: session}, False)
+            yield from self._without_transactions({node: session}, False)
 
 
 def _call(cursor: Any, text: str, values: Mapping[str, Any]) -> Callable[[], Any]:

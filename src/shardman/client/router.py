@@ -148,7 +148,17 @@ class Router(Questions):
         Raises:
             FeatureNotSupported: as there.
         """
-        found = self.choice(plan, params, fanout)
+        try:
+            found = self.choice(plan, params, fanout)
+        except errors.FeatureNotSupported:
+            parts = self.parts()
+            if len(parts) < 2 or (fanout or self.fanout) == "single":
+                raise
+            # It cannot go through a node, and each node can answer as a part of the transaction.
+            found = self.divided(plan, params, Choice(parts[0], None, plan.reason, single=False))
+            if not found.asked:
+                raise
+            return found
         return found if found.text is not None else self.divided(plan, params, found)
 
     def ask(
@@ -171,7 +181,9 @@ class Router(Questions):
             found = self.way(plan, params, fanout)
             merged = (yield from self.answers(plan, found, params)) if found.asked else None
             if merged is not None:
-                return (yield from self.put_together(act, *merged))
+                # What a transaction has set is told to its parts.
+                node = found.asked[0][0] if self.bound() else HERE
+                return (yield from self.put_together(act, node, *merged))
         return (yield from self.run(query, params, fanout, act, failed))
 
     def run(

@@ -11,8 +11,6 @@ from dataclasses import replace
 
 import pgparse
 
-from shardman.client.questions.question import Question, question
-from shardman.client.questions.writing import NotSplit
 from shardman.client.routing.expressions import Expressions, Level, Node, NotHere, is_star, nodes
 from shardman.client.routing.facts import Facts, Relation
 from shardman.client.routing.guards import guard, place
@@ -21,7 +19,9 @@ from shardman.client.routing.names import NAME, plain
 from shardman.client.routing.picture import Picture, quoted
 from shardman.client.routing.placeholders import Text, Unreadable, convert
 from shardman.client.routing.plan import Plan, Scope, Target
+from shardman.client.routing.question import Question, question
 from shardman.client.routing.utility import utility
+from shardman.client.routing.writing import NotSplit
 
 
 def analyse(text: bytes, picture: Picture, *, with_parameters: bool) -> Plan:

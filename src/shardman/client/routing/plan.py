@@ -10,9 +10,9 @@ from itertools import product
 from typing import Any
 
 from shardman.client.held import Said
-from shardman.client.questions.question import Question
 from shardman.client.routing.picture import Table
 from shardman.client.routing.placeholders import Name
+from shardman.client.routing.question import Question
 from shardman.client.routing.values import Unclear, family
 
 #: More keys than these are no statement for one partition.

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardman.client.questions.known import COLUMN_TYPES, COMBINED
-from shardman.client.questions.writing import (
+from shardman.client.routing.divisible import COLUMN_TYPES, COMBINED
+from shardman.client.routing.guards import guard
+from shardman.client.routing.picture import Table, quoted
+from shardman.client.routing.placeholders import Name
+from shardman.client.routing.writing import (
     Node,
     NotSplit,
     column_name,
@@ -21,9 +24,6 @@ from shardman.client.questions.writing import (
     same,
     write,
 )
-from shardman.client.routing.guards import guard
-from shardman.client.routing.picture import Table, quoted
-from shardman.client.routing.placeholders import Name
 
 _FIELDS = frozenset(
     """

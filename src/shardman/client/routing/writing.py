@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from shardman.client.questions.known import (
+from shardman.client.routing.divisible import (
     EXACT_CASTS,
     EXACT_TYPES,
     OPERATORS,

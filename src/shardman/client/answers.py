@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from shardman.client.questions.known import ANSWER_TYPES
+from shardman.client.routing.divisible import ANSWER_TYPES
 
 _LENGTH = struct.Struct("!i")
 
