@@ -16,8 +16,10 @@ from shardman.errors import Code, UserError
 
 if TYPE_CHECKING:
     from shardman.client import AsyncConnection, Client, Connection, Result, Route, Sent, connect
+    from shardman.nodes.holding import create_restore_point, hold_commits
 
 _OF_THE_CLIENT = ("AsyncConnection", "Client", "Connection", "Result", "Route", "Sent", "connect")
+_OF_THE_NODES = ("create_restore_point", "hold_commits")
 
 __all__ = [
     "AsyncConnection",
@@ -29,6 +31,8 @@ __all__ = [
     "Sent",
     "UserError",
     "connect",
+    "create_restore_point",
+    "hold_commits",
 ]
 
 
@@ -36,4 +40,6 @@ def __getattr__(name: str) -> Any:
     """Loads the client when it is first used: the program starts faster without it."""
     if name in _OF_THE_CLIENT:
         return getattr(import_module("shardman.client"), name)
+    if name in _OF_THE_NODES:
+        return getattr(import_module("shardman.nodes.holding"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

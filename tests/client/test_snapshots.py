@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 import shardman
 from schema.bob import move_in
 from shardman.client.routing.torn import lagging
+from shardman.nodes.reach import Reach
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -208,6 +211,67 @@ def test_partitions_move(nodes: Cluster) -> None:
         with pytest.raises(psycopg.errors.SerializationFailure, match="has moved"):
             look()
         look()
+
+
+def test_commits_are_held(nodes: Cluster) -> None:
+    """Nobody's is half done then; what is on one node goes on."""
+    ids = tuple(keys(nodes)[n] for n in (2, 3))
+    halves = "select count(*) from pg_prepared_xacts where gid like '%%\\_x%%'"
+    with transfers(nodes, 2) as done, shardman.connect(bob(nodes, 2)) as db:
+        for _ in range(3):
+            with shardman.hold_commits(nodes.lord_dsn):
+                assert sum(nodes.value(n, halves) for n in (1, 2, 3)) == 0
+                before = sum(done)
+                db.execute("update acc set n = n where id = %s", ids[:1])
+                db.commit()
+                # Each may have been between its commit and its count.
+                assert sum(done) <= before + 2
+            eventually("they go on", lambda before=before: sum(done) > before + 2)
+        points = shardman.create_restore_point(nodes.lord_dsn, "before Tuesday's")
+        assert set(points) == {n.id for n in Reach(nodes.lord_dsn).members}
+    with pytest.raises(shardman.UserError, match="1 to 63 bytes"):
+        shardman.create_restore_point(nodes.lord_dsn, "ä" * 32)
+
+
+def test_who_holds_commits_does_not_do_so_for_ever(nodes: Cluster) -> None:
+    a, b = keys(nodes)[1], keys(nodes)[2]
+
+    def pay(db: shardman.Connection) -> None:
+        for id_, n in ((a, -1), (b, 1)):
+            db.execute("update acc set n = n + %s where id = %s", (n, id_))
+
+    def hold(seconds: float) -> None:
+        with shardman.hold_commits(nodes.lord_dsn, seconds=seconds):
+            db.run(pay)
+
+    with shardman.connect(bob(nodes, 1)) as db:
+        with pytest.raises(shardman.UserError, match="let go before the end"):
+            hold(0.5)
+        # Whoever is killed lets go of them as well.
+        text = f"import shardman\nwith shardman.hold_commits({nodes.lord_dsn!r}): print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", text], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            holder.kill()
+            db.run(pay)
+        with (
+            pytest.raises(shardman.UserError, match="not allowed"),
+            shardman.hold_commits(bob(nodes, 1)),
+        ):
+            pass
+
+
+def test_the_program_holds_them(nodes: Cluster) -> None:
+    program = [sys.executable, "-m", "shardman"]
+    held = [*program, "hold-commits", "--dsn", nodes.lord_dsn, "--", "sh", "-c", "exit 7"]
+    assert subprocess.run(held, check=False).returncode == 7
+    point = [*program, "restore-point", "--dsn", nodes.lord_dsn, "evening"]
+    shown = subprocess.run(point, check=True, capture_output=True, text=True).stdout
+    assert [line.split(":")[0] for line in shown.splitlines()] == [
+        f"node {n.id}" for n in Reach(nodes.lord_dsn).members
+    ]
 
 
 def test_who_lags_behind() -> None:

@@ -36,6 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "disarm": ("disarm",),
     "copy": ("copy",),
     "dump": ("dump", "restore"),
+    "hold": ("hold-commits", "restore-point"),
     "distribute": ("distribute",),
     "commands": (),
     "plan": (),

@@ -29,3 +29,6 @@ select pg_catalog.set_config('lock_timeout', %s, true), pg_catalog.set_config('i
 
 -- name: restore_point
 select pg_catalog.pg_create_restore_point(%s)::text as lsn
+
+-- name: running
+select id, cmd_type from shardman.cmd_log where status = 'in progress' order by id limit 1
