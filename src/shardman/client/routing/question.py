@@ -79,8 +79,12 @@ class Question:
             check = guard([self.table], with_parameters=True).decode()
             rows = rows.replace("%", "%%")
             alias = self.alias.replace("%", "%%")
-            where = f"{check}{self.condition or 'true'}{self.tail}"
-            self.texts[numbers] = f"select {self.head} from ({rows}) as {alias} where {where}"  # noqa: S608
+            where = f"{self.condition or 'true'}{self.tail}"
+            answer = f"select {self.head} from ({rows}) as {alias} where {where}"  # noqa: S608
+            # Within, the condition would be looked at for each row of each partition.
+            self.texts[numbers] = (
+                f"with a as materialized ({answer}) select * from a where {check}true"  # noqa: S608
+            )
         return self.texts[numbers]
 
     def merged(self, types: Sequence[str]) -> str:
