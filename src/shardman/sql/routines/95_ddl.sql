@@ -36,7 +36,8 @@ comment on function shardman.ddl_path() is 'before DDL, as the caller: keeps his
 
 create or replace function shardman.one_statement(query text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select case when s.bare ~ ';' then null else s.head end
+    -- A regular expression takes the longest way between dollar quotes, over what others of them stand around.
+    select case when case when s.head ~ '[eE]''|\$\w*\$' then cardinality(shardman.split_statements(s.head)) = 1 else s.bare !~ ';' end then s.head end
       from (select regexp_replace(query, '^(\s+|--[^\n]*(\n|$)|/\*([^*]|\*(?!/))*\*/)+', '') as text) as t
      -- What Django puts before or behind a statement about a foreign key, in one query with it, changes nothing.
      cross join lateral (select rtrim(regexp_replace(regexp_replace(t.text, '^set\s+constraints\s[^;'']*;\s*', '', 'i'), ';\s*set\s+constraints\s[^;'']*$', '', 'i'),
