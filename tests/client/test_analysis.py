@@ -68,7 +68,9 @@ def part(name: str, *key: Any) -> Part:
 STRAIGHT = [
     ("select * from acc where id = %s", (7,), "acc"),
     ("select * from acc where %s = id", (7,), "acc"),
-    ("select * from acc where 7 = id", None, None),
+    ("select * from acc where 7 = id", None, "acc"),
+    ("select * from acc where int '7' = id", None, None),
+    ("select * from acc where '7'::int = id", None, "acc"),
     ("select * from acc where id = %(k)s and v = %(k)s::text", {"k": 7}, "acc"),
     ("select * from public.acc as a where a.id = 7", None, "acc"),
     ("select * from Acc where ID = '7' or id = 8 and id = 7 for update skip locked", None, None),
@@ -181,7 +183,10 @@ def test_the_text_is_the_same_but_for_the_name() -> None:
         ("not n = 1 and %s = id", "not n = 1 and case"),
         ("v like 'x' and n between 1 and 2 and id in (7)", "n between 1 and 2 and case"),
         ("(id) = 7", None),
-        ("7 = id", None),
+        ("7 = id", "where case"),
+        ("'7'::int = id", "where case"),
+        ("int '7' = id", None),
+        ("(7) = id", None),
     ],
 )
 def test_where_the_guard_is_written(condition: str, there: str | None) -> None:

@@ -305,6 +305,7 @@ def test_as_psycopg_is_used(db: shardman.Connection) -> None:
         cur = db.cursor()
         cur.executemany("insert into word values (%s, %s)", [(f"m{i}", i) for i in range(5)])
         assert db.execute("select count(*) from word where code like 'm%'").fetchone() == (5,)
+    with db.transaction(force_rollback=True), db.cursor() as cur:
         with cur.copy("copy rate from stdin") as copy:
             copy.write_row(("c", 1))
         assert db.execute("select rate from rate where sku = 'c'").fetchone() == (1,)

@@ -34,7 +34,11 @@ def place(condition: Node, query: bytes) -> int | None:
         return None
     ((left, inner),) = body.get("lexpr", {"": {}}).items()
     if left == "TypeCast":
+        named: int = inner["typeName"].get("location", -1)
         ((left, inner),) = inner["arg"].items()
+        # date '2026-01-01' = day: what is written there would be between the two.
+        if named < inner.get("location", -1):
+            return None
     elif left == "ColumnRef":
         return _before_column(inner, query)
     if left not in ("ParamRef", "A_Const"):
