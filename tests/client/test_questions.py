@@ -297,6 +297,15 @@ def test_rights_and_policies(nodes: Cluster) -> None:
             return found
 
     eventually("the rights", asks, until=lambda row: row == (399, 6), tolerate=psycopg.Error)
+    # What a policy of the table hides, each part hides.
+    nodes.sql(3, "alter table acc enable row level security")
+    assert asks() == (0, None)
+    nodes.sql(3, "create policy few on acc using (grp = 4)")
+    few = nodes.value(1, "select count(*) from acc where id < 400 and grp = 4")
+    assert asks() == (few, 4)
+    nodes.sql(2, "drop policy few on acc")
+    nodes.sql(1, "alter table acc disable row level security")
+    assert asks() == (399, 6)
 
 
 def test_a_partition_that_moves_meanwhile(nodes: Cluster) -> None:

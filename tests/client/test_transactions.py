@@ -14,6 +14,7 @@ import pytest
 
 import shardman
 from schema.bob import move_in
+from shardman.nodes.invariants import check
 from shardman.nodes.status import read
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
@@ -235,6 +236,7 @@ def test_what_is_in_doubt_is_told(nodes: Cluster, db: shardman.Connection) -> No
         seconds=30,
     )
     assert "wait for node 1" in told[0].what
+    assert any("prepared on node 3" in f.subject for f in check(nodes.lord_dsn))
     nodes.start_lord()
     eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=20)
     assert values(nodes, b) == [30]

@@ -51,6 +51,8 @@ select subject, problem, hint from shardman.drift
 union all
 select subject, problem, hint from shardman.leftovers
 union all
+select subject, problem, hint from shardman.parts_in_doubt
+union all
 select 'synchronous_standby_names', 'commits on this node do not wait for ' || c.name, 'set_replevel with the table''s level puts it right'
   from unnest(shardman.synchronous_channels(shardman.my_id())) as c (name)
  where strpos(current_setting('synchronous_standby_names'), '"' || c.name || '"') = 0

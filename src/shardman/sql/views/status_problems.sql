@@ -1,5 +1,15 @@
 -- What is wrong, and what to do about it.
 
+create or replace view shardman.parts_in_doubt as
+    select format('transactions prepared on node %s', h.node_id) as subject,
+           format('%s of clients wait for node %s, which has their outcome, the first for %s: their rows are locked', count(*), c.first,
+                  date_trunc('second', max(c.age))) as problem,
+           format('They end by themselves when node %s answers, or when the client there ends its transaction. If that node never comes back, see what the '
+                  'application knows of them, and COMMIT PREPARED or ROLLBACK PREPARED each (pg_prepared_xacts)', c.first) as hint
+      from shardman.client_parts() c, shardman.local h
+     where c.age > interval '5 seconds' group by h.node_id, c.first;
+comment on view shardman.parts_in_doubt is 'this node: parts of clients'' transactions that have been prepared for so long that their client is gone';
+
 -- The lease is as old as the snapshot: it is compared with the beginning of the statement, not with now.
 create or replace view shardman.cluster_problems as
     select 'shardlord' as subject, case when l.holder is null then 'none has acted in this database yet'
@@ -51,13 +61,7 @@ create or replace view shardman.cluster_problems as
        and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type in ('add_node', 'create_shared_table'))
      group by n.id
     union all
-    select format('transactions prepared on node %s', h.node_id),
-           format('%s of clients wait for node %s, which has their outcome, the first for %s: their rows are locked', count(*), c.first,
-                  date_trunc('second', max(c.age))),
-           format('They end by themselves when node %s answers, or when the client there ends its transaction. If that node never comes back, see what the '
-                  'application knows of them, and COMMIT PREPARED or ROLLBACK PREPARED each (pg_prepared_xacts)', c.first)
-      from shardman.client_parts() c, shardman.local h
-     where c.age > interval '5 seconds' group by h.node_id, c.first
+    select d.subject, d.problem, d.hint from shardman.parts_in_doubt d
     union all
     select format('node %s', s.node_id), s.problem,
            format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
