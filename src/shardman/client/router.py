@@ -248,7 +248,8 @@ class Router(Questions):
         if not self.is_open() or self.pipeline is not None or params:
             return None
         said = self.plan(query, with_parameters=params is not None).said
-        return said if said is not None and self.held.knows(said) else None
+        # Of a savepoint that nobody knows the server speaks, where there is one already.
+        return said if said is not None and (self.held.knows(said) or self.parts()) else None
 
     def _is_unfit(self, found: Choice) -> bool:
         """Whether the session that was opened says that the statement cannot go there."""

@@ -180,6 +180,9 @@ class Sessions:
             try:
                 # What a server says when it goes is there to be read.
                 pgconn.consume_input()
+                while (heard := pgconn.notifies()) is not None:
+                    # psycopg waits for what is still to be read.
+                    pgconn.notify_handler(heard)
             except psycopg.OperationalError:
                 return False
         return bool(pgconn.status == ConnStatus.OK)

@@ -133,8 +133,10 @@ class Transactions(Sessions):
         """Before anything is done in a transaction.
 
         Raises:
-            OperationalError: a part of it is gone.
+            OperationalError: a part of it is gone, or the connection was closed.
         """
+        if self.closed:
+            raise psycopg.OperationalError("the connection is closed")
         if self.lost:
             raise psycopg.OperationalError("the transaction was lost with its node: roll it back")
 
