@@ -5,6 +5,7 @@
 #                 COVERAGE=1 says what it runs of the shardlord
 #   make soak     ten minutes of chaos; SOAK_ARGS
 #   make crash    kill -9 before and after every step of every command, all of them
+#   make dialect  SQLAlchemy's suite for dialects over the client, all of it
 #   make bench    what it costs on this machine; BENCH_ARGS
 
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo quick test pytest coverage lint format soak crash bench clean
+.PHONY: help venv demo quick test pytest coverage lint format soak crash dialect bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,6 +70,9 @@ soak: venv
 
 crash: venv
 	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash tests/chaos $(PYTEST_ARGS)
+
+dialect: venv
+	@SHARDMAN_LONG=1 $(BIN)/python -m pytest tests/orm/test_dialect.py $(PYTEST_ARGS)
 
 bench: venv
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)

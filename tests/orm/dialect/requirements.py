@@ -1,0 +1,52 @@
+"""What SQLAlchemy's suite may try beside what it always tries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy.dialects.postgresql.provision  # noqa: F401 - how temporary tables are made
+from sqlalchemy.testing import exclusions
+from sqlalchemy.testing.requirements import SuiteRequirements
+
+#: What PostgreSQL has.
+OPEN = """
+array_type autocommit bitwise_shift_operators bitwise_operators check_constraint_reflection
+comment_reflection computed_columns computed_columns_stored create_index_if_not_exists ctes
+ctes_on_dml ctes_with_update_delete date_coerces_from_datetime datetime_historic
+datetime_interval datetime_microseconds datetime_timezone delete_from delete_returning
+deferrable_fks expressions_against_unbounded_text fetch_first fetch_no_order
+fetch_offset_with_options fk_constraint_option_reflection_ondelete_noaction
+foreign_key_constraint_option_reflection_ondelete
+foreign_key_constraint_option_reflection_onupdate foreign_keys_reflect_as_index
+get_isolation_level get_isolation_level_values has_temp_table identity_columns
+identity_columns_standard implicitly_named_constraints independent_connections
+independent_readonly_connections indexes_with_ascdesc insert_from_select insert_returning
+intersect except_ isolation_level json_type legacy_isolation_level materialized_views
+multivalues_inserts nullsordering on_update_or_deferrable_fks on_update_cascade
+order_by_col_from_union parens_in_union_contained_select_w_limit_offset
+parens_in_union_contained_select_wo_limit_offset percent_schema_names
+precision_numerics_enotation_large precision_numerics_many_significant_digits
+recursive_fk_cascade reflect_indexes_with_ascdesc reflects_pk_names regexp_match regexp_replace
+savepoints savepoints_w_release schema_reflection schemas cross_schema_fk_reflection sequences
+sequences_optional server_side_cursors sql_expression_limit_offset
+sql_expressions_inserted_as_primary_key standalone_binds supports_distinct_on
+supports_is_distinct_from symbol_names_w_double_quote table_ddl_if_exists table_reflection
+temp_table_names temp_table_reflection temporary_tables temporary_views tuple_in
+tuple_in_w_empty two_phase_transactions two_phase_recovery unbounded_varchar unicode_connections
+unicode_ddl unique_constraint_reflection update_from update_returning
+update_where_target_in_subquery uuid_data_type view_column_reflection view_reflection views
+window_functions window_range
+""".split()  # noqa: SIM905
+
+
+class Requirements(SuiteRequirements):  # type: ignore[misc]
+    """PostgreSQL's."""
+
+
+def _open(_self: Any) -> Any:
+    return exclusions.open()
+
+
+for _name in OPEN:
+    if hasattr(SuiteRequirements, _name):
+        setattr(Requirements, _name, property(_open))
