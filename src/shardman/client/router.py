@@ -178,12 +178,14 @@ class Router(Questions):
             self.need_alive()
             yield from self.refresh()
             plan = self.plan(query, with_parameters=params is not None)
-            found = self.way(plan, params, fanout)
-            merged = (yield from self.answers(plan, found, params)) if found.asked else None
-            if merged is not None:
-                # What a transaction has set is told to its parts.
-                node = found.asked[0][0] if self.bound() else HERE
-                return (yield from self.put_together(act, node, *merged))
+            # Whether anything else may go where it belongs is not to be judged here.
+            if plan.question is not None:
+                found = self.way(plan, params, fanout)
+                merged = (yield from self.answers(plan, found, params)) if found.asked else None
+                if merged is not None:
+                    # What a transaction has set is told to its parts.
+                    node = found.asked[0][0] if self.bound() else HERE
+                    return (yield from self.put_together(act, node, *merged))
         return (yield from self.run(query, params, fanout, act, failed))
 
     def run(
