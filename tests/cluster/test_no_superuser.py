@@ -362,8 +362,9 @@ def test_a_worker_becomes_the_lord(kept: Kept) -> None:
     assert kept.sql(1, query) == [("success", None)]
 
 
-#: What is asked for only where it is allowed, and a catalog of which only the changes are counted.
-LEFT_OUT = {"pg_read_file", "pg_authid", "pg_user_mapping"}
+#: What is asked for only where it is allowed, or by a person who is told what is missing, and a catalog of which only
+#: the changes are counted.
+LEFT_OUT = {"pg_read_file", "pg_create_restore_point", "pg_authid", "pg_user_mapping"}
 
 
 def test_all_that_is_named_in_the_code_is_allowed(bare: Kept) -> None:
