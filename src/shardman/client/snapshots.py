@@ -11,7 +11,9 @@ node before its snapshot and on another one behind.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from psycopg import errors
@@ -25,6 +27,8 @@ from shardman.sql.loader import queries
 #: Before a snapshot is taken again of a node that lacks what is prepared there: its client commits it just now,
 #: or the shardlord does.
 _PAUSE_S = 0.002
+#: So often only those that lag behind are taken again.
+_CHASES = 3
 #: Why none begins in a transaction.
 IN_SNAPSHOT = "a snapshot is one of its own: end it before"
 
@@ -60,16 +64,14 @@ class _Taking:
         # Not before all horizons are known: what was decided before the first node's was is prepared by now.
         for node in self.sessions:
             self.suspects |= yield from self._under_way(node)
-        for node in self.sessions:
-            yield from self._snapshot(node)
+        yield from self._snapshots(list(self.sessions))
         while behind := (yield from self._lagging()):
             if time.monotonic() > self.until:
                 raise errors.SerializationFailure(
                     "no instant was found at which all nodes have the same transactions of clients: one is"
                     f" not committed on node {min(behind)} yet. Repeat it; `status` says what is in doubt"
                 )
-            for node, gids in behind.items():
-                yield from self._snapshot_again(node, gids)
+            yield from self._snapshots_again(behind)
 
     def _lagging(self) -> Steps:
         seen = {}
@@ -79,21 +81,29 @@ class _Taking:
             seen[node] = {row["gid"]: row["nodes"] for row in rows}
         return lagging(seen, self.void)
 
-    def _snapshot(self, node: int) -> Steps:
-        yield lambda: self.sessions[node].execute(queries("snapshots")["begin"], prepare=False)
-        rows = yield from self._ask(node, "since", (self.horizons[node],))
-        self.suspects |= {row["gid"] for row in rows}
+    def _snapshots(self, nodes: list[int]) -> Steps:
+        """One right behind the other: what is committed between two of them may make them differ."""
+        for node in nodes:
+            begin = queries("snapshots")["begin"]
+            yield partial(self.sessions[node].execute, begin, prepare=False)
+        for node in nodes:
+            rows = yield from self._ask(node, "since", (self.horizons[node],))
+            self.suspects |= {row["gid"] for row in rows}
 
-    def _snapshot_again(self, node: int, gids: set[str]) -> Steps:
+    def _snapshots_again(self, behind: Mapping[int, set[str]]) -> Steps:
+        """Of those that lag behind; of all where that has not helped: a new one sees what others lack."""
         self.again += 1
-        prepared = yield from self._under_way(node)
-        if prepared & gids:
-            yield from self._ask(node, "pause", (_PAUSE_S,))
-        yield from self._snapshot(node)
-        rows = yield from self._ask(node, "seen", (sorted(gids),))
-        # Another node has it committed, so it is committed here or was prepared before. A name that is neither
-        # is nobody's transaction: everybody may write one down.
-        self.void |= gids - {row["gid"] for row in rows} - prepared
+        prepared = {}
+        for node, gids in behind.items():
+            prepared[node] = yield from self._under_way(node)
+            if prepared[node] & gids:
+                yield from self._ask(node, "pause", (_PAUSE_S,))
+        yield from self._snapshots(list(behind if self.again <= _CHASES else self.sessions))
+        for node, gids in behind.items():
+            rows = yield from self._ask(node, "seen", (sorted(gids),))
+            # Another node has it committed, so it is committed here or was prepared before. A name that is
+            # neither is nobody's transaction: everybody may write one down.
+            self.void |= gids - {row["gid"] for row in rows} - prepared[node]
 
     def _under_way(self, node: int) -> Steps:
         rows = yield from self._ask(node, "under_way")
@@ -113,7 +123,7 @@ def take(router: Transactions, until: float) -> Steps:
         until: when it is given up, by time.monotonic.
 
     Returns:
-        How many snapshots were taken again.
+        How often snapshots were taken again.
 
     Raises:
         FeatureNotSupported: a node can be no part of it.
