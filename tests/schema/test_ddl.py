@@ -352,7 +352,6 @@ def test_roles_are_the_same_everywhere(acc: Cluster) -> None:
 
 REFUSED = [
     ("do $$ begin alter table app.acc add column no int; end $$", "on this node only"),
-    ("alter table acc add no1 int; alter table acc add no2 int", "on this node only"),
     ("do $$ begin alter table app.acc rename to other; end $$", "on this node only"),
     ("create index concurrently on acc (v)", "concurrently"),
     ("drop table acc", "rows of this node only"),
