@@ -56,7 +56,7 @@ def test_timeout_and_cancel(lord: Cluster, acting: Acting) -> None:
 
 def test_a_transaction_that_is_rolled_back_submits_nothing(lord: Cluster) -> None:
     with shardman.connect(lord.lord_dsn) as db:
-        with db.connection.transaction(force_rollback=True):
+        with db.client.connection.transaction(force_rollback=True):
             with pytest.raises(shardman.UserError, match="Commit before waiting"):
                 db.rebalance("never")
             db.rebalance("never", wait=False)

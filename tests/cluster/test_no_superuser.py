@@ -362,8 +362,8 @@ def test_a_worker_becomes_the_lord(kept: Kept) -> None:
     assert kept.sql(1, query) == [("success", None)]
 
 
-#: What is asked for only where it is allowed, or by a person who is told what is missing, and a catalog of which
-#: only the changes are counted.
+#: What is asked for only where it is allowed, or by a person who is told what is missing, and a catalog of
+#: which only the changes are counted.
 LEFT_OUT = {"pg_read_file", "pg_create_restore_point", "pg_authid", "pg_user_mapping"}
 
 

@@ -298,7 +298,7 @@ def test_pandas_and_polars(engine: sa.Engine) -> None:
     assert pd.read_sql("select count(*) as n from entry", engine).n[0] == 36
     more = pd.DataFrame({"id": [uuid.uuid4() for _ in range(20)], "email": "p"})
     with engine.begin() as connection:
-        more.to_sql("account", connection, if_exists="append", index=False)
+        more.to_sql("account", connection, if_exists="append", index=False, dtype={"id": sa.Uuid()})
         assert pd.read_sql("select 1 as one", connection).one[0] == 1
     with engine.connect() as connection:
         db = shardman_connection(connection)

@@ -97,4 +97,8 @@ def served(cluster: Cluster) -> Iterator[str]:
         yield base
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()  # A question to a node that hung is still under way.
+            process.wait(10)

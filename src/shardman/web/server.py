@@ -50,6 +50,7 @@ def serve(
         date_header=True,
         # Behind a proxy all viewers have one address; what it says of them is not believed.
         proxy_headers=False,
+        timeout_graceful_shutdown=3,
     )
 
 
