@@ -226,6 +226,29 @@ def test_a_node_that_hangs_is_said(cluster: Cluster, viewer: Viewer) -> None:
         go_on()
 
 
+def test_what_is_old_is_not_shown_as_new(cluster: Cluster, viewer: Viewer) -> None:
+    """Also while the look itself hangs, for it has not failed yet."""
+    viewer.log_in("looker")
+    assert "Not up to date" not in viewer.get("/").text
+    go_on = [freeze(cluster, node) for node in range(4)]
+    try:
+        eventually(
+            "the page says so",
+            lambda: viewer.get("/").text,
+            until=lambda text: "Not up to date" in text and "acc" in text,
+            seconds=45,
+        )
+    finally:
+        for each in go_on:
+            each()
+    eventually(
+        "it is up to date again",
+        lambda: viewer.get("/").text,
+        until=lambda text: "Not up to date" not in text,
+        seconds=60,
+    )
+
+
 def test_guessing_ends(page: str) -> None:
     for _ in range(10):
         last = Viewer(page).log_in("looker", "wrong")

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from secrets import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -183,12 +184,21 @@ class Web:
         """A template with its values in their places."""
         return self._templates.get_template(template).render(**values)
 
+    async def seen(self, login: Login) -> tuple[Seen, UserError | None]:
+        """What was seen last, and why there is nothing newer.
+
+        Raises:
+            UserError: nothing was, or the role may not look any more.
+        """
+        seen, error = await self.looks.of(login.dsn).now()
+        if error is not None and (seen is None or _is_shut_out(error)):
+            raise error
+        assert seen is not None
+        return seen, error
+
     async def show(self, request: Request, login: Login, template: str, **values: Any) -> Response:
         """A page with what was seen last."""
-        seen, error = await self.looks.of(login.dsn).now()
-        if seen is None or (error is not None and _is_shut_out(error)):
-            assert error is not None
-            raise error
+        seen, error = await self.seen(login)
         values = {name: v(seen) if callable(v) else v for name, v in values.items()}
         return self.render(
             request, template, login=login, live=True, seen=seen, stale=error, **values
@@ -250,13 +260,9 @@ async def _need_own_form(request: Request, login: Login) -> None:
     _need_same_origin(request)
     form = await _form_of(request)
     sent = form.pop("csrf", "")
-    if not _equal(sent, login.csrf):
+    if not compare_digest(sent.encode(), login.csrf.encode()):
         raise HTTPException(403, "this form was not made for your session: go back and try again")
     request.state.form = form
-
-
-def _equal(one: str, other: str) -> bool:
-    return hashlib.sha256(one.encode()).digest() == hashlib.sha256(other.encode()).digest()
 
 
 # -- pages ------------------------------------------------------------------------------------
@@ -333,16 +339,12 @@ async def _table(web: Web, request: Request, login: Login) -> Response:
 
 async def _partition(web: Web, request: Request, login: Login) -> Response:
     name = request.path_params["part"]
-    look = web.looks.of(login.dsn)
-    seen, error = await look.now()
-    if seen is None:
-        assert error is not None
-        raise error
+    seen, _ = await web.seen(login)
     part = _only((p for p in seen.status.partitions if p["part_name"] == name), f"partition {name}")
     traffic = problem = None
     node = part["primary_on"]
     try:
-        traffic = await look.detail(
+        traffic = await web.looks.of(login.dsn).detail(
             ("traffic", name, node), lambda dsn: details.traffic(dsn, name, node)
         )
     except UserError as wrong:

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import psycopg
+import structlog
 
-from shardman.errors import UserError
+from shardman.errors import Code, UserError
 from shardman.nodes import status
 from shardman.nodes.reach import Reach
 from shardman.nodes.status import Row, Status
 from shardman.pg.wording import in_words
 from shardman.sql.loader import queries
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -25,6 +28,9 @@ EVERY_S = 1.0
 SHARE = 4.0
 #: Nobody has asked for so many seconds: nothing is read any more.
 UNWATCHED_S = 15.0
+#: Nothing newer for so many seconds, or for so many times what a look takes: it is said.
+LATE_S = 10.0
+LATE_SHARE = 8.0
 #: Commands of the history that are shown at once.
 HISTORY = 100
 
@@ -56,6 +62,8 @@ class Look:
         self._dsn = dsn
         self._seen: Seen | None = None
         self._error: UserError | None = None
+        self._seen_at = 0.0
+        self._took = 0.0
         self._wanted = 0.0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -68,22 +76,46 @@ class Look:
             self._news.clear()
             self._task = asyncio.create_task(self._watch(), name="look")
             await self._news.wait()
-        return self._seen, self._error
+        return self._seen, self._error or self._late()
+
+    def _late(self) -> UserError | None:
+        """A look that hangs must not pass for one that found nothing."""
+        age = time.monotonic() - self._seen_at
+        if age < max(LATE_S, LATE_SHARE * self._took):
+            return None
+        return UserError(
+            "the nodes have not answered since",
+            "One of them may hang; it is named when it has been given up",
+            code=Code.NODE_UNREACHABLE,
+        )
 
     async def _watch(self) -> None:
         while time.monotonic() - self._wanted < UNWATCHED_S:
             begun = time.monotonic()
-            try:
-                self._seen = await asyncio.to_thread(_read, self._dsn)
-                self._error = None
-            except UserError as error:
-                self._error = error
-            except psycopg.Error as error:
-                self._error = in_words(error)
-            finally:
-                self._news.set()
+            self._error = await self._look()
+            self._news.set()
             took = time.monotonic() - begun
+            if self._error is None:
+                self._took, self._seen_at = took, time.monotonic()
             await asyncio.sleep(max(EVERY_S - took, SHARE * took - took, 0.1))
+
+    async def _look(self) -> UserError | None:
+        """Reads; what prevented that."""
+        try:
+            self._seen = await asyncio.to_thread(_read, self._dsn)
+        except UserError as error:
+            return error
+        except psycopg.Error as error:
+            return in_words(error)
+        except Exception as error:
+            # A mistake of ours: what was seen before must not pass for what is.
+            log.exception("the cluster could not be read")
+            return UserError(
+                f"the page could not read the cluster: {type(error).__name__}",
+                "See the log of shardman web, and report it",
+                code=Code.INTERNAL_ERROR,
+            )
+        return None
 
     async def detail(self, key: object, read: Callable[[str], T]) -> T:
         """Something that few look at, read again after a second.
@@ -91,6 +123,9 @@ class Look:
         Args:
             key: what it is.
             read: gets the role's connection string; runs in a thread.
+
+        Raises:
+            UserError: it could not be read.
         """
         now = time.monotonic()
         for old, (at, task) in list(self._details.items()):
@@ -99,7 +134,10 @@ class Look:
         if key not in self._details:
             task = asyncio.create_task(asyncio.to_thread(read, self._dsn))
             self._details[key] = (now, task)
-        found: T = await asyncio.shield(self._details[key][1])
+        try:
+            found: T = await asyncio.shield(self._details[key][1])
+        except psycopg.Error as error:
+            raise in_words(error) from None
         return found
 
     def hurry(self) -> None:

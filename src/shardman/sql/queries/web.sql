@@ -4,7 +4,7 @@
 select pg_has_role(r.oid, 'usage') from pg_roles r where r.rolname = 'shardman_operator'
 
 -- name: history
-select c.*, c.parent is null as whole from shardman.commands c order by c.id desc limit %s
+select * from shardman.commands order by id desc limit %s
 
 -- name: command
 select * from shardman.commands where id = %s
@@ -16,9 +16,6 @@ select s.attempt, s.n, s.phase, s.title, s.state, s.started_at, s.ended_at, s.er
 
 -- name: parts
 select * from shardman.commands where parent = %s order by id limit 500
-
--- name: copies
-select * from shardman.status_copies where part_name = %s order by place
 
 -- name: sessions
 -- On one node: who is there, and who waits for whom.
