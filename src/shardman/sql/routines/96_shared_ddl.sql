@@ -287,6 +287,11 @@ begin
             perform shardman.close_shared_gate(round(wait) || 'ms', hurry);
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
+            -- That node has seen its metadata, and sees the same until the end of this transaction (postgres_fdw reads there in REPEATABLE
+            -- READ): to wait does not help. What comes from there has a SQLSTATE and a text, and nothing else to know it by.
+            if sqlerrm like '% knows of other copies of %' then
+                raise;
+            end if;
             if clock_timestamp() > statement_timestamp() + patience then
                 raise exception '% is in use: no moment was found in % to change it', array_to_string(shardman.ddl_shared(), ', '), patience
                     using errcode = 'lock_not_available', detail = sqlerrm,
