@@ -16,10 +16,10 @@ from shardman.errors import Code, UserError
 
 if TYPE_CHECKING:
     from shardman.client import AsyncConnection, Client, Connection, Result, Route, Sent, connect
-    from shardman.nodes.holding import create_restore_point, hold_commits
+    from shardman.nodes.holding import hold_commits
 
 _OF_THE_CLIENT = ("AsyncConnection", "Client", "Connection", "Result", "Route", "Sent", "connect")
-_OF_THE_NODES = ("create_restore_point", "hold_commits")
+_OF_THE_NODES = ("hold_commits",)
 
 __all__ = [
     "AsyncConnection",
@@ -31,7 +31,6 @@ __all__ = [
     "Sent",
     "UserError",
     "connect",
-    "create_restore_point",
     "hold_commits",
 ]
 

@@ -19,7 +19,6 @@ import pytest
 import shardman
 from schema.bob import move_in
 from shardman.client.routing.torn import lagging
-from shardman.nodes.reach import Reach
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -227,51 +226,110 @@ def test_commits_are_held(nodes: Cluster) -> None:
                 # Each may have been between its commit and its count.
                 assert sum(done) <= before + 2
             eventually("they go on", lambda before=before: sum(done) > before + 2)
-        points = shardman.create_restore_point(nodes.lord_dsn, "before Tuesday's")
-        assert set(points) == {n.id for n in Reach(nodes.lord_dsn).members}
-    with pytest.raises(shardman.UserError, match="1 to 63 bytes"):
-        shardman.create_restore_point(nodes.lord_dsn, "ä" * 32)
+        made = nodes.cmd("select shardman.create_restore_point('before Tuesday''s')")
+        assert made.status == "success" and made.result, made
+        assert all(f"Node {n}: " in made.result for n in (0, 1, 2, 3))
+    refused = nodes.cmd("select shardman.create_restore_point(%s)", ("ä" * 32,))
+    assert refused.error is not None and "1 to 63 bytes" in refused.error
+
+
+@contextmanager
+def waits(db: shardman.Connection, *pair: int) -> Iterator[None]:
+    """A transfer that does not end within the block, and ends behind it."""
+
+    def pay(db: shardman.Connection) -> None:
+        for id_, n in zip(pair, (-1, 1), strict=True):
+            db.execute("update acc set n = n + %s where id = %s", (n, id_))
+
+    with ThreadPoolExecutor() as pool:
+        paid = pool.submit(db.run, pay)
+        time.sleep(0.5)
+        assert not paid.done()
+        yield
+        paid.result(timeout=30)
+
+
+def test_a_session_holds_them_until_it_says_otherwise_or_is_gone(nodes: Cluster) -> None:
+    a, b = keys(nodes)[1], keys(nodes)[2]
+    hold, release = "select shardman.hold_commits()", "select shardman.release_commits()"
+    with shardman.connect(bob(nodes, 1)) as db:
+        for node in (0, 3):
+            with nodes.connect(node) as holder:
+                holder.execute(hold)
+                with pytest.raises(psycopg.errors.ObjectInUse, match="already"):
+                    holder.execute(hold)
+                with waits(db, a, b):
+                    holder.execute(release)
+                with pytest.raises(psycopg.Error, match="holds no commits"):
+                    holder.execute(release)
+                # In one transaction, too.
+                with holder.transaction():
+                    holder.execute(hold)
+                    with waits(db, a, b):
+                        holder.execute(release)
+                holder.execute(hold)
+                with waits(db, a, b):
+                    holder.close()
+        with nodes.connect(2) as holder, holder.transaction():
+            holder.execute("set transaction isolation level repeatable read")
+            with pytest.raises(psycopg.Error, match="READ COMMITTED only"):
+                holder.execute(hold)
+        with (
+            pytest.raises(shardman.UserError, match="permission denied"),
+            shardman.hold_commits(bob(nodes, 2)),
+        ):
+            pass
 
 
 def test_who_holds_commits_does_not_do_so_for_ever(nodes: Cluster) -> None:
     a, b = keys(nodes)[1], keys(nodes)[2]
 
-    def pay(db: shardman.Connection) -> None:
-        for id_, n in ((a, -1), (b, 1)):
-            db.execute("update acc set n = n + %s where id = %s", (n, id_))
+    def hold() -> None:
+        with shardman.hold_commits(nodes.dsn(3)):
+            with waits(db, a, b):
+                pass
+            time.sleep(1.5)
 
-    def hold(seconds: float) -> None:
-        with shardman.hold_commits(nodes.lord_dsn, seconds=seconds):
-            db.run(pay)
+    nodes.sql(0, "insert into shardman.settings values ('hold_commits_for', '1')")
+    try:
+        with (
+            shardman.connect(bob(nodes, 1)) as db,
+            pytest.raises(shardman.UserError, match="held for 1 seconds"),
+        ):
+            hold()
+    finally:
+        nodes.sql(0, "delete from shardman.settings where name = 'hold_commits_for'")
+
+
+ENDS = """
+select pg_terminate_backend(pid) from pg_locks
+ where relation = 'shardman.commit_gate'::regclass and mode = 'ExclusiveLock'
+"""
+
+
+def test_who_holds_them_loses_his_shardlord_or_a_node(nodes: Cluster) -> None:
+    a, b = keys(nodes)[1], keys(nodes)[2]
+
+    def lose_the_shardlord() -> None:
+        with shardman.hold_commits(nodes.dsn(3)), waits(db, a, b):
+            nodes.stop_lord(kill=True)
+            nodes.start_lord()
+
+    def lose_a_node() -> None:
+        with shardman.hold_commits(nodes.dsn(3)):
+            nodes.sql(2, ENDS)
 
     with shardman.connect(bob(nodes, 1)) as db:
-        with pytest.raises(shardman.UserError, match="let go before the end"):
-            hold(0.5)
-        # Whoever is killed lets go of them as well.
-        text = f"import shardman\nwith shardman.hold_commits({nodes.lord_dsn!r}): print(flush=True); input()"
-        with subprocess.Popen(
-            [sys.executable, "-c", text], stdout=subprocess.PIPE, stdin=subprocess.PIPE
-        ) as holder:
-            assert holder.stdout is not None
-            holder.stdout.readline()
-            holder.kill()
-            db.run(pay)
-        with (
-            pytest.raises(shardman.UserError, match="not allowed"),
-            shardman.hold_commits(bob(nodes, 1)),
-        ):
-            pass
+        with pytest.raises(shardman.UserError, match="another shardlord acts"):
+            lose_the_shardlord()
+        with pytest.raises(shardman.UserError, match="node 2 cannot be reached"):
+            lose_a_node()
 
 
 def test_the_program_holds_them(nodes: Cluster) -> None:
     program = [sys.executable, "-m", "shardman"]
     held = [*program, "hold-commits", "--dsn", nodes.lord_dsn, "--", "sh", "-c", "exit 7"]
     assert subprocess.run(held, check=False).returncode == 7
-    point = [*program, "restore-point", "--dsn", nodes.lord_dsn, "evening"]
-    shown = subprocess.run(point, check=True, capture_output=True, text=True).stdout
-    assert [line.split(":")[0] for line in shown.splitlines()] == [
-        f"node {n.id}" for n in Reach(nodes.lord_dsn).members
-    ]
 
 
 def test_who_lags_behind() -> None:

@@ -33,6 +33,7 @@ BY_OTHERS = {"rebalance", "set_replevel", "drain_node", "create_hash_partitions"
 #: Who has to do with no partition.
 APART = {
     *("add_node", "maintain", "set_zone", "sync_roles", "create_shared_table", "unshare_table"),
+    "create_restore_point",
 }
 
 

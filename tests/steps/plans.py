@@ -12,6 +12,7 @@ from shardman.commands.base import Command, Facts
 from shardman.commands.build_index import BuildIndex
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
+from shardman.commands.create_restore_point import CreateRestorePoint
 from shardman.commands.create_shared_table import CreateSharedTable
 from shardman.commands.drain_node import DrainNode
 from shardman.commands.drop_foreign_key import DropForeignKey
@@ -134,6 +135,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield SetSync("acc", True), _ANSWER
     yield SetSync("acc", False), {}
     yield SetZone(1, "north"), {}
+    yield CreateRestorePoint("evening"), {}
     yield SyncRoles(), {"obstacle": ""}
     yield SyncRoles(2, "clerk"), {"obstacle": ""}
     shared = {

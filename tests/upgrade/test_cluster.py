@@ -292,6 +292,7 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
     cluster.sql(2, "alter table t add column late int default 3")
     do("select shardman.refresh_table('u')", node_id=1)
     do("select shardman.sync_roles()")
+    do("select shardman.create_restore_point('upgraded')", node_id=1)
     do("select shardman.set_partitions_count('u', 2)", node_id=2)
 
     cluster.sql(1, "create table w (id int primary key)")

@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "disarm": ("disarm",),
     "copy": ("copy",),
     "dump": ("dump", "restore"),
-    "hold": ("hold-commits", "restore-point"),
+    "hold": ("hold-commits",),
     "distribute": ("distribute",),
     "commands": (),
     "plan": (),

@@ -135,6 +135,23 @@ class Verbs(ABC):
         }
         return self._run("create_replica", arguments, wait, timeout)
 
+    def create_restore_point(
+        self,
+        point: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Make a restore point on all nodes that no transaction over several nodes straddles.
+
+        Args:
+            point: for recovery_target_name; at most 63 bytes.
+        """
+        arguments = {
+            "point": point,
+        }
+        return self._run("create_restore_point", arguments, wait, timeout)
+
     def create_shared_table(
         self,
         relation: str,

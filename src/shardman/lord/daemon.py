@@ -30,6 +30,7 @@ from shardman.lord.watchers.channels import Channels
 from shardman.lord.watchers.client_transactions import ClientTransactions
 from shardman.lord.watchers.deadlocks import Deadlocks
 from shardman.lord.watchers.followers import Followers
+from shardman.lord.watchers.holds import Holds
 from shardman.lord.watchers.leftovers import Leftovers
 from shardman.lord.watchers.lord_standby_names import LordStandbyNames
 from shardman.lord.watchers.maintenance import Maintenance
@@ -80,6 +81,7 @@ class Office:
         self._roles = RolesAlike(askers, metadata, health)
         self._client_transactions = ClientTransactions(sessions, askers, metadata, health)
         self._deadlocks = Deadlocks(askers, metadata, health)
+        self._holds = Holds(sessions, askers, metadata, health)
         self._schema_changes = SchemaChanges(sessions, askers, metadata, health)
         self.cancel_running = inbox.cancel_running
         self.stop = inbox.stop
@@ -112,6 +114,7 @@ class Office:
                 roles=self._roles.run(),
                 client_transactions=self._client_transactions.run(),
                 deadlocks=self._deadlocks.run(),
+                holds=self._holds.run(),
             )
         finally:
             await self._askers.close()

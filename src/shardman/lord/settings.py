@@ -12,6 +12,8 @@ FAILOVER_AFTER_S = 5.0
 REBUILD_AFTER_S = 600.0
 #: A replica is compared with its primary no sooner again.
 SCRUB_EVERY_S = 60.0
+#: Clients that commit on several nodes wait no longer for whoever holds commits.
+HOLD_COMMITS_FOR_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Settings:
     def scrub_every(self) -> float:
         """How long a replica is not compared again, in seconds."""
         return self.seconds("scrub_every", SCRUB_EVERY_S)
+
+    @property
+    def hold_commits_for(self) -> float:
+        """For how long a session may hold commits, in seconds."""
+        return self.seconds("hold_commits_for", HOLD_COMMITS_FOR_S)
 
     @property
     def scrub_repair(self) -> bool:

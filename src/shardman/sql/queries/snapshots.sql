@@ -32,3 +32,12 @@ select pg_catalog.pg_create_restore_point(%s)::text as lsn
 
 -- name: running
 select id, cmd_type from shardman.cmd_log where status = 'in progress' order by id limit 1
+
+-- name: look_for_holds
+select id, pid, session, wish from shardman.look_for_holds()
+
+-- name: tell_hold
+select shardman.tell_hold(%s, %s, %s)
+
+-- name: end_hold
+update shardman.commit_holds set failed = %s, released = case when %s::text is null then pg_catalog.clock_timestamp() end where id = %s

@@ -303,6 +303,16 @@ comment on function shardman.sync_roles(int, text) is
     'makes the roles of a node that have rights on sharded tables, or one role of it, the same on all nodes: attributes, password, settings, '
     'memberships; superusers never';
 
+create or replace function shardman.create_restore_point(point text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(point, 'point');
+    return shardman.submit('create_restore_point', json_build_object('point', point));
+end
+$$;
+comment on function shardman.create_restore_point(text) is
+    'makes a restore point (pg_create_restore_point) on all nodes at an instant at which no transaction of shardman.connect over several nodes is half done';
+
 create or replace function shardman.drop_table(relation text, aside bool default false) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -41,8 +41,10 @@ begin
         execute format('grant select on %s to shardman_viewer', rel.name);
     end loop;
     -- They act as the nodes' role. Every other function acts as who calls it, and can be left to whoever gets here.
-    revoke execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here() from public;
-    grant execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here() to shardman_operator;
+    revoke execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here(), shardman.hold_commits(),
+        shardman.release_commits() from public;
+    grant execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here(), shardman.hold_commits(),
+        shardman.release_commits() to shardman_operator;
 end
 $$;
 comment on function shardman.ensure_roles() is
