@@ -11,6 +11,8 @@ import typer
 
 from shardman.cli.metrics import exposition
 from shardman.cli.options import LORD_DSN, read_dsn
+from shardman.cli.web import page
+from shardman.log import configure
 from shardman.pg.conninfo import SECRETS, parse
 
 app = typer.Typer()
@@ -35,6 +37,21 @@ def lord(
             show_default=False,
         ),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also serve the page there, as `shardman web` does.",
+            show_default=False,
+        ),
+    ] = None,
+    certificate: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="For TLS of the page.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its private key.", show_default=False)
+    ] = None,
 ) -> None:
     """Run the shardlord, which carries out the commands; SIGTERM stops it.
 
@@ -46,6 +63,9 @@ def lord(
         _hide(given)
     if metrics is not None:
         exposition().serve(given, metrics)
+    if web is not None:
+        configure()
+        page().serve_beside([given], web, certificate=certificate, key=key)
     # By name: the rest of the command line works without the shardlord's code, and never uses it.
     raise typer.Exit(import_module("shardman.lord.daemon").main(given))
 

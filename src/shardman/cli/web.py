@@ -46,12 +46,12 @@ def web(
     used for the curves only. SIGTERM stops it.
     """
     configure()
-    _server().serve(
+    page().serve(
         [read_dsn(each) for each in dsns], listen, certificate=certificate, key=key, plain=plain
     )
 
 
-def _server() -> Any:
+def page() -> Any:
     """The module that serves it, which needs libraries that not everybody wants."""
     try:
         return import_module("shardman.web.server")

@@ -224,10 +224,15 @@ def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | No
     )
 
 
-def _sizes(answers: Mapping[int, _Answer | NodeError]) -> dict[str, tuple[int, int | None]]:
-    """Bytes and estimated rows of each partition's primary, as its node says."""
+#: What the node of a partition's primary says of it: bytes, estimated rows, and rows that were written and read
+#: since its server began to count.
+_OF_PRIMARIES = ("bytes", "rows", "written", "read")
+
+
+def _sizes(answers: Mapping[int, _Answer | NodeError]) -> dict[str, Row]:
+    """Of each partition's primary, as its node says."""
     return {
-        p["part_name"]: (p["bytes"], p["rows"])
+        p["part_name"]: {name: p[name] for name in _OF_PRIMARIES}
         for answer in answers.values()
         if isinstance(answer, _Answer)
         for p in answer.sizes
@@ -236,7 +241,7 @@ def _sizes(answers: Mapping[int, _Answer | NodeError]) -> dict[str, tuple[int, i
 
 
 def _partitions(
-    partitions: Iterable[Row], sizes: Mapping[str, tuple[int, int | None]], comparisons: list[Row]
+    partitions: Iterable[Row], sizes: Mapping[str, Row], comparisons: list[Row]
 ) -> tuple[Row, ...]:
     """With sizes, and the last comparison of each replica by its node."""
     compared: dict[str, dict[int, Row]] = {}
@@ -244,18 +249,18 @@ def _partitions(
         compared.setdefault(row["part_name"], {})[row["node"]] = row
     return tuple(
         p
-        | dict(zip(("bytes", "rows"), sizes.get(p["part_name"], (None, None)), strict=True))
+        | sizes.get(p["part_name"], dict.fromkeys(_OF_PRIMARIES))
         | {"compared": compared.get(p["part_name"], {})}
         for p in partitions
     )
 
 
-def _with_size(table: Row, sizes: Mapping[str, tuple[int, int | None]]) -> Row:
+def _with_size(table: Row, sizes: Mapping[str, Row]) -> Row:
     parts = table.pop("parts")
     known = [sizes[p] for p in parts if p in sizes]
-    rows = [r for _, r in known if r is not None]
+    rows = [s["rows"] for s in known if s["rows"] is not None]
     return table | {
-        "bytes": sum(b for b, _ in known),
+        "bytes": sum(s["bytes"] for s in known),
         "rows": sum(rows) if len(rows) == len(parts) else None,
     }
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from secrets import compare_digest
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import psycopg
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -20,55 +17,33 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardman.errors import Code, UserError
 from shardman.metrics.sampler import Sampler
 from shardman.pg.wording import in_words
-from shardman.units import moment, size, span
 from shardman.web import acting, details
 from shardman.web.curves import History
+from shardman.web.forms import form_of, need_own_form, need_same_origin
+from shardman.web.guard import Guard
 from shardman.web.logins import Login, Logins, TooManyAttempts
 from shardman.web.looking import Looks, Seen
-from shardman.web.maps import moving, table_map
-from shardman.web.views import alone_on, largest, problems_of
+from shardman.web.maps import part_of, table_map, table_maps
+from shardman.web.rendering import Part, Renderer
+from shardman.web.stopping import stopping
+from shardman.web.views import (
+    HOTTEST,
+    LISTED,
+    SHADES,
+    hottest,
+    largest,
+    problems_of,
+    shade_of,
+    weights,
+)
 
 COOKIE = "shardman"
-#: A form of ours has some short fields.
-FORM_BYTES = 20_000
-
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
 
 Page = Callable[["Web", Request, Login], Awaitable[Response]]
-
-
-class Guard:
-    """Headers for every answer; nothing but files is kept by browsers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = scope.get("path", "").startswith("/static/")
-                named = {**HEADERS, "cache-control": "max-age=86400" if kept else "no-store"}
-                message["headers"] = [
-                    *(h for h in message["headers"] if h[0].decode() not in named),
-                    *((k.encode(), v.encode()) for k, v in named.items()),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, guarded)
 
 
 class Web:
@@ -84,14 +59,7 @@ class Web:
         self.logins = Logins(dsns)
         self.looks = Looks()
         self.history = History(Sampler(dsns[0]))
-        self._templates = Environment(
-            loader=PackageLoader("shardman.web"),
-            autoescape=select_autoescape(default=True),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters |= {"size": size, "span": span, "moment": moment}
+        self.renderer = Renderer()
 
     def app(self) -> Starlette:
         """As ASGI."""
@@ -148,7 +116,7 @@ class Web:
                     return Response(status_code=204, headers={"hx-redirect": "/login"})
                 return RedirectResponse("/login", status_code=303)
             if request.method == "POST":
-                await _need_own_form(request, login)
+                request.state.form = await need_own_form(request, login)
             return await page(self, request, login)
 
         return answer
@@ -156,8 +124,8 @@ class Web:
     async def _login(self, request: Request) -> Response:
         if request.method == "GET":
             return self.render(request, "login.html", error=None, role="")
-        _need_same_origin(request)
-        form = await _form_of(request)
+        need_same_origin(request)
+        form = await form_of(request)
         role, password = form.get("role", ""), form.get("password", "")
         address = request.client.host if request.client else ""
         try:
@@ -173,16 +141,19 @@ class Web:
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """A page; nothing, where the viewer has it already."""
-        values = {"login": None, "live": False, "seen": None, "stale": None, **values}
-        text = self.text(template, path=request.url.path, **values)
-        version = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if request.headers.get("x-version") == version:
-            return Response(status_code=204)
-        return HTMLResponse(text.replace("@VERSION@", version, 1), status)
+        values = {**_BARE, **values}
+        part = self.renderer.part(template, {**values, "address": _address(request)})
+        return self._answer(request, part, values["login"], status)
 
-    def text(self, template: str, **values: Any) -> str:
-        """A template with its values in their places."""
-        return self._templates.get_template(template).render(**values)
+    def _answer(
+        self, request: Request, part: Part, login: Login | None, status: int = 200
+    ) -> Response:
+        if request.headers.get("x-version") == part.version:
+            return Response(status_code=204)
+        if "hx-request" in request.headers:
+            return HTMLResponse(part.text, status)
+        text = self.renderer.page(part, login=login, path=request.url.path)
+        return HTMLResponse(text, status)
 
     async def seen(self, login: Login) -> tuple[Seen, UserError | None]:
         """What was seen last, and why there is nothing newer.
@@ -204,6 +175,32 @@ class Web:
             request, template, login=login, live=True, seen=seen, stale=error, **values
         )
 
+    async def share(
+        self,
+        request: Request,
+        login: Login,
+        template: str,
+        values: Callable[[Seen], Mapping[str, Any]],
+    ) -> Response:
+        """A page with what was seen last and the curves, the same for all viewers of a role: it has no secret
+        of one of them."""
+        seen, error = await self.seen(login)
+        address = _address(request)
+        part = self.renderer.shared(
+            (login.dsn, template, address),
+            (id(seen), seen.at, str(error or ""), self.history.number),
+            template,
+            lambda: {
+                **_BARE,
+                **values(seen),
+                "live": True,
+                "seen": seen,
+                "stale": error,
+                "address": address,
+            },
+        )
+        return self._answer(request, part, login)
+
     async def _wrong(self, request: Request, error: Exception) -> Response:
         if isinstance(error, psycopg.Error):
             error = in_words(error)
@@ -220,62 +217,39 @@ class Web:
         )
 
 
+#: What a page has that is not live.
+_BARE = {"login": None, "live": False, "seen": None, "stale": None}
+
+
+def _address(request: Request) -> str:
+    """What the page asks for again: its path, and of what stands behind it only what we know."""
+    shade = request.query_params.get("shade", "")
+    return quote(request.url.path) + (f"?shade={shade}" if shade in SHADES else "")
+
+
 def _is_shut_out(error: UserError) -> bool:
     """Whether the role may not look any more: not even at what was seen before."""
     return error.code is Code.PERMISSION_DENIED or "authentication failed" in error.what
-
-
-# -- forms ------------------------------------------------------------------------------------
-
-
-async def _form_of(request: Request) -> dict[str, str]:
-    """The fields that are text.
-
-    Raises:
-        HTTPException: it is too large.
-    """
-    if int(request.headers.get("content-length") or FORM_BYTES + 1) > FORM_BYTES:
-        raise HTTPException(413, "the form is too large")
-    form = await request.form(max_files=0, max_fields=50, max_part_size=FORM_BYTES)
-    return {k: v for k, v in form.items() if isinstance(v, str)}
-
-
-def _need_same_origin(request: Request) -> None:
-    """A browser says where a form comes from.
-
-    Raises:
-        HTTPException: from another page.
-    """
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise HTTPException(403, "this form comes from another page")
-
-
-async def _need_own_form(request: Request, login: Login) -> None:
-    """Only a form that we have made has this session's secret.
-
-    Raises:
-        HTTPException: it has not.
-    """
-    _need_same_origin(request)
-    form = await _form_of(request)
-    sent = form.pop("csrf", "")
-    if not compare_digest(sent.encode(), login.csrf.encode()):
-        raise HTTPException(403, "this form was not made for your session: go back and try again")
-    request.state.form = form
 
 
 # -- pages ------------------------------------------------------------------------------------
 
 
 async def _overview(web: Web, request: Request, login: Login) -> Response:
-    return await web.show(
+    shade = shade_of(request.query_params.get("shade"))
+    return await web.share(
         request,
         login,
         "overview.html",
-        maps=lambda seen: [table_map(seen.status, t["relation"]) for t in seen.status.tables],
-        curves=web.history.drawn(),
-        marks=web.history.marks(),
+        lambda seen: {
+            "maps": table_maps(seen.status, weights(seen.status, seen.rates, shade)),
+            "shade": shade,
+            "hottest": hottest(seen.status.partitions, seen.rates)[:HOTTEST],
+            "stops": {n.id: stopping(seen.status, n.id) for n in seen.status.nodes},
+            "curves": web.history.drawn(),
+            "marks": web.history.marks(),
+            "minutes": round(web.history.shown() / 60),
+        },
     )
 
 
@@ -312,7 +286,7 @@ async def _node(web: Web, request: Request, login: Login) -> Response:
         "node.html",
         node=node,
         own=lambda seen: problems_of(seen.status, number),
-        alone=lambda seen: alone_on(seen.status, number),
+        stop=lambda seen: stopping(seen.status, number),
         found=found,
         problem=problem,
         number=number,
@@ -321,20 +295,22 @@ async def _node(web: Web, request: Request, login: Login) -> Response:
 
 async def _table(web: Web, request: Request, login: Login) -> Response:
     relation = request.path_params["relation"]
+    shade = shade_of(request.query_params.get("shade"))
 
-    def table(seen: Seen) -> Any:
-        return _only(
+    def values(seen: Seen) -> Mapping[str, Any]:
+        table = _only(
             (t for t in seen.status.tables if t["relation"] == relation), f"table {relation}"
         )
+        parts = [p for p in seen.status.partitions if p["relation"] == relation]
+        return {
+            "table": table,
+            "largest": largest(parts),
+            "hottest": hottest(parts, seen.rates)[:LISTED],
+            "map": table_map(seen.status, relation, weights(seen.status, seen.rates, shade)),
+            "shade": shade,
+        }
 
-    return await web.show(
-        request,
-        login,
-        "table.html",
-        table=table,
-        parts=lambda seen: largest(seen.status, relation),
-        map=lambda seen: table_map(seen.status, relation),
-    )
+    return await web.share(request, login, "table.html", values)
 
 
 async def _partition(web: Web, request: Request, login: Login) -> Response:
@@ -356,7 +332,8 @@ async def _partition(web: Web, request: Request, login: Login) -> Response:
         part=part,
         traffic=traffic,
         problem=problem,
-        busy=lambda seen: name in moving(seen.status),
+        rate=lambda seen: seen.rates.get(name),
+        busy=lambda seen: [c for c in seen.status.commands if part_of(c) == name],
     )
 
 

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 EVERY_S = 5.0
 KEPT = 720
+#: Seconds; with fewer samples there is room for more.
+SHORTEST_S = 300.0
 WIDTH, HEIGHT = 240, 48
 
 
@@ -79,6 +81,8 @@ class History:
         default_factory=lambda: [deque(maxlen=KEPT) for _ in CURVES]
     )
     failovers: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    #: How many samples there were.
+    number: int = 0
     _last: list[float | None] = field(default_factory=lambda: [None] * len(CURVES))
     _failed: float | None = None
 
@@ -95,6 +99,7 @@ class History:
         """One sample more. A counter that went down, for its server was started anew, gives a gap."""
         before = self.at[-1] if self.at else None
         self.at.append(now)
+        self.number += 1
         for n, curve in enumerate(CURVES):
             value, last = curve.pick(values), self._last[n]
             self._last[n] = value
@@ -114,7 +119,11 @@ class History:
         return [] if not self.at else [self._x(t) for t in self.failovers if t >= self.at[0]]
 
     def _x(self, at: float) -> float:
-        return round(WIDTH - (self.at[-1] - at) * WIDTH / (KEPT * EVERY_S), 1)
+        return round(WIDTH - (self.at[-1] - at) * WIDTH / self.shown(), 1)
+
+    def shown(self) -> float:
+        """Seconds from the left to the right: as long as there are samples, some minutes at least."""
+        return max(SHORTEST_S, self.at[-1] - self.at[0]) if self.at else SHORTEST_S
 
     def drawn(self) -> list[Drawn]:
         """All curves."""
@@ -124,7 +133,7 @@ class History:
         values = self.values[n]
         top = max((v for v in values if v is not None), default=0.0)
         path, pen = [], "M"
-        for at, value in zip(self.at, values, strict=True):
+        for at, value in _thinned(list(zip(self.at, values, strict=True))):
             if value is None:
                 pen = "M"
                 continue
@@ -133,6 +142,15 @@ class History:
             pen = "L"
         latest = next((v for v in reversed(values) if v is not None), None)
         return Drawn(curve.title, curve.unit, "".join(path), latest, top)
+
+
+def _thinned(points: list[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    """Of points that would be drawn above each other the highest."""
+    step = -(-len(points) // WIDTH) or 1
+    return [
+        max(points[at : at + step], key=lambda p: -1.0 if p[1] is None else p[1])
+        for at in range(0, len(points), step)
+    ]
 
 
 @dataclass(frozen=True)

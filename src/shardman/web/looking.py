@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from shardman.nodes.reach import Reach
 from shardman.nodes.status import Row, Status
 from shardman.pg.wording import in_words
 from shardman.sql.loader import queries
+from shardman.web.rates import Rate, Rates
 
 log = structlog.get_logger()
 
@@ -43,12 +44,14 @@ class Seen:
         at: when it was read.
         history: commands, the newest first.
         may_act: the role may submit commands.
+        rates: rows written and read a second of each partition, where they are known.
     """
 
     status: Status
     history: list[Row]
     may_act: bool
     at: datetime
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
 
 class Look:
@@ -65,6 +68,7 @@ class Look:
         self._seen_at = 0.0
         self._took = 0.0
         self._wanted = 0.0
+        self._rates = Rates()
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._details: dict[object, tuple[float, asyncio.Task[Any]]] = {}
@@ -102,7 +106,10 @@ class Look:
     async def _look(self) -> UserError | None:
         """Reads; what prevented that."""
         try:
-            self._seen = await asyncio.to_thread(_read, self._dsn)
+            seen = await asyncio.to_thread(_read, self._dsn)
+            self._seen = replace(
+                seen, rates=self._rates.take(time.monotonic(), seen.status.partitions)
+            )
         except UserError as error:
             return error
         except psycopg.Error as error:

@@ -1,12 +1,12 @@
 """The map of a table: which node has which copy of which partition.
 
 A copy is told by its shape, never by its colour alone: a primary is full, a replica is a frame, one that does
-not follow is a frame with a stroke through it. The shade is the size.
+not follow is a frame with a stroke through it. The shade is the size, or how much is written or read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardman.nodes.status import Row, Status
@@ -15,6 +15,8 @@ from shardman.nodes.status import Row, Status
 ACROSS = 64
 #: Up to so many partitions each copy leads to its page, with its name.
 SINGLE = 256
+#: Copies that a page of all tables draws one by one, and at all: it has to stay below 200 kB.
+SINGLE_COPIES, DRAWN_COPIES = 200, 4500
 SHADES = 4
 
 
@@ -25,7 +27,7 @@ class Cell:
     Args:
         x, y: column and row within its block.
         kind: primary, replica or stale.
-        shade: 1 … SHADES, by its size against the largest of the table.
+        shade: 1 … SHADES, by its weight against the largest of the table.
         moving: a command that runs is about this partition.
     """
 
@@ -67,22 +69,61 @@ class TableMap:
     single: bool
 
 
-def table_map(now: Status, relation: str) -> TableMap:
-    """The map of a table; nodes are the workers and whoever has copies."""
+def table_maps(now: Status, weights: Mapping[str, float]) -> list[TableMap | None]:
+    """The maps of all tables. Those that come last have squares that lead nowhere, or are None, where they
+    would make the page large."""
+    found: list[TableMap | None] = []
+    copies = 0
+    for table in now.tables:
+        parts = [p for p in now.partitions if p["relation"] == table["relation"]]
+        copies += sum(1 + len(p["replicas_on"]) for p in parts)
+        single = copies <= SINGLE_COPIES
+        found.append(
+            _of_parts(now, table["relation"], parts, weights, single=single)
+            if copies <= DRAWN_COPIES
+            else None
+        )
+    return found
+
+
+def table_map(now: Status, relation: str, weights: Mapping[str, float]) -> TableMap:
+    """The map of a table; nodes are the workers and whoever has copies.
+
+    Args:
+        weights: what the shade of a partition tells; what is missing weighs nothing.
+    """
     parts = [p for p in now.partitions if p["relation"] == relation]
+    copies = sum(1 + len(p["replicas_on"]) for p in parts)
+    single = len(parts) <= SINGLE and copies <= 2 * SINGLE_COPIES
+    return _of_parts(now, relation, parts, weights, single=single)
+
+
+def _of_parts(
+    now: Status,
+    relation: str,
+    parts: Sequence[Row],
+    weights: Mapping[str, float],
+    *,
+    single: bool,
+) -> TableMap:
     holders = {n for p in parts for n in (p["primary_on"], *p["replicas_on"])}
     nodes = sorted(holders | {n.id for n in now.nodes if "worker" in n.role})
     busy = moving(now)
-    largest = max((p["bytes"] or 0 for p in parts), default=0)
+    heaviest = max((weights.get(p["part_name"], 0.0) for p in parts), default=0.0)
+    shades = {p["part_name"]: _shade(weights.get(p["part_name"], 0.0), heaviest) for p in parts}
     blocks = tuple(
         Block(
             at,
             at + len(chunk) - 1,
-            tuple(c for x, p in enumerate(chunk) for c in _cells(p, x, nodes, largest, busy)),
+            tuple(c for x, p in enumerate(chunk) for c in _cells(p, x, nodes, shades, busy)),
         )
         for at, chunk in _chunks(parts)
     )
-    return TableMap(relation, tuple(nodes), blocks, len(parts) <= SINGLE)
+    return TableMap(relation, tuple(nodes), blocks, single)
+
+
+def _shade(weight: float, heaviest: float) -> int:
+    return 1 + min(SHADES - 1, int(SHADES * weight / heaviest)) if heaviest else 1
 
 
 def _chunks(parts: Sequence[Row]) -> Iterable[tuple[int, Sequence[Row]]]:
@@ -91,23 +132,21 @@ def _chunks(parts: Sequence[Row]) -> Iterable[tuple[int, Sequence[Row]]]:
 
 
 def _cells(
-    part: Row, x: int, nodes: Sequence[int], largest: int, busy: frozenset[str]
+    part: Row, x: int, nodes: Sequence[int], shades: Mapping[str, int], busy: frozenset[str]
 ) -> Iterable[Cell]:
-    size = part["bytes"] or 0
-    shade = 1 + min(SHADES - 1, SHADES * size // largest) if largest else 1
     stale = set(part["stale_on"] or ())
     for node in (part["primary_on"], *part["replicas_on"]):
         kind = "primary" if node == part["primary_on"] else "stale" if node in stale else "replica"
         name = part["part_name"]
-        yield Cell(name, node, x, nodes.index(node), kind, shade, name in busy)
+        yield Cell(name, node, x, nodes.index(node), kind, shades[name], name in busy)
 
 
 def moving(now: Status) -> frozenset[str]:
     """Partitions that a command which runs names among its arguments."""
-    named = {
-        value
-        for c in now.commands
-        for key, _, value in (o.partition("=") for o in (c["opts"] or "").split(", "))
-        if key == "part_name"
-    }
-    return frozenset(named & {p["part_name"] for p in now.partitions})
+    return frozenset(part_of(c) for c in now.commands) & {p["part_name"] for p in now.partitions}
+
+
+def part_of(command: Row) -> str:
+    """The partition that a command names among its arguments; empty where it names none."""
+    options = (o.partition("=") for o in (command["opts"] or "").split(", "))
+    return next((value for key, _, value in options if key == "part_name"), "")

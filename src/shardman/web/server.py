@@ -1,13 +1,17 @@
-"""The process that serves the page."""
+"""The process that serves the page, or the thread that does beside a shardlord."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 
 from shardman.errors import Code, UserError
+from shardman.metrics.exposition import parse_address
 from shardman.web.app import Web
 
 
@@ -28,20 +32,45 @@ def serve(
         plain: somebody else sees to TLS, so that other addresses than loopback may be listened on without.
 
     Raises:
-        UserError: others would see passwords, or there is no such address.
+        UserError: others would see passwords, or the address cannot be listened on.
     """
-    host, port = _address(listen)
+    server, listening = _server(dsns, listen, certificate, key, plain=plain)
+    server.run(sockets=[listening])
+
+
+def serve_beside(
+    dsns: Sequence[str], listen: str, *, certificate: str | None = None, key: str | None = None
+) -> None:
+    """The same in a thread that ends with the process.
+
+    Raises:
+        UserError: others would see passwords, or the address cannot be listened on.
+    """
+    server, listening = _server(dsns, listen, certificate, key, plain=False)
+    threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="web", daemon=True
+    ).start()
+
+
+def _server(
+    dsns: Sequence[str], listen: str, certificate: str | None, key: str | None, *, plain: bool
+) -> tuple[uvicorn.Server, socket.socket]:
+    host, port = parse_address(listen)
     if not (certificate or plain or _loopback(host)):
         raise UserError(
             f"passwords would go to {host} unencrypted",
-            "Give --certificate and --key, listen on 127.0.0.1, or say --plain where a proxy adds TLS",
+            "Give --certificate and --key, listen on 127.0.0.1, or shardman web --plain where a proxy adds TLS",
             code=Code.BAD_ARGUMENT,
         )
-    web = Web(dsns, secure=certificate is not None or plain)
-    uvicorn.run(
-        web.app(),
-        host=host,
-        port=port,
+    for file in (certificate, key):
+        if file is not None and not Path(file).is_file():
+            raise UserError(
+                f"there is no file {file}", "Name one in PEM format", code=Code.BAD_ARGUMENT
+            )
+    # Here, and not by the server: it would end the process, in words of its own.
+    listening = _listen(host, port, listen)
+    config = uvicorn.Config(
+        Web(dsns, secure=certificate is not None or plain).app(),
         ssl_certfile=certificate,
         ssl_keyfile=key,
         log_level="warning",
@@ -52,17 +81,25 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
+    return uvicorn.Server(config), listening
 
 
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+def _listen(host: str, port: int, listen: str) -> socket.socket:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(128)
+    except OSError as error:
         raise UserError(
-            f"{listen} is no address to listen on",
-            "Give host and port, such as 127.0.0.1:8432",
+            f"cannot listen on {listen}: {error.strerror or error}",
+            "Give an address of this machine with a port that is free, e.g. 127.0.0.1:8432",
             code=Code.BAD_ARGUMENT,
-        )
-    return host.strip("[]"), int(port)
+        ) from None
+    return listening
 
 
 def _loopback(host: str) -> bool:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from shardman.model.finding import Finding
 from shardman.nodes.status import Row, Status
+from shardman.web.rates import Rate
 
-#: Partitions that a table's page lists.
-LISTED = 100
+#: Partitions that a table's page lists, and the first page.
+LISTED, HOTTEST = 100, 5
+#: What the shade of a map may tell.
+SHADES = ("size", "writes", "reads")
+
+
+def shade_of(asked: str | None) -> str:
+    """One of `SHADES`; the first where something else was asked for."""
+    return asked if asked in SHADES else SHADES[0]
+
+
+def weights(now: Status, rates: Mapping[str, Rate], shade: str) -> dict[str, float]:
+    """What the shade of each partition tells."""
+    if shade == "size":
+        return {p["part_name"]: float(p["bytes"] or 0) for p in now.partitions}
+    return {p: r.written if shade == "writes" else r.read for p, r in rates.items()}
 
 
 def problems_of(now: Status, node: int) -> list[Finding]:
@@ -17,16 +33,13 @@ def problems_of(now: Status, node: int) -> list[Finding]:
     return [f for f in now.problems if named.search(f.subject) or named.search(f.what)]
 
 
-def alone_on(now: Status, node: int) -> list[str]:
-    """Primaries of a node that no replica could take over."""
-    return [
-        p["part_name"]
-        for p in now.partitions
-        if p["primary_on"] == node and not set(p["replicas_on"]) - set(p["stale_on"] or ())
-    ]
-
-
-def largest(now: Status, relation: str) -> list[Row]:
-    """The largest partitions of a table."""
-    parts = [p for p in now.partitions if p["relation"] == relation]
+def largest(parts: Iterable[Row]) -> list[Row]:
+    """The largest partitions."""
     return sorted(parts, key=lambda p: -(p["bytes"] or 0))[:LISTED]
+
+
+def hottest(parts: Iterable[Row], rates: Mapping[str, Rate]) -> list[tuple[Row, Rate]]:
+    """The partitions that are written or read, those with the most rows a second first."""
+    busy = [(p, rates[p["part_name"]]) for p in parts if p["part_name"] in rates]
+    busy = [(p, r) for p, r in busy if r.written or r.read]
+    return sorted(busy, key=lambda each: -(each[1].written + each[1].read))

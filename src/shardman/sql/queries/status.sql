@@ -22,8 +22,16 @@ select * from shardman.status_waiting
 select schema_name, table_name, part_name, cmd_id, cmd_type, since, bytes, rows from shardman.set_aside order by 1, 2
 
 -- name: sizes
--- Of the copies that are on this node.
-select part_name, here, bytes, rows from shardman.status_partitions where bytes is not null
+-- Of the copies that are on this node, with what its server has counted of them. Not from shardman.status_partitions, which has
+-- no oid: to look for the names once more, or for all replicas, would take longer than all of this.
+select p.part_name, case when d.inhparent = p.partition_oid then 'primary' else 'replica' end as here,
+       pg_total_relation_size(p.data) as bytes, nullif(p.data_rows, -1)::bigint as rows,
+       pg_stat_get_tuples_inserted(p.data) + pg_stat_get_tuples_updated(p.data) + pg_stat_get_tuples_deleted(p.data) as written,
+       pg_stat_get_tuples_returned(p.data) + pg_stat_get_tuples_fetched(p.data)
+       + (select coalesce(sum(pg_stat_get_tuples_fetched(i.indexrelid)), 0) from pg_index i where i.indrelid = p.data)::bigint as read
+  from shardman.partition_relations p
+  left join lateral (select i.inhparent from pg_inherits i where i.inhrelid = p.data offset 0) as d on true
+ where p.data is not null and pg_total_relation_size(p.data) is not null
 
 -- name: partitions
 select relation, part_name, primary_on, replicas_on, stale_on
