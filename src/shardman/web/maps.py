@@ -16,7 +16,7 @@ ACROSS = 64
 #: Up to so many partitions each copy leads to its page, with its name.
 SINGLE = 256
 #: Copies that a page of all tables draws one by one, and at all: it has to stay below 200 kB.
-SINGLE_COPIES, DRAWN_COPIES = 200, 4500
+SINGLE_COPIES, DRAWN_COPIES = 300, 4500
 SHADES = 4
 
 
@@ -70,20 +70,23 @@ class TableMap:
 
 
 def table_maps(now: Status, weights: Mapping[str, float]) -> list[TableMap | None]:
-    """The maps of all tables. Those that come last have squares that lead nowhere, or are None, where they
-    would make the page large."""
+    """The maps of all tables. With many copies their squares lead nowhere; those that come last are None, where
+    they would make the page large."""
+    single = sum(map(_copies, now.partitions)) <= SINGLE_COPIES
     found: list[TableMap | None] = []
-    copies = 0
+    drawn = 0
     for table in now.tables:
         parts = [p for p in now.partitions if p["relation"] == table["relation"]]
-        copies += sum(1 + len(p["replicas_on"]) for p in parts)
-        single = copies <= SINGLE_COPIES
+        drawn += sum(map(_copies, parts))
+        shown = drawn <= DRAWN_COPIES
         found.append(
-            _of_parts(now, table["relation"], parts, weights, single=single)
-            if copies <= DRAWN_COPIES
-            else None
+            _of_parts(now, table["relation"], parts, weights, single=single) if shown else None
         )
     return found
+
+
+def _copies(part: Row) -> int:
+    return 1 + len(part["replicas_on"])
 
 
 def table_map(now: Status, relation: str, weights: Mapping[str, float]) -> TableMap:
@@ -93,8 +96,7 @@ def table_map(now: Status, relation: str, weights: Mapping[str, float]) -> Table
         weights: what the shade of a partition tells; what is missing weighs nothing.
     """
     parts = [p for p in now.partitions if p["relation"] == relation]
-    copies = sum(1 + len(p["replicas_on"]) for p in parts)
-    single = len(parts) <= SINGLE and copies <= 2 * SINGLE_COPIES
+    single = len(parts) <= SINGLE and sum(map(_copies, parts)) <= 2 * SINGLE_COPIES
     return _of_parts(now, relation, parts, weights, single=single)
 
 
