@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "report": ("report",),
     "web": ("web",),
+    "man": ("man",),
     "execute": ("exec",),
     "clean": ("clean",),
     "disarm": ("disarm",),
