@@ -22,24 +22,38 @@ create table acc (id bigint primary key, grp int, small smallint, name varchar(2
                   amount numeric(12, 2), active bool, made timestamptz, day date, weight float8, marks int[],
                   odd text collate "C")
 """
+OTHERS = """
+create table mark (acc_id bigint, n int, v numeric, primary key (acc_id, n));
+create table "Kind%" (grp int primary key, label text)
+"""
 ROWS = """
 insert into acc select i, nullif(i % 7, 3), i % 5, 'Name ' || i % 11, nullif('ä%' || i % 4, 'ä%2'),
        (i * 37 % 1000) / 4.0, nullif(i % 3, 1) = 0, timestamptz '2024-01-01 12:00+00' + i * interval '7 hours',
        date '2024-01-01' + i % 40, i / 3.0, array[i, i], 'o' || i % 3
-  from generate_series(1, 400) i
+  from generate_series(1, 400) i;
+insert into mark select i * 2, n, i % 13 / 4.0 from generate_series(1, 250) i, generate_series(1, 1 + i % 3) n;
+insert into "Kind%" select i, 'kind ' || i % 3 from generate_series(0, 5) i
 """
 
 
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster) -> Cluster:
     cluster.sql(1, MADE)  # type: ignore[arg-type]
-    done = cluster.cmd("select shardman.create_hash_partitions(1, 'acc', 'id', 6)")
-    assert done.status == "success", done
+    cluster.sql(1, OTHERS)  # type: ignore[arg-type]
+    for each in (
+        "select shardman.create_hash_partitions(1, 'acc', 'id', 6)",
+        "select shardman.create_hash_partitions(1, 'mark', 'acc_id', 6, colocate_with => 'acc')",
+        """select shardman.create_shared_table('"Kind%"', 1)""",
+    ):
+        done = cluster.cmd(each)
+        assert done.status == "success", done
     cluster.sql(1, ROWS)  # type: ignore[arg-type]
     cluster.sql(
         1,
         "set shardman.ddl = 'here'; create schema plain; set search_path = plain;"
         + MADE
+        + ";"
+        + OTHERS
         + ";"
         + ROWS,
     )  # type: ignore[arg-type]
@@ -122,6 +136,49 @@ SPLIT = [
         None,
     ),
 ]
+JOINED = [
+    "select count(*), sum(m.v), avg(a.grp) from acc a join mark m on a.id = m.acc_id",
+    "select count(*) from acc a join acc b on a.id = b.id",
+    (
+        'select k.label, count(*), sum(v) from acc, mark m, "Kind%" k'
+        " where id = acc_id and k.grp = acc.grp and amount > 40 group by label order by 1"
+    ),
+    (
+        "select a.id, count(m.n) filter (where m.v > 1) from acc a left join mark m on acc_id = a.id and n < 3"
+        " group by id order by 2 desc, 1 limit 9"
+    ),
+    'select label, count(*), min(acc.name) from acc left join "Kind%" k using (grp) group by label order by 1',
+    'select grp, count(*) from "Kind%" join acc using (grp) group by grp order by grp',
+    (
+        "select a.grp, max(m.v + b.small) from mark m join (acc a join acc b on a.id = b.id) on b.id = m.acc_id"
+        " group by 1 order by 1"
+    ),
+    "select a.name, m.v, m.* from acc a join mark m on m.acc_id = a.id order by m.v desc, a.id, m.n limit 7",
+    'select * from mark m join "Kind%" k on k.grp = m.n order by acc_id, n limit 3 offset 2',
+    "select distinct m.n, a.active from acc a, mark m where m.acc_id = a.id order by 1, 2",
+    "select count(*) from acc a join mark m on a.id = m.acc_id where a.id in (1, 2, 3, 4, 5, 6, 7, 8)",
+    'select sum(a.id) from acc a join "Kind%" k on k.grp > a.grp',
+    (
+        "select count(b.id), count(m.n) from acc a"
+        " left join (acc b left join mark m on acc_id = b.id) on a.id = b.id where a.grp > 1"
+    ),
+    'select count(*) from ("Kind%" k join acc a on a.small = k.grp) left join mark m on a.id = m.acc_id',
+]
+NOT_JOINED = [
+    "select count(*) from acc a join mark m on a.grp = m.n",
+    "select count(*) from acc a, mark m where a.id = m.acc_id or a.grp = m.n",
+    "select count(*) from acc a left join mark m on a.grp = m.n where m.n is null",
+    'select count(*), count(id) from "Kind%" k left join acc a on a.grp = k.grp',
+    'select count(*), count(id) from acc a right join "Kind%" k on a.grp = k.grp',
+    "select count(*), count(a.id) from acc a full join mark m on m.acc_id = a.id",
+    "select count(*) from acc a left join mark m on m.acc_id = a.id left join acc b on b.id = m.n",
+    "select count(*) from acc a left join (mark m join mark o on m.n = o.n) on m.acc_id = a.id",
+    "select count(*) from acc a join mark m on a.id = m.acc_id + 0",
+    "select count(*) from acc a cross join mark m",
+    'select count(*) from acc a natural join "Kind%" k',
+    'select count(*) from "Kind%" k join "Kind%" l using (grp)',
+    "select count(*) from acc join mark m on id = acc_id and exists (select 1 from mark)",
+]
 WHOLE = [
     "select sum(weight) from acc",
     "select avg(weight + 1) from acc",
@@ -135,7 +192,6 @@ WHOLE = [
     "select count(*) from acc where day < current_date",
     "select id, row_number() over (order by id) from acc order by id limit 3",
     "select count(*) from acc where id in (select id from acc)",
-    "select count(*) from acc a join acc b on a.id = b.id",
     "select count(*) from acc tablesample system (100)",
     "select id, count(*) from acc group by rollup (id)",
     "select id from acc order by id fetch first 2 rows with ties",
@@ -169,7 +225,17 @@ def test_answers_in_parts(
         assert not route.single
 
 
-@pytest.mark.parametrize("text", WHOLE)
+@pytest.mark.parametrize("text", JOINED)
+def test_what_is_joined_at_home(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str
+) -> None:
+    ordered = "order by" in text
+    assert answer(db, text, None, ordered=ordered) == answer(plain, text, None, ordered=ordered)
+    route = db.explain_route(text)
+    assert len(route.asked) > 1, route
+
+
+@pytest.mark.parametrize("text", [*WHOLE, *NOT_JOINED])
 def test_not_in_parts(nodes: Cluster, plain: psycopg.Connection[Any], text: str) -> None:
     # What is not understood keeps a connection on its node, so each has its own.
     with shardman.connect(nodes.dsn(2), autocommit=True, options="-c timezone=Asia/Tokyo") as db:
@@ -221,6 +287,44 @@ def questions(draw: st.DrawFn) -> str:
 )
 @given(text=questions())
 def test_generated(db: shardman.Connection, plain: psycopg.Connection[Any], text: str) -> None:
+    expected = answer(plain, text, None, ordered=True)
+    assert answer(db, text, None, ordered=True) == expected, db.explain_route(text)
+
+
+SIDES = st.sampled_from(("acc a", "mark m", '"Kind%" k', "acc b", "mark o"))
+COLUMNS = {"a": "id", "b": "id", "m": "acc_id", "o": "acc_id", "k": "grp"}
+OTHER_COLUMNS = {"a": "grp", "b": "small", "m": "n", "o": "n", "k": "grp"}
+
+
+@st.composite
+def joins(draw: st.DrawFn) -> str:
+    """Tables joined in any order, by their keys or not."""
+    sides = draw(st.lists(SIDES, min_size=2, max_size=4, unique=True))
+    text, known = sides[0], [sides[0][-1]]
+    for each in sides[1:]:
+        new, old = each[-1], draw(st.sampled_from(known))
+        names = [draw(st.sampled_from((COLUMNS, COLUMNS, OTHER_COLUMNS)))[x] for x in (old, new)]
+        kind = draw(st.sampled_from(("join", "left join", "left join", "right join")))
+        text += f" {kind} {each} on {old}.{names[0]} = {new}.{names[1]}"
+        known.append(new)
+    counts = ", ".join(f"count({x}.{COLUMNS[x]}), sum({x}.{OTHER_COLUMNS[x]})" for x in known)
+    text = f"select {counts}, count(*) from {text}"
+    one, other = draw(st.sampled_from(known)), draw(st.sampled_from(known))
+    return text + draw(
+        st.sampled_from(
+            ("", f" where {one}.{COLUMNS[one]} = {other}.{COLUMNS[other]}", f" where {one}.{COLUMNS[one]} < 30",
+             f" where {one}.{OTHER_COLUMNS[one]} is null")
+        )
+    )  # fmt: skip
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(text=joins())
+def test_generated_joins(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str
+) -> None:
     expected = answer(plain, text, None, ordered=True)
     assert answer(db, text, None, ordered=True) == expected, db.explain_route(text)
 

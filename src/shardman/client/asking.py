@@ -21,6 +21,7 @@ from shardman.client.answers import Raw, RawDumper, arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.question import Question
 from shardman.client.routing.values import Unclear
 from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import IDLE, Steps
@@ -43,7 +44,7 @@ class Questions(Transactions):
         if plan.question is None:
             why = f"{found.reason}, and it is not split: {plan.undivided}"
             return replace(found, reason=why) if plan.undivided else found
-        why_not = self._why_not(params)
+        why_not = self._why_not(plan.question, params)
         if why_not:
             return replace(found, reason=f"{found.reason}, and it is not split: {why_not}")
         parts = plan.question.table.parts
@@ -69,7 +70,10 @@ class Questions(Transactions):
         assert plan.question is not None
         return range(len(plan.question.table.parts))
 
-    def _why_not(self, params: Params) -> str:
+    def _why_not(self, question: Question, params: Params) -> str:
+        if self.parts() and question.joined.shares:
+            # What it has written to one is not yet there in its own sessions on other nodes.
+            return "a transaction is open, and a shared table is in it"
         if len(self.parts()) > 1:
             return "" if self.may_take_in() else "a transaction is open"
         if self.parts() or self.held:

@@ -109,10 +109,8 @@ class _Analysis(Expressions):
 
     def _question(self, body: Node) -> tuple[Question | None, str]:
         """What nodes can be asked about their partitions, or why not."""
-        table = self.tables[0].table
-        assert table is not None
         try:
-            return question(body, table, self.read.parameters), ""
+            return question(body, self.picture.table, self.read.parameters), ""
         except NotSplit as no:
             return None, str(no)
         except (LookupError, TypeError, ValueError, AttributeError):

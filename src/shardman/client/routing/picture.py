@@ -158,7 +158,14 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
     columns = tuple(row["columns"])
     print_ = (tuple(row["shape"]), str(row["key"]), len(row["parts"] or ()))
     if row["shared"]:
-        return Table(row["schema"], row["name"], columns, shared=True, fingerprint=print_)
+        return Table(
+            row["schema"],
+            row["name"],
+            columns,
+            shared=True,
+            fingerprint=print_,
+            types=tuple(row["types"]),
+        )
     key = tuple(Column(*k) for k in row["key"] if k[0] is not None)
     parts = _parts(row["parts"] or (), addresses)
     problem = ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from shardman.client.routing.divisible import COLUMN_TYPES, COMBINED
 from shardman.client.routing.guards import guard
+from shardman.client.routing.joining import Find, Joined, Source, joined, reference
 from shardman.client.routing.picture import Table, quoted
 from shardman.client.routing.placeholders import Name
 from shardman.client.routing.writing import (
@@ -47,40 +48,46 @@ class Question:
     """A question that can be answered in parts.
 
     Args:
-        table: the sharded table.
+        tables: those that are sharded; partitions of one number are asked about together.
         parameters: which parameters %(p1)s, … are.
         columns: those that are read.
-        alias: what the table is called.
+        joined: what they are read from.
         head: what is asked, up to FROM.
         tail: of what is asked, behind the condition.
-        condition: in a text with placeholders.
+        condition: in a text with placeholders: about the columns that are read, or, where tables are
+            joined, about the tables.
         merge: what is made of the answers, up to FROM and behind it: columns c0, c1, … of q. Their types
             stand there as numbers between zero bytes, which are in no text.
     """
 
-    table: Table
+    tables: tuple[Table, ...]
     parameters: tuple[Name, ...]
     columns: tuple[str, ...]
-    alias: str
+    joined: Joined
     head: str
     condition: str
     tail: str
     merge: tuple[str, str]
     texts: dict[tuple[int, ...], str] = field(default_factory=dict)
 
+    @property
+    def table(self) -> Table:
+        """The one that says where partitions are."""
+        return self.tables[0]
+
     def asked(self, numbers: tuple[int, ...]) -> str:
         """What a node is asked about some of the partitions."""
         if numbers not in self.texts:
-            names = ", ".join(quoted(c) for c in self.columns)
+            columns = ", ".join(f"{c} as x{i}" for i, c in enumerate(self.columns))
+            where = f" where {self.condition}" if self.condition else ""
+            # Rows of one table in an order are merged from its partitions' indexes where these are plain.
+            within, behind = ("", where) if len(self.joined.sources) == 1 else (where, "")
             rows = " union all ".join(
-                f"select {names} from {self.table.parts[n].name}"  # noqa: S608 - all in quotes
+                f"select {columns} from {self.joined.text(n)}{within}"  # noqa: S608 - all in quotes
                 for n in numbers
             )
-            check = guard([self.table], with_parameters=True).decode()
-            rows = rows.replace("%", "%%")
-            alias = self.alias.replace("%", "%%")
-            where = f"{self.condition or 'true'}{self.tail}"
-            answer = f"select {self.head} from ({rows}) as {alias} where {where}"  # noqa: S608
+            check = guard(self.tables, with_parameters=True).decode()
+            answer = f"select {self.head} from ({rows}) as x{behind}{self.tail}"  # noqa: S608
             # Within, the condition would be looked at for each row of each partition.
             self.texts[numbers] = (
                 f"with a as materialized ({answer}) select * from a where {check}true"  # noqa: S608
@@ -99,8 +106,11 @@ class Question:
         return f"select {head} from rows from ({sources}) as q({names}){tail}"  # noqa: S608
 
 
-def question(body: Node, table: Table, parameters: tuple[Name, ...]) -> Question:
+def question(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
     """Reads a SELECT.
+
+    Args:
+        find: the sharded or shared table that a name means.
 
     Raises:
         NotSplit: it cannot be answered in parts, or nobody can tell that the answer would be the same.
@@ -110,41 +120,69 @@ def question(body: Node, table: Table, parameters: tuple[Name, ...]) -> Question
         raise NotSplit(f"{', '.join(sorted(unknown)) or 'UNION or the like'} in it")
     if body.get("limitOption") == "LIMIT_OPTION_WITH_TIES":
         raise NotSplit("WITH TIES in it")
-    (item, *more) = body["fromClause"]
-    if more or "RangeVar" not in item:
-        raise NotSplit("more than one table in it")
-    return _Reader(body, table, item["RangeVar"]).question(parameters)
+    found = joined(body["fromClause"], body.get("whereClause"), find, _written)
+    return _Reader(body, found).question(parameters)
+
+
+def _written(node: Node, found: Joined) -> str:
+    """A condition about the rows of the tables."""
+    return write(node, lambda n: _plain_column(n, found))
+
+
+def _plain_column(node: Node, found: Joined) -> str | None:
+    if "ColumnRef" not in node:
+        return None
+    source, name = _known_column(node, found)
+    return quoted(source.alias, name).replace("%", "%%")
+
+
+def _known_column(node: Node, found: Joined) -> tuple[Source, str]:
+    """The column that a name means.
+
+    Raises:
+        NotSplit: it is not clear, or the column compares in a way of its own.
+    """
+    column = found.column(node)
+    if column is None:
+        raise NotSplit("a column that is not known")
+    if column[0].type(column[1]) not in COLUMN_TYPES:
+        raise NotSplit(f"the type or the collation of {column[1]}")
+    return column
 
 
 class _Reader:
-    def __init__(self, body: Node, table: Table, from_: Node) -> None:
+    def __init__(self, body: Node, found: Joined) -> None:
         self.body = body
-        self.table = table
-        self.alias = str(from_.get("alias", {}).get("aliasname", from_["relname"]))
-        self.types = dict(zip(table.columns, table.types, strict=True))
+        self.joined = found
+        #: The columns that are read; each is x0, x1, … of x.
         self.used: dict[str, None] = {}
         self.targets = self._targets(body.get("targetList", ()))
         self.asked: list[str] = []
-        self.keys: list[Node] = [same(self._key(g)) for g in body.get("groupClause", ())]
+        self.keys: list[Node] = [self._same(self._key(g)) for g in body.get("groupClause", ())]
 
     def question(self, parameters: tuple[Name, ...]) -> Question:
         body = self.body
-        condition = self.inside(body["whereClause"]) if "whereClause" in body else ""
+        condition = self._condition(body["whereClause"]) if "whereClause" in body else ""
         grouped = bool(self.keys) or "havingClause" in body
         if grouped or any(_has_aggregate(node) for _, node in self.targets):
             tail, merge = self._groups()
         else:
             tail, merge = self._rows()
         return Question(
-            self.table,
+            self.joined.sharded,
             parameters,
             tuple(self.used),
-            quoted(self.alias),
+            self.joined,
             ", ".join(f"{e} as a{i}" for i, e in enumerate(self.asked)),
             condition,
             tail,
             merge,
         )
+
+    def _condition(self, node: Node) -> str:
+        if len(self.joined.sources) == 1:
+            return self.inside(node)
+        return _written(node, self.joined)
 
     # -- what is read ---------------------------------------------------------------------------
 
@@ -155,30 +193,40 @@ class _Reader:
             value = target["val"]
             fields = value.get("ColumnRef", {}).get("fields", [])
             if fields and "A_Star" in fields[-1]:
-                found += [
-                    (c, {"ColumnRef": {"fields": [{"String": {"sval": c}}]}})
-                    for c in self.table.columns
-                ]
+                found += self._star(fields[:-1])
             else:
                 found.append((target.get("name") or column_name(value), value))
         if not found:
             raise NotSplit("no column is asked for")
         return found
 
+    def _star(self, of: Sequence[Node]) -> list[tuple[str, Node]]:
+        """All columns, or those of one table."""
+        names = [n["String"]["sval"] for n in of]
+        if self.joined.merged and not names:
+            raise NotSplit("* behind a join with USING")
+        sources = [s for s in self.joined.sources if names in ([], [s.alias])]
+        return [(c, reference(s.alias, c)) for s in sources for c in s.table.columns]
+
     def inside(self, node: Node) -> str:
-        """An expression about the rows of the table."""
+        """An expression about the rows of the tables."""
         return write(node, self._column)
 
     def _column(self, node: Node) -> str | None:
-        if "ColumnRef" not in node:
+        plain = _plain_column(node, self.joined)
+        if plain is None:
             return None
-        names = [f["String"]["sval"] for f in node["ColumnRef"]["fields"]]
-        if len(names) > 2 or (len(names) == 2 and names[0] != self.alias):
-            raise NotSplit("a column that is not known")
-        if self.types.get(names[-1]) not in COLUMN_TYPES:
-            raise NotSplit(f"the type or the collation of {names[-1]}")
-        self.used[names[-1]] = None
-        return f"{quoted(self.alias)}.{quoted(names[-1])}".replace("%", "%%")
+        self.used.setdefault(plain)
+        return f"x.x{[*self.used].index(plain)}"
+
+    def _same(self, node: Any) -> Any:
+        """A tree to be compared: a column by whatever name it has."""
+        if isinstance(node, dict) and "ColumnRef" in node:
+            column = self.joined.column(node)
+            return same(node if column is None else reference(column[0].alias, column[1]))
+        if isinstance(node, dict):
+            return {k: self._same(v) for k, v in node.items() if k != "location"}
+        return [self._same(n) for n in node] if isinstance(node, list) else node
 
     def _numbered(self, node: Node) -> Node | None:
         """The column of the answer that a number means."""
@@ -196,7 +244,7 @@ class _Reader:
         if len(fields) != 1:
             return None
         found = [t for name, t in self.targets if name == fields[0]["String"]["sval"]]
-        if any(same(f) != same(found[0]) for f in found):
+        if any(self._same(f) != self._same(found[0]) for f in found):
             raise NotSplit("two columns of one name")
         return found[0] if found else None
 
@@ -205,8 +253,7 @@ class _Reader:
         numbered = self._numbered(node)
         if numbered is not None:
             return numbered
-        fields = node.get("ColumnRef", {}).get("fields", ())
-        if len(fields) == 1 and fields[0]["String"]["sval"] in self.types:
+        if "ColumnRef" in node and self.joined.column(node) is not None:
             return node
         return self._named(node) or node
 
@@ -253,14 +300,17 @@ class _Reader:
         return write(node, self._of_group)
 
     def _of_group(self, node: Node) -> str | None:
-        plain = same(node)
-        if plain in self.keys:
+        if self._same(node) in self.keys:
             return self._ask(self.inside(node))
         if "ColumnRef" in node:
             raise NotSplit("a column that is not grouped by")
         if "FuncCall" in node and _has_aggregate(node, deep=False):
             return self._aggregate(node["FuncCall"])
         return None
+
+    def _type(self, node: Node) -> str:
+        source, name = _known_column(node, self.joined)
+        return source.type(name)
 
     def _aggregate(self, body: Node) -> str:
         name = function_name(body)
@@ -269,7 +319,7 @@ class _Reader:
         arguments = body.get("args", [])
         if len(arguments) != (0 if body.get("agg_star") else 1):
             raise NotSplit(f"{name} with other arguments")
-        if name in ("sum", "avg") and not is_exact(arguments[0], self.types):
+        if name in ("sum", "avg") and not is_exact(arguments[0], self._type):
             raise NotSplit(f"{name} of what may depend on the order of rows, or on its type")
         inside = ", ".join(map(self.inside, arguments)) or "*"
         only = f" filter (where {self.inside(body['agg_filter'])})" if "agg_filter" in body else ""

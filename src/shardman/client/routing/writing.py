@@ -197,21 +197,25 @@ _WRITERS: dict[str, Callable[[Node, Leaf], str]] = {
 }
 
 
-def is_exact(node: Node, types: dict[str, str]) -> bool:
-    """Whether it is a number whose sums are the same in any order."""
+def is_exact(node: Node, type_of: Callable[[Node], str]) -> bool:
+    """Whether it is a number whose sums are the same in any order.
+
+    Args:
+        type_of: of a column.
+    """
     ((kind, body),) = node.items()
     if kind == "ColumnRef":
-        return types.get(body["fields"][-1].get("String", {}).get("sval", "")) in EXACT_TYPES
+        return type_of(node) in EXACT_TYPES
     if kind == "A_Const":
         return "ival" in body or "fval" in body
     if kind == "TypeCast":
         return body["typeName"]["names"][-1]["String"]["sval"] in EXACT_CASTS
     if kind == "CoalesceExpr":
-        return all(is_exact(a, types) for a in body["args"])
+        return all(is_exact(a, type_of) for a in body["args"])
     if kind == "A_Expr" and body["kind"] == "AEXPR_OP":
         sides = [body[s] for s in ("lexpr", "rexpr") if s in body]
         name = body["name"][-1]["String"]["sval"]
-        return name in ("+", "-", "*", "/", "%") and all(is_exact(s, types) for s in sides)
+        return name in ("+", "-", "*", "/", "%") and all(is_exact(s, type_of) for s in sides)
     return False
 
 
