@@ -125,6 +125,19 @@ SPLIT = [
     ("select distinct name, active from acc order by name, active limit 5", None),
     ("select distinct grp from acc", None),
     ("select count(*) from acc having count(*) > 1000", None),
+    ("select count(distinct grp), count(*), sum(amount), avg(id) from acc", None),
+    ("select count(distinct grp), count(id) from acc where false", None),
+    (
+        (
+            "select small, count(distinct name) filter (where active), count(distinct grp), max(day) from acc"
+            " group by small having count(distinct note) > 1 order by 1"
+        ),
+        None,
+    ),
+    (
+        "select grp, count(distinct grp), count(distinct upper(name) || %s) from acc group by 1",
+        ("x",),
+    ),
     ("select count(*), sum(id) from acc where id = any(%s)", (list(range(60)),)),
     ("select sum(id), max(note) from acc where id in (%s, %s, 5, 6, 7, 8, 9)", (3, 4)),
     (
@@ -182,7 +195,7 @@ NOT_JOINED = [
 WHOLE = [
     "select sum(weight) from acc",
     "select avg(weight + 1) from acc",
-    "select count(distinct grp) from acc",
+    "select sum(distinct grp) from acc",
     "select string_agg(name, ',' order by id) from acc",
     "select min(marks) from acc",
     "select min(odd) from acc",
@@ -270,6 +283,7 @@ def questions(draw: st.DrawFn) -> str:
         f"{draw(st.sampled_from(('sum', 'avg', 'min', 'max', 'count')))}({draw(NUMBERS)}){only}"
         for _ in range(draw(st.integers(1, 3)))
     ]
+    found += draw(st.lists(KEYS.map(lambda k: f"count(distinct {k})"), max_size=1))
     text = f"select {', '.join([*keys, *found])} from acc{draw(CONDITIONS)}"
     if keys:
         text += f" group by {', '.join(keys)}"

@@ -21,14 +21,11 @@ from shardman.client.answers import Raw, RawDumper, arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.plan import Params, Plan, Scope
-from shardman.client.routing.question import Question
+from shardman.client.routing.question import MOST_ROWS, Question
 from shardman.client.routing.values import Unclear
 from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import IDLE, Steps
 from shardman.client.transactions import Transactions
-
-#: More rows than these are not put together in memory.
-_MOST_ROWS = 200_000
 
 
 @dataclass
@@ -125,7 +122,7 @@ class Questions(Transactions):
             return None
         results = [c.pgresult for c in cursors]
         named = types(results)
-        if named is None or sum(r.ntuples for r in results) > _MOST_ROWS:
+        if named is None or sum(r.ntuples for r in results) > MOST_ROWS:
             return None
         raws = {f"c{i}": raw for i, raw in enumerate(arrays(results))}
         return plan.question.merged(named), {**values, **raws}

@@ -43,6 +43,10 @@ _NULLS = {
 }
 
 
+#: More rows than these are not put together in memory.
+MOST_ROWS = 200_000
+
+
 @dataclass(frozen=True)
 class Question:
     """A question that can be answered in parts.
@@ -91,6 +95,7 @@ class Question:
             # Within, the condition would be looked at for each row of each partition.
             self.texts[numbers] = (
                 f"with a as materialized ({answer}) select * from a where {check}true"  # noqa: S608
+                f" limit {MOST_ROWS + 1}"
             )
         return self.texts[numbers]
 
@@ -158,6 +163,8 @@ class _Reader:
         self.used: dict[str, None] = {}
         self.targets = self._targets(body.get("targetList", ()))
         self.asked: list[str] = []
+        #: By which of it each node groups.
+        self.grouped: list[str] = []
         self.keys: list[Node] = [self._same(self._key(g)) for g in body.get("groupClause", ())]
 
     def question(self, parameters: tuple[Name, ...]) -> Question:
@@ -279,13 +286,14 @@ class _Reader:
 
     def _groups(self) -> tuple[str, tuple[str, str]]:
         columns = [self._ask(self.inside(k)) for k in self.keys]
-        asked = ", ".join(str(i + 1) for i in range(len(self.asked)))
+        self.grouped = list(self.asked)
         head = self._head(self.outside)
         tail = f" group by {', '.join(columns)}" if columns else ""
         if "havingClause" in self.body:
             tail += f" having {self.outside(self.body['havingClause'])}"
         tail += self._order([(self.outside(n), how) for n, how in self._sorted()])
         tail += self._limit()
+        asked = ", ".join(str(self.asked.index(e) + 1) for e in self.grouped)
         return (f" group by {asked}" if asked else ""), (head, tail)
 
     def _head(self, expression: Any) -> str:
@@ -314,23 +322,39 @@ class _Reader:
 
     def _aggregate(self, body: Node) -> str:
         name = function_name(body)
-        if body.keys() - _CALL_FIELDS or "agg_distinct" in body:
-            raise NotSplit(f"{name} with DISTINCT, ORDER BY, or the like")
+        if body.keys() - _CALL_FIELDS:
+            raise NotSplit(f"{name} with ORDER BY, or the like")
         arguments = body.get("args", [])
         if len(arguments) != (0 if body.get("agg_star") else 1):
             raise NotSplit(f"{name} with other arguments")
         if name in ("sum", "avg") and not is_exact(arguments[0], self._type):
             raise NotSplit(f"{name} of what may depend on the order of rows, or on its type")
+        if "agg_distinct" in body:
+            return self._distinct(name, body)
         inside = ", ".join(map(self.inside, arguments)) or "*"
         only = f" filter (where {self.inside(body['agg_filter'])})" if "agg_filter" in body else ""
         if name != "avg":
             column = self._ask(f"pg_catalog.{name}({inside}){only}")
-            return f"(pg_catalog.{COMBINED[name]}({column})::{_type(column)})"
+            combined = f"pg_catalog.{COMBINED[name]}({column})::{_type(column)}"
+            # Grouped by more than the statement says, a node without rows answers nothing.
+            return f"coalesce({combined}, 0)" if name == "count" else f"({combined})"
         total = self._ask(f"pg_catalog.sum({inside}){only}")
         count = self._ask(f"pg_catalog.count({inside}){only}")
         # As avg does it: a numeric through a numeric.
         sums = f"pg_catalog.sum({total})::pg_catalog.numeric"
         return f"({sums} / nullif(pg_catalog.sum({count}), 0))"
+
+    def _distinct(self, name: str, body: Node) -> str:
+        """Each node groups by the values, too: they are counted once all are there."""
+        if name != "count":
+            raise NotSplit(f"{name} with DISTINCT")
+        value = self.inside(body["args"][0])
+        if "agg_filter" in body:
+            value = f"(case when {self.inside(body['agg_filter'])} then {value} end)"
+        column = self._ask(value)
+        if value not in self.grouped:
+            self.grouped.append(value)
+        return f"pg_catalog.count(distinct {column})"
 
     # -- rows -----------------------------------------------------------------------------------
 
