@@ -65,6 +65,7 @@ def test_head_room_grows_with_the_cluster() -> None:
     assert names == {
         "max_replication_slots", "max_wal_senders", "max_logical_replication_workers",
         "max_worker_processes", "max_locks_per_transaction", "max_connections",
+        "max_prepared_transactions",
     }  # fmt: skip
     assert {f.level for f in found} == {Level.WARNING}
     locks = next(f for f in found if f.what.startswith("max_locks"))

@@ -104,7 +104,7 @@ def test_what_runs_at_the_same_time_in_a_move() -> None:
 
 
 def test_other_nodes_do_not_wait_for_those_of_the_new_primaries() -> None:
-    assert groups("failover") == [["promote", "converge"]]
+    assert groups("failover") == [["end_parts", "end_parts"], ["promote", "converge"]]
 
 
 def test_what_two_commands_may_make_is_named_alike_and_nothing_else() -> None:

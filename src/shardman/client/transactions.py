@@ -359,14 +359,19 @@ class Transactions(Sessions):
     ) -> Steps:
         first, *others = writers
         prepared: list[str] = []
+        tickets: list[str] = []
         gid = ""
         try:
             gid = yield from self._first_part(first, others)
             for node in others:
-                yield from self._prepare(node, gid)
+                ticket = yield from self._prepare(node, gid)
                 prepared.append(node)
+                tickets += [ticket] if ticket else []
                 done.add(node)
                 yield leave[node]
+            # A first node of a former version cannot be told.
+            if tickets and not gid.split("_")[2].startswith("x"):
+                yield from self._write_down(first, gid, tickets)
             done.add(first)
             yield from self._decide(first, leave[first], gid)
         except _InDoubt as doubt:
@@ -394,11 +399,23 @@ class Transactions(Sessions):
 
     def _prepare(self, node: str, gid: str) -> Steps:
         text = sql.SQL(queries("client")["prepare"]).format(sql.Literal(gid))
-        session = self.sessions[node]
+        cursor = self.sessions[node].cursor(row_factory=psycopg.rows.tuple_row)
         try:
-            yield lambda: session.execute(text, prepare=False)
+            yield lambda: cursor.execute(text, prepare=False)
+            row = yield cursor.fetchone
         except psycopg.Error as error:
             raise self.told(error, node) from None
+        return row[0]
+
+    def _write_down(self, first: str, gid: str, tickets: Sequence[str]) -> Steps:
+        """Lets whoever takes over from a node know its part by its copy there."""
+        cursor = self.sessions[first].cursor()
+        try:
+            yield lambda: cursor.execute(
+                queries("client")["decide"], (gid, list(tickets)), prepare=False
+            )
+        except psycopg.Error as error:
+            raise self.told(error, first) from None
 
     def _decide(self, first: str, commit: Callable[..., Any], gid: str) -> Steps:
         """Commits on the first node, which is when the transaction is committed.

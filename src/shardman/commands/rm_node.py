@@ -78,7 +78,7 @@ class RmNode(Command):
                 Step("remove_node", f"record node {self.node_id} as removed", node),
             ),
             finish=(
-                *takeover_steps(after),
+                *takeover_steps(self.node_id, after),
                 *parting_steps(self.node_id, after),
                 *((returned_step(self.node_id, after, leaves=True),) if held else ()),
                 Step(

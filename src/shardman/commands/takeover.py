@@ -88,7 +88,7 @@ def returned_step(dead: int, after: Succession, leaves: bool = False) -> Step:
     )
 
 
-def takeover_steps(after: Succession) -> tuple[Step, ...]:
+def takeover_steps(dead: int, after: Succession) -> tuple[Step, ...]:
     """What the nodes of the new primaries do, and those whose commits waited for the dead node."""
     heirs = {part: order[0] for part, order in after.promoted.items()}
     return (
@@ -99,6 +99,14 @@ def takeover_steps(after: Succession) -> tuple[Step, ...]:
                 {"node": node},
             )
             for node in after.publishers
+        ),
+        *(
+            Step(
+                "end_parts",
+                f"end what is prepared on node {node} of clients' transactions on node {dead}",
+                _at(node, of=dead),
+            )
+            for node in after.subscribers
         ),
         *(
             (
@@ -151,7 +159,7 @@ def takeover(facts: Facts, dead: int, after: Succession, *, removed: bool) -> Pl
         prepare=cut_steps(facts, dead, after),
         switch=record_steps(dead, after, leaves=removed),
         finish=(
-            *takeover_steps(after),
+            *takeover_steps(dead, after),
             # Clients on other nodes wait until they are led elsewhere.
             tell_step(after),
             *parting_steps(dead, after),

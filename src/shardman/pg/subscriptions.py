@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import psycopg
 from psycopg import sql
 
 from shardman.errors import Code, Temporary
@@ -55,7 +56,13 @@ async def feeding(conn: Connection, table: str) -> list[str]:
 
 
 async def create(
-    conn: Connection, name: str, conninfo: str, publication: str, *, enabled: bool = True
+    conn: Connection,
+    name: str,
+    conninfo: str,
+    publication: str,
+    *,
+    enabled: bool = True,
+    two_phase: bool = False,
 ) -> bool:
     """Subscribes to a publication through the slot of the subscription's own name, from the slot's position
     on.
@@ -63,6 +70,7 @@ async def create(
     Args:
         conninfo: how this server reaches the publisher, password included.
         enabled: false: nothing is received, and the slot need not be there, before `enable`.
+        two_phase: what is prepared on the publisher is prepared here, too.
 
     Raises:
         UserError: a stranger has one of this name.
@@ -75,13 +83,14 @@ async def create(
     await conn.execute(
         sql.SQL(
             "create subscription {} connection {} publication {} with (create_slot = false,"
-            " slot_name = {}, copy_data = false, synchronous_commit = 'local', enabled = {})"
+            " slot_name = {}, copy_data = false, synchronous_commit = 'local', enabled = {}, two_phase = {})"
         ).format(
             sql.Identifier(name),
             sql.Literal(conninfo),
             sql.Identifier(publication),
             sql.Literal(name),
             sql.SQL("true" if enabled else "false"),
+            sql.SQL("true" if two_phase else "false"),
         )
     )
     return True
@@ -173,13 +182,30 @@ async def drop(conn: Connection, name: str) -> bool:
     The server waits for its workers without an end, and holds a lock meanwhile that no other subscription of
     the server can do without. So they are waited for before.
 
+    What it has left prepared would stay for ever, as nobody could tell this server what became of it: it is
+    rolled back. Whoever needs it has ended it before.
+
     Raises:
         Temporary: a worker hangs. The subscription stays, disabled.
     """
     if name not in await ls(conn, name):
         return False
     await disable(conn, name)
+    for gid in await _left_prepared(conn, name):
+        with suppress(psycopg.errors.UndefinedObject):
+            await conn.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
     subscription = sql.Identifier(name)
     await conn.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(subscription))
     await conn.execute(sql.SQL("drop subscription {}").format(subscription))
     return True
+
+
+async def _left_prepared(conn: Connection, name: str) -> list[str]:
+    """Names of the transactions that a subscription has prepared: PostgreSQL makes them from its number."""
+    cur = await conn.execute(
+        "select x.gid from pg_prepared_xacts x join pg_subscription s"
+        " on starts_with(x.gid, format('pg_gid_%%s_', s.oid)) join pg_database d on d.oid = s.subdbid"
+        " where x.database = current_database() and d.datname = x.database and s.subname = %s",
+        (name,),
+    )
+    return [row[0] for row in await cur.fetchall()]

@@ -10,10 +10,12 @@ import psycopg
 from shardman import names
 from shardman.errors import Code, Temporary, UserError
 from shardman.pg.connection import Connection
+from shardman.sql.loader import queries
 from shardman.steps.base import FinishStep, Run, Scope, step
 from shardman.steps.catalog import data_table, is_attached, value, written
 from shardman.steps.channels.lifetime import drop_publisher, drop_subscriber
 from shardman.steps.channels.standby_names import set_standby_names
+from shardman.steps.client_parts import knows_decisions
 from shardman.steps.convergence import await_metadata
 from shardman.steps.eviction import lock_evicting
 from shardman.steps.replicas import drop_detached, need_primary, rename_detached
@@ -66,6 +68,7 @@ class Returned(FinishStep):
         # cancelled wait would be a commit on this node alone.
         await conn.execute("select shardman.evict_waiting_commits()")
         aside = await self._all_aside(run, conn)
+        await self._decides_anew(run, conn)
         await self._drop_channels(run, conn)
         await set_standby_names(run, self.node, except_cmd=run.cmd_id)
         aside += [name for part in self.replicas if (name := await self._give_up(run, conn, part))]
@@ -116,6 +119,14 @@ class Returned(FinishStep):
             return await rename_detached(run, conn, self.node, part)
         await drop_detached(run, conn, self.node, part)
         return None
+
+    async def _decides_anew(self, run: Run, conn: Connection) -> None:
+        """What it has decided for clients without that anybody has heard of it did not happen: others have
+        taken over without. Unless it still has primaries, to which it may have."""
+        lord = await run.node(0)
+        place = await value(lord, queries("transactions")["place"], self.node)
+        if place == "elsewhere" and await knows_decisions(conn):
+            await conn.execute("select shardman.decide_anew()")
 
     async def _know(self, run: Run) -> None:
         """Routes can be made only to where the metadata here says."""

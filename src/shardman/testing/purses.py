@@ -36,9 +36,12 @@ class Purses:
     Args:
         clients: how many at a time.
         seed: of the dice that choose who is killed.
+        replevel: replicas of each partition.
     """
 
-    def __init__(self, cluster: Cluster, partitions: int, clients: int, seed: int) -> None:
+    def __init__(
+        self, cluster: Cluster, partitions: int, clients: int, seed: int, replevel: int = 0
+    ) -> None:
         self._cluster = cluster
         self._clients = clients
         self._rng = random.Random(seed)
@@ -52,6 +55,9 @@ class Purses:
             "select shardman.create_hash_partitions(1, 'purses', 'id', %s)", (partitions,)
         )
         assert done.status == "success", done
+        if replevel:
+            done = cluster.cmd("select shardman.set_replevel('purses', %s)", (replevel,))
+            assert done.status == "done", done
 
     @contextmanager
     def transferring(self) -> Iterator[None]:
@@ -87,7 +93,7 @@ class Purses:
                 eventually(
                     f"nothing of a client is prepared on node {node}",
                     lambda node=node: self._cluster.value(  # type: ignore[misc]
-                        node, "select count(*) from shardman.client_parts()"
+                        node, "select count(*) from pg_prepared_xacts"
                     ),
                     until=lambda left: left == 0,
                     seconds=ENDED_S,

@@ -1,7 +1,8 @@
 """Ends what clients have left of transactions over several nodes.
 
-The first node of such a transaction knows what has become of it, and is asked; where it does not answer nothing
-is guessed, and status tells. A part that stays prepared keeps its locks for ever.
+The first node of such a transaction knows what has become of it, and is asked. Where others have taken over
+from it, what it has decided counts only where its channels have brought it. Otherwise nothing is guessed, and
+status tells. A part that stays prepared keeps its locks for ever.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Part:
     first: int
     xid: str
 
+    @property
+    def arrives(self) -> bool:
+        """Whether all channels of its first node carry what that has decided."""
+        return self.gid.split("_")[2].startswith("y")
+
 
 class ClientTransactions:
     """The look at prepared parts of one leadership."""
@@ -83,8 +89,8 @@ class ClientTransactions:
         answers = await all_of(*(self._parts(n) for n in reached))
         parts = [each for answer in answers for each in answer or ()]
         for part, age in parts:
-            if age >= YOUNG_S and part.first in reached:
-                await self._end(part)
+            if age >= YOUNG_S:
+                await self._end(part, members, reached)
         if None not in answers:
             left = {part.gid for part, _ in parts}
             await all_of(*(self._forget(n, left, seen) for n, seen in decided.items()))
@@ -97,6 +103,8 @@ class ClientTransactions:
                 *(self._askers.ask(n, queries("transactions")["snapshot"]) for n in members)
             )
         except (*NO_ANSWER, LordLost):
+            return {}
+        if any(rows[0][1] for rows in answers):
             return {}
         return {n: rows[0][0] for n, rows in zip(members, answers, strict=True)}
 
@@ -116,11 +124,52 @@ class ClientTransactions:
         except (*NO_ANSWER, LordLost):
             return
 
-    async def _end(self, part: Part) -> None:
+    async def _outcome(self, part: Part, members: set[int], reached: set[int]) -> str:
+        """What has become of a transaction, or another word than those of `_VERBS` when nobody can tell.
+
+        Raises:
+            psycopg.Error, UserError, TimeoutError, LordLost: the same.
+        """
+        if part.first in reached and await self._place(part.first) != "elsewhere":
+            outcome = await self._ask(part.first, "outcome", part.gid, part.role, part.xid)
+            # It has not been taken over from before it answered.
+            if outcome != "elsewhere" and await self._place(part.first) != "elsewhere":
+                return outcome
+        others = sorted((members & reached) - {part.first})
+        said = await all_of(
+            *(self._ask(n, "arrived", part.gid, part.role, part.first) for n in others)
+        )
+        if "committed" in said:
+            return "committed"
+        none = all(each == "aborted" for each in said) and members - {part.first} <= reached
+        return "aborted" if none and await self._counts_elsewhere(part) else "in doubt"
+
+    async def _counts_elsewhere(self, part: Part) -> bool:
+        """Whether what its first node has decided counts only where it has arrived."""
+        if not part.arrives:
+            return False
+        if await self._place(part.first) == "elsewhere":
+            return True
+        # It has come back, and was told that others had taken over from it.
+        outcome = await self._ask(part.first, "outcome", part.gid, part.role, part.xid)
+        return outcome == "elsewhere"
+
+    async def _ask(self, node: int, query: str, *params: str | int) -> str:
+        ((answer,),) = await self._askers.ask(node, queries("transactions")[query], *params)
+        return str(answer)
+
+    async def _place(self, node: int) -> str | None:
+        """Where what a node decides counts; None when it is no member."""
+        lord = await self._sessions.lord()
         try:
-            ((outcome,),) = await self._askers.ask(
-                part.first, queries("transactions")["outcome"], part.gid, part.role, part.xid
-            )
+            found = await value(lord, queries("transactions")["place"], node)
+            return None if found is None else str(found)
+        finally:
+            await self._sessions.give_back(lord)
+
+    async def _end(self, part: Part, members: set[int], reached: set[int]) -> None:
+        try:
+            outcome = await self._outcome(part, members, reached)
         except (*NO_ANSWER, LordLost):
             return
         if (verb := _VERBS.get(outcome)) is None:

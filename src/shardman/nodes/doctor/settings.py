@@ -58,7 +58,7 @@ def _room(wanted: Wanted) -> Mapping[str, int]:
         "max_logical_replication_workers": subscriptions,
         "max_worker_processes": subscriptions + MOVES,
         "max_active_replication_origins": subscriptions,
-        "max_prepared_transactions": 64,
+        "max_prepared_transactions": max(64, 8 * wanted.nodes),
         "max_locks_per_transaction": max(64, LOCKS * wanted.partitions),
         **({"max_connections": wanted.sessions + 20} if wanted.sessions else {}),
     }

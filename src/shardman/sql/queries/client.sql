@@ -90,6 +90,9 @@ select shardman.first_part(%s, %s)
 -- name: prepare
 select shardman.other_part({0}); prepare transaction {0}
 
+-- name: decide
+select shardman.decide(%s, %s)
+
 -- name: settings
 select pg_catalog.set_config(name, value, false)
   from unnest(%s::text[], %s::text[]) as s (name, value) where pg_catalog.current_setting(name, true) is distinct from value

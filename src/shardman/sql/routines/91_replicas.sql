@@ -221,9 +221,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(array_agg(shardman.relation_text(n.nspname, c.relname) order by c.oid), '{}')
       from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
       join pg_class c on c.oid = r.prrelid join pg_namespace n on n.oid = c.relnamespace
-     where p.pubname = publication and r.prrelid <> 'shardman.beats'::regclass
+     where p.pubname = publication and r.prrelid not in ('shardman.beats'::regclass, 'shardman.client_decisions'::regclass)
 $$;
-comment on function shardman.published(text) is 'the tables of a publication, as the metadata writes names; its beats left out';
+comment on function shardman.published(text) is 'the tables of a publication, as the metadata writes names; its beats and decisions left out';
 
 create or replace function shardman.lock_holders(relations text[]) returns table (pid int, waits_for_server bool)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -39,10 +39,21 @@ $$;
 comment on function shardman.uses_other_nodes() is
     'whether this transaction has used another node through postgres_fdw, so that it could not be prepared, and its commit is not one act';
 
+create or replace function shardman.decisions_arrive() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Channels of a former version carry none.
+    select coalesce(bool_and(exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = 'shardman.client_decisions'::regclass)), false)
+      from shardman.local l join pg_publication p on starts_with(p.pubname, format('shardman_%s_%s_', l.cluster, l.node_id))
+      join pg_replication_slots s on s.slot_name = p.pubname and s.database = current_database()
+$$;
+comment on function shardman.decisions_arrive() is
+    'whether there are channels from this node, and all of them carry what clients'' transactions over several nodes have decided here';
+
 create or replace function shardman.first_part(token text, nodes int[]) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    gid_ text;
+    gid_    text;
+    arrives constant bool := shardman.decisions_arrive();
 begin
     if token !~ '^[0-9a-f]{32}$' then
         raise exception 'a token has 32 hexadecimal digits' using errcode = 'invalid_parameter_value', hint = 'shardman.connect makes one.';
@@ -52,28 +63,89 @@ begin
     if shardman.uses_other_nodes() then
         raise exception 'this part of the transaction has used other nodes through this one' using errcode = 'feature_not_supported';
     end if;
-    select format('shardman_%s_x%s_%s_%s', p.cluster, p.node, pg_current_xact_id(), token) into strict gid_ from shardman.transaction_place() p;
+    select format('shardman_%s_%s%s_%s_%s', p.cluster, case when arrives then 'y' else 'z' end, p.node, pg_current_xact_id(), token)
+      into strict gid_ from shardman.transaction_place() p;
     insert into shardman.client_transactions (gid, role, nodes) values (gid_, shardman.caller(), first_part.nodes);
+    if arrives then
+        insert into shardman.client_decisions (gid, role) values (gid_, shardman.caller());
+    end if;
     return gid_;
 end
 $$;
 comment on function shardman.first_part(text, int[]) is
     'for clients, in the part on the first node: writes down that this transaction is committed when this part is; returns the name by which the other parts are to be '
-    'prepared. token: random; nodes: those of the other parts';
+    'prepared: y before the number of this node where its channels carry the decision, z where not; x was that of former versions. token: random; nodes: those of the other parts';
 
-create or replace function shardman.other_part(gid text) returns void
+create or replace function shardman.part_ticket(gid text, role name, node int, xid text) returns text
+language sql stable cost 1000 set search_path = pg_catalog, pg_temp as $$
+    select format('%s:%s:%s', node, xid, encode(sha256(convert_to(concat_ws(E'\n', s.secret, gid, role, node, xid, s.secret), 'UTF8')), 'hex'))
+      from shardman.road_secret s
+$$;
+comment on function shardman.part_ticket(text, name, int, text) is
+    'says that a transaction of a node is a part of this one and this role''s: only the nodes can make it, so nobody decides on what is another''s';
+
+create or replace function shardman.prepared_arrives() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_replication_slots s, shardman.local l
+                    where s.two_phase and s.database = current_database() and starts_with(s.slot_name, format('shardman_%s_%s_', l.cluster, l.node_id)))
+$$;
+comment on function shardman.prepared_arrives() is 'whether what is prepared on this node is prepared on nodes with its replicas as well';
+
+create or replace function shardman.has_room() returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Cut-overs come one after the other; each prepares at most two on a node, and all of them may have to be held here.
+    select current_setting('max_prepared_transactions')::int >= 8 * (select count(*) from shardman.nodes where worker_status = 'active')
+$$;
+comment on function shardman.has_room() is
+    'whether this node has room for what is prepared on all nodes, so that its channels to replicas may bring it. Without that they would stand still';
+
+create or replace function shardman.await_room() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- Each node may have to hold what is prepared on all of them. A quarter is for others than clients of ours.
+    most  constant int := greatest(1, current_setting('max_prepared_transactions')::int * 3 / 4
+                                      / (select greatest(1, count(*)) from shardman.nodes where worker_status = 'active')::int);
+    until constant timestamptz := clock_timestamp() + interval '5 s';
+begin
+    while (select count(*) from pg_prepared_xacts x where not starts_with(x.gid, 'pg_gid_')) >= most loop
+        if clock_timestamp() > until then
+            raise exception 'there are % prepared transactions on this node already, as many as nodes with its replicas have room for', most
+                using errcode = 'configuration_limit_exceeded', hint = 'Repeat the transaction later, or raise max_prepared_transactions on all nodes.';
+        end if;
+        perform pg_sleep(0.01);
+    end loop;
+end
+$$;
+comment on function shardman.await_room() is
+    'waits until fewer parts are prepared here than all nodes with replicas of this one have room for: their channels would stand still otherwise';
+
+create or replace function shardman.other_part(gid text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     insert into shardman.client_transactions (gid, role, nodes) values (other_part.gid, shardman.caller(), '{}');
+    if not shardman.prepared_arrives() then
+        return null;
+    end if;
+    perform shardman.await_room();
+    return shardman.part_ticket(other_part.gid, shardman.caller(), (select p.node from shardman.transaction_place() p), pg_current_xact_id()::xid::text);
 end
 $$;
-comment on function shardman.other_part(text) is 'for clients, in a part on another node, right before PREPARE TRANSACTION: writes down that it was here';
+comment on function shardman.other_part(text) is
+    'for clients, in a part on another node, right before PREPARE TRANSACTION: writes down that it was here; returns what shardman.decide is to be told of it, if anything';
+
+create or replace function shardman.decide(gid text, parts text[]) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    insert into shardman.client_decisions as d (gid, role, parts) values (decide.gid, shardman.caller(), decide.parts)
+    on conflict on constraint client_decisions_pkey do update set parts = excluded.parts
+$$;
+comment on function shardman.decide(text, text[]) is
+    'for clients, in the part on the first node, when all others are prepared: writes down what shardman.other_part has returned for them';
 
 create or replace function shardman.client_parts() returns table (gid text, role name, first int, xid xid8, age interval)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select x.gid, x.owner, m[1]::int, m[2]::xid8, clock_timestamp() - x.prepared
       from pg_prepared_xacts x cross join shardman.local l
-     cross join regexp_match(x.gid, '^shardman_' || l.cluster || '_x([0-9]{1,9})_([0-9]{1,19})_[0-9a-f]{32}$') as m
+     cross join regexp_match(x.gid, '^shardman_' || l.cluster || '_[xyz]([0-9]{1,9})_([0-9]{1,19})_[0-9a-f]{32}$') as m
      where x.database = current_database() and m is not null
 $$;
 comment on function shardman.client_parts() is 'parts of clients'' transactions that are prepared on this node; first: the node that knows the outcome, xid: by which it does';
@@ -90,13 +162,77 @@ begin
     exception when invalid_parameter_value then
         underway := false;
     end;
+    if split_part(gid, '_', 3) ^@ 'y' and xid < (select l.decides_from from shardman.local l) then
+        return 'elsewhere';
+    end if;
     if exists (select from shardman.client_transactions t where (t.gid, t.role) = (client_outcome.gid, client_outcome.role)) then
         return 'committed';
     end if;
     return case when underway then 'in progress' else 'aborted' end;
 end
 $$;
-comment on function shardman.client_outcome(text, name, xid8) is 'on the first node of a client''s transaction: what has become of it';
+comment on function shardman.client_outcome(text, name, xid8) is 'on the first node of a client''s transaction: what has become of it; elsewhere: this node was taken over from since, so others know';
+
+create or replace function shardman.decide_anew() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update shardman.local set decides_from = pg_current_xact_id()
+$$;
+comment on function shardman.decide_anew() is
+    'on a node that all was taken over from: what transactions of clients have decided here until now counts only where it has arrived';
+
+create or replace function shardman.decision_arrived(gid text, role name, first int) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    hears bool;
+begin
+    -- First whether anything may still come, then, with another snapshot, what has.
+    select exists (select from pg_subscription s, shardman.local l
+                    where s.subenabled and s.subname = format('shardman_%s_%s_%s', l.cluster, decision_arrived.first, l.node_id)
+                      and s.subdbid = (select d.oid from pg_database d where d.datname = current_database())) into hears;
+    if exists (select from shardman.client_decisions d where (d.gid, d.role) = (decision_arrived.gid, decision_arrived.role)) then
+        return 'committed';
+    end if;
+    return case when hears then 'in progress' else 'aborted' end;
+end
+$$;
+comment on function shardman.decision_arrived(text, name, int) is
+    'on another node than the first one of a client''s transaction: whether the decision has come here; aborted: it has not, and does not come any more';
+
+create or replace function shardman.parts_decided(of_node int, xids text[]) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select split_part(p.ticket, ':', 2) from shardman.client_decisions d cross join unnest(d.parts) as p (ticket)
+     where starts_with(p.ticket, of_node || ':') and split_part(p.ticket, ':', 2) = any (xids)
+       and p.ticket = shardman.part_ticket(d.gid, d.role, of_node, split_part(p.ticket, ':', 2))
+$$;
+comment on function shardman.parts_decided(int, text[]) is 'which of these transactions of a node are parts of transactions that this node knows to be committed';
+
+create or replace function shardman.prepared_from(of_node int) returns table (gid text, xid text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select x.gid, m[2] from shardman.local l
+      join pg_subscription s on s.subname = format('shardman_%s_%s_%s', l.cluster, of_node, l.node_id) and not s.subenabled
+       and s.subdbid = (select d.oid from pg_database d where d.datname = current_database())
+      join pg_prepared_xacts x on x.database = current_database()
+     cross join regexp_match(x.gid, '^pg_gid_([0-9]+)_([0-9]+)$') as m
+     where m[1] = s.oid::text
+$$;
+comment on function shardman.prepared_from(int) is
+    'what a channel that is cut has left prepared on this node; xid: the number of the transaction on the node where the channel came from';
+
+create or replace function shardman.deciding() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select k.virtualtransaction from pg_locks k
+     where k.locktype = 'relation' and k.relation = 'shardman.commit_gate'::regclass and k.mode = 'RowShareLock' and k.granted
+       and k.database = (select d.oid from pg_database d where d.datname = current_database())
+$$;
+comment on function shardman.deciding() is 'the transactions on this node that may decide on parts on others';
+
+create or replace function shardman.end_deciding(those text[]) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.end_session(k.pid) from pg_locks k
+     where k.locktype = 'relation' and k.relation = 'shardman.commit_gate'::regclass and k.mode = 'RowShareLock'
+       and k.database = (select d.oid from pg_database d where d.datname = current_database()) and k.virtualtransaction = any (those)
+$$;
+comment on function shardman.end_deciding(text[]) is 'ends the sessions of transactions that may decide on parts on others';
 
 create or replace function shardman.forget_client_transactions(prepared text[], decided pg_snapshot, older interval) returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -105,7 +241,13 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
          where t.at < clock_timestamp() - older and t.gid <> all (prepared)
            -- Its own node's row is the outcome; others only say that a part was there.
            and case when t.nodes = '{}' then true else pg_visible_in_snapshot(split_part(t.gid, '_', 4)::xid8, decided) end
-        returning 1)
+        returning 1
+    ), also as (
+        -- One that came from another node came so long ago that it was decided on before.
+        delete from shardman.client_decisions d
+         where d.at < clock_timestamp() - older and d.gid <> all (prepared)
+           and case when ltrim(split_part(d.gid, '_', 3), 'xyz') = (select l.node_id from shardman.local l)::text
+                    then pg_visible_in_snapshot(split_part(d.gid, '_', 4)::xid8, decided) else true end)
     select count(*) from gone
 $$;
 comment on function shardman.forget_client_transactions(text[], pg_snapshot, interval) is

@@ -7,8 +7,18 @@ create or replace view shardman.parts_in_doubt as
            format('They end by themselves when node %s answers, or when the client there ends its transaction. If that node never comes back, see what the '
                   'application knows of them, and COMMIT PREPARED or ROLLBACK PREPARED each (pg_prepared_xacts)', c.first) as hint
       from shardman.client_parts() c, shardman.local h
-     where c.age > interval '5 seconds' group by h.node_id, c.first;
-comment on view shardman.parts_in_doubt is 'this node: parts of clients'' transactions that have been prepared for so long that their client is gone';
+     where c.age > interval '5 seconds' group by h.node_id, c.first
+    union all
+    select format('transactions prepared on node %s', h.node_id),
+           format('%s that were prepared on a node which was taken over from wait for their outcome, the first for %s: their rows are locked', count(*),
+                  date_trunc('second', max(clock_timestamp() - x.prepared))),
+           'They end by themselves when every node answers that may have decided on them: start those that do not, or have them taken over from'
+      from pg_prepared_xacts x, shardman.local h
+     where x.database = current_database() and starts_with(x.gid, 'pg_gid_') and x.prepared < clock_timestamp() - interval '5 seconds'
+       and not exists (select from pg_subscription s where s.subenabled and starts_with(x.gid, format('pg_gid_%s_', s.oid)))
+     group by h.node_id;
+comment on view shardman.parts_in_doubt is 'this node: parts of clients'' transactions that have been prepared for so long that their client is gone, and copies of '
+    'what was prepared on a node that others have taken over from';
 
 -- The lease is as old as the snapshot: it is compared with the beginning of the statement, not with now.
 create or replace view shardman.cluster_problems as

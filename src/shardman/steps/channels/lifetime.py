@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from shardman import names
 from shardman.errors import Code, Temporary
-from shardman.pg import beats, publications, slots, strangers, subscriptions
+from shardman.pg import beats, decisions, publications, slots, strangers, subscriptions
 from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, PrepareStep, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import value
+from shardman.steps.client_parts import end_copies, knows_decisions
 from shardman.steps.confirmation import catch_up, quiet, wait_streaming
 from shardman.steps.copy import behind_writers
 from shardman.steps.state import ChannelChange, State
@@ -58,22 +59,38 @@ class Channel(UndoableStep):
         # Before the slot: where the row arrives there is one already.
         await beats.write(source, self.src)
         await beats.publish(source, name, self.src)
+        if knows := await knows_decisions(source) and await knows_decisions(dest):
+            await decisions.publish(source, name)
+        two_phase = knows and await _has_room(source, dest)
         if name not in await slots.ls(source, name):
             async with run.extra_session(self.src) as conn:
-                await behind_writers(run, self.src, self._make_slot(conn, name))
+                await behind_writers(run, self.src, self._make_slot(conn, name, two_phase))
         await beats.expect(source, dest, self.src)
-        if not await subscriptions.create(dest, name, await run.peer(self.src), name):
+        peer = await run.peer(self.src)
+        if not await subscriptions.create(dest, name, peer, name, two_phase=two_phase):
             # Of a former version, it may not know of beats.
             async with run.extra_session(self.dest) as guard:
                 await beats.carry(source, dest, guard, name, self.src)
+                if knows:
+                    await decisions.carry(source, dest, guard, name)
         await wait_streaming(source, name, self.dest)
 
-    async def _make_slot(self, conn: Connection, name: str) -> None:
+    async def _make_slot(self, conn: Connection, name: str, two_phase: bool) -> None:
         with unhurried(conn):
-            await conn.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+            await conn.execute(
+                "select pg_create_logical_replication_slot(%s, 'pgoutput', false, %s)",
+                (name, two_phase),
+            )
 
     async def undo(self, run: Run) -> None:
         await end_unused(run, self.src, self.dest)
+
+
+async def _has_room(source: Connection, dest: Connection) -> bool:
+    """Whether the destination may prepare as much as `shardman.await_room` lets the source."""
+    most = "select current_setting('max_prepared_transactions')::int"
+    enough = int(await value(dest, most)) >= int(await value(source, most))
+    return enough and bool(await value(dest, "select shardman.has_room()"))
 
 
 async def in_use(run: Run, src: int, dest: int) -> bool:
@@ -135,17 +152,27 @@ async def drop_publisher(run: Run, conn: Connection, src: int, dest: int) -> Non
             await _drop_source(conn, names.channel(run.cluster_id, src, dest))
 
 
-async def drop_subscriber(run: Run, conn: Connection, src: int, dest: int) -> bool:
+async def drop_subscriber(
+    run: Run, conn: Connection, src: int, dest: int, *, decided: bool = False
+) -> bool:
     """Drops a node's subscription to a channel, unless that is needed; whether it is not. The other side
     may be dead.
 
     Args:
         conn: a session on the node dest.
+        decided: what it has left prepared is ended as was decided; otherwise it is rolled back.
+
+    Raises:
+        Temporary: nobody can tell yet what was.
     """
     async with lock_to_end(run, src, dest):
         if await in_use(run, src, dest):
             return False
-        await subscriptions.drop(conn, names.channel(run.cluster_id, src, dest))
+        name = names.channel(run.cluster_id, src, dest)
+        if decided:
+            await subscriptions.disable(conn, name)
+            await end_copies(run, dest, src)
+        await subscriptions.drop(conn, name)
         return True
 
 

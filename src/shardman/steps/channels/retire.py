@@ -36,7 +36,7 @@ class RetireChannel(FinishStep):
     async def do(self, run: Run) -> None:
         name = names.channel(run.cluster_id, self.of, self.node)
         conn = await run.node(self.node)
-        if await drop_subscriber(run, conn, self.of, self.node):
+        if await drop_subscriber(run, conn, self.of, self.node, decided=True):
             return
         # While the old primaries are in use there, the channel would let writes to them be acknowledged.
         source = await run.node(self.of)
