@@ -325,12 +325,14 @@ def test_it_is_dropped_by_plain_words(shared: Cluster) -> None:
         bob.execute(f"create table {TAG} (id int primary key, other int)".encode())
         bob.execute(f"insert into {TAG} values (1, 1)".encode())
     eventually("the lord knows", lambda: not shared.commands_left())
-    assert shared.sql(0, "select * from shardman.shared_tables where relation = %s", (TAG,)) == []
-    # Who replaces it has a plain table.
-    assert run(shared, 1, f"select * from {TAG}") == [(1, 1)]
-    for node in (2, 3):
-        assert shared.value(node, "select to_regclass(%s)", (TAG,)) is None
+    # Who replaces it has a shared one again.
+    for node in WORKERS:
+        assert run(shared, node, f"select * from {TAG}") == [(1, 1)]
     run(shared, 1, f"drop table {TAG}")
+    eventually("the lord knows", lambda: not shared.commands_left())
+    assert shared.sql(0, "select * from shardman.shared_tables where relation = %s", (TAG,)) == []
+    for node in (1, 2, 3):
+        assert shared.value(node, "select to_regclass(%s)", (TAG,)) is None
     assert check(shared.lord_dsn, data=True) == []
 
 

@@ -32,6 +32,7 @@ OF_ONE = {
 BY_OTHERS = {"rebalance", "set_replevel", "drain_node", "create_hash_partitions"}
 #: Who has to do with no partition.
 APART = {
+    *("restore_layout", "forget_layout"),
     *("add_node", "maintain", "set_zone", "sync_roles", "create_shared_table", "unshare_table"),
     "create_restore_point",
 }

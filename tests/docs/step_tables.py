@@ -24,6 +24,7 @@ from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.failover import Failover
 from shardman.commands.move_part import MovePart
 from shardman.commands.rename_table import RenameTable
+from shardman.commands.restore_layout import RestoreLayout
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_partitions_count import SetPartitionsCount
@@ -100,6 +101,7 @@ _EXAMPLES: dict[str, tuple[Command, dict[str, Any]]] = {
         RenameTable("orders", "sales"),
         {"digest": "", **{f"obstacles {n}": [] for n in _CLUSTER.nodes}},
     ),
+    "restore_layout": (RestoreLayout("accounts", 2), {}),
     "create_shared_table": (
         CreateSharedTable("countries", 1),
         {

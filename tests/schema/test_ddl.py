@@ -354,8 +354,8 @@ REFUSED = [
     ("do $$ begin alter table app.acc add column no int; end $$", "on this node only"),
     ("do $$ begin alter table app.acc rename to other; end $$", "on this node only"),
     ("create index concurrently on acc (v)", "concurrently"),
-    ("drop table acc", "rows of this node only"),
-    ("drop table acc cascade", "rows of this node only"),
+    ("do $$ begin drop table app.acc cascade; end $$", "rows of this node only"),
+    ("drop table acc cascade; select 1", "rows of this node only"),
     ("drop schema app cascade", "rows of this node only"),
     (
         "alter table acc add at timestamptz not null default clock_timestamp()",

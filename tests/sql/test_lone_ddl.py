@@ -31,7 +31,10 @@ REFUSED = [
     ("alter table app.acc detach partition app.acc_1", "this node only|cannot be detached"),
     ("alter table app.acc_1 detach partition app.acc_1_data", "acc_1 belongs to"),
     # With others.
-    ("create table app.other (id int); drop table app.other, app.acc cascade", "rows of this node"),
+    (
+        "create table app.o (id int); drop table app.o, app.acc cascade; select 1",
+        "rows of this node",
+    ),
     ("drop schema app cascade", "rows of this node only"),
     ("drop type app.mood cascade", "would drop its table column"),
     ("drop function app.small(int) cascade", "would drop its table constraint"),

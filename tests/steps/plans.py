@@ -18,11 +18,13 @@ from shardman.commands.drain_node import DrainNode
 from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.drop_table import DropTable
 from shardman.commands.failover import Failover
+from shardman.commands.forget_layout import ForgetLayout
 from shardman.commands.maintain import Maintain
 from shardman.commands.move_part import MovePart
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.refresh_table import RefreshTable
 from shardman.commands.rename_table import RenameTable
+from shardman.commands.restore_layout import RestoreLayout
 from shardman.commands.rm_node import RmNode
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.set_partitions_count import SetPartitionsCount
@@ -173,6 +175,8 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield RenameTable("orders", "app.orders"), renamed
     yield RenameTable("orders", "sales", follow=True), {**renamed, "called 1": "sales"}
     yield RenameTable("codes", "other"), renamed
+    yield RestoreLayout("codes", 2), {}
+    yield ForgetLayout("codes"), {}
     yield UnshardTable("bare", 1), alone
     yield UnshardTable("acc", 1, aside=True), {**alone, "asides 2": ["acc_0_aside_c7"], "key": True}
     yield (

@@ -216,6 +216,7 @@ class Verbs(ABC):
         self,
         relation: str,
         aside: bool = False,
+        follow: bool = False,
         *,
         wait: bool = True,
         timeout: float | None = None,
@@ -225,10 +226,13 @@ class Verbs(ABC):
         Args:
             relation: a sharded or shared table, written as in SQL.
             aside: drop what failovers have set aside of it, too.
+            follow: only what DROP TABLE has dropped for its users already: it submits this by
+                itself.
         """
         arguments = {
             "relation": relation,
             "aside": aside,
+            "follow": follow,
         }
         return self._run("drop_table", arguments, wait, timeout)
 
@@ -256,6 +260,23 @@ class Verbs(ABC):
             "part_name": part_name,
         }
         return self._run("failover", arguments, wait, timeout)
+
+    def forget_layout(
+        self,
+        relation: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Forget how a table lay that was dropped by DROP TABLE.
+
+        Args:
+            relation: the name of a table that was dropped.
+        """
+        arguments = {
+            "relation": relation,
+        }
+        return self._run("forget_layout", arguments, wait, timeout)
 
     def maintain(
         self,
@@ -363,6 +384,26 @@ class Verbs(ABC):
             "follow": follow,
         }
         return self._run("rename_table", arguments, wait, timeout)
+
+    def restore_layout(
+        self,
+        relation: str,
+        node_id: int,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Let a table that was made again lie as it did before DROP TABLE.
+
+        Args:
+            relation: a plain table, of a name that is remembered.
+            node_id: the worker that has it.
+        """
+        arguments = {
+            "relation": relation,
+            "node_id": node_id,
+        }
+        return self._run("restore_layout", arguments, wait, timeout)
 
     def rm_node(
         self,

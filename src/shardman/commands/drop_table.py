@@ -1,9 +1,14 @@
-"""drop_table(relation, aside): drops a sharded table, replicas included, or a shared one on all nodes."""
+"""drop_table(relation, aside, follow): drops a sharded table, replicas included, or a shared one on all nodes.
+DROP TABLE submits it by itself, with ``follow``: the table is put away then, and this ends it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.copying import group_claims
+from shardman.commands.forget_layout import forget_steps
 from shardman.commands.remains import asides, drop_asides, need_alone
 from shardman.commands.unshare_table import drop_copies, need_unreferred, shared_dependents
 from shardman.errors import Code, UserError
@@ -20,12 +25,19 @@ class DropTable(Command):
 
     relation: str = argument("A sharded or shared table, written as in SQL.", kind=Kind.RELATION)
     aside: bool = argument("Drop what failovers have set aside of it, too.", default=False)
+    follow: bool = argument(
+        "Only what DROP TABLE has dropped for its users already: it submits this by itself.",
+        default=False,
+    )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
         return frozenset(
             {
                 Claim("membership", shared=True),
                 Claim(f"table {self.relation}"),
+                # One that is dropped with it may refer to it: these go first.
+                Claim("tables that are shared"),
+                *(group_claims(cluster, self.relation) if self.relation in cluster.tables else ()),
                 *({Claim("channels")} if self._replicas(cluster) else ()),
             }
         )
@@ -34,6 +46,8 @@ class DropTable(Command):
         """What on each node is made of the table, and what was set aside of it."""
         if self.relation in cluster.shared:
             return shared_dependents(cluster.shared[self.relation])
+        if self.follow and self.relation not in cluster.tables:
+            return ()
         return tuple(
             Question(f"{what} {node}", node, query, (self.relation,))
             for node in cluster.members
@@ -44,15 +58,23 @@ class DropTable(Command):
         cluster, relation = facts.cluster, self.relation
         if relation in cluster.shared:
             need_unreferred(facts, relation)
-            return drop_copies(facts, cluster.shared[relation], keep=None)
+            return self._forgetting(
+                cluster, drop_copies(facts, cluster.shared[relation], keep=None)
+            )
+        if self.follow and relation not in cluster.tables:
+            return Plan()
         cluster.table(relation)
+        called = {n: facts.answers.get(f"called {n}") for n in cluster.members}
+        put_away = {n: c for n, c in called.items() if c is not None and c != relation}
+        if self.follow and not put_away:
+            return Plan()
         self._need_unreferred(cluster)
         for node in cluster.members:
             need_alone(facts, relation, node, "Drop it there first")
         call = f"drop_table('{relation}', aside => true)"
         found = asides(facts, relation, may_go=self.aside, call=call)
         replicas = self._replicas(cluster)
-        return Plan(
+        plan = Plan(
             prepare=(
                 *(
                     (Step("leave_group", f"let {relation} go alone", {"relation": relation}),)
@@ -80,13 +102,24 @@ class DropTable(Command):
                     Step(
                         "drop_sharded",
                         f"drop {relation} on node {node}",
-                        {"node": node, "relation": relation},
+                        {
+                            "node": node,
+                            "relation": relation,
+                            **({"called": put_away[node]} if node in put_away else {}),
+                        },
                     )
                     for node in cluster.members
                 ),
                 Step("converge", "tell all nodes", {}),
             ),
         )
+        return self._forgetting(cluster, plan)
+
+    def _forgetting(self, cluster: Cluster, plan: Plan) -> Plan:
+        """What is dropped by a command is not made again."""
+        if self.follow:
+            return plan
+        return replace(plan, finish=(*forget_steps(cluster.members, self.relation), *plan.finish))
 
     def _need_unreferred(self, cluster: Cluster) -> None:
         for each in cluster.group(self.relation):
@@ -105,4 +138,5 @@ class DropTable(Command):
 _QUESTIONS = {
     "dependents": "select shardman.dependents(%s)",
     "asides": "select shardman.asides_of(%s)",
+    "called": "select shardman.called_here(%s)",
 }

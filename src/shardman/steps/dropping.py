@@ -78,6 +78,8 @@ class DropSharded(FinishStep):
 
     node: int
     relation: str
+    #: What it is called since DROP TABLE has put it away; where it was not, in a crash, it is called as ever.
+    called: str | None = None
 
     def scope(self) -> Scope:
         return Scope.of([self.node])
@@ -89,7 +91,9 @@ class DropSharded(FinishStep):
         try:
             async with conn.transaction():
                 await conn.execute(f"set local lock_timeout = '{LOCK_S}s'")
-                await conn.execute("select shardman.drop_sharded(%s)", (self.relation,))
+                await conn.execute(
+                    "select shardman.drop_sharded(%s)", (self.called or self.relation,)
+                )
         except psycopg.errors.LockNotAvailable as error:
             raise Temporary(
                 f"{self.relation} is in use on node {self.node}", code=Code.LOCK_TIMEOUT

@@ -389,7 +389,15 @@ class DropShared(OfShared, FinishStep):
     leaves = "the copy, which nobody can write to"
 
     async def do(self, run: Run) -> None:
+        lord = await run.node(0)
+        again = "select exists (select from shardman.shared_tables where relation = %s)"
+        if await value(lord, again, self.relation):
+            return  # Shared anew since this was left for later.
         await _heard(run, self.node)
         conn = await run.node(self.node)
         statement = sql.SQL("select shardman.drop_shared({})").format(self.relation)
+        if not await value(conn, "select shardman.is_a_copy(%s)", self.relation):
+            # DROP TABLE has dropped it; what has the name now is somebody's plain table.
+            await conn.execute(statement)
+            return
         await execute_patiently(run, conn, self.node, self.relation, statement, limit_s=LOCKS_S)

@@ -6,11 +6,13 @@ select r.former, r.wanted from shardman.renamed_tables r where shardman.called_h
 
 -- name: follow
 -- In vain is tried again after a while.
-select shardman.submit('rename_table', json_build_object('relation', x.former, 'new_name', x.wanted, 'follow', true))
-  from (select %s::text as former, %s::text as wanted) x
+select case when x.dropped then shardman.submit('drop_table', json_build_object('relation', x.former, 'aside', false, 'follow', true))
+            else shardman.submit('rename_table', json_build_object('relation', x.former, 'new_name', x.wanted, 'follow', true)) end
+  from (select n.*, n.wanted = shardman.away(n.former) as dropped from (select %s::text as former, %s::text as wanted) n) x
  where not exists (select from shardman.cmd_log l
-                    where l.cmd_type = 'rename_table' and (l.ended_at is null or l.ended_at > now() - interval '20 s')
-                      and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and o.opt = x.wanted))
+                    where l.cmd_type = case when x.dropped then 'drop_table' else 'rename_table' end
+                      and (l.ended_at is null or l.ended_at > now() - interval '20 s')
+                      and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and o.opt = case when x.dropped then x.former else x.wanted end))
 
 -- name: repeat
 select state, reason from shardman.repeat_change(%s::uuid, %s, %s)

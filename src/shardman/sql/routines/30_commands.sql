@@ -313,16 +313,37 @@ $$;
 comment on function shardman.create_restore_point(text) is
     'makes a restore point (pg_create_restore_point) on all nodes at an instant at which no transaction of shardman.connect over several nodes is half done';
 
-create or replace function shardman.drop_table(relation text, aside bool default false) returns bigint
+create or replace function shardman.drop_table(relation text, aside bool default false, follow bool default false) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need(relation, 'relation');
     perform shardman.need(aside::text, 'aside');
-    return shardman.submit('drop_table', json_build_object('relation', shardman.normal_name(relation), 'aside', aside));
+    perform shardman.need(follow::text, 'follow');
+    return shardman.submit('drop_table', json_build_object('relation', shardman.normal_name(relation), 'aside', aside, 'follow', follow));
 end
 $$;
-comment on function shardman.drop_table(text, bool) is
+comment on function shardman.drop_table(text, bool, bool) is
     'drops a sharded table, with all its rows and replicas, or a shared one, on all nodes; nothing may be made of it. aside: also what failovers have set aside of it';
+
+create or replace function shardman.restore_layout(relation text, node_id int) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(node_id::text, 'node_id');
+    return shardman.submit('restore_layout', json_build_object('relation', shardman.normal_name(relation), 'node_id', node_id));
+end
+$$;
+comment on function shardman.restore_layout(text, int) is
+    'lets a plain table of a worker lie as the table of its name did that DROP TABLE has dropped; CREATE TABLE submits it by itself';
+
+create or replace function shardman.forget_layout(relation text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    return shardman.submit('forget_layout', json_build_object('relation', shardman.normal_name(relation)));
+end
+$$;
+comment on function shardman.forget_layout(text) is 'lets all nodes forget how a table lay that DROP TABLE has dropped: one of its name stays plain';
 
 create or replace function shardman.set_partitions_count(relation text, partitions_count int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

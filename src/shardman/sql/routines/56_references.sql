@@ -172,7 +172,7 @@ create or replace function shardman.reference_state() returns table (relation te
 language sql stable set search_path = pg_catalog, pg_temp set jit = off set quote_all_identifiers = off as $$
     with wanted as materialized (
         select t.relation, f from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
-         where shardman.may_refer(t.relation, f)
+         where shardman.may_refer(t.relation, f) and not shardman.is_put_away(t.relation)
            and not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, f ->> 'name'))
     ), here as materialized (
         select c.oid, w.relation, p.part_name, w.f

@@ -89,7 +89,7 @@ begin
     if tg_event = 'sql_drop' then
         select t.relation into part
           from pg_event_trigger_dropped_objects() d join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(d.schema_name, d.object_name))
-         where d.object_type = 'table' and not d.is_temporary limit 1;
+         where d.object_type = 'table' and not d.is_temporary and not shardman.is_put_away(t.relation) limit 1;
         if found and shardman.is_member() and not shardman.is_copy() and coalesce(current_setting('shardman.ddl', true), '') = ''
            -- What a shardlord does is a SELECT of a superuser's to whoever looks from here.
            and (current_query() !~* '^\s*select' or not shardman.may_administer()) then

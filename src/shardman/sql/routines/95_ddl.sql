@@ -134,7 +134,8 @@ create or replace function shardman.refuse_drop(relation text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '% is sharded, and this would drop the rows of this node only', relation
-        using errcode = 'feature_not_supported', hint = format('Drop it on all nodes: select shardman.drop_table(%L).', relation);
+        using errcode = 'feature_not_supported', hint = format('Send DROP TABLE %s by itself, or with nothing but DDL in one query, and not from within a function or DO; or: select shardman.drop_table(%L).',
+                                            shardman.sql_name(relation), relation);
 end
 $$;
 comment on function shardman.refuse_drop(text) is 'raises what a DROP TABLE of a sharded table gets';
@@ -228,9 +229,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     words constant text := regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g');
 begin
-    if tag = 'DROP TABLE' then
-        perform shardman.refuse_drop(relation);
-    elsif shardman.renames_by_index(query, tag, path) then
+    if shardman.renames_by_index(query, tag, path) then
         perform shardman.refuse_index_name(relation);
     elsif words ~* '\mconcurrently\M' then
         raise exception 'PostgreSQL cannot build or drop an index of a partitioned table concurrently'
@@ -275,6 +274,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     door constant text := format('shardman.%I', 'door_' || node || '_' || pg_backend_pid());
 begin
+    if to_regclass(door) is not null then
+        return;
+    end if;
     execute format('create foreign table %s (statement text, path text, lock_timeout text) server %I '
                    'options (schema_name ''shardman'', table_name ''ddl'', batch_size ''1'', async_capable ''true'')', door, shardman.node_server(node));
     execute format('grant insert, select on %s to public', door);
@@ -333,7 +335,7 @@ begin
     if current_setting('shardman.ddl_busy', true) = 'on' then
         return;
     end if;
-    perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true);
+    perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true);
     query := shardman.take_statement(tg_tag);
     -- What our own routines do is a SELECT to whoever looks from here.
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
@@ -344,6 +346,14 @@ begin
     end if;
     tables := case when tg_tag in ('GRANT', 'REVOKE') then shardman.granted_tables(query, current_setting('shardman.ddl_path', true))
                    else array[shardman.sharded_name(shardman.ddl_relation(query, tg_tag, current_setting('shardman.ddl_path', true)))] end;
+    if tg_tag = 'DROP TABLE' then
+        tables := array(select distinct shardman.sharded_name(r) from unnest(shardman.ddl_relations(query, tg_tag, current_setting('shardman.ddl_path', true))) r
+                         where shardman.sharded_name(r) is not null);
+        if cardinality(tables) > 0 then
+            perform shardman.start_drop(tables);
+        end if;
+        tables := '{}';
+    end if;
     -- Of several the first stands for all: what is sent is the statement.
     target := tables[1];
     if target is null then

@@ -77,13 +77,10 @@ begin
     elsif shardman.renames_by_index(query, tag, path) then
         perform shardman.refuse_index_name(tables[1]);
     elsif tag = 'DROP TABLE' then
-        select r into other from unnest(tables) t cross join unnest(shardman.references_to(t)) r limit 1;
+        select r into other from unnest(tables) t cross join unnest(shardman.references_elsewhere(t)) r limit 1;
         if other is not null then
             raise exception 'foreign keys of the sharded table % refer to %', other, array_to_string(tables, ', ')
                 using errcode = 'dependent_objects_still_exist', hint = format('Drop %s first: select shardman.drop_table(%L).', other, other);
-        elsif cardinality(shardman.listed_relations(query, '^drop\s+table\s+(?:if\s+exists\s+)?LIST\s*(?:cascade|restrict)?$', path)) > cardinality(tables) then
-            raise exception 'of these tables % are shared, and are dropped on all nodes; others are not', array_to_string(tables, ', ')
-                using errcode = 'feature_not_supported', hint = 'Drop the shared ones by a statement of their own.';
         end if;
     end if;
 end
@@ -312,11 +309,17 @@ language plpgsql as $$
 begin
     if pg_catalog.length(pg_catalog.current_setting('shardman.ddl_shared', true)) operator(pg_catalog.>) 0
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_shared_ddl(shardman.statement_now(), tg_tag);
+        perform shardman.spread_shared_ddl(shardman.shared_statement(tg_tag), tg_tag);
     end if;
 end
 $$;
 comment on function shardman.on_shared_spread() is 'after DDL on a shared table, as the caller: the same on the other nodes';
+
+create or replace function shardman.shared_statement(tag text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when tag = 'DROP TABLE' then shardman.drop_text(shardman.ddl_shared(), shardman.statement_now()) else shardman.statement_now() end
+$$;
+comment on function shardman.shared_statement(text) is 'DDL of shared tables as other nodes get it: of DROP TABLE, which may name others, what is about shared ones';
 
 create or replace function shardman.spread_shared_ddl(query text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -450,15 +453,20 @@ begin
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
     perform set_config('shardman.ddl_busy', '', true);
-    perform shardman.keep_change(shardman.change_sent(shardman.statement_now(), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
+    perform shardman.keep_change(shardman.change_sent(shardman.shared_statement(tg_tag), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
     foreach name in array shardman.ddl_shared() loop
         if not shardman.submit_name(name) then
-            perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end, json_build_object('relation', name));
+            perform shardman.submit(case tg_tag when 'DROP TABLE' then 'drop_table' else 'refresh_table' end,
+                                    case tg_tag when 'DROP TABLE' then json_build_object('relation', name, 'aside', false, 'follow', true)
+                                                else json_build_object('relation', name) end);
         end if;
         -- Their foreign keys name its columns.
         perform shardman.submit('refresh_table', json_build_object('relation', r)) from unnest(shardman.references_to(name)) r
           where tg_tag = 'ALTER TABLE' and shardman.plain_words(shardman.statement_now()) ~* '\mrename\M';
     end loop;
+    if tg_tag = 'DROP TABLE' then
+        perform shardman.say_remembered(shardman.ddl_shared());
+    end if;
     perform set_config('shardman.ddl_shared', '', true);
 end
 $$;
@@ -467,6 +475,7 @@ comment on function shardman.on_shared_end() is 'the end of DDL of a shared tabl
 create or replace function shardman.forget_shared(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+    perform shardman.remember_layout(relation, shardman.shared_layout(relation));
     -- The lord's command does the same to the metadata a moment later. Until then a new table of that name would be taken for the copy.
     delete from shardman.shared_copies c where c.relation = forget_shared.relation;
     -- Its locks go with that command: this transaction has one of them, on the first node over another connection.
@@ -522,7 +531,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     made oid;
 begin
-    if shardman.setting('new_tables', 'plain') <> 'shared' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
+    if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     elsif not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
         return;
@@ -533,8 +542,10 @@ begin
          where c.relkind = 'r' and c.relpersistence = 'p' and not c.relispartition and not d.in_extension
            and d.schema_name !~ '^pg_|^information_schema$|^shardman$'
     loop
-        perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(made), 'node_id', shardman.my_id()));
+        if not shardman.restores_layout(made) and shardman.setting('new_tables', 'plain') = 'shared' then
+            perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(made), 'node_id', shardman.my_id()));
+        end if;
     end loop;
 end
 $$;
-comment on function shardman.on_new_table() is 'after CREATE TABLE: has the new table shared, where the setting new_tables is shared';
+comment on function shardman.on_new_table() is 'after CREATE TABLE: has the new table lie as one of its name did that was dropped, or shared, where the setting new_tables is shared';

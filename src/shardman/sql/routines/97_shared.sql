@@ -278,11 +278,17 @@ end
 $$;
 comment on function shardman.drop_shared_triggers(text) is 'makes the copy of a shared table on this node a plain table';
 
+create or replace function shardman.is_a_copy(relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock')
+$$;
+comment on function shardman.is_a_copy(text) is 'whether what has a name on this node is the copy of a shared table, whatever the metadata say';
+
 create or replace function shardman.drop_shared_copy(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform set_config('shardman.ddl_busy', 'on', true);
-    if exists (select from pg_trigger g where g.tgrelid = shardman.find_relation(relation) and g.tgname = 'A_shardman_lock') then
+    if shardman.is_a_copy(relation) then
         perform shardman.drop_references_to(relation);
         execute format('drop table %s', shardman.name_here(relation));
     end if;

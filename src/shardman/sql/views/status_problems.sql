@@ -120,6 +120,11 @@ language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 1
            'shardman disarm makes it inert; if the node is lost and this is it now, call shardman.be_the_node()' as hint
       from shardman.local l where shardman.is_copy()
     union all
+    select l.relation, format('was made again after DROP TABLE and has stayed plain, on this node: %s', l.failure),
+           format('Put that right, then: select shardman.restore_layout(%L, %s); or let it stay plain: select shardman.forget_layout(%1$L)', l.relation, shardman.my_id())
+      from shardman.remembered() l
+     where l.failure is not null and exists (select from pg_class c where c.oid = shardman.find_relation(l.relation) and c.relkind = 'r')
+    union all
     -- What has just changed is being brought in line.
     select d.subject, d.problem, coalesce(d.hint, '') as hint from shardman.drift d
      where d.since is null or d.since < clock_timestamp() - interval '10 seconds'
