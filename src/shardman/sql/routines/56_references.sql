@@ -12,6 +12,24 @@
 -- done at once. Nothing there can break them, for the rows were checked where they come from. A visit validates them later, beside
 -- everybody. To take them away needs the shared table for a moment alone.
 
+create or replace function shardman.shared_here(relation text) returns oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- The metadata hear of a new name after the table has it, or, where they give it, before; and a command may have read them before that.
+    select coalesce((select c.oid from (select shardman.find_relation(relation) as oid) c
+                      where exists (select from shardman.shared_tables s where s.relation = shared_here.relation) and c.oid is not null),
+                    (select coalesce(shardman.find_relation(s.relation), shardman.find_relation(s.definition ->> 'former')) from shardman.shared_tables s
+                      where s.relation = shared_here.relation
+                         or s.definition ->> 'former' = shared_here.relation and not exists (select from shardman.shared_tables o where o.relation = shared_here.relation)))
+$$;
+comment on function shardman.shared_here(text) is
+    'the copy of a shared table on this node, by the name that it has in the metadata, is to have there or had, whatever it is called here';
+
+create or replace function shardman.referred_here(relation text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.sql_name(coalesce(shardman.real_name(shardman.shared_here(relation)), relation))
+$$;
+comment on function shardman.referred_here(text) is 'what a table to which a foreign key of a definition refers is called on this node, for SQL: a shared one may be called otherwise here';
+
 create or replace function shardman.referred_table(item jsonb, part_name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when item ? 'to_columns'
@@ -21,18 +39,18 @@ comment on function shardman.referred_table(jsonb, text) is
     'the table to which a foreign key of a definition refers on the data table of a partition: a shared one, or the data table of the same number';
 
 create or replace function shardman.reference_sql(item jsonb, part_name text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when item ? 'to_columns'
                 then format('FOREIGN KEY (%s) REFERENCES %s(%s)%s', shardman.ident_list(item -> 'columns'),
                             shardman.sql_name(shardman.referred_table(item, part_name)), shardman.ident_list(item -> 'to_columns'), item ->> 'actions')
-                else item ->> 'sql' end
+                else replace(item ->> 'sql', ' REFERENCES ' || shardman.sql_name(item ->> 'to') || '(', ' REFERENCES ' || shardman.referred_here(item ->> 'to') || '(') end
 $$;
 comment on function shardman.reference_sql(jsonb, text) is 'a foreign key of a definition as the data table of a partition has it';
 
 create or replace function shardman.may_refer(relation text, item jsonb) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when item ? 'to_columns' then shardman.colocated(relation, item ->> 'to')
-                else exists (select from shardman.shared_tables s where s.relation = item ->> 'to') end
+                else exists (select from shardman.shared_tables s where item ->> 'to' in (s.relation, s.definition ->> 'former')) end
 $$;
 comment on function shardman.may_refer(text, jsonb) is
     'whether a foreign key of a definition may be made: only to shared tables, and inside the table''s group. What makes it is the cluster''s role';
@@ -41,7 +59,7 @@ create or replace function shardman.hold_referred(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     -- At once or not: a writer who waits for other writers holds it until then, and others need it to get there (steps/references.py).
-    execute format('lock table only %s in share row exclusive mode nowait', shardman.sql_name(relation));
+    execute format('lock table only %s in share row exclusive mode nowait', shardman.referred_here(relation));
 end
 $$;
 comment on function shardman.hold_referred(text) is 'keeps writers from the copy of a shared table on this node; raises where somebody writes';

@@ -249,13 +249,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(format('there is a function %s already, of which the shared table''s triggers need the name', shardman.shared_function(wanted)), 'Rename it')
      where wanted <> relation and exists (select from shardman.shared_tables s where s.relation = name_obstacles.relation)
        and shardman.find_function(shardman.shared_function(wanted)) is not null
-    union all
-    -- Moves and new copies would look for it by its first name.
-    select shardman.obstacle(format('the sharded table %s refers to the shared table %s, which keeps its name so long', t.relation, relation),
-                             'Take the foreign key away with shardman.drop_foreign_key, and give it back with shardman.add_foreign_key afterwards')
-      from shardman.tables t
-     where wanted <> relation and exists (select from shardman.shared_tables s where s.relation = name_obstacles.relation)
-       and exists (select from jsonb_array_elements(t.definition -> 'foreign_keys') f where f ->> 'to' = name_obstacles.relation)
 $$;
 comment on function shardman.name_obstacles(text, text) is 'what besides its own name keeps a table of the metadata from being called otherwise on this node';
 
