@@ -19,7 +19,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       where exists (select from shardman.shared_tables s where s.relation = shared_here.relation) and c.oid is not null),
                     (select coalesce(shardman.find_relation(s.relation), shardman.find_relation(s.definition ->> 'former')) from shardman.shared_tables s
                       where s.relation = shared_here.relation
-                         or s.definition ->> 'former' = shared_here.relation and not exists (select from shardman.shared_tables o where o.relation = shared_here.relation)))
+                         or shared_here.relation in (s.definition ->> 'former', s.definition ->> 'lock') and not exists (select from shardman.shared_tables o where o.relation = shared_here.relation)))
 $$;
 comment on function shardman.shared_here(text) is
     'the copy of a shared table on this node, by the name that it has in the metadata, is to have there or had, whatever it is called here';
@@ -50,7 +50,7 @@ comment on function shardman.reference_sql(jsonb, text) is 'a foreign key of a d
 create or replace function shardman.may_refer(relation text, item jsonb) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when item ? 'to_columns' then shardman.colocated(relation, item ->> 'to')
-                else exists (select from shardman.shared_tables s where item ->> 'to' in (s.relation, s.definition ->> 'former')) end
+                else exists (select from shardman.shared_tables s where item ->> 'to' in (s.relation, s.definition ->> 'former', s.definition ->> 'lock')) end
 $$;
 comment on function shardman.may_refer(text, jsonb) is
     'whether a foreign key of a definition may be made: only to shared tables, and inside the table''s group. What makes it is the cluster''s role';

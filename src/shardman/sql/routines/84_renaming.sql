@@ -101,6 +101,26 @@ $$;
 comment on function shardman.renamed_definition(jsonb, text, text) is
     'the definition of a sharded table when it, or another one that it refers to, is called otherwise';
 
+create or replace function shardman.named_as_now(definition jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    known record;
+    named jsonb := definition;
+begin
+    for known in
+        select distinct s.relation, f ->> 'to' as former
+          from shardman.shared_tables s cross join jsonb_array_elements(definition -> 'foreign_keys') f
+         where f ->> 'to' in (s.definition ->> 'former', s.definition ->> 'lock')
+           and not exists (select from shardman.shared_tables o where o.relation = f ->> 'to')
+    loop
+        named := shardman.renamed_definition(named, known.former, known.relation);
+    end loop;
+    return named;
+end
+$$;
+comment on function shardman.named_as_now(jsonb) is
+    'lord only: the definition of a sharded table, with shared ones to which it refers called as the metadata call them: a node may have described it before';
+
 create or replace function shardman.rename_metadata(former text, wanted text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

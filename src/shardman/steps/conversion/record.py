@@ -34,7 +34,7 @@ class RecordTable(SwitchStep):
         await conn.execute(
             "insert into shardman.tables"
             " (relation, expr, partitions_count, create_sql, initial_node, definition)"
-            " values (%s, %s, %s, %s, %s, %s)",
+            " values (%s, %s, %s, %s, %s, shardman.named_as_now(%s))",
             (self.relation, expr, count, self.create_sql, self.node, Jsonb(self.definition)),
         )
         await conn.execute(

@@ -45,7 +45,7 @@ class RedefineTable(SwitchStep):
     async def do(self, run: Run) -> None:
         conn = await run.node(0)
         await conn.execute(
-            "update shardman.tables set definition = %s, expr = %s, create_sql = %s"
+            "update shardman.tables set definition = shardman.named_as_now(%s), expr = %s, create_sql = %s"
             " where relation = %s",
             (
                 Jsonb(self.definition),
