@@ -105,11 +105,11 @@ create or replace function shardman.named_as_now(definition jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     known record;
-    named jsonb := definition;
+    named jsonb := named_as_now.definition;
 begin
     for known in
         select distinct s.relation, f ->> 'to' as former
-          from shardman.shared_tables s cross join jsonb_array_elements(definition -> 'foreign_keys') f
+          from shardman.shared_tables s cross join jsonb_array_elements(named_as_now.definition -> 'foreign_keys') f
          where f ->> 'to' in (s.definition ->> 'former', s.definition ->> 'lock')
            and not exists (select from shardman.shared_tables o where o.relation = f ->> 'to')
     loop
