@@ -441,6 +441,8 @@ class Sessions:
                         # Cancelled, a query waits for its server: this one may hang.
                         hang_up(conn)
                         await asyncio.wait({asked})
+                        # Whoever is cancelled here asks no more what became of it.
+                        asked.exception()
             try:
                 await asked
             except psycopg.OperationalError:
