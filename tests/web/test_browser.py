@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
@@ -17,6 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from shardman.nodes.invariants import check
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 from shardman.testing.load import Bank, Load
@@ -113,6 +115,7 @@ def test_a_day_in_the_life(cluster: Cluster, reader: Reader) -> None:
     ):
         reader.go("/")
         reader.sees("Nothing that status can see is wrong")
+        reader.sees("The busiest partitions")
         reader.keep("page-cluster")
 
         # A partition is moved from the page, and the map follows.
@@ -138,6 +141,10 @@ def test_a_day_in_the_life(cluster: Cluster, reader: Reader) -> None:
         reader.keep("page-failover")
         reader.go("/nodes/3")
         reader.sees("down")
+        # One of three is away: the shardlord would not believe that a second is.
+        reader.go("/nodes/2")
+        reader.sees("Is it safe to stop it now?\n⚠ No.")
+        reader.keep("page-node")
         reader.go("/")
         cluster.start_node(3)
         reader.sees("Nothing that status can see is wrong", seconds=150)
@@ -152,6 +159,26 @@ def test_a_day_in_the_life(cluster: Cluster, reader: Reader) -> None:
         assert width <= reader.driver.execute_script("return window.innerWidth")
         reader.keep("page-phone")
     assert reader.complaints() == []
+    # What the page says is so: nothing is lost, and all copies are equal.
+    assert check(cluster.lord_dsn, data=True) == []
+
+
+def test_what_a_move_waits_for(cluster: Cluster, reader: Reader) -> None:
+    """It stands on the first page, on the partition's, and on the command's."""
+    source = next(n for n, primary in _where(cluster, "acc_2").items() if primary)
+    dest = next(n for n in cluster.worker_dsns if n not in _where(cluster, "acc_2"))
+    with psycopg.connect(cluster.dsn(source)) as somebody:
+        somebody.execute("update acc_2 set n = n + 1")
+        pid = somebody.info.backend_pid
+        number = cluster.value(0, "select shardman.move_part('acc_2', %s)", (dest,))
+        reader.go("/")
+        reader.sees(f"(move_part part_name=acc_2, dest={dest}) waits for pid {pid} (postgres")
+        reader.keep("page-waits")
+        for path in ("/partitions/acc_2", f"/commands/{number}"):
+            reader.go(path)
+            assert f"on node {source}" in reader.sees(f"pid {pid} (postgres")
+        somebody.rollback()
+    reader.sees("success")
 
 
 def test_by_the_keyboard_alone(reader: Reader) -> None:
