@@ -143,7 +143,7 @@ def test_a_day_in_the_life(cluster: Cluster, reader: Reader) -> None:
         reader.sees("down")
         # One of three is away: the shardlord would not believe that a second is.
         reader.go("/nodes/2")
-        reader.sees("Is it safe to stop it now?\n⚠ No.")
+        reader.sees("Is it safe to stop it now?\nNo.")
         reader.keep("page-node")
         reader.go("/")
         cluster.start_node(3)

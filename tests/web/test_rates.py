@@ -85,6 +85,7 @@ def cluster(
         (cluster([2]), 2, True, "no primaries"),
         (cluster([2]), 3, True, "no copy of any partition"),
         (cluster([2]), 0, True, "no command runs"),
+        (cluster([2], down=(1,)), 0, False, "node 1 is away"),
         (cluster([2], down=(1,)), 1, False, "may have been stopped"),
     ],
 )

@@ -36,7 +36,7 @@ def stopping(now: Status, number: int) -> Stop:
     found = (
         _alone(now, node)
         or _nobody_would_act(now, node)
-        or _of_lord(node)
+        or _of_lord(now, node)
         or (_with_primaries(node) if node.primaries else _without(node))
     )
     if now.commands:
@@ -82,9 +82,16 @@ def _nobody_would_act(now: Status, node: NodeStatus) -> Stop | None:
     return None
 
 
-def _of_lord(node: NodeStatus) -> Stop | None:
+def _of_lord(now: Status, node: NodeStatus) -> Stop | None:
     if "lord" not in node.role:
         return None
+    if away := [str(n.id) for n in now.nodes if not n.up]:
+        return Stop(
+            False,
+            "no: others are away",
+            f"It has the lord's database, and node {', '.join(away)} is away: without it nothing takes over"
+            " from there, and nothing follows what comes back.",
+        )
     return Stop(
         not node.primaries,
         "no: its primaries cannot move" if node.primaries else "yes, without failover meanwhile",
