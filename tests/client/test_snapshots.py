@@ -215,7 +215,7 @@ def test_partitions_move(nodes: Cluster) -> None:
 def test_commits_are_held(nodes: Cluster) -> None:
     """Nobody's is half done then; what is on one node goes on."""
     ids = tuple(keys(nodes)[n] for n in (2, 3))
-    halves = "select count(*) from pg_prepared_xacts where gid like '%%\\_x%%'"
+    halves = "select count(*) from pg_prepared_xacts where gid like 'shardman%%'"
     with transfers(nodes, 2) as done, shardman.connect(bob(nodes, 2)) as db:
         for _ in range(3):
             with shardman.hold_commits(nodes.lord_dsn):

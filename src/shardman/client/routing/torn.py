@@ -29,7 +29,7 @@ def lagging(seen: Seen, void: Collection[str] = ()) -> dict[int, set[str]]:
 
 
 def first_node(gid: str) -> int:
-    """The node that decides on a transaction called shardman_<cluster>_x<node>_<xid>_<random>; else -1."""
+    """The node that decides on a transaction called shardman_<cluster>_y<node>_<xid>_<random>; else -1."""
     words = gid.split("_")
     if len(words) != 5 or not words[2][1:].isdigit():
         return -1
