@@ -6,36 +6,23 @@
 -- is not understood a sharded or shared table is not changed (97_lone_ddl.sql).
 
 create or replace function shardman.split_statements(query text) returns text[]
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-declare
-    -- The longest of these is taken.
-    tokens constant text := $t$^(?:[^;'"$/eE-]+|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/|[^'"])$t$;
-    rest   text := query;
-    token  text;
-    quote_ text;
-    one    text := '';
-    found_ text[] := '{}';
-begin
-    while rest <> '' loop
-        quote_ := substring(rest from '^\$(?:[^\W\d]\w*)?\$');
-        if quote_ is not null then
-            token := left(rest, nullif(strpos(substr(rest, length(quote_) + 1), quote_), 0) - 1 + 2 * length(quote_));
-        else
-            token := substring(rest from tokens);
-        end if;
-        if token is null then
-            return null;
-        end if;
-        rest := substr(rest, length(token) + 1);
-        if token = ';' then
-            found_ := found_ || one;
-            one := '';
-        else
-            one := one || case when token ~ '^(--|/\*)' then ' ' else token end;
-        end if;
-    end loop;
-    return array(select trim(E' \t\r\n' from s) from unnest(found_ || one) with ordinality as u (s, n) where s ~ '\S' order by n);
-end
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    -- All tokens in one go: one after the other, PostgreSQL would convert all that is left of a long text for each. The shortest match
+    -- is taken ({1,1}?), for of a quote in dollars the longest would reach to the last one of the text; what is plain must reach to the next that is not.
+    with tokens as materialized (
+        select m[1] as token, n
+          from regexp_matches(query, $t$((?:(?:[^;'"$/eE-]|[eE](?!')|-(?!-)|/(?!\*)|\$(?!(?:[^\W\d]\w*)?\$))+(?=[;'"]|[eE]'|--|/\*|\$(?:[^\W\d]\w*)?\$|$)|$t$
+                                  || $t$;|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/|$t$
+                                  || $t$(\$(?:[^\W\d]\w*)?\$).*?\2){1,1}?)$t$, 'g') with ordinality as t (m, n)
+    ), numbered as (
+        select token, n, count(*) filter (where token = ';') over (order by n) as nth from tokens
+    ), statements as (
+        select nth, trim(E' \t\r\n' from string_agg(case when token ~ '^(--|/\*)' then ' ' else token end, '' order by n)) as text
+          from numbered where token <> ';' group by nth
+    )
+    -- What is skipped is a quote that is not closed.
+    select case when coalesce((select sum(length(token)) from tokens), 0) = length(query)
+                then array(select s.text from statements s where s.text ~ '\S' order by s.nth) end
 $$;
 comment on function shardman.split_statements(text) is 'the statements of a query, without comments; null where a quote is not closed';
 
