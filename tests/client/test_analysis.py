@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from shardman import names
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
-from shardman.client.routing.picture import HERE, Column, Part, Picture, Table
+from shardman.client.routing.picture import HERE, Column, Part, Picture, Table, node_of
 from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.values import value_hash
 
@@ -293,3 +294,9 @@ def test_only_what_is_certain_has_a_hash(value: Any, type_: str, clear: bool) ->
     except Exception:
         told = False
     assert told == clear
+
+
+def test_servers_of_one_node_are_one_node() -> None:
+    """With a session for each a transaction would wait for itself there."""
+    assert node_of(names.fresh_server(3, 5)) == node_of(names.node_server(3)) == "shardman_node_3"
+    assert node_of("somebody's") == "somebody's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from shardman.client.routing.values import Unclear, is_known, value_hash
 from shardman.model.partition_hash import partition_number
 
+_SERVER = re.compile(r"(shardman_node_[0-9]+)_c[0-9]+", re.ASCII)
 #: The node that was connected to first; others are known by the name of the server that leads to them.
 HERE = "here"
 
@@ -195,6 +197,13 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
     )
 
 
+def node_of(server: str) -> str:
+    """The node to which a foreign server leads. Behind a move there are several for one node for a while
+    (`names.fresh_server`): with a session for each a transaction would wait for itself there."""
+    found = _SERVER.fullmatch(server)
+    return server if found is None else found[1]
+
+
 def _parts(
     rows: Sequence[Sequence[str | None]], addresses: dict[str, dict[str, str]]
 ) -> tuple[Part, ...] | None:
@@ -205,10 +214,11 @@ def _parts(
             return None
         if int(modulus) != len(rows) or leaf != name + ("_fdw" if server else "_data"):
             return None
+        node = node_of(server) if server else HERE
         if server:
-            addresses[server] = dict(a.split("=", 1) for a in address if a)
+            addresses[node] = dict(a.split("=", 1) for a in address if a)
         plain = quoted(schema, name)
-        found[int(remainder)] = Part(plain, quoted(schema, name + "_data"), name, server or HERE)
+        found[int(remainder)] = Part(plain, quoted(schema, name + "_data"), name, node)
     if sorted(found) != list(range(len(rows))):
         return None
     return tuple(found[n] for n in range(len(rows)))
