@@ -42,7 +42,8 @@ def test_the_page_beside_a_shardlord(cluster: Cluster) -> None:
             seconds=30,
         )
         lord.send_signal(signal.SIGTERM)
-        assert lord.wait(20) == 0
+        # As long as it may take for what runs: leadership.STOP_S, and a grace.
+        assert lord.wait(40) == 0
     finally:
         lord.kill()
         cluster.start_lord()
