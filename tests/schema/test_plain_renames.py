@@ -76,7 +76,12 @@ def writers(cluster: Cluster, table: list[str], change: str) -> Iterator[list[in
                 except psycopg.errors.UndefinedTable:
                     # By the name that it had when the statement was written.
                     missed[node - 1] += 1
-                except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                except (
+                    psycopg.errors.SerializationFailure,
+                    psycopg.errors.DeadlockDetected,
+                    # Of a deadlock over nodes.
+                    psycopg.errors.QueryCanceled,
+                ):
                     pass
 
     with ThreadPoolExecutor() as pool:
