@@ -281,6 +281,16 @@ def test_a_session_holds_them_until_it_says_otherwise_or_is_gone(nodes: Cluster)
             pass
 
 
+def test_status_tells_that_they_are_held(nodes: Cluster) -> None:
+    told = (
+        "select problem from shardman.status_problems where subject like 'commits of transactions%'"
+    )
+    with shardman.hold_commits(nodes.dsn(3)):
+        assert nodes.sql(3, told) == []
+        eventually("it is told", lambda: nodes.sql(3, told), seconds=20)
+    assert nodes.sql(3, told) == []
+
+
 def test_who_holds_commits_does_not_do_so_for_ever(nodes: Cluster) -> None:
     a, b = keys(nodes)[1], keys(nodes)[2]
 

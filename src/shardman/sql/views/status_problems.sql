@@ -73,6 +73,13 @@ create or replace view shardman.cluster_problems as
     union all
     select d.subject, d.problem, d.hint from shardman.parts_in_doubt d
     union all
+    select format('commits of transactions over several nodes, held from node %s', h.node_id),
+           format('the session of process %s there has held them for %s: clients that commit on several nodes wait', c.pid,
+                  date_trunc('second', clock_timestamp() - c.since)),
+           'They go on when it calls shardman.release_commits() or is gone, and after hold_commits_for seconds (shardman.settings) in any case'
+      from shardman.commit_holds c, shardman.local h
+     where c.failed is null and c.released is null and c.since < clock_timestamp() - interval '5 seconds'
+    union all
     select format('node %s', s.node_id), s.problem,
            format('Nothing is done on it. Stop that server: where its partitions have replicas these take over, with all that was '
                   'acknowledged. Or, in the lord''s database, select shardman.accept_node(%s): it goes on with the rows it has', s.node_id)
