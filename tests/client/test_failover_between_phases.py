@@ -35,8 +35,6 @@ select a.owner, b.owner, ka.id, kb.id
 @pytest.fixture(scope="module")
 def nodes(module_cluster_factory: ClusterFactory) -> Cluster:
     cluster = module_cluster_factory(workers=4)
-    if cluster.value(1, "select current_setting('server_version_num')::int") < 180000:
-        pytest.skip("channels have two phases from PostgreSQL 18 on")
     cluster.sql(1, "create table acc (id int primary key, n int not null)")
     cluster.sql(1, "insert into acc select i, %s from generate_series(1, 400) i", (BALANCE,))
     for command in (

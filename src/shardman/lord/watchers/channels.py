@@ -30,6 +30,7 @@ from shardman.lord.policies.deliveries import Deliveries
 from shardman.lord.policies.nodes import NodeHealth
 from shardman.lord.sessions import Sessions
 from shardman.lord.watchers.culprits import Culprits
+from shardman.lord.watchers.empty_parts import EmptyParts
 from shardman.lord.watchers.looks import Looks
 from shardman.lord.watchers.once import Once
 from shardman.pg import beats
@@ -139,6 +140,7 @@ class Channels:
         self._failing = failing
         self._health = ChannelHealth()
         self._culprits = Culprits(askers, metadata)
+        self._empty_parts = EmptyParts(askers)
         self._deliveries = Deliveries()
         self._well: dict[int, _Well] = {}
         #: What each node has said at its last look.
@@ -224,6 +226,7 @@ class Channels:
         twice."""
         late = [pair for pair in self._health.late() if pair in pairs]
         await all_of(*(self._look_for_signs(pair) for pair in late))
+        await all_of(*(self._fill_in(pair) for pair in late if self._health.errs(pair)))
         found = await all_of(*(self._verdicts(pair) for pair in sorted(pairs)))
         broken = [v for verdicts in found for v in verdicts if self._may(v)]
         await all_of(*(self._give_up(verdict) for verdict in broken))
@@ -351,6 +354,12 @@ class Channels:
         except (*NO_ANSWER, Temporary, LordLost, psycopg.Error) as error:
             if self._complaints.first(pair):
                 log.warning("no beat", src=pair[0], dest=pair[1], error=str(error) or "timeout")
+
+    async def _fill_in(self, pair: Pair) -> None:
+        """What its worker fails for may be no fault of the channel."""
+        if await self._empty_parts.fill_in(*pair, self._name(pair)):
+            # Its worker comes again within wal_retrieve_retry_interval, and has as long as any from now on.
+            self._health.unknown(pair)
 
     def _name(self, pair: Pair) -> str:
         return names.channel(self._metadata.known.cluster.id, *pair)

@@ -41,3 +41,25 @@ select coalesce(array_agg(id), '{}') from shardman.nodes where worker_status = '
 
 -- name: whose
 select current_user <> %s and not r.rolsuper from pg_roles r where r.rolname = current_user
+
+-- name: commits_unprepared
+-- On the publisher of a channel that stands still: what it is about to send to be committed without having it prepared before, as
+-- servers do that lack PostgreSQL's fix of August 2026. Empty transactions alone are skipped so. pgoutput's messages begin
+-- with b for the beginning of a part that is prepared, and with K for its commit, each with the transaction's number.
+with come as (
+    select n, lsn, get_byte(data, 0) as kind,
+           ('x' || encode(substr(data, case get_byte(data, 0) when ascii('K') then 27 else 26 end, 4), 'hex'))::bit(32)::bigint as xid
+      from pg_logical_slot_peek_binary_changes(%s, null, 1000, 'proto_version', '3', 'publication_names', quote_ident(%s))
+           with ordinality as c (lsn, by_xid, data, n)
+     where get_byte(data, 0) in (ascii('K'), ascii('b')))
+select coalesce(array_agg(k.xid::text order by k.n), '{}'), coalesce(array_agg(k.lsn::text order by k.n), '{}') from come k
+ where k.kind = ascii('K') and not exists (select from come b where b.kind = ascii('b') and b.xid = k.xid and b.n < k.n)
+
+-- name: copies_missing
+-- On its subscriber: those of them that it has neither prepared nor committed.
+select coalesce(array_agg(gid order by lsn), '{}')
+  from (select format('pg_gid_%%s_%%s', s.oid, k.xid) as gid, k.lsn
+          from pg_subscription s join pg_database d on d.oid = s.subdbid and d.datname = current_database()
+         cross join unnest(%s::text[], %s::pg_lsn[]) as k (xid, lsn)
+         where s.subname = %s and s.subtwophasestate <> 'd' and k.lsn > shardman.applied_of(s.subname)) as m
+ where not exists (select from pg_prepared_xacts x where x.gid = m.gid)

@@ -61,7 +61,7 @@ class Channel(UndoableStep):
         await beats.publish(source, name, self.src)
         if knows := await knows_decisions(source) and await knows_decisions(dest):
             await decisions.publish(source, name)
-        two_phase = knows and _may_prepare(source, dest) and await _has_room(source, dest)
+        two_phase = knows and await _has_room(source, dest)
         if name not in await slots.ls(source, name):
             async with run.extra_session(self.src) as conn:
                 await behind_writers(run, self.src, self._make_slot(conn, name, two_phase))
@@ -84,15 +84,6 @@ class Channel(UndoableStep):
 
     async def undo(self, run: Run) -> None:
         await end_unused(run, self.src, self.dest)
-
-
-#: On 15, after the rename of a table, a subscriber was told to commit what it had not prepared, for ever.
-_TWO_PHASES_FROM = 180000
-
-
-def _may_prepare(source: Connection, dest: Connection) -> bool:
-    """Whether two phases have proven themselves on both servers' versions."""
-    return min(source.info.server_version, dest.info.server_version) >= _TWO_PHASES_FROM
 
 
 async def _has_room(source: Connection, dest: Connection) -> bool:
