@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from shardman.nodes.invariants import check
 from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
+from shardman.testing.load import REPEATED_IN_CIRCLES
 from shardman.testing.waiting import eventually
 
 WORKERS = (1, 2, 3)
@@ -244,7 +245,7 @@ def test_it_is_changed_on_every_node_while_others_write(shared: Cluster, stateme
         while not stop.is_set():
             try:
                 run(shared, node, f"update {PLACE} set hits = hits + 1")
-            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except REPEATED_IN_CIRCLES:
                 # To be repeated. Who is the victim of a circle follows from deadlock_timeout, 10 ms here.
                 pass
             except psycopg.Error as error:

@@ -13,6 +13,7 @@ import pytest
 from schema.bob import NODES, WORKERS, as_bob, move_in, ok, value
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
+from shardman.testing.load import REPEATED_IN_CIRCLES
 from shardman.testing.waiting import eventually
 
 SCHEMA = """
@@ -76,12 +77,7 @@ def writers(cluster: Cluster, table: list[str], change: str) -> Iterator[list[in
                 except psycopg.errors.UndefinedTable:
                     # By the name that it had when the statement was written.
                     missed[node - 1] += 1
-                except (
-                    psycopg.errors.SerializationFailure,
-                    psycopg.errors.DeadlockDetected,
-                    # Of a deadlock over nodes.
-                    psycopg.errors.QueryCanceled,
-                ):
+                except REPEATED_IN_CIRCLES:
                     pass
 
     with ThreadPoolExecutor() as pool:

@@ -21,7 +21,9 @@ from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 
 #: What a client must be ready to repeat: the transaction did not happen.
-RETRY = ("40001", "40P01")
+REPEATED = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+#: The same where several rows or tables are waited for: a circle of waits over nodes ends with 57014.
+REPEATED_IN_CIRCLES = (*REPEATED, psycopg.errors.QueryCanceled)
 
 #: Nothing was done: a server could not be connected to (57P03: it is starting up or going down).
 NOT_BEGUN = ("08001", "57P03")
@@ -211,7 +213,7 @@ class Load:
             conn.close()
 
     def _failed(self, tally: Tally, error: psycopg.Error, connected: bool) -> None:
-        if error.sqlstate in RETRY:
+        if isinstance(error, REPEATED):
             tally.retried += 1
         elif self._reconnect:
             if connected and error.sqlstate not in NOT_BEGUN:
