@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -92,12 +92,15 @@ class Reach:
         self.dsn = dsn
         self.here = connect(dsn)
         try:
-            self.cluster, self.my_id = self._who()
-            self.nodes = self._nodes()
-            self._passwords = self._read_passwords()
+            self._read_nodes()
         except BaseException:
             self.here.close()
             raise
+
+    def _read_nodes(self) -> None:
+        self.cluster, self.my_id = self._who()
+        self.nodes = self._nodes()
+        self._passwords = self._read_passwords()
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +111,10 @@ class Reach:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the session on the node that was named."""
         self.here.close()
 
     def _who(self) -> tuple[str, int]:
@@ -192,6 +199,10 @@ class Reach:
         except UserError as error:
             raise NodeError(node_id, error.what, error.hint, code=error.code) from None
 
+    def session(self, node_id: int) -> AbstractContextManager[SyncConnection]:
+        """A session on a node, for the block. Raises as `open`."""
+        return self.open(node_id)
+
     async def open_async(self, node_id: int) -> Connection:
         """As `open`, for asyncio."""
         params = self.params(node_id)
@@ -233,7 +244,7 @@ class Reach:
 
     def _one(self, node_id: int, work: Callable[[int, SyncConnection], T]) -> T | NodeError:
         try:
-            with self.open(node_id) as session:
+            with self.session(node_id) as session:
                 try:
                     return work(node_id, session)
                 except _UNDEFINED as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import psycopg
 from shardman.errors import Code, UserError
 from shardman.model.finding import Finding
 from shardman.model.shapes import Shape
+from shardman.nodes.kept import KeptReach
 from shardman.nodes.reach import NodeError, NodeRow, Reach
 from shardman.nodes.shapes import lasting_differences, shapes
 from shardman.pg.connection import SyncConnection
@@ -20,6 +22,9 @@ from shardman.pg.wording import plain
 from shardman.sql.loader import queries
 
 Row = dict[str, Any]
+
+#: Seconds.
+COMPARED_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class _Answer:
     channels: list[Row]
     waiting: list[Row]
     aside: list[Row]
-    shapes: tuple[Shape, ...] = ()
+    shapes: tuple[Shape, ...]
     #: What concerns the whole cluster, where this is the lord.
     told: Mapping[str, list[Row]] | None = None
 
@@ -118,21 +123,85 @@ def read(dsn: str) -> Status:
         UserError: the node named by dsn cannot be reached or belongs to no cluster.
     """
     with Reach(dsn) as reach:
-        answers = reach.everywhere(lambda n, session: _ask(session, lord=n == reach.lord))
-        told = _told_by_lord(reach, answers.get(reach.lord))
+        return _look(reach)[0]
+
+
+class Watch:
+    """Reads the status again and again, in the same sessions. To be used by one thread at a time.
+
+    Args:
+        dsn: of any node.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._reach: KeptReach | None = None
+        self._compared = float("-inf")
+        self._apart: list[Finding] = []
+
+    def read(self) -> tuple[Status, KeptReach]:
+        """Asks every node at once. How tables look is compared every `COMPARED_EVERY_S` only, for that takes
+        longer than all the rest.
+
+        Returns:
+            the status, and the sessions in which to ask more until the next time.
+
+        Raises:
+            UserError: the node that was named cannot be reached or belongs to no cluster.
+        """
+        reach = self._followed()
+        due = time.monotonic() - self._compared >= COMPARED_EVERY_S
+        try:
+            now, apart = _look(reach, None if due else self._apart)
+        except BaseException:
+            self.close()
+            raise
+        if due:
+            self._apart, self._compared = apart, time.monotonic()
+        return now, reach
+
+    def _followed(self) -> KeptReach:
+        if self._reach is not None and not self._reach.old:
+            try:
+                self._reach.follow()
+                return self._reach
+            except (psycopg.Error, UserError):
+                # Its server was started anew, perhaps: a new session tells.
+                pass
+        self.close()
+        self._reach = KeptReach(self._dsn)
+        return self._reach
+
+    def close(self) -> None:
+        """Ends the sessions; the next look opens new ones."""
+        if self._reach is not None:
+            self._reach.close()
+            self._reach = None
+
+
+def _look(reach: Reach, apart: list[Finding] | None = None) -> tuple[Status, list[Finding]]:
+    """The status, and where tables look different; with ``apart`` that is known, and not looked for."""
+    answers = reach.everywhere(
+        lambda n, session: _ask(session, lord=n == reach.lord, shaped=apart is None)
+    )
+    told = _told_by_lord(reach, answers.get(reach.lord))
+    if apart is None:
         apart = lasting_differences(
             reach,
             {n: a.shapes for n, a in answers.items() if isinstance(a, _Answer)},
             {p["part_name"]: p["primary_on"] for p in told["partitions"]},
         )
-        return _put_together(reach, answers, told, apart)
+    return _put_together(reach, answers, told, apart), apart
 
 
-def _ask(session: SyncConnection, *, lord: bool) -> _Answer:
+def _ask(session: SyncConnection, *, lord: bool, shaped: bool) -> _Answer:
     lists = {f.name: _rows(session, f.name) for f in fields(_Answer) if f.name not in _OTHERWISE}
-    info = _rows(session, "info")[0]
-    told = {n: _rows(session, n) for n in (*_WHOLE, *_OF_LORD)} if lord else None
-    return _Answer(info=info, shapes=shapes(session), told=told, **lists)
+    return _Answer(
+        info=_rows(session, "info")[0],
+        shapes=shapes(session) if shaped else (),
+        told={n: _rows(session, n) for n in (*_WHOLE, *_OF_LORD)} if lord else None,
+        **lists,
+    )
 
 
 def _rows(session: SyncConnection, name: str) -> list[Row]:

@@ -14,8 +14,8 @@ import structlog
 
 from shardman.errors import Code, UserError
 from shardman.nodes import status
-from shardman.nodes.reach import Reach
 from shardman.nodes.status import Row, Status
+from shardman.pg.connection import SyncConnection
 from shardman.pg.wording import in_words
 from shardman.sql.loader import queries
 from shardman.web.rates import Rate, Rates
@@ -63,6 +63,7 @@ class Look:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
+        self._sessions = status.Watch(dsn)
         self._seen: Seen | None = None
         self._error: UserError | None = None
         self._seen_at = 0.0
@@ -102,11 +103,12 @@ class Look:
             if self._error is None:
                 self._took, self._seen_at = took, time.monotonic()
             await asyncio.sleep(max(EVERY_S - took, SHARE * took - took, 0.1))
+        await asyncio.to_thread(self._sessions.close)
 
     async def _look(self) -> UserError | None:
         """Reads; what prevented that."""
         try:
-            seen = await asyncio.to_thread(_read, self._dsn)
+            seen = await asyncio.to_thread(_read, self._sessions)
             self._seen = replace(
                 seen, rates=self._rates.take(time.monotonic(), seen.status.partitions)
             )
@@ -163,17 +165,16 @@ class Looks:
         return self._all.setdefault(dsn, Look(dsn))
 
 
-def _read(dsn: str) -> Seen:
-    now = status.read(dsn)
-    with Reach(dsn) as reach:
-        try:
-            with reach.open(reach.lord) as lord:
-                return _with_history(now, lord)
-        except UserError:
-            return _with_history(now, reach.here)
+def _read(sessions: status.Watch) -> Seen:
+    now, reach = sessions.read()
+    try:
+        with reach.session(reach.lord) as lord:
+            return _with_history(now, lord)
+    except (UserError, psycopg.Error):
+        return _with_history(now, reach.here)
 
 
-def _with_history(now: Status, session: Any) -> Seen:
+def _with_history(now: Status, session: SyncConnection) -> Seen:
     history = session.execute(queries("web")["history"], (HISTORY,)).fetchall()
     may = session.execute(queries("web")["may_act"]).fetchone()
     return Seen(now, history, bool(may and may["pg_has_role"]), datetime.now(UTC))
