@@ -34,7 +34,7 @@ BY_OTHERS = {"rebalance", "set_replevel", "drain_node", "create_hash_partitions"
 APART = {
     *("restore_layout", "forget_layout"),
     *("add_node", "maintain", "set_zone", "sync_roles", "create_shared_table", "unshare_table"),
-    "create_restore_point",
+    *("create_restore_point", "drop_aside"),
 }
 
 

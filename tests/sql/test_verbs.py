@@ -161,3 +161,11 @@ def test_an_upgrade_does_not_fire_event_triggers_that_are_half_laid(nodes: Nodes
     worker.run("drop function shardman.start_shared_ddl(text, text, text)")
     upgrade(worker.dsn)
     worker.run("comment on schema public is 'x'")
+
+
+def test_no_argument_hides_behind_plpgsqls_own_variable(nodes: Nodes) -> None:
+    """``found`` in PL/pgSQL is whether the last statement found a row, whatever was given under that name."""
+    assert not nodes[LORD].rows(
+        "select oid::regprocedure::text from pg_proc"
+        " where pronamespace = 'shardman'::regnamespace and 'found' = any (proargnames)"
+    )

@@ -15,6 +15,7 @@ from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_restore_point import CreateRestorePoint
 from shardman.commands.create_shared_table import CreateSharedTable
 from shardman.commands.drain_node import DrainNode
+from shardman.commands.drop_aside import DropAside
 from shardman.commands.drop_foreign_key import DropForeignKey
 from shardman.commands.drop_table import DropTable
 from shardman.commands.failover import Failover
@@ -177,6 +178,14 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield RenameTable("codes", "other"), renamed
     yield RestoreLayout("codes", 2), {}
     yield ForgetLayout("codes"), {}
+    aside = {"part_name": "acc_0", "cmd_type": "failover", "in_use": False}
+    asides = [
+        {**aside, "name": "acc_0_aside_c7"},
+        {**aside, "name": "acc_0_aside_c8", "in_use": True},
+        {**aside, "name": "acc_0_aside_c9", "cmd_type": "add_node"},
+    ]
+    for chosen in (None, "acc_0_aside_c7"):
+        yield DropAside(2, chosen), {"asides": asides, "served 1": ["acc_0"]}
     yield UnshardTable("bare", 1), alone
     yield UnshardTable("acc", 1, aside=True), {**alone, "asides 2": ["acc_0_aside_c7"], "key": True}
     yield (

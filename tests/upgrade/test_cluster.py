@@ -302,6 +302,7 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
     do("select shardman.drop_table('uu')")
     do("select shardman.restore_layout('uu', 2)", node_id=1)
     do("select shardman.forget_layout('uu')", node_id=2)
+    do("select shardman.drop_aside(1)", node_id=2)
     cluster.sql(2, "create table codes (id int primary key)")
     do("select shardman.create_shared_table('codes', 2)", node_id=1)
     cluster.sql(1, "insert into codes values (1), (3)")

@@ -40,6 +40,18 @@ def test_they_are_the_same_at_the_next_look(reach: KeptReach) -> None:
     assert len(first) == 4
 
 
+def test_that_the_role_may_come_in_is_proved_again(
+    reach: KeptReach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, others = reach.here.info.backend_pid, pids(reach)
+    monkeypatch.setattr(kept, "RENEWED_S", 0.0)
+    reach.follow()
+    assert reach.here.info.backend_pid != here
+    assert pids(reach) == others
+    monkeypatch.setattr(kept, "KEPT_S", 0.0)
+    assert not set(pids(reach).values()) & set(others.values())
+
+
 def test_a_server_that_was_started_anew_is_up(cluster: Cluster, reach: KeptReach) -> None:
     first = pids(reach)
     cluster.stop_node(2)

@@ -192,6 +192,29 @@ class Verbs(ABC):
         }
         return self._run("drain_node", arguments, wait, timeout)
 
+    def drop_aside(
+        self,
+        node_id: int,
+        table_name: str | None = None,
+        also_found: bool = False,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Drop what failovers have set aside on a node, where its rows are elsewhere.
+
+        Args:
+            node_id: a node's id.
+            table_name: one table, written as in SQL; all of the node otherwise.
+            also_found: also what add_node found: it may be another cluster's.
+        """
+        arguments = {
+            "node_id": node_id,
+            "table_name": table_name,
+            "also_found": also_found,
+        }
+        return self._run("drop_aside", arguments, wait, timeout)
+
     def drop_foreign_key(
         self,
         relation: str,

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from shardman.model.set_aside import why_kept
 from shardman.nodes.reach import NodeError, Reach
 from shardman.pg.connection import SyncConnection
 from shardman.pg.wording import in_words
@@ -93,16 +94,14 @@ def find(reach: Reach, nodes: Iterable[int] | None = None, *, found: bool = Fals
 def _why_kept(
     table: Aside, primaries: Mapping[str, int], served: set[tuple[str, int]], *, found: bool
 ) -> str | None:
-    if table.part_name is None or table.part_name not in primaries:
-        return "no partition of the cluster bears its name: its rows may be nowhere else"
-    if table.cmd_type == "add_node" and not found:
-        return (
-            "add_node found it, so its rows may be another cluster's: --found drops it all the same"
-        )
-    owner = primaries[table.part_name]
-    if (table.part_name, owner) not in served:
-        return f"the primary of {table.part_name} on node {owner} is not to be seen: this may be the last copy"
-    return None
+    owner = primaries.get(table.part_name or "")
+    return why_kept(
+        table.part_name,
+        table.cmd_type,
+        owner,
+        served=(table.part_name, owner) in served,
+        found=found,
+    )
 
 
 def drop(reach: Reach, tables: Iterable[Aside]) -> list[Aside]:

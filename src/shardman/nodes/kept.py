@@ -17,12 +17,16 @@ import psycopg
 
 from shardman.nodes.reach import NodeError, Reach
 from shardman.pg.bounded import shut
+from shardman.pg.connect import connect
 from shardman.pg.connection import SyncConnection
 
 T = TypeVar("T")
 
-#: Seconds after which sessions are opened anew: a role that may not come in any more sees nothing after that.
+#: Seconds after which the session on the node that was named is opened anew: a role that may not come in
+#: any more sees nothing after that.
 RENEWED_S = 30.0
+#: The same for those on all nodes: what they have read of catalogs and metadata takes memory there.
+KEPT_S = 600.0
 #: How long the work in one session may take, in seconds. A server that hangs closes nothing.
 PATIENCE_S = 10.0
 
@@ -31,6 +35,7 @@ PATIENCE_S = 10.0
 class _Kept:
     session: SyncConnection
     params: Mapping[str, Any]
+    since: float
 
 
 class KeptReach(Reach):
@@ -45,21 +50,20 @@ class KeptReach(Reach):
 
     def __init__(self, dsn: str) -> None:
         self._kept: dict[int, _Kept] = {}
-        self._begun = time.monotonic()
+        self._proved = time.monotonic()
         super().__init__(dsn)
-
-    @property
-    def old(self) -> bool:
-        """Whether it is time for a new one."""
-        return time.monotonic() - self._begun > RENEWED_S
 
     def follow(self) -> None:
         """Reads anew which nodes there are.
 
         Raises:
-            UserError: the node that was named belongs to no cluster any more.
+            UserError: the node that was named lets nobody in, or belongs to no cluster any more.
             psycopg.Error: it does not answer.
         """
+        if time.monotonic() - self._proved > RENEWED_S:
+            self.here.close()
+            self.here = connect(self.dsn)
+            self._proved = time.monotonic()
         with _bounded(self.here):
             self._read_nodes()
         for gone in self._kept.keys() - {n.id for n in self.members}:
@@ -75,23 +79,25 @@ class KeptReach(Reach):
     @contextmanager
     def session(self, node_id: int) -> Iterator[SyncConnection]:
         """One that was kept, or a new one."""
-        session = self._take(node_id) or self.open(node_id)
+        one = self._take(node_id) or _Kept(
+            self.open(node_id), self.params(node_id), time.monotonic()
+        )
         try:
-            with _bounded(session):
-                yield session
+            with _bounded(one.session):
+                yield one.session
         except BaseException:
-            session.close()
+            one.session.close()
             raise
-        self._kept[node_id] = _Kept(session, self.params(node_id))
+        self._kept[node_id] = one
 
-    def _take(self, node_id: int) -> SyncConnection | None:
-        kept = self._kept.pop(node_id, None)
-        if kept is None:
+    def _take(self, node_id: int) -> _Kept | None:
+        one = self._kept.pop(node_id, None)
+        if one is None or one.session.closed:
             return None
-        if kept.session.closed or kept.params != self.params(node_id):
-            kept.session.close()
+        if one.params != self.params(node_id) or time.monotonic() - one.since > KEPT_S:
+            one.session.close()
             return None
-        return kept.session
+        return one
 
     def _one(self, node_id: int, work: Callable[[int, SyncConnection], T]) -> T | NodeError:
         """What failed in a session of before may do better in a new one: its server was started anew, or its

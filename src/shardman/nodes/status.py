@@ -161,13 +161,16 @@ class Watch:
         return now, reach
 
     def _followed(self) -> KeptReach:
-        if self._reach is not None and not self._reach.old:
+        if self._reach is not None:
             try:
                 self._reach.follow()
                 return self._reach
-            except (psycopg.Error, UserError):
+            except psycopg.Error:
                 # Its server was started anew, perhaps: a new session tells.
                 pass
+            except UserError:
+                self.close()
+                raise
         self.close()
         self._reach = KeptReach(self._dsn)
         return self._reach

@@ -22,6 +22,7 @@ OFFERED = (
     "rebalance",
     "drain_node",
     "failover",
+    "drop_aside",
 )
 
 

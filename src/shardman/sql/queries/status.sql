@@ -19,7 +19,8 @@ select * from shardman.status_channels order by to_node
 select * from shardman.status_waiting
 
 -- name: aside
-select schema_name, table_name, part_name, cmd_id, cmd_type, since, bytes, rows from shardman.set_aside order by 1, 2
+select schema_name, table_name, shardman.relation_text(schema_name, table_name) as name, part_name, cmd_id, cmd_type, since, bytes, rows
+  from shardman.set_aside order by 1, 2
 
 -- name: sizes
 -- Of the copies that are on this node, with what its server has counted of them. Not from shardman.status_partitions, which has

@@ -345,6 +345,17 @@ end
 $$;
 comment on function shardman.forget_layout(text) is 'lets all nodes forget how a table lay that DROP TABLE has dropped: one of its name stays plain';
 
+create or replace function shardman.drop_aside(node_id int, table_name text default null, also_found bool default false) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(node_id::text, 'node_id');
+    perform shardman.need(also_found::text, 'also_found');
+    return shardman.submit('drop_aside', json_build_object('node_id', node_id, 'table_name', shardman.normal_name(table_name), 'also_found', also_found));
+end
+$$;
+comment on function shardman.drop_aside(int, text, bool) is
+    'drops what failovers have set aside on a node, one table or all, where the primaries of its rows are up elsewhere';
+
 create or replace function shardman.set_partitions_count(relation text, partitions_count int) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

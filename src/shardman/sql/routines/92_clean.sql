@@ -42,3 +42,21 @@ begin
 end
 $$;
 comment on function shardman.drop_asides(text[]) is 'drops tables that were set aside on this node; those that are gone do no harm';
+
+create or replace function shardman.asides_here() returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'name', shardman.relation_text(a.schema_name, a.table_name), 'part_name', a.part_name, 'cmd_type', a.cmd_type,
+               'in_use', exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent))
+                         or exists (select from pg_publication_rel r where r.prrelid = c.oid)) order by a.schema_name, a.table_name), '[]')
+      from shardman.set_aside a
+      join pg_namespace n on n.nspname = a.schema_name
+      join pg_class c on c.relnamespace = n.oid and c.relname = a.table_name
+$$;
+comment on function shardman.asides_here() is 'the tables that were set aside on this node, whose copies they were, by which command, and whether they are in use again';
+
+create or replace function shardman.served_here() returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(s.part_name), '[]') from shardman.status_partitions s where s.here = 'primary'
+$$;
+comment on function shardman.served_here() is 'the partitions whose primaries are attached on this node';
