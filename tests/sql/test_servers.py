@@ -71,6 +71,19 @@ def test_a_setting_of_the_cluster_is_a_setting_of_every_server(nodes: Nodes) -> 
     assert nodes[1].value(OPTIONS, "shardman_node_2")["fetch_size"] == "10000"
 
 
+def test_a_setting_bounds_what_is_fetched_of_any_table(nodes: Nodes) -> None:
+    rows = "select shardman.fetched_at_once(%s, %s, %s)"
+    one = nodes[1]
+    assert one.value(rows, None, 10000, 10000) == 10000
+    assert one.value(rows, 3000, 10000, 10000) == 10000
+    assert one.value(rows, 3001, 10000, 10000) == 1000
+    assert one.value(rows, 2000, 1000, 10000) == 1000, "nearly as wide as before: no lock for that"
+    assert one.value(rows, 200, 1000, 10000) == 10000
+    assert one.value(rows, 10**9, 10000, 10000) == 10
+    assert one.value(rows, 100_000, 100, 50) == 50
+    assert one.value(rows, 100, 1000, 50) == 50
+
+
 def test_a_new_address_is_followed(nodes: Nodes) -> None:
     nodes[1].receive(
         (

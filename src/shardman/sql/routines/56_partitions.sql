@@ -365,9 +365,17 @@ $$;
 comment on function shardman.route_columns(oid) is 'columns and checks of a partition, as CREATE FOREIGN TABLE wants them for a route';
 
 create or replace function shardman.route_options(part_name text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select format('options (schema_name %L, table_name %L)', p[1], p[2]) from (select shardman.relation_parts(part_name) as p) as r
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    p    constant text[] := shardman.relation_parts(part_name);
+    most constant int := shardman.setting('fetch_size', '10000');
+    rows_ constant int := (select shardman.fetched_at_once(shardman.row_width(x.relation), most, most) from shardman.partitions x
+                            where x.part_name = route_options.part_name limit 1);
+begin
+    return format('options (schema_name %L, table_name %L%s)', p[1], p[2], (select format(', fetch_size %L', rows_) where rows_ < most));
+end
 $$;
+comment on function shardman.route_options(text) is 'options of the route to a partition: what it is called, and how many rows are fetched at once where they are wide';
 
 create or replace function shardman.is_ours(owner oid) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$

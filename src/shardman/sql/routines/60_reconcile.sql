@@ -472,6 +472,7 @@ begin
         failed := shardman.mend_servers() || shardman.mend_shared();
         perform shardman.drop_former_tables();
         perform shardman.renew_checks();
+        perform shardman.mend_fetches();
     end if;
     perform shardman.forget_constraints(), shardman.forget_names();
     left_ := shardman.differences(relation);
