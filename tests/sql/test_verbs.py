@@ -168,4 +168,5 @@ def test_no_argument_hides_behind_plpgsqls_own_variable(nodes: Nodes) -> None:
     assert not nodes[LORD].rows(
         "select oid::regprocedure::text from pg_proc"
         " where pronamespace = 'shardman'::regnamespace and 'found' = any (proargnames)"
+        " and prolang = (select oid from pg_language where lanname = 'plpgsql')"
     )
