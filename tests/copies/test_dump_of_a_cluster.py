@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+import shardman
 from copies.dumps import database, run
 from shardman.errors import UserError
 from shardman.local import Programs
-from shardman.nodes.dump import dump
+from shardman.nodes.dump import Picture, dump
 from shardman.nodes.invariants import check
 from shardman.nodes.reach import Reach
 from shardman.nodes.restore import restore
@@ -75,7 +79,7 @@ def all_rows(dsn: str, query: str) -> list[tuple[object, ...]]:
         return conn.execute(query.encode()).fetchall()
 
 
-def write_dump(cluster: Cluster, directory: Path, tables: list[str] | None = None) -> bool:
+def write_dump(cluster: Cluster, directory: Path, tables: list[str] | None = None) -> Picture:
     with Reach(cluster.dsn(2)) as reach:
         return dump(reach, directory, tables, print)
 
@@ -100,7 +104,7 @@ def test_one_plain_server_gets_every_row(
     cluster: Cluster, tmp_path: Path, pg_programs: Programs
 ) -> None:
     target = tmp_path / "dump"
-    assert write_dump(cluster, target)
+    assert write_dump(cluster, target) is Picture.ALL
     with database(cluster.dsn(1), "plain") as plain:
         with psycopg.connect(plain) as conn:
             conn.execute(NEEDED.encode())
@@ -121,18 +125,42 @@ def test_one_plain_server_gets_every_row(
 def test_one_picture_while_transactions_write_on_two_nodes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    ids = {
-        node: cluster.value(
-            node,
-            "select min(id) from pairs where tableoid::regclass::text ~ '_data$'",
-        )
-        for node in (1, 2)
-    }
+    ids = ids_of_two_nodes(cluster)
+    with transfers(cluster.connect(1, autocommit=False), ids):
+        target = tmp_path / "dump"
+        assert write_dump(cluster, target, ["pairs"]) is Picture.ALL
+    assert_whole(target)
+
+
+def test_where_writers_leave_no_instant_commits_are_held(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardman.nodes.dump.TRIES", 1)
+    ids = ids_of_two_nodes(cluster)
+    with cluster.connect(1, autocommit=False) as holder:
+        # It writes to a row of its own, and never commits.
+        holder.execute("update pairs set amount = amount where id = (select max(id) from pairs)")
+        with transfers(shardman.connect(cluster.dsn(2)), ids, pause_s=0):
+            for n in range(8):
+                target = tmp_path / str(n)
+                assert write_dump(cluster, target, ["pairs"]) is Picture.CLIENTS
+                assert_whole(target)
+        assert '"whole": "clients"' in (target / "manifest.json").read_text()
+
+
+def ids_of_two_nodes(cluster: Cluster) -> dict[int, int]:
+    query = "select min(id) from pairs where tableoid::regclass::text ~ '_data$'"
+    return {node: cluster.value(node, query) for node in (1, 2)}
+
+
+@contextmanager
+def transfers(conn: Any, ids: dict[int, int], pause_s: float = 0.01) -> Iterator[None]:
+    """From a row of one node to one of another, all the time."""
     stop = threading.Event()
 
     def transfer() -> None:
-        with cluster.connect(1, autocommit=False) as conn:
-            while not stop.wait(0.01):
+        with conn:
+            while not stop.wait(pause_s):
                 for sign, node in ((-1, 1), (1, 2)):
                     change = "update pairs set amount = amount + %s where id = %s"
                     conn.execute(change, (sign, ids[node]))
@@ -141,11 +169,13 @@ def test_one_picture_while_transactions_write_on_two_nodes(
     writer = threading.Thread(target=transfer)
     writer.start()
     try:
-        target = tmp_path / "dump"
-        assert write_dump(cluster, target, ["pairs"])
+        yield
     finally:
         stop.set()
         writer.join()
+
+
+def assert_whole(target: Path) -> None:
     rows = [
         line.split("\t")
         for file in target.glob("data/*.sql")

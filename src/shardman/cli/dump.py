@@ -17,6 +17,16 @@ app = typer.Typer()
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The dump's directory.")]
 
 
+_PICTURES = {
+    dumps.Picture.ALL: "has all nodes as they were at one instant.",
+    dumps.Picture.CLIENTS: "has what clients of shardman.connect commit over several nodes wholly or not"
+    " at all. Of other transactions over several nodes it may have half: somebody writes to the tables all"
+    " the time.",
+    dumps.Picture.NONE: "has each node as it was at an instant of its own: somebody writes to the tables all"
+    " the time, and commits could not be held.",
+}
+
+
 def _say(line: str) -> None:
     typer.echo(line, err=True)
 
@@ -35,14 +45,8 @@ def dump(
     "psql -f DIR/load.sql" loads them into one plain server, "shardman restore DIR" into a cluster.
     """
     with Reach(dsn) as reach:
-        whole = dumps.dump(reach, directory, table or None, _say)
-    if whole:
-        typer.echo(f"{directory} has all nodes as they were at one instant.")
-    else:
-        typer.echo(
-            f"{directory} has each node as it was at an instant of its own: somebody writes to the"
-            " tables all the time."
-        )
+        picture = dumps.dump(reach, directory, table or None, _say)
+    typer.echo(f"{directory} {_PICTURES[picture]}")
 
 
 @app.command(rich_help_panel="Cluster")

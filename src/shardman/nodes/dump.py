@@ -3,7 +3,8 @@
 All nodes are asked for one picture: for an instant no transaction writes to any of the tables, on any node, and
 in this instant each node's snapshot is taken. A transaction over several nodes holds its locks on each until it
 has committed there, so none is seen half. Where the locks cannot be had, for somebody writes all the time,
-each node has a picture of its own, and the dump says so.
+the snapshots are taken while commits over several nodes are held: whole are those of `shardman.connect` then.
+Where that is not to be had either, each node has a picture of its own. The dump says which it is.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -23,6 +25,7 @@ import psycopg
 from psycopg import sql
 
 from shardman.errors import Code, UserError
+from shardman.nodes.holding import hold_commits
 from shardman.nodes.reach import Reach
 from shardman.pg.connection import SyncConnection
 from shardman.sql.loader import queries
@@ -31,6 +34,8 @@ from shardman.sql.loader import queries
 LOCK_MS = 500
 TRIES = 8
 PAUSE_S = 0.15
+#: How often commits over several nodes are held instead.
+HELD_TRIES = 2
 MANIFEST = "manifest.json"
 #: What the manifest has of each shared table.
 _OF_SHARED = (
@@ -48,6 +53,15 @@ HEAD = (
 )
 
 
+class Picture(StrEnum):
+    """What is whole in it, of transactions over several nodes."""
+
+    ALL = "all"
+    CLIENTS = "clients"
+    """Those of `shardman.connect`."""
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Part:
     """A partition, or the copy of a shared table, that is dumped: by whom, into which file."""
@@ -62,7 +76,7 @@ class Part:
 
 def dump(
     reach: Reach, directory: Path, tables: Sequence[str] | None, say: Callable[[str], None]
-) -> bool:
+) -> Picture:
     """Writes the rows of sharded and shared tables into a new directory.
 
     Args:
@@ -70,7 +84,7 @@ def dump(
         say: is told how far it is.
 
     Returns:
-        Whether all nodes were seen at one instant.
+        Which transactions over several nodes are in it wholly or not at all.
 
     Raises:
         UserError: the directory is not empty, a table is not there, or a node cannot be reached.
@@ -81,7 +95,7 @@ def dump(
         lord = stack.enter_context(reach.open(reach.lord))
         found, shared = _tables(lord, tables), _shared(lord, tables)
         _need_known(lord, tables, {t["relation"] for t in (*found, *shared)})
-        sessions, parts, whole = _picture(
+        sessions, parts, picture = _picture(
             reach, lord, [t["relation"] for t in found], [s["relation"] for s in shared], stack
         )
         (directory / "data").mkdir(parents=True, exist_ok=True)
@@ -92,8 +106,8 @@ def dump(
             mine = [p for p in parts if p.relation == table["relation"]]
             table["columns"] = _data(sessions[mine[0].node], mine[0])["columns"]
             table["tops"] = _tops(sessions, mine, table["definition"]["sequences"])
-        _write(directory, shared, found, parts, rows, whole=whole)
-    return whole
+        _write(directory, shared, found, parts, rows, picture)
+    return picture
 
 
 def _tables(lord: SyncConnection, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -135,32 +149,52 @@ def _need_known(lord: SyncConnection, wanted: Sequence[str] | None, known: Colle
 
 def _picture(
     reach: Reach, lord: SyncConnection, relations: list[str], shared: list[str], stack: ExitStack
-) -> tuple[dict[int, SyncConnection], list[Part], bool]:
-    """Sessions that all see one instant, if that is to be had."""
-    for tried in range(TRIES + 1):
+) -> tuple[dict[int, SyncConnection], list[Part], Picture]:
+    """Sessions that see as much of one instant as is to be had."""
+    for tried, kind in enumerate(
+        [Picture.ALL] * TRIES + [Picture.CLIENTS] * HELD_TRIES + [Picture.NONE]
+    ):
         parts = [*_copies(lord, shared), *_parts(lord, relations)]
-        locked = tried < TRIES
-        with ExitStack() as attempt, ExitStack() as locks:
+        with ExitStack() as attempt:
             try:
-                if locked:
-                    for node, mine in _by_node(parts).items():
-                        _lock(locks.enter_context(reach.open(node)), mine, "share")
-                sessions = {
-                    node: _look(attempt.enter_context(reach.open(node)), mine)
-                    for node, mine in _by_node(parts).items()
-                }
+                with _waiting(reach, parts, kind):
+                    sessions = {
+                        node: _look(attempt.enter_context(reach.open(node)), mine)
+                        for node, mine in _by_node(parts).items()
+                    }
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, _Moved):
-                if not locked:
+                if kind is Picture.NONE:
                     raise UserError(
                         "a partition cannot be read: somebody holds it, or moves it",
                         "Try again later",
                         code=Code.LOCK_TIMEOUT,
                     ) from None
+            except UserError:
+                # Commits were not held, or not to the end: a node is away, or no shardlord acts.
+                if kind is not Picture.CLIENTS:
+                    raise
             else:
                 stack.push(attempt.pop_all())
-                return sessions, parts, locked
-        time.sleep(PAUSE_S * (tried + 1))
+                return sessions, parts, kind
+        time.sleep(PAUSE_S * min(tried + 1, TRIES))
     raise AssertionError
+
+
+@contextmanager
+def _waiting(reach: Reach, parts: Sequence[Part], kind: Picture) -> Iterator[None]:
+    """Keeps back who would make the nodes' snapshots differ.
+
+    Raises:
+        UserError: commits cannot be held, or were not until the end.
+        psycopg.Error: a lock cannot be had.
+    """
+    with ExitStack() as stack:
+        if kind is Picture.CLIENTS:
+            stack.enter_context(hold_commits(reach.dsn))
+        elif kind is Picture.ALL:
+            for node, mine in _by_node(parts).items():
+                _lock(stack.enter_context(reach.open(node)), mine, "share")
+        yield
 
 
 class _Moved(Exception):
@@ -290,8 +324,7 @@ def _write(
     tables: Sequence[Mapping[str, Any]],
     parts: Sequence[Part],
     rows: Mapping[str, int],
-    *,
-    whole: bool,
+    picture: Picture,
 ) -> None:
     """The scripts, and last what tells that the dump is whole."""
     every = (*shared, *tables)
@@ -312,7 +345,8 @@ def _write(
     manifest = {
         "format": 1,
         "made_at": datetime.now(UTC).isoformat(),
-        "one_picture": whole,
+        "one_picture": picture is Picture.ALL,
+        "whole": picture.value,
         "shared": [
             {
                 **{key: t[key] for key in _OF_SHARED},
