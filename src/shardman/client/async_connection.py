@@ -22,7 +22,7 @@ from shardman.client.likeness import Likeness
 from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.plan import Params
+from shardman.client.routing.placeholders import Params
 from shardman.client.server_cursors import AsyncServerCursor
 from shardman.client.sessions import Block, Steps
 from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
@@ -270,7 +270,8 @@ class AsyncConnection(Likeness):
             if not self.closed:
                 await self.drive(self.router.end("rollback" if kind else "commit"))
         finally:
-            await self.close()
+            if self._pool is None:
+                await self.close()
 
     def explain_route(self, query: Query, params: Params = None) -> Route:
         """Where a statement would go, and why; nothing is sent."""

@@ -26,7 +26,7 @@ from shardman.client.result import Result
 from shardman.client.retry import REPEATED, Pauses
 from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.plan import Params
+from shardman.client.routing.placeholders import Params
 from shardman.client.server_cursors import ServerCursor
 from shardman.client.sessions import Block, Steps
 from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
@@ -80,19 +80,15 @@ def connect(
     Raises:
         OperationalError: no node answers.
     """
-    row_factory = options.pop("row_factory", tuple_row)
-    router = Router(
-        (dsn, *more),
-        options,
-        psycopg.connect,
-        autocommit,
-        refresh_seconds,
+    return Connection.connect(
+        dsn,
+        *more,
+        autocommit=autocommit,
         fanout=fanout,
         atomic=atomic,
+        refresh_seconds=refresh_seconds,
+        **options,
     )
-    db = Connection(router, row_factory)
-    db.drive(router.open())
-    return db
 
 
 class Connection(Likeness, Verbs):
@@ -107,6 +103,36 @@ class Connection(Likeness, Verbs):
         self.row_factory = row_factory
         self.lock = threading.RLock()
         self._client: Client | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        dsn: str = "",
+        *more: str,
+        autocommit: bool = False,
+        fanout: Fanout = "any",
+        atomic: bool = True,
+        refresh_seconds: float = 2.0,
+        **options: Any,
+    ) -> Self:
+        """See `shardman.connect`.
+
+        Raises:
+            OperationalError: no node answers.
+        """
+        row_factory = options.pop("row_factory", tuple_row)
+        router = Router(
+            (dsn, *more),
+            options,
+            psycopg.connect,
+            autocommit,
+            refresh_seconds,
+            fanout=fanout,
+            atomic=atomic,
+        )
+        db = cls(router, row_factory)
+        db.drive(router.open())
+        return db
 
     def drive(self, steps: Steps) -> Any:
         """Runs what a router wants to be called."""
@@ -469,7 +495,8 @@ class Connection(Likeness, Verbs):
             if not self.closed:
                 self.drive(self.router.end("rollback" if kind else "commit"))
         finally:
-            self.close()
+            if self._pool is None:
+                self.close()
 
     # -- of the cluster -------------------------------------------------------------------------
 

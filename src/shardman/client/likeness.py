@@ -55,6 +55,8 @@ class Likeness:
     NotSupportedError = psycopg.NotSupportedError
 
     router: Router
+    #: psycopg_pool's, of a connection that it has made.
+    _pool: Any = None
 
     @property
     def _here(self) -> Any:

@@ -497,5 +497,8 @@ def _leave(session: Any, made: Any, *error: Any) -> Any:
     kind, *rest = error or (None, None, None)
     if kind is None and session.pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
+    if kind is None and session.pgconn.transaction_status == IDLE:
+        # It is prepared. A COMMIT would only make the server warn of that.
+        made._get_commit_commands = tuple  # noqa: SLF001 - psycopg has no other way to leave it
     end = getattr(made, "__aexit__", None) or made.__exit__
     return end(kind, *rest)
