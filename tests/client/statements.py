@@ -134,7 +134,7 @@ class Maker:
     def write(self) -> Made:
         self.params = []
         text = self.r.choice(
-            (self.insert, self.upsert, self.update, self.delete, self.with_write)
+            (self.insert, self.upsert, self.update, self.delete, self.with_write, self.merge)
         )()
         return text, self.params
 
@@ -163,6 +163,26 @@ class Maker:
             )
         )
         return f"insert into acc (id, v) values ({k}, 'new') on conflict {then} returning id, v, n"
+
+    def merge(self) -> str:
+        k = self.value(self.r.choice((7, 7, self.r.randint(100, 130))))
+        source = self.r.choice(
+            (
+                f"(values ({k}, 'm')) as s (id, v) on acc.id = s.id",
+                f"(values ({k}, 'm'), ({self.value(self.key())}, 'o')) as s (id, v) on s.id = acc.id and acc.n > 1",
+                f"(select {k} as id, 'q' as v) s on acc.id = s.id and s.v < 'r'",
+            )
+        )
+        whens = self.r.sample(
+            (
+                "when matched and acc.n > 4 then delete",
+                "when matched then update set v = s.v || acc.v, n = acc.n + 1",
+                "when not matched then insert (v, id) values (s.v, s.id)",
+                "when not matched and s.v = 'o' then do nothing",
+            ),
+            k=2,
+        )
+        return f"merge into acc using {source} {' '.join(whens)}"
 
     def update(self) -> str:
         where = self.is_("acc.id") + self.extra("acc")

@@ -164,6 +164,41 @@ def test_where_it_goes(sql: str, params: Any, to: str | None) -> None:
     assert found.node == wanted.node
 
 
+@pytest.mark.parametrize(
+    ("source", "on", "when", "straight"),
+    [
+        ("(values (7, 'x')) s (i, v)", "acc.id = s.i", "matched then delete", True),
+        (
+            "(select 7 as i) s",
+            "s.i = acc.id and v = 'x'",
+            "not matched then insert (id) values (s.i)",
+            True,
+        ),
+        ("(values (7)) s", "acc.id = s.column1", "matched then update set v = upper('x')", True),
+        ("(values (7)) s (i)", "acc.id = s.i", "matched then update set id = 8", False),
+        ("(values (7)) s (i)", "acc.id = s.i", "not matched then insert (id) values (8)", False),
+        ("(values (7)) s (i)", "acc.id = s.i", "not matched by source then delete", False),
+        ("(values (7)) s (i)", "acc.id > s.i", "matched then delete", False),
+        ("(values (7)) s (i)", "acc.id = s.i or true", "matched then delete", False),
+        ("(values (7), (8)) s (i)", "acc.id = s.i", "matched then delete", False),
+        ("rate", "acc.id = 7", "matched then delete", False),
+    ],
+)
+def test_merge(source: str, on: str, when: str, straight: bool) -> None:
+    found = go(f"merge into acc using {source} on {on} when {when}")
+    assert (found.text is not None) == straight, found.reason
+    if found.text is not None:
+        name = part("acc", 7).data
+        assert found.text.decode().startswith(f'merge into {name} as "acc" using {source} on case')
+
+
+def test_merge_that_takes_the_next_number() -> None:
+    source = "(values (7)) s (i) on num.id = s.i"
+    found = go(f"merge into num using {source} when not matched then insert (id) values (s.i)")
+    assert found.text is None
+    assert "sequence" in found.reason
+
+
 def test_the_text_is_the_same_but_for_the_name() -> None:
     sent = go("select \"ä\", acc.v from acc where id = %s and v like '%%x'", (7,)).text
     assert sent is not None

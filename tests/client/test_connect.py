@@ -74,7 +74,7 @@ def answer(conn: Any, made: Made) -> Any:
     try:
         with conn.transaction(force_rollback=True):
             cur = conn.execute(text, params or None if "%" not in text else params)
-            return sorted(map(repr, cur.fetchall())), cur.rowcount
+            return sorted(map(repr, cur.fetchall() if cur.description else ())), cur.rowcount
     except psycopg.Error as error:
         return error.sqlstate
 
@@ -90,7 +90,7 @@ def test_answers_are_those_of_one_server(
         text, params = made
         route = db.explain_route(text, params)
         # Through a node these are not what one server gives: docs/weak-sides.md.
-        if not route.straight and "on conflict (" in text:
+        if not route.straight and ("on conflict (" in text or "merge into" in text):
             continue
         straight += route.straight
         assert answer(db, made) == answer(plain, made), (made, route)

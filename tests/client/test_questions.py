@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import psycopg
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import IsolationLevel
+from psycopg.rows import dict_row
 
 import shardman
 from shardman.testing import eventually
@@ -125,6 +129,8 @@ SPLIT = [
     ("select distinct name, active from acc order by name, active limit 5", None),
     ("select distinct grp from acc", None),
     ("select count(*) from acc having count(*) > 1000", None),
+    ("select id, name, grp from acc where id = any(%s) order by grp desc, id", (list(range(60)),)),
+    ("select id, upper(note) as n from acc where id in (1, 2, 3, 4, 5, 6, 7) order by n, id", None),
     ("select count(distinct grp), count(*), sum(amount), avg(id) from acc", None),
     ("select count(distinct grp), count(id) from acc where false", None),
     (
@@ -138,6 +144,24 @@ SPLIT = [
         "select grp, count(distinct grp), count(distinct upper(name) || %s) from acc group by 1",
         ("x",),
     ),
+    (
+        (
+            "select variance(grp), var_pop(id), var_samp(small), stddev(amount), stddev_pop(amount - grp),"
+            " stddev_samp(amount / 3) filter (where active) from acc"
+        ),
+        None,
+    ),
+    (
+        "select id % 90, variance(amount), stddev(amount), var_pop(grp), stddev_pop(1) from acc group by 1",
+        None,
+    ),
+    ("select stddev(id), var_pop(id), stddev_pop(amount) from acc where id in (1, 2, 9, 11)", None),
+    ("select stddev(id), var_pop(id), stddev_pop(amount) from acc where false", None),
+    (
+        "select stddev(amount * 'NaN'::numeric), stddev(amount * 1e30), stddev(id * 1e-30) from acc",
+        None,
+    ),
+    ("select var_pop(amount / 7 + 'Infinity'::numeric), stddev_pop(-amount / 1e9) from acc", None),
     ("select count(*), sum(id) from acc where id = any(%s)", (list(range(60)),)),
     ("select sum(id), max(note) from acc where id in (%s, %s, 5, 6, 7, 8, 9)", (3, 4)),
     (
@@ -264,6 +288,7 @@ NUMBERS = st.sampled_from(
     ("id", "grp", "small", "amount", "grp * 2", "amount - grp", "coalesce(grp, 9)", "-amount", "id % 9",
      "length(name)", "amount / 3", "case when active then grp else small end")
 )  # fmt: skip
+FUNCTIONS = ("sum", "avg", "min", "max", "count", "variance", "stddev", "var_pop", "stddev_pop")
 KEYS = st.sampled_from(
     ("grp", "small", "name", "note", "active", "day", "id % 4", "upper(note)", "grp is null")
 )
@@ -280,7 +305,7 @@ def questions(draw: st.DrawFn) -> str:
     keys = draw(st.lists(KEYS, max_size=2, unique=True))
     only = draw(st.sampled_from(("", "", " filter (where active)")))
     found = [
-        f"{draw(st.sampled_from(('sum', 'avg', 'min', 'max', 'count')))}({draw(NUMBERS)}){only}"
+        f"{draw(st.sampled_from(FUNCTIONS))}({draw(NUMBERS)}){only}"
         for _ in range(draw(st.integers(1, 3)))
     ]
     found += draw(st.lists(KEYS.map(lambda k: f"count(distinct {k})"), max_size=1))
@@ -363,6 +388,8 @@ def test_in_transactions(nodes: Cluster) -> None:
         assert db.execute("select grp, max(id) from acc where grp > 6 group by 1").fetchall() == [
             (99, 1012)
         ]
+        rows = db.execute("select id, grp from acc where grp = 99 order by id")
+        assert rows.fetchall() == [(key, 99) for key in range(1001, 1013)]
         with pytest.raises(psycopg.errors.DivisionByZero):
             db.execute("select sum(1 / (id - 7)) from acc")
         with pytest.raises(psycopg.errors.InFailedSqlTransaction):
@@ -391,6 +418,99 @@ def test_asynchronous(nodes: Cluster) -> None:
             ).fetchone()
 
     assert asyncio.run(ask()) == (400,)
+
+
+STREAMED = [
+    ("select id, name, grp from acc", None),
+    (
+        "select id as n, id, upper(note) || '%%' as \"a %%\" from acc a where id > %s or note is null",
+        (9,),
+    ),
+    ("select * from mark order by v desc, acc_id, n", None),
+    ("select grp, id, made from acc order by grp, made desc", None),
+    ("select active, grp, id from acc order by active desc, grp desc nulls last, id", None),
+    ("select day, id, amount from acc order by 1 nulls first, amount, id desc", None),
+    (
+        "select m.acc_id, m.n, a.name from acc a join mark m on a.id = m.acc_id order by acc_id, n",
+        None,
+    ),
+    ("select id from acc where false order by id", None),
+]
+
+
+@pytest.mark.parametrize(("text", "params"), STREAMED)
+def test_streams(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str, params: Any
+) -> None:
+    mine = [repr(r) for r in db.cursor(row_factory=dict_row).stream(text, params)]
+    with plain.cursor(row_factory=dict_row) as cur:
+        theirs = [repr(r) for r in cur.execute(text, params).fetchall()]
+    assert (mine if "order by" in text else sorted(mine)) == (
+        theirs if "order by" in text else sorted(theirs)
+    )
+    streams = db.drive(db.router.streams(text, params))
+    assert len(streams.sessions) > 1
+    db.drive(db.router.streamed(streams))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id, name from acc order by name",
+        "select id from acc order by grp",
+        "select id, weight from acc order by weight",
+        "select count(*) from acc",
+        "select id from acc order by id limit 7",
+        "select id, marks from acc",
+    ],
+)
+def test_streams_through_a_node(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str
+) -> None:
+    assert db.drive(db.router.streams(text, None)) is None
+    assert sorted(db.cursor().stream(text)) == sorted(plain.execute(text).fetchall())
+
+
+def test_a_stream_is_left_in_the_middle(nodes: Cluster) -> None:
+    many = "select a.id, b.id, c.grp from acc a join acc b on b.id = a.id join acc c on c.id = a.id"
+    with shardman.connect(nodes.dsn(2)) as db:
+        for size in (1, 10):
+            rows = db.cursor().stream(f"{many} order by a.id", size=size)
+            assert [next(rows)[0] for _ in range(3)] == [1, 2, 3]
+            rows.close()
+            assert db.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            assert db.execute("select count(*) from acc").fetchone() == (400,)
+        with pytest.raises(psycopg.errors.DivisionByZero) as failed:
+            list(db.cursor().stream("select 1 / (id - 7) as x, id from acc order by id"))
+        assert failed.value.node.startswith("node ")  # type: ignore[attr-defined]
+        assert db.execute("select count(*) from acc").fetchone() == (400,)
+
+    async def use() -> list[Any]:
+        async with await shardman.AsyncConnection.connect(nodes.dsn(2)) as db:
+            async with aclosing(db.cursor().stream("select id from acc order by id desc")) as rows:
+                assert await anext(rows) == (400,)
+            found = [r async for r in db.cursor().stream("select id, grp from acc order by id")]
+            await db.rollback()
+            return found
+
+    assert [r[0] for r in asyncio.run(use())] == list(range(1, 401))
+
+
+def test_memory_of_a_stream_is_bounded(nodes: Cluster) -> None:
+    """Each of 400 rows is 1 MB wide."""
+    text = "select id, repeat('x', 1000000) as wide from acc order by id"
+    code = (
+        "import resource, sys, shardman\n"
+        "db = shardman.connect(sys.argv[1], autocommit=True)\n"
+        "print(sum(len(r[1]) for r in db.cursor().stream(sys.argv[2])))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, nodes.dsn(2), text], check=True, capture_output=True, text=True
+    )
+    read, peak_kb = map(int, done.stdout.split())
+    assert read == 400_000_000
+    assert peak_kb < 150_000
 
 
 def test_an_error_is_that_of_the_statement(db: shardman.Connection) -> None:

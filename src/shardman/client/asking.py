@@ -20,8 +20,9 @@ from psycopg.pq import ConnStatus
 from shardman.client.answers import Raw, RawDumper, arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.plan import Params, Plan, Scope
-from shardman.client.routing.question import MOST_ROWS, Question
+from shardman.client.routing.placeholders import Params
+from shardman.client.routing.plan import Plan, Scope
+from shardman.client.routing.question import MOST_ROWS
 from shardman.client.routing.values import Unclear
 from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import IDLE, Steps
@@ -32,8 +33,12 @@ from shardman.client.transactions import Transactions
 class Questions(Transactions):
     """What nodes are asked about their partitions."""
 
-    def divided(self, plan: Plan, params: Params, found: Choice) -> Choice:
-        """The same with the nodes that are to be asked, and with why it is so."""
+    def divided(self, plan: Plan, params: Params, found: Choice, *, many: bool = False) -> Choice:
+        """The same with the nodes that are to be asked, and with why it is so.
+
+        Args:
+            many: also about rows that may be many.
+        """
         if plan.scope not in (Scope.OWNER, Scope.ANYWHERE) or not plan.reads or self.pinned:
             return found
         if plan.own_types:
@@ -41,9 +46,18 @@ class Questions(Transactions):
         if plan.question is None:
             why = f"{found.reason}, and it is not split: {plan.undivided}"
             return replace(found, reason=why) if plan.undivided else found
-        why_not = self._why_not(plan.question, params)
+        why_not = self.why_not(params, shares=plan.question.joined.shares)
         if why_not:
             return replace(found, reason=f"{found.reason}, and it is not split: {why_not}")
+        if (
+            not many
+            and not plan.question.few
+            and plan.scope is not Scope.OWNER
+            and len(self.parts()) < 2
+        ):
+            # They may be many, and a node sends them as they come.
+            why = "it is about rows, not about few of them or groups"
+            return replace(found, reason=f"{found.reason}, and it is not split: {why}")
         parts = plan.question.table.parts
         asked: dict[str, list[int]] = {}
         for number in self._numbers(plan, params):
@@ -67,8 +81,13 @@ class Questions(Transactions):
         assert plan.question is not None
         return range(len(plan.question.table.parts))
 
-    def _why_not(self, question: Question, params: Params) -> str:
-        if self.parts() and question.joined.shares:
+    def why_not(self, params: Params, *, shares: bool) -> str:
+        """Why nodes are not asked, each about its partitions; empty when they may be.
+
+        Args:
+            shares: about a shared table, too.
+        """
+        if self.parts() and shares:
             # What it has written to one is not yet there in its own sessions on other nodes.
             return "a transaction is open, and a shared table is in it"
         if len(self.parts()) > 1:
@@ -140,13 +159,14 @@ class Questions(Transactions):
             for cursor, (_, numbers) in zip(cursors, found.asked, strict=True)
         ]
         try:
-            yield from self._without_transactions(sessions, True)
-            yield lambda: _at_once(list(sessions.values()), calls)
+            yield from self.without_transactions(sessions, True)
+            yield lambda: at_once(list(sessions.values()), calls)
         finally:
-            yield from self._without_transactions(sessions, False)
+            yield from self.without_transactions(sessions, False)
         return cursors
 
-    def _without_transactions(self, sessions: Mapping[str, Any], begins: bool) -> Steps:
+    def without_transactions(self, sessions: Mapping[Any, Any], begins: bool) -> Steps:
+        """What is done on them begins none, or may again."""
         if self.autocommit:
             return
         for session in sessions.values():
@@ -161,19 +181,19 @@ class Questions(Transactions):
         session = yield from self.session(node)
         session.adapters.register_dumper(Raw, RawDumper)
         try:
-            yield from self._without_transactions({node: session}, True)
+            yield from self.without_transactions({node: session}, True)
             return (yield from act(session, text, values))
         except psycopg.Error as error:
             raise self.told(error, node) from None
         finally:
-            yield from self._without_transactions({node: session}, False)
+            yield from self.without_transactions({node: session}, False)
 
 
 def _call(cursor: Any, text: str, values: Mapping[str, Any]) -> Callable[[], Any]:
     return lambda: cursor.execute(text, values)
 
 
-def _at_once(sessions: Sequence[Any], calls: Sequence[Callable[[], Any]]) -> Any:
+def at_once(sessions: Sequence[Any], calls: Sequence[Callable[[], Any]]) -> Any:
     """Does all of them at the same time; raises the first error when all have ended."""
     if isinstance(sessions[0], psycopg.AsyncConnection):
         return _gather(calls)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Protocol, Self
 
 import psycopg
+from psycopg.rows import tuple_row
 
+from shardman.client.gathered import gather
 from shardman.client.router import Failed, Fanout, Query, Router
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.plan import Params
+from shardman.client.routing.placeholders import Params
 from shardman.client.sessions import IDLE, Steps, has_own_dumpers
+from shardman.client.splitting import Gather, Piece
+from shardman.client.streaming import merged, merged_async
 
 
 class Driver(Protocol):
@@ -46,11 +50,16 @@ class BaseCursor:
     def _on(self, session: Any) -> Any:
         """A cursor of a session."""
         if self._real is None or self._real.connection is not session:
-            self._real = self._new(session)
-            if self._adapters is not None:
-                # They are the cursor's, on whichever node.
-                self._real._adapters = self._adapters  # noqa: SLF001
+            self._real = self._fresh(session)
         return self._real
+
+    def _fresh(self, session: Any) -> Any:
+        """A further cursor of a session, set as this one."""
+        cursor = self._new(session)
+        if self._adapters is not None:
+            # They are the cursor's, on whichever node.
+            cursor._adapters = self._adapters  # noqa: SLF001
+        return cursor
 
     def _new(self, session: Any) -> Any:
         return session.cursor(row_factory=self._row_factory, binary=self._binary)
@@ -96,7 +105,16 @@ class BaseCursor:
 
         if self._sends_keys_otherwise():
             return self._router.run_through(query, act)
-        return self._router.ask(query, params, fanout, act, failed)
+        gather_ = Gather(self._fresh, options, self._gather)
+        return self._router.ask(query, params, fanout, act, gather_, failed)
+
+    def _of_tuples(self, session: Any) -> Any:
+        cursor = self._fresh(session)
+        cursor.row_factory = tuple_row
+        return cursor
+
+    def _gather(self, pieces: Sequence[Piece], cursors: Sequence[Any]) -> Steps:
+        self._real = yield from gather(pieces, cursors)
 
     def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
         counts: list[int] = []
@@ -169,13 +187,27 @@ class Cursor(BaseCursor):
     def executemany(
         self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
-        """Sends a statement many times; straight to the owner when all rows are of one partition."""
+        """Sends a statement many times, each to the owner of its row where that is known."""
         self.connection.drive(self._execute_many(query, list(params_seq), returning))
 
-    def stream(self, query: Query, params: Params = None, **options: Any) -> Iterator[Any]:
-        """Row by row, through the node that was connected to."""
-        real = self.connection.drive(self._elsewhere(query, params))
-        yield from real.stream(query, params, **options)
+    def stream(
+        self, query: Query, params: Params = None, **options: Any
+    ) -> Generator[Any, None, None]:
+        """Row by row: from all nodes at once where each can be asked for its own."""
+        db = self.connection
+        streams = None
+        if not self._sends_keys_otherwise():
+            streams = db.drive(self._router.streams(query, params))
+        if streams is None:
+            real = db.drive(self._elsewhere(query, params))
+            yield from real.stream(query, params, **options)
+            return
+        cursors = [self._of_tuples(s) for s in streams.sessions]
+        try:
+            with closing(merged(cursors, streams, self._row_factory, options)) as rows:
+                yield from rows
+        finally:
+            db.drive(self._router.streamed(streams))
 
     @contextmanager
     def copy(
@@ -237,16 +269,29 @@ class AsyncCursor(BaseCursor):
     async def executemany(
         self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
-        """Sends a statement many times; straight to the owner when all rows are of one partition."""
+        """Sends a statement many times, each to the owner of its row where that is known."""
         await self.connection.drive(self._execute_many(query, list(params_seq), returning))
 
     async def stream(
         self, query: Query, params: Params = None, **options: Any
-    ) -> AsyncIterator[Any]:
-        """Row by row, through the node that was connected to."""
-        real = await self.connection.drive(self._elsewhere(query, params))
-        async for row in real.stream(query, params, **options):
-            yield row
+    ) -> AsyncGenerator[Any, None]:
+        """Row by row: from all nodes at once where each can be asked for its own."""
+        db = self.connection
+        streams = None
+        if not self._sends_keys_otherwise():
+            streams = await db.drive(self._router.streams(query, params))
+        if streams is None:
+            real = await db.drive(self._elsewhere(query, params))
+            async for row in real.stream(query, params, **options):
+                yield row
+            return
+        cursors = [self._of_tuples(s) for s in streams.sessions]
+        try:
+            async with aclosing(merged_async(cursors, streams, self._row_factory, options)) as rows:
+                async for row in rows:
+                    yield row
+        finally:
+            await db.drive(self._router.streamed(streams))
 
     @asynccontextmanager
     async def copy(

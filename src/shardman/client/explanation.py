@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardman.client.router import Query, Router
-from shardman.client.routing.plan import Params
+from shardman.client.routing.placeholders import Params
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Route:
         reason: why.
         statement: what would be sent, when it is not sent as it is.
         asked: the nodes that answer for their partitions; their answers are put together.
+        split: these nodes get the statement, each its part.
     """
 
     node: str
@@ -29,8 +30,13 @@ class Route:
     reason: str
     statement: str | None = None
     asked: tuple[str, ...] = ()
+    split: bool = False
 
     def __str__(self) -> str:
+        if self.split:
+            return (
+                f"to {', '.join(self.asked)}, split, as {', '.join(self.partitions)}: {self.reason}"
+            )
         if self.asked:
             return f"to {', '.join(self.asked)} at once: {self.reason}"
         how = f"straight, as {', '.join(self.partitions)}" if self.straight else "as it stands"
@@ -60,4 +66,5 @@ def explain(router: Router, query: Query, params: Params) -> Route:
         found.reason,
         None if found.text is None else found.text.decode(),
         tuple(router.label(node) for node, _ in found.asked),
+        found.split,
     )

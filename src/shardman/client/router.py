@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -12,21 +12,25 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from shardman.client.asking import Questions
 from shardman.client.held import Said
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
 from shardman.client.routing.guards import MOVED
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.placeholders import Params
+from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.quick import Quick, is_quick
 from shardman.client.sessions import IDLE, Steps
+from shardman.client.splitting import Gather, Splits
+from shardman.client.streaming import Streams, loads_plainly
 
 Fanout = Literal["any", "single"]
 Query = Any
 
 _PLANS = 2000
 _ATTEMPTS = 5
+#: So often a statement is split; then it goes through a node.
+_SPLITS = 3
 #: What a node says to a statement that names what is not there any more, or not in this way.
 _MOVED = ("42P01", "42P10", "25006")
 _BUILT_IN_OIDS = 16384
@@ -48,7 +52,7 @@ class Failed:
 
 
 @dataclass
-class Router(Questions):
+class Router(Splits):
     """Which session a statement goes to; see `Sessions` and `Transactions` for its fields."""
 
     fanout: Fanout = "any"
@@ -155,11 +159,15 @@ class Router(Questions):
             if len(parts) < 2 or (fanout or self.fanout) == "single":
                 raise
             # It cannot go through a node, and each node can answer as a part of the transaction.
-            found = self.divided(plan, params, Choice(parts[0], None, plan.reason, single=False))
+            found = self._in_parts(plan, params, Choice(parts[0], None, plan.reason, single=False))
             if not found.asked:
                 raise
             return found
-        return found if found.text is not None else self.divided(plan, params, found)
+        return found if found.text is not None else self._in_parts(plan, params, found)
+
+    def _in_parts(self, plan: Plan, params: Params, found: Choice) -> Choice:
+        split = self.parted(plan, params, found)
+        return split if split.split else self.divided(plan, params, split)
 
     def ask(
         self,
@@ -167,9 +175,11 @@ class Router(Questions):
         params: Params,
         fanout: Fanout | None,
         act: Callable[..., Steps],
+        gather: Gather,
         failed: Failed | None = None,
     ) -> Steps:
-        """As `run`; a question to several partitions is answered by their nodes at the same time.
+        """As `run`; a question to several partitions is answered by their nodes at the same time, and what can
+        be split is sent to them in parts.
 
         Args:
             act: sends a text on a session, with the parameters or with those that it is given.
@@ -177,16 +187,97 @@ class Router(Questions):
         if failed is None:
             self.need_alive()
             yield from self.refresh()
+            if (yield from self._split(query, params, fanout, gather)):
+                return None
             plan = self.plan(query, with_parameters=params is not None)
             # Whether anything else may go where it belongs is not to be judged here.
             if plan.question is not None:
                 found = self.way(plan, params, fanout)
+                if found.split:
+                    # It was tried.
+                    return (yield from self.run(query, params, fanout, act))
                 merged = (yield from self.answers(plan, found, params)) if found.asked else None
                 if merged is not None:
                     # What a transaction has set is told to its parts.
                     node = found.asked[0][0] if self.bound() else HERE
                     return (yield from self.put_together(act, node, *merged))
         return (yield from self.run(query, params, fanout, act, failed))
+
+    def streams(self, query: Query, params: Params) -> Steps:
+        """What all nodes are asked, each for its rows, in streams; None where the statement is no such one."""
+        self.need_alive()
+        yield from self.refresh()
+        plan = self.plan(query, with_parameters=params is not None)
+        question = plan.question
+        if question is None or question.few or question.sorts is None:
+            return None
+        if self.fanout == "single" or len(self.parts()) > 1:
+            return None
+        found = self.divided(plan, params, self.choice(plan, params), many=True)
+        if not found.asked or not loads_plainly(self.sessions[HERE], question.sorts):
+            return None
+        if not (yield from self._open_all(found, fresh=True)):
+            return None
+        sessions = {node: self.sessions[node] for node, _ in found.asked}
+        if self.unfit.keys() & sessions.keys():
+            return None
+        values = {f"p{i + 1}": params[n] for i, n in enumerate(question.parameters)}  # type: ignore[index]
+        yield from self.without_transactions(sessions, True)
+        texts = [question.streamed(numbers) for _, numbers in found.asked]
+        nodes = list(sessions)
+
+        def told(error: psycopg.Error, at: int) -> psycopg.Error:
+            self.outdated()
+            if MOVED in str(error):
+                error = errors.SerializationFailure(
+                    "a table has got another number of partitions meanwhile: repeat it"
+                )
+            return self.told(error, nodes[at])
+
+        params = {**values, "none": None}
+        return Streams(list(sessions.values()), texts, params, question.sorts, told)
+
+    def streamed(self, streams: Streams) -> Steps:
+        """Behind the last row."""
+        yield from self.without_transactions(dict(enumerate(streams.sessions)), False)
+
+    def _split(self, query: Query, params: Params, fanout: Fanout | None, gather: Gather) -> Steps:
+        """Sends a statement in parts; whether it was."""
+        for attempt in range(1, _SPLITS + 1):
+            plan = self.plan(query, with_parameters=params is not None)
+            found = self.way(plan, params, fanout) if plan.split is not None else None
+            if found is None or not found.split:
+                return False
+            fresh = self.bound() is None and not self.blocks and not self.held
+            if not (yield from self._open_all(found, fresh=fresh)):
+                continue
+            try:
+                sent = yield from self.send_parts(plan, found, params, gather)
+            except psycopg.Error as error:
+                if not fresh or attempt == _SPLITS or not _met_a_move(error):
+                    raise
+                # It is undone on all nodes.
+                yield from self.end("rollback")
+                yield from self._look_again(None)
+                continue
+            if sent is None:
+                return False
+            yield from gather.done(*sent)
+            self._note(plan)
+            return True
+        return False
+
+    def _open_all(self, found: Choice, *, fresh: bool) -> Steps:
+        """Whether there is a session on each node; if not, they are looked for again."""
+        for node, _ in found.asked:
+            try:
+                yield from self.session(node)
+            except psycopg.OperationalError as error:
+                if node == HERE or not fresh:
+                    raise self.told(error, node) from None
+                yield from self._look_again(node)
+                return False
+        return True
 
     def run(
         self,
@@ -284,8 +375,7 @@ class Router(Questions):
         *,
         whole: bool,
     ) -> Steps:
-        """The same for many rows of parameters: to the owner when all of them belong to one partition, in a
-        transaction also to several.
+        """The same for many rows of parameters: to their owners, in one transaction.
 
         Args:
             act: sends a text with rows of parameters on a session.
@@ -298,22 +388,31 @@ class Router(Questions):
         for found, row in zip(choices, rows, strict=True):
             groups.setdefault(found, []).append(row)
         if len(groups) == 1 or (groups and not whole and self._may_part(groups)):
-            for group in groups.values():
-                yield from self.run(query, group[0], None, partial(_with_rows, act, group))
+            yield from self.together(self._run_groups(query, groups, act))
         elif self.fanout == "single":
             raise errors.FeatureNotSupported("the rows are of several partitions")
         else:
             yield from self.run_through(query, partial(_with_rows, act, rows))
+
+    def _run_groups(
+        self,
+        query: Query,
+        groups: Mapping[Choice, Sequence[Params]],
+        act: Callable[[Any, Query, Sequence[Params]], Steps],
+    ) -> Steps:
+        """In the order in which split statements have them."""
+        for found in sorted(groups, key=lambda c: (self.node_number(c.node), c.parts)):
+            group = groups[found]
+            yield from self.run(query, group[0], None, partial(_with_rows, act, group))
 
     def _may_part(self, groups: Collection[Choice]) -> bool:
         """Whether rows of several partitions may go to their owners each: they are one transaction, and the
         order of rows of different keys is nobody's."""
         nodes = {found.node for found in groups}.union(self.parts())
         return (
-            self.is_open()
-            and self.fanout != "single"
+            self.fanout != "single"
             and all(found.text is not None for found in groups)
-            and (len(nodes) == 1 or self.may_take_in())
+            and not self.why_not_over(nodes)
         )
 
     def run_through(self, query: Query, act: Callable[[Any, Query], Steps]) -> Steps:
@@ -357,14 +456,7 @@ class Router(Questions):
             return False
         if session.pgconn.status != ConnStatus.OK:
             return plan.reads and found.node != HERE
-        return (
-            error.sqlstate in _MOVED
-            or (error.sqlstate == "22P02" and MOVED in str(error))
-            or (
-                error.sqlstate == "23514"
-                and error.diag.constraint_name in (None, "shardman_partition")
-            )
-        )
+        return _has_moved(error)
 
     def _leave(self, session: Any) -> Steps:
         if session.pgconn.status == ConnStatus.OK and session.pgconn.transaction_status != IDLE:
@@ -377,6 +469,22 @@ class Router(Questions):
         self.closed = True
         for session in self.sessions.values():
             yield session.close
+
+
+def _has_moved(error: psycopg.Error) -> bool:
+    """Whether a statement has met what is not there any more, or not in this way."""
+    return (
+        error.sqlstate in _MOVED
+        or (error.sqlstate == "22P02" and MOVED in str(error))
+        or (
+            error.sqlstate == "23514" and error.diag.constraint_name in (None, "shardman_partition")
+        )
+    )
+
+
+def _met_a_move(error: psycopg.Error) -> bool:
+    """The same of a transaction over several nodes that was one statement."""
+    return isinstance(error, errors.SerializationFailure) or _has_moved(error)
 
 
 def _with_rows(

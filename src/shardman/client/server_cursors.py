@@ -8,7 +8,7 @@ import psycopg
 
 from shardman.client.cursors import AsyncCursor, BaseCursor, Cursor, Driver
 from shardman.client.router import Fanout, Query
-from shardman.client.routing.plan import Params
+from shardman.client.routing.placeholders import Params
 from shardman.client.sessions import Steps
 
 

@@ -42,11 +42,11 @@ _PSYCOPG_OPTIONS = frozenset(
 @dataclass
 class Block:
     """A `transaction()` that begins on the node of its first statement; ``entered``: by node, the
-    session and psycopg's."""
+    session, psycopg's, and what that gives."""
 
     name: str | None
     force_rollback: bool
-    entered: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    entered: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict)
 
 
 @dataclass

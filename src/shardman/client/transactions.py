@@ -158,8 +158,8 @@ class Transactions(Sessions):
                 yield from self._say_again(session, depth)
             if node not in block.entered:
                 made = session.transaction(block.name, block.force_rollback)
-                yield getattr(made, "__aenter__", None) or made.__enter__
-                block.entered[node] = (session, made)
+                inner = yield getattr(made, "__aenter__", None) or made.__enter__
+                block.entered[node] = (session, made, inner)
         if fresh:
             yield from self._say_again(session, len(self.blocks))
 
@@ -492,13 +492,13 @@ def _end(session: Any, kind: Any = None, *_error: Any) -> Any:
     return None if status == TransactionStatus.UNKNOWN else session.rollback()
 
 
-def _leave(session: Any, made: Any, *error: Any) -> Any:
+def _leave(session: Any, made: Any, inner: Any, *error: Any) -> Any:
     """Leaves psycopg's `transaction()`, which says nothing where its session is gone."""
     kind, *rest = error or (None, None, None)
     if kind is None and session.pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
     if kind is None and session.pgconn.transaction_status == IDLE:
         # It is prepared. A COMMIT would only make the server warn of that.
-        made._get_commit_commands = tuple  # noqa: SLF001 - psycopg has no other way to leave it
+        inner._get_commit_commands = tuple  # noqa: SLF001 - psycopg has no other way to leave it
     end = getattr(made, "__aexit__", None) or made.__exit__
     return end(kind, *rest)

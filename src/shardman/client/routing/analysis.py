@@ -6,19 +6,22 @@ node that was connected to, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pgparse
 
+from shardman.client.routing import merging
 from shardman.client.routing.expressions import Expressions, Level, Node, NotHere, is_star, nodes
 from shardman.client.routing.facts import Facts, Relation
 from shardman.client.routing.guards import guard, place
-from shardman.client.routing.known import SELECT_FIELDS, WRITE_FIELDS
+from shardman.client.routing.known import MERGE_FIELDS, SELECT_FIELDS, WRITE_FIELDS
 from shardman.client.routing.names import NAME, plain
+from shardman.client.routing.parting import split
+from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Picture, quoted
 from shardman.client.routing.placeholders import Text, Unreadable, convert
-from shardman.client.routing.plan import Plan, Scope, Target
+from shardman.client.routing.plan import Parameter, Plan, Scope, Target, Typed
 from shardman.client.routing.question import Question, question
 from shardman.client.routing.utility import utility
 from shardman.client.routing.writing import NotSplit
@@ -36,7 +39,7 @@ def analyse(text: bytes, picture: Picture, *, with_parameters: bool) -> Plan:
     if len(statements) != 1:
         return Plan(Scope.HERE, "it is not one statement", pins="session")
     ((kind, body),) = statements[0]["stmt"].items()
-    if kind not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"):
+    if kind not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
         return utility(kind, body)
     try:
         return _Analysis(text, read, picture, with_parameters).plan(kind, body)
@@ -97,8 +100,11 @@ class _Analysis(Expressions):
         guards = self._guards()
         if guards is None:
             return replace(anywhere, reason="its condition is written in an unusual way")
+        parted, why = self._split(kind, body, targets)
         return replace(
             anywhere,
+            split=parted,
+            undivided=anywhere.undivided or why,
             scope=Scope.OWNER,
             reason="its keys say where its rows are",
             text=self.text,
@@ -116,11 +122,23 @@ class _Analysis(Expressions):
         except (LookupError, TypeError, ValueError, AttributeError):
             return None, "something in it is not known"
 
+    def _split(self, kind: str, body: Node, targets: Sequence[Target]) -> tuple[Split | None, str]:
+        """How it is split over several partitions, or why it is not."""
+        if len(self.tables) != 1 or self.shares:
+            return None, "another table is in it"
+        try:
+            found = split(kind, body, self.read)
+        except NotSplit as no:
+            return None, str(no)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return None, "something in it is not known"
+        return (found if _lists_keys(found, targets) else replace(found, keys=None)), ""
+
     def _guards(self) -> tuple[tuple[int, bytes], ...] | None:
         """For each level that reads partitions; None where there is no place for one."""
         found = []
         for level in self.levels:
-            read = [r.target.table for r in level.sharded if not r.target.stored]
+            read = [r.target.table for r in level.sharded if level.merges or not r.target.stored]
             if not read:
                 continue
             if level.place is None:
@@ -159,13 +177,13 @@ class _Analysis(Expressions):
             "InsertStmt": self.insert,
             "UpdateStmt": self.update,
             "DeleteStmt": self.delete,
+            "MergeStmt": self.merge,
         }.get(kind)
         if handle is None:
             raise NotHere(f"{kind} in it is not understood")
-        if not body.keys() <= (SELECT_FIELDS if kind == "SelectStmt" else WRITE_FIELDS):
-            raise NotHere(
-                f"{', '.join(body.keys() - SELECT_FIELDS - WRITE_FIELDS)} is not understood"
-            )
+        fields = {"SelectStmt": SELECT_FIELDS, "MergeStmt": MERGE_FIELDS}.get(kind, WRITE_FIELDS)
+        if not body.keys() <= fields:
+            raise NotHere(f"{', '.join(body.keys() - fields)} is not understood")
         self.levels.append(level)
         handle(body, level)
 
@@ -238,6 +256,57 @@ class _Analysis(Expressions):
             self._conflict(conflict, target, level)
         self.expression(body.get("returningList"), level)
 
+    def merge(self, body: Node, level: Level) -> None:
+        target = self.written(body["relation"], level, data=True, stored=True)
+        if target.table is None or target.table.shared:
+            raise NotHere("MERGE into what is no sharded table")
+        try:
+            rows = merging.source(body["sourceRelation"])
+            keys = merging.matched(body["joinCondition"], target.alias, target.key_names, rows)
+        except merging.NotByKey as why:
+            self.through = str(why)
+            return
+        self.expression([list(row) for row in rows.values], Level())
+        level.merges = True
+        level.place = place(body["joinCondition"], self.bytes)
+        self._add(level, Relation(rows.alias))
+        self.expression(body["joinCondition"], level)
+        for each in body["mergeWhenClauses"]:
+            self._when(each["MergeWhenClause"], target, level, rows, keys)
+        self.expression(body.get("returningList"), level)
+        for row in rows.values:
+            named = dict(zip(rows.columns, row, strict=True))
+            values = {name: named[column] for name, column in keys.items()}
+            self.facts.row(target, values, lambda _ref: None)
+
+    def _when(
+        self,
+        clause: Node,
+        target: Relation,
+        level: Level,
+        rows: merging.Rows,
+        keys: Mapping[str, str],
+    ) -> None:
+        assert target.table is not None
+        if clause["matchKind"] == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE":
+            self.through = "BY SOURCE: it looks at all rows of the table"
+        self.expression(clause.get("condition"), level)
+        self.expression(clause.get("values"), level)
+        columns = [c["ResTarget"] for c in clause.get("targetList", ())]
+        if clause["commandType"] == "CMD_UPDATE":
+            self.expression(clause["targetList"], level)
+            if any(c["name"] in target.key_names for c in columns):
+                self.through = "it sets a column of the key"
+        elif clause["commandType"] == "CMD_INSERT":
+            if any("indirection" in c for c in columns):
+                raise NotHere("a part of a column is written")
+            names = [c["name"] for c in columns] or list(target.table.columns)
+            given = dict(zip(names, clause.get("values", ()), strict=False))
+            self._need_numbers(target, given)
+            for name, column in keys.items():
+                if merging.column(given.get(name, {}), rows) != column:
+                    self.through = "it inserts another key than the one by which it is matched"
+
     def _conflict(self, conflict: Node, target: Relation, level: Level) -> None:
         infer = conflict.get("infer", {})
         if "conname" in infer:
@@ -267,13 +336,16 @@ class _Analysis(Expressions):
             self.through = "the rows to be written are those of a UNION"
             return
         for items in lists:
-            left = set(target.table.columns) - {
-                c for c, e in zip(columns, items, strict=False) if "SetToDefault" not in e
-            }
-            if left & target.table.numbered:
-                raise NotHere("a column takes the next number of a sequence")
             named = dict(zip(columns, items, strict=False))
+            self._need_numbers(target, named)
             self.facts.row(target, named, lambda ref: self.column(ref, inner))
+
+    def _need_numbers(self, target: Relation, given: Mapping[str, Node]) -> None:
+        """A row that is written gives all columns whose default is the next number of a sequence."""
+        assert target.table is not None
+        left = set(target.table.columns) - {c for c, e in given.items() if "SetToDefault" not in e}
+        if left & target.table.numbered:
+            raise NotHere("a column takes the next number of a sequence")
 
     def written(
         self, range_var: Node, level: Level, *, data: bool = False, stored: bool = False
@@ -426,3 +498,13 @@ class _Analysis(Expressions):
             if found:
                 return (found[0], names[0]) if len(found) == 1 else None
         return None
+
+
+def _lists_keys(found: Split, targets: Sequence[Target]) -> bool:
+    """Whether the parameter is what says which keys the statement is about."""
+    ((key, *further),) = [t.keys for t in targets]
+    if further or len(key) != 1 or len(key[0]) != 1:
+        return False
+    source = key[0][0]
+    inner = source.of if isinstance(source, Typed) else source
+    return isinstance(inner, Parameter) and inner.many and inner.name == found.keys

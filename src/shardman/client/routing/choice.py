@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from psycopg import errors
 
 from shardman.client.routing.picture import HERE, Picture
-from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.placeholders import Params
+from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.values import Unclear
 
 
@@ -24,6 +25,7 @@ class Choice:
         single: it touches one partition, or none, and one node.
         takes_in: the transaction is on others so far.
         asked: nodes that are asked, each about some partitions, before the statement is sent as it is.
+        split: they are sent the statement itself, each the parts of its partitions.
     """
 
     node: str
@@ -33,6 +35,7 @@ class Choice:
     single: bool = True
     takes_in: bool = False
     asked: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    split: bool = False
 
 
 @dataclass(frozen=True)

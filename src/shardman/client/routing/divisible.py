@@ -13,6 +13,9 @@ COMBINED = {
     "every": "bool_and",
 }
 
+#: Made of the count, the sum and the sum of squares.
+SPREADS = frozenset(("variance", "var_samp", "var_pop", "stddev", "stddev_samp", "stddev_pop"))
+
 #: Functions of their arguments alone, that give one value and never an array.
 SCALARS = frozenset(
     """
@@ -71,4 +74,17 @@ ANSWER_TYPES = {
     1186: "interval",
     1700: "numeric",
     2950: "uuid",
+}
+
+#: Types whose values compare in Python as they do in PostgreSQL, with their numbers.
+MERGED_TYPES = {
+    "boolean": 16,
+    "bigint": 20,
+    "smallint": 21,
+    "integer": 23,
+    "date": 1082,
+    "timestamp without time zone": 1114,
+    "timestamp with time zone": 1184,
+    "numeric": 1700,
+    "uuid": 2950,
 }

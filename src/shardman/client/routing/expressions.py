@@ -27,6 +27,7 @@ class Level:
         merged: columns of USING, which are no single relation's.
         sharded: the sharded tables in it.
         place: where its condition can be added to.
+        merges: it is a MERGE, which looks for rows and writes them.
     """
 
     outer: tuple[Level, ...] = ()
@@ -35,6 +36,7 @@ class Level:
     merged: set[str] = field(default_factory=set)
     sharded: list[Relation] = field(default_factory=list)
     place: int | None = None
+    merges: bool = False
 
 
 class Expressions:

@@ -33,6 +33,15 @@ SAFE_FUNCTIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 
+#: Those of them that look at several rows.
+AGGREGATES = frozenset(
+    """
+    any_value array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp
+    every json_agg json_object_agg jsonb_agg jsonb_object_agg max min mode percentile_cont
+    percentile_disc range_agg stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance
+    """.split()  # noqa: SIM905
+)
+
 #: Types that a cast may name: each has the same oid everywhere, and none of them is a name of something.
 SAFE_TYPES = frozenset(
     """
@@ -69,11 +78,16 @@ WRITE_FIELDS = frozenset(
     """.split()  # noqa: SIM905
 )
 
+#: Parts of a MERGE that are read.
+MERGE_FIELDS = frozenset(
+    ("relation", "sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")
+)
+
 #: Statements that change nothing of a session that matters to the next one.
 PLAIN = frozenset(
     """
     CheckPointStmt ClosePortalStmt CommentStmt CopyStmt DeclareCursorStmt ExplainStmt FetchStmt
-    GrantStmt GrantRoleStmt ListenStmt LockStmt MergeStmt NotifyStmt RefreshMatViewStmt ReindexStmt
+    GrantStmt GrantRoleStmt ListenStmt LockStmt NotifyStmt RefreshMatViewStmt ReindexStmt
     TruncateStmt UnlistenStmt VacuumStmt
     """.split()  # noqa: SIM905
 )

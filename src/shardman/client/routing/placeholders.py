@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _PLACEHOLDER = re.compile(rb"%(?:\(([^)]+)\))?(.)", re.DOTALL)
 
 #: Position of a parameter, or its name.
 Name = int | str
+Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 class Unreadable(Exception):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
 from itertools import product
 from typing import Any
 
 from shardman.client.held import Said
+from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Table
-from shardman.client.routing.placeholders import Name
+from shardman.client.routing.placeholders import Name, Params
 from shardman.client.routing.question import Question
 from shardman.client.routing.values import Unclear, family
 
@@ -56,7 +57,6 @@ class Typed:
 
 
 Source = Literal | Parameter | Typed
-Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,33 @@ class Target:
                 return ()
             found.append(source.name)
         return tuple(found)
+
+    def rows(self, params: Params) -> list[int]:
+        """The partition of each row of VALUES.
+
+        Raises:
+            Unclear: of one of them nobody can tell.
+        """
+        found = []
+        for key in self.keys:
+            numbers = replace(self, keys=(key,)).numbers(params)
+            if len(numbers) != 1:
+                raise Unclear("a row with several keys")
+            found.append(numbers.pop())
+        return found
+
+    def lists(self, params: Params) -> dict[int, list[Any]]:
+        """The values of a key of one column, by their partitions.
+
+        Raises:
+            Unclear: of one of them nobody can tell.
+        """
+        ((column,),) = self.keys
+        found: dict[int, list[Any]] = {}
+        for value in _values(column, self.table.key[0].type, params):
+            number = self.table.number((value,), stored=self.stored)
+            found.setdefault(number, []).append(value)
+        return found
 
     def numbers(self, params: Params) -> set[int]:
         """The partitions of its keys.
@@ -160,6 +187,7 @@ class Plan:
         said: what it says to a transaction on all of its nodes.
         question: what nodes can be asked, each about its partitions; None where it is not split.
         undivided: why it is not.
+        split: how a statement over several partitions is split; None where it is not.
     """
 
     scope: Scope
@@ -176,6 +204,7 @@ class Plan:
     said: Said | None = None
     question: Question | None = None
     undivided: str = ""
+    split: Split | None = None
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @property
@@ -193,8 +222,19 @@ class Plan:
             self.texts[numbers] = found
         return found
 
-    def _rewrite(self, numbers: tuple[int, ...]) -> bytes:
-        changes = [(at, at, text) for at, text in self.guards]
+    def part(self, number: int, kept: Sequence[int]) -> bytes:
+        """The text of a part of a split statement; ``kept``: the rows of VALUES that are in it."""
+        assert self.split is not None
+        rows = self.split.rows
+        if not rows:
+            return self.rewritten((number,))
+        text = b", ".join(self.text[rows[i].start : rows[i].end] for i in kept)
+        return self._rewrite((number,), [(rows[0].start, rows[-1].end, text)])
+
+    def _rewrite(
+        self, numbers: tuple[int, ...], more: Sequence[tuple[int, int, bytes]] = ()
+    ) -> bytes:
+        changes = [*more, *((at, at, text) for at, text in self.guards)]
         for target, number in zip(self.targets, numbers, strict=True):
             part = target.table.parts[number]
             name = part.data if target.data else part.name

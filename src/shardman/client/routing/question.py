@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardman.client.routing.divisible import COLUMN_TYPES, COMBINED
+from shardman.client.routing.divisible import (
+    COLUMN_TYPES,
+    COMBINED,
+    MERGED_TYPES,
+    SPREADS,
+)
 from shardman.client.routing.guards import guard
 from shardman.client.routing.joining import Find, Joined, Source, joined, reference
 from shardman.client.routing.picture import Table, quoted
@@ -43,8 +48,27 @@ _NULLS = {
 }
 
 
+#: Aggregates whose answer does not depend on the order of rows, whatever the type.
+_ANY_ORDER = frozenset(COMBINED) - {"sum"}
+#: More digits than half of those before the point of a variance.
+_ROOT_DIGITS = 200
 #: More rows than these are not put together in memory.
 MOST_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Sort:
+    """By what rows are sorted.
+
+    Args:
+        column: of the answer, from 0 on.
+        oid: of its type.
+    """
+
+    column: int
+    oid: int
+    down: bool
+    nulls_first: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +86,9 @@ class Question:
             joined, about the tables.
         merge: what is made of the answers, up to FROM and behind it: columns c0, c1, … of q. Their types
             stand there as numbers between zero bytes, which are in no text.
+        head_columns: how many columns are asked for.
+        few: about groups, or the first rows; else about all rows that fulfil a condition.
+        sorts: by what rows are sorted; None where they cannot be merged elsewhere than in PostgreSQL.
     """
 
     tables: tuple[Table, ...]
@@ -72,6 +99,9 @@ class Question:
     condition: str
     tail: str
     merge: tuple[str, str]
+    head_columns: int
+    few: bool
+    sorts: tuple[Sort, ...] | None = None
     texts: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     @property
@@ -82,14 +112,10 @@ class Question:
     def asked(self, numbers: tuple[int, ...]) -> str:
         """What a node is asked about some of the partitions."""
         if numbers not in self.texts:
-            columns = ", ".join(f"{c} as x{i}" for i, c in enumerate(self.columns))
             where = f" where {self.condition}" if self.condition else ""
             # Rows of one table in an order are merged from its partitions' indexes where these are plain.
             within, behind = ("", where) if len(self.joined.sources) == 1 else (where, "")
-            rows = " union all ".join(
-                f"select {columns} from {self.joined.text(n)}{within}"  # noqa: S608 - all in quotes
-                for n in numbers
-            )
+            rows = self._rows_of(numbers, within)
             check = guard(self.tables, with_parameters=True).decode()
             answer = f"select {self.head} from ({rows}) as x{behind}{self.tail}"  # noqa: S608
             # Within, the condition would be looked at for each row of each partition.
@@ -98,6 +124,24 @@ class Question:
                 f" limit {MOST_ROWS + 1}"
             )
         return self.texts[numbers]
+
+    def _rows_of(self, numbers: tuple[int, ...], where: str) -> str:
+        columns = ", ".join(f"{c} as x{i}" for i, c in enumerate(self.columns))
+        return " union all ".join(
+            f"select {columns} from {self.joined.text(n)}{where}"  # noqa: S608 - all in quotes
+            for n in numbers
+        )
+
+    def streamed(self, numbers: tuple[int, ...]) -> str:
+        """What a node is asked for the rows of some of the partitions, as they come."""
+        check = guard(self.tables, with_parameters=True).decode()
+        condition = f"({self.condition})" if self.condition else "true"
+        single = len(self.joined.sources) == 1
+        rows = self._rows_of(numbers, "" if single or not self.condition else f" where {condition}")
+        behind = condition if single else "true"
+        asked = f"select {self.head} from ({rows}) as x where {check}{behind}{self.tail}"  # noqa: S608
+        names = ", ".join(f"c{i}" for i in range(self.head_columns))
+        return f"select {self.merge[0]} from ({asked}) as q({names})"  # noqa: S608
 
     def merged(self, types: Sequence[str]) -> str:
         """What puts the answers together, for answers of these types."""
@@ -171,7 +215,8 @@ class _Reader:
         body = self.body
         condition = self._condition(body["whereClause"]) if "whereClause" in body else ""
         grouped = bool(self.keys) or "havingClause" in body
-        if grouped or any(_has_aggregate(node) for _, node in self.targets):
+        grouped = grouped or any(_has_aggregate(node) for _, node in self.targets)
+        if grouped:
             tail, merge = self._groups()
         else:
             tail, merge = self._rows()
@@ -184,6 +229,9 @@ class _Reader:
             condition,
             tail,
             merge,
+            len(self.asked),
+            grouped or bool(body.keys() & {"limitCount", "limitOffset"}) or self._is_distinct(),
+            None if grouped else self._sorts(),
         )
 
     def _condition(self, node: Node) -> str:
@@ -327,12 +375,14 @@ class _Reader:
         arguments = body.get("args", [])
         if len(arguments) != (0 if body.get("agg_star") else 1):
             raise NotSplit(f"{name} with other arguments")
-        if name in ("sum", "avg") and not is_exact(arguments[0], self._type):
+        if name not in _ANY_ORDER and not is_exact(arguments[0], self._type):
             raise NotSplit(f"{name} of what may depend on the order of rows, or on its type")
         if "agg_distinct" in body:
             return self._distinct(name, body)
         inside = ", ".join(map(self.inside, arguments)) or "*"
         only = f" filter (where {self.inside(body['agg_filter'])})" if "agg_filter" in body else ""
+        if name in SPREADS:
+            return self._spread(name, inside, only)
         if name != "avg":
             column = self._ask(f"pg_catalog.{name}({inside}){only}")
             combined = f"pg_catalog.{COMBINED[name]}({column})::{_type(column)}"
@@ -343,6 +393,31 @@ class _Reader:
         # As avg does it: a numeric through a numeric.
         sums = f"pg_catalog.sum({total})::pg_catalog.numeric"
         return f"({sums} / nullif(pg_catalog.sum({count}), 0))"
+
+    def _spread(self, name: str, inside: str, only: str) -> str:
+        """Of exact numbers, as numeric_stddev_internal (numeric.c) has it: by N, the sum and that of squares,
+        with the scale of PostgreSQL's own division.
+
+        The root is taken to so many digits that rounding it once more is rounding it once: its square has so
+        few digits that it is never nearer to the middle of two results.
+        """
+        value = f"({inside})::pg_catalog.numeric"
+        parts = [
+            self._ask(f"pg_catalog.{function}{only}")
+            for function in (f"count({inside})", f"sum({value})", f"sum({value} * {value})")
+        ]
+        n, sums, squares = (f"pg_catalog.sum({c})::pg_catalog.numeric" for c in parts)
+        less = "" if name.endswith("_pop") else " - 1"
+        above = f"({n} * {squares} - {sums} * {sums})"
+        variance = f"{above} / nullif({n} * ({n}{less}), 0)"
+        if name.startswith("stddev"):
+            scale = f"pg_catalog.scale({variance})"
+            longer = f"pg_catalog.round({variance}, 2 * {scale} + {_ROOT_DIGITS})"
+            # NaN has no scale.
+            root = f"pg_catalog.round(pg_catalog.sqrt({longer}), {scale})"
+            variance = f"coalesce({root}, 'NaN'::pg_catalog.numeric)"
+        few = f"{n} > {0 if name.endswith('_pop') else 1}"
+        return f"(case when {few} then case when {above} <= 0 then 0 else {variance} end end)"
 
     def _distinct(self, name: str, body: Node) -> str:
         """Each node groups by the values, too: they are counted once all are there."""
@@ -359,8 +434,6 @@ class _Reader:
     # -- rows -----------------------------------------------------------------------------------
 
     def _rows(self) -> tuple[str, tuple[str, str]]:
-        if "limitCount" not in self.body and not self._is_distinct():
-            raise NotSplit("it is about rows, not about few of them or groups")
         head = self._head(lambda node: self._ask(self.inside(node)))
         targets = len(self.asked)
         order = [(self._ask(self.inside(n)), how) for n, how in self._sorted()]
@@ -372,6 +445,22 @@ class _Reader:
         if "limitCount" in self.body:
             inner += f" limit {self._first_rows()}"
         return inner, (head, self._order(order) + self._limit())
+
+    def _sorts(self) -> tuple[Sort, ...] | None:
+        """Where rows are sorted by columns that are shown, of types that compare alike everywhere."""
+        found = []
+        shown = [self._same(node) for _, node in self.targets]
+        for node, how in self._sorted():
+            same_ = self._same(node)
+            if "ColumnRef" not in node or same_ not in shown:
+                return None
+            oid = MERGED_TYPES.get(self._type(node))
+            if oid is None:
+                return None
+            down = "desc" in how
+            nulls_first = "nulls first" in how or (down and "nulls last" not in how)
+            found.append(Sort(shown.index(same_), oid, down, nulls_first))
+        return tuple(found)
 
     def _is_distinct(self) -> bool:
         clause = self.body.get("distinctClause")
@@ -414,6 +503,6 @@ def _has_aggregate(node: Any, *, deep: bool = True) -> bool:
         return any(map(_has_aggregate, node))
     if not isinstance(node, dict):
         return False
-    if "FuncCall" in node and function_name(node["FuncCall"]) in (*COMBINED, "avg"):
+    if "FuncCall" in node and function_name(node["FuncCall"]) in (*COMBINED, "avg", *SPREADS):
         return True
     return deep and any(map(_has_aggregate, node.values()))

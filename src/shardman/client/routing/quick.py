@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shardman.client.routing.plan import Params, Plan, Scope
+from shardman.client.routing.placeholders import Params
+from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.values import Unclear
 
 _KEYS = 100_000
