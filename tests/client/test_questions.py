@@ -162,6 +162,24 @@ SPLIT = [
         None,
     ),
     ("select var_pop(amount / 7 + 'Infinity'::numeric), stddev_pop(-amount / 1e9) from acc", None),
+    (
+        (
+            "select grp, string_agg(note, ', ' order by id desc), count(*),"
+            " array_agg(id order by amount, id) filter (where active) from acc group by 1 order by 1"
+        ),
+        None,
+    ),
+    (
+        (
+            "select string_agg(distinct name, '|' order by name desc), count(distinct grp), sum(amount),"
+            " stddev(small), array_agg(upper(note) order by id) from acc"
+        ),
+        None,
+    ),
+    (
+        "select grp, array_agg(day order by day), avg(id) from acc group by 1 having max(id) > %s order by 3",
+        (100,),
+    ),
     ("select count(*), sum(id) from acc where id = any(%s)", (list(range(60)),)),
     ("select sum(id), max(note) from acc where id in (%s, %s, 5, 6, 7, 8, 9)", (3, 4)),
     (
@@ -195,6 +213,15 @@ JOINED = [
     "select distinct m.n, a.active from acc a, mark m where m.acc_id = a.id order by 1, 2",
     "select count(*) from acc a join mark m on a.id = m.acc_id where a.id in (1, 2, 3, 4, 5, 6, 7, 8)",
     'select sum(a.id) from acc a join "Kind%" k on k.grp > a.grp',
+    """select count(*), sum(id) from acc where grp in (select grp from "Kind%" where label like 'kind 1%')""",
+    'select count(*) from acc join mark on id = acc_id and grp not in (select grp from "Kind%" where grp > 3)',
+    (
+        'select name, count(*) from acc where exists (select 1 from "Kind%") and small >'
+        ' (select min(grp) from "Kind%") group by name order by 1'
+    ),
+    'select a.id, (select max(label) from "Kind%") as top from acc a order by id limit 5',
+    'select grp in (select grp from "Kind%" where grp < 2) as k, count(*) from acc group by 1 order by 1, 2',
+    "select a.grp, array_agg(m.n order by m.n) from acc a join mark m on a.id = m.acc_id group by 1 order by 1",
     (
         "select count(b.id), count(m.n) from acc a"
         " left join (acc b left join mark m on acc_id = b.id) on a.id = b.id where a.grp > 1"
@@ -220,7 +247,13 @@ WHOLE = [
     "select sum(weight) from acc",
     "select avg(weight + 1) from acc",
     "select sum(distinct grp) from acc",
-    "select string_agg(name, ',' order by id) from acc",
+    "select count(string_agg) from (select string_agg(name, ',') from acc) s",
+    "select count(array_agg) from (select array_agg(name order by grp) from acc) s",
+    "select array_agg(amount order by amount) from acc",
+    "select string_agg(name, note order by name) from acc where id = 0",
+    'select count(*) from acc a where exists (select 1 from "Kind%" k where k.grp = a.grp)',
+    'select count(*) from acc where grp = any (select grp from "Kind%")',
+    'select count(*) from acc where grp in (select grp from "Kind%" order by grp limit 1)',
     "select min(marks) from acc",
     "select min(odd) from acc",
     "select odd, count(*) from acc group by odd",

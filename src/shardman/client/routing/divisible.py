@@ -16,6 +16,11 @@ COMBINED = {
 #: Made of the count, the sum and the sum of squares.
 SPREADS = frozenset(("variance", "var_samp", "var_pop", "stddev", "stddev_samp", "stddev_pop"))
 
+#: They put values in an order; each of their arguments may be a column.
+SORTED = frozenset(("array_agg", "string_agg"))
+#: What a sub-select may make of many rows.
+LOOKED_UP = frozenset(("bool_and", "bool_or", "count", "every", "max", "min"))
+
 #: Functions of their arguments alone, that give one value and never an array.
 SCALARS = frozenset(
     """
@@ -56,6 +61,9 @@ COLUMN_TYPES = frozenset(
         "uuid",
     )
 )
+
+#: Types whose values are written alike when they are equal.
+SAME_WHEN_EQUAL = COLUMN_TYPES - {"numeric", "real", "double precision", "character"}
 
 #: Types of what nodes answer, and the name of each.
 ANSWER_TYPES = {

@@ -40,11 +40,13 @@ class Joined:
         sources: its tables.
         pieces: its text: a table stands where its name, or that of its partition, is to be written.
         merged: columns of USING, each with the aliases of the tables that have it, the first one's is shown.
+        looks_up: shared tables are in its sub-selects.
     """
 
     sources: list[Source] = field(default_factory=list)
     pieces: list[str | Table] = field(default_factory=list)
     merged: dict[str, list[str]] = field(default_factory=dict)
+    looks_up: bool = False
 
     @property
     def sharded(self) -> tuple[Table, ...]:
@@ -54,7 +56,7 @@ class Joined:
     @property
     def shares(self) -> bool:
         """Whether a shared table is among them."""
-        return any(s.table.shared for s in self.sources)
+        return self.looks_up or any(s.table.shared for s in self.sources)
 
     def text(self, number: int) -> str:
         """The FROM of one partition, in a text with placeholders."""
@@ -95,8 +97,6 @@ def joined(items: Sequence[Node], where: Node | None, find: Find, write: Write) 
         reader.found.pieces += [", "] if i else []
         groups.append(reader.read(item))
     reader.one_home(_together(groups), list(_conjuncts(where)))
-    if not reader.found.sharded:
-        raise NotSplit("no sharded table in it")
     return reader.found
 
 

@@ -46,6 +46,7 @@ class Table:
     Args:
         numbered: columns whose default is the next value of a sequence. Those of the node where a statement
             arrives count.
+        primary: columns of the primary key.
         types: of the columns; empty for what is not in the default collation.
         problem: why statements on it are not sent to owners; empty when they are.
     """
@@ -61,6 +62,7 @@ class Table:
     problem: str = ""
     fingerprint: tuple[Any, ...] = ()
     types: tuple[str, ...] = ()
+    primary: tuple[str, ...] = ()
 
     def number(self, values: Sequence[Any], *, stored: bool) -> int:
         """The partition of a key.
@@ -158,7 +160,7 @@ def _problem(session: Mapping[str, Any]) -> str:
 
 def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Table:
     columns = tuple(row["columns"])
-    print_ = (tuple(row["shape"]), str(row["key"]), len(row["parts"] or ()))
+    print_ = (tuple(row["shape"]), str(row["key"]), len(row["parts"] or ()), tuple(row["primary"]))
     if row["shared"]:
         return Table(
             row["schema"],
@@ -167,6 +169,7 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
             shared=True,
             fingerprint=print_,
             types=tuple(row["types"]),
+            primary=tuple(row["primary"]),
         )
     key = tuple(Column(*k) for k in row["key"] if k[0] is not None)
     parts = _parts(row["parts"] or (), addresses)
@@ -194,6 +197,7 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
         problem=problem,
         fingerprint=print_,
         types=tuple(row["types"]),
+        primary=tuple(row["primary"]),
     )
 
 

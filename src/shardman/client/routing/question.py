@@ -7,18 +7,20 @@ its own. Only what gives the same so, in whatever order rows are read, is split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shardman.client.routing.columns import known_column, plain_column, sub_select, written
 from shardman.client.routing.divisible import (
-    COLUMN_TYPES,
     COMBINED,
     MERGED_TYPES,
+    SAME_WHEN_EQUAL,
+    SORTED,
     SPREADS,
 )
 from shardman.client.routing.guards import guard
-from shardman.client.routing.joining import Find, Joined, Source, joined, reference
+from shardman.client.routing.joining import Find, Joined, joined, reference
 from shardman.client.routing.picture import Table, quoted
 from shardman.client.routing.placeholders import Name
 from shardman.client.routing.writing import (
@@ -50,6 +52,7 @@ _NULLS = {
 
 #: Aggregates whose answer does not depend on the order of rows, whatever the type.
 _ANY_ORDER = frozenset(COMBINED) - {"sum"}
+_AGGREGATES = frozenset((*COMBINED, "avg", *SPREADS, *SORTED))
 #: More digits than half of those before the point of a variance.
 _ROOT_DIGITS = 200
 #: More rows than these are not put together in memory.
@@ -169,40 +172,19 @@ def question(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
         raise NotSplit(f"{', '.join(sorted(unknown)) or 'UNION or the like'} in it")
     if body.get("limitOption") == "LIMIT_OPTION_WITH_TIES":
         raise NotSplit("WITH TIES in it")
-    found = joined(body["fromClause"], body.get("whereClause"), find, _written)
-    return _Reader(body, found).question(parameters)
-
-
-def _written(node: Node, found: Joined) -> str:
-    """A condition about the rows of the tables."""
-    return write(node, lambda n: _plain_column(n, found))
-
-
-def _plain_column(node: Node, found: Joined) -> str | None:
-    if "ColumnRef" not in node:
-        return None
-    source, name = _known_column(node, found)
-    return quoted(source.alias, name).replace("%", "%%")
-
-
-def _known_column(node: Node, found: Joined) -> tuple[Source, str]:
-    """The column that a name means.
-
-    Raises:
-        NotSplit: it is not clear, or the column compares in a way of its own.
-    """
-    column = found.column(node)
-    if column is None:
-        raise NotSplit("a column that is not known")
-    if column[0].type(column[1]) not in COLUMN_TYPES:
-        raise NotSplit(f"the type or the collation of {column[1]}")
-    return column
+    found = joined(body["fromClause"], body.get("whereClause"), find, written(find))
+    if not found.sharded:
+        raise NotSplit("no sharded table in it")
+    return _Reader(body, found, find).question(parameters)
 
 
 class _Reader:
-    def __init__(self, body: Node, found: Joined) -> None:
+    def __init__(self, body: Node, found: Joined, find: Find) -> None:
         self.body = body
         self.joined = found
+        self.find = find
+        #: Nodes send rows, and all aggregates are computed where they are put together.
+        self.collects = False
         #: The columns that are read; each is x0, x1, … of x.
         self.used: dict[str, None] = {}
         self.targets = self._targets(body.get("targetList", ()))
@@ -217,7 +199,7 @@ class _Reader:
         grouped = bool(self.keys) or "havingClause" in body
         grouped = grouped or any(_has_aggregate(node) for _, node in self.targets)
         if grouped:
-            tail, merge = self._groups()
+            tail, merge = self._groups_or_rows()
         else:
             tail, merge = self._rows()
         return Question(
@@ -237,7 +219,7 @@ class _Reader:
     def _condition(self, node: Node) -> str:
         if len(self.joined.sources) == 1:
             return self.inside(node)
-        return _written(node, self.joined)
+        return written(self.find)(node, self.joined)
 
     # -- what is read ---------------------------------------------------------------------------
 
@@ -268,7 +250,9 @@ class _Reader:
         return write(node, self._column)
 
     def _column(self, node: Node) -> str | None:
-        plain = _plain_column(node, self.joined)
+        if "SubLink" in node:
+            return sub_select(node["SubLink"], self._column, self.joined, self.find)
+        plain = plain_column(node, self.joined)
         if plain is None:
             return None
         self.used.setdefault(plain)
@@ -279,6 +263,11 @@ class _Reader:
         if isinstance(node, dict) and "ColumnRef" in node:
             column = self.joined.column(node)
             return same(node if column is None else reference(column[0].alias, column[1]))
+        if isinstance(node, dict) and "SubLink" in node:
+            # Names in it are those of its own tables.
+            body = node["SubLink"]
+            tested = {"testexpr": self._same(body["testexpr"])} if "testexpr" in body else {}
+            return {"SubLink": {**same(body), **tested}}
         if isinstance(node, dict):
             return {k: self._same(v) for k, v in node.items() if k != "location"}
         return [self._same(n) for n in node] if isinstance(node, list) else node
@@ -317,11 +306,8 @@ class _Reader:
         found = []
         for each in self.body.get("sortClause", ()):
             sort = each["SortBy"]
-            if "useOp" in sort:
-                raise NotSplit("USING in its ORDER BY")
-            how = _ORDERS[sort["sortby_dir"]] + _NULLS[sort["sortby_nulls"]]
             node = sort["node"]
-            found.append((self._numbered(node) or self._named(node) or node, how))
+            found.append((self._numbered(node) or self._named(node) or node, _how(sort)))
         return found
 
     def _ask(self, expression: str) -> str:
@@ -332,6 +318,16 @@ class _Reader:
 
     # -- groups ---------------------------------------------------------------------------------
 
+    def _groups_or_rows(self) -> tuple[str, tuple[str, str]]:
+        try:
+            return self._groups()
+        except NotSplit:
+            if not any(f in SORTED for f in _called([*(n for _, n in self.targets), self.body])):
+                raise
+        self.collects = True
+        self.asked, self.grouped = [], []
+        return self._groups()
+
     def _groups(self) -> tuple[str, tuple[str, str]]:
         columns = [self._ask(self.inside(k)) for k in self.keys]
         self.grouped = list(self.asked)
@@ -341,6 +337,8 @@ class _Reader:
             tail += f" having {self.outside(self.body['havingClause'])}"
         tail += self._order([(self.outside(n), how) for n, how in self._sorted()])
         tail += self._limit()
+        if self.collects:
+            return "", (head, tail)
         asked = ", ".join(str(self.asked.index(e) + 1) for e in self.grouped)
         return (f" group by {asked}" if asked else ""), (head, tail)
 
@@ -358,6 +356,8 @@ class _Reader:
     def _of_group(self, node: Node) -> str | None:
         if self._same(node) in self.keys:
             return self._ask(self.inside(node))
+        if "SubLink" in node:
+            return sub_select(node["SubLink"], self._of_group, self.joined, self.find)
         if "ColumnRef" in node:
             raise NotSplit("a column that is not grouped by")
         if "FuncCall" in node and _has_aggregate(node, deep=False):
@@ -365,10 +365,53 @@ class _Reader:
         return None
 
     def _type(self, node: Node) -> str:
-        source, name = _known_column(node, self.joined)
+        source, name = known_column(node, self.joined)
         return source.type(name)
 
+    def _collected(self, body: Node) -> str:
+        """An aggregate over all rows, as one server computes it, with an order that leaves no choice, or in
+        any order."""
+        name = function_name(body)
+        arguments = body.get("args", [])
+        if body.keys() - _CALL_FIELDS - {"agg_order"}:
+            raise NotSplit(f"{name} with WITHIN GROUP, or the like")
+        if name in SORTED:
+            if not self._leaves_no_choice(body):
+                raise NotSplit(f"{name} of rows whose order is not certain")
+        elif name not in _ANY_ORDER and not is_exact(arguments[0], self._type):
+            raise NotSplit(f"{name} of what may depend on the order of rows, or on its type")
+        distinct = "distinct " if "agg_distinct" in body else ""
+        inside = ", ".join(write(a, self._sent) for a in arguments) or "*"
+        order = [
+            write(s["SortBy"]["node"], self._sent) + _how(s["SortBy"])
+            for s in body.get("agg_order", ())
+        ]
+        by = f" order by {', '.join(order)}" if order else ""
+        only = ""
+        if "agg_filter" in body:
+            only = f" filter (where {write(body['agg_filter'], self._sent)})"
+        return f"pg_catalog.{name}({distinct}{inside}{by}){only}"
+
+    def _sent(self, node: Node) -> str | None:
+        """A column as the nodes send it."""
+        if "ColumnRef" in node or "SubLink" in node:
+            return self._ask(self.inside(node))
+        return None
+
+    def _leaves_no_choice(self, body: Node) -> bool:
+        """Whether rows that are equal in the order are equal in all that matters."""
+        by = [s["SortBy"]["node"] for s in body.get("agg_order", ())]
+        value = body["args"][0]
+        if self._same(value) in [self._same(n) for n in by]:
+            return "ColumnRef" in value and self._type(value) in SAME_WHEN_EQUAL
+        columns = [self.joined.column(n) for n in by if "ColumnRef" in n]
+        names = {c[1] for c in columns if c is not None}
+        (source, *others) = self.joined.sources
+        return not others and bool(source.table.primary) and names >= {*source.table.primary}
+
     def _aggregate(self, body: Node) -> str:
+        if self.collects:
+            return self._collected(body)
         name = function_name(body)
         if body.keys() - _CALL_FIELDS:
             raise NotSplit(f"{name} with ORDER BY, or the like")
@@ -498,11 +541,25 @@ def _type(column: str) -> str:
     return f"pg_catalog.\0{column[1:]}\0"
 
 
-def _has_aggregate(node: Any, *, deep: bool = True) -> bool:
+def _how(sort: Node) -> str:
+    """How something is sorted."""
+    if "useOp" in sort:
+        raise NotSplit("USING in its ORDER BY")
+    return _ORDERS[sort["sortby_dir"]] + _NULLS[sort["sortby_nulls"]]
+
+
+def _has_aggregate(node: Node, *, deep: bool = True) -> bool:
+    found = _called(node) if deep else iter((function_name(node["FuncCall"]),))
+    return any(f in _AGGREGATES for f in found)
+
+
+def _called(node: Any) -> Iterator[str]:
+    """The functions in an expression, or a statement, but for those of sub-selects."""
     if isinstance(node, list):
-        return any(map(_has_aggregate, node))
-    if not isinstance(node, dict):
-        return False
-    if "FuncCall" in node and function_name(node["FuncCall"]) in (*COMBINED, "avg", *SPREADS):
-        return True
-    return deep and any(map(_has_aggregate, node.values()))
+        for each in node:
+            yield from _called(each)
+    elif isinstance(node, dict):
+        if "FuncCall" in node:
+            yield function_name(node["FuncCall"])
+        for name, value in node.items():
+            yield from _called(value.get("testexpr") if name == "SubLink" else value)

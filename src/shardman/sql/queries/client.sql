@@ -39,6 +39,8 @@ with parents as materialized (
      group by a.attrelid
 )
 select n.nspname as schema, c.relname as name, pg_catalog.pg_table_is_visible(c.oid) as visible, h.columns, h.types, h.shape,
+       (select coalesce(pg_catalog.array_agg(a.attname::text), '{}') from pg_catalog.pg_index x join pg_catalog.pg_attribute a
+            on a.attrelid = x.indrelid and a.attnum = any (x.indkey::pg_catalog.int2[]) where x.indrelid = c.oid and x.indisprimary) as primary,
        coalesce(h.numbered, '{}') as numbered, h.own_types, p.partrelid is null as shared,
        (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname, pg_catalog.format_type(a.atttypid, null), a.atttypmod) order by u.i)
           from pg_catalog.unnest(p.partattrs::pg_catalog.int2[]) with ordinality as u (attnum, i)
