@@ -168,6 +168,23 @@ def test_upserts(engine: sa.Engine) -> None:
     straight(sent)
 
 
+def test_many_rows_in_one_statement(engine: sa.Engine) -> None:
+    ids = [uuid.uuid4() for _ in range(20)]
+    new = insert(Account).values([{"id": i, "email": f"m{n}"} for n, i in enumerate(ids)])
+    upsert = new.on_conflict_do_update(index_elements=[Account.id], set_={"balance": 7})
+    with record_routes(engine) as sent, Session(engine) as session:
+        assert list(session.scalars(new.returning(Account.id))) == ids
+        assert list(session.scalars(upsert.returning(Account.balance))) == [7] * 20
+        session.commit()
+        emails = set(session.scalars(sa.select(Account.email).where(Account.id.in_(ids))))
+        assert emails == {f"m{n}" for n in range(20)}
+        gone = session.execute(sa.delete(Account).where(Account.id.in_(ids)))
+        assert gone.rowcount == 20  # type: ignore[attr-defined]
+        session.commit()
+    wrong = [s for s in sent if not (s.route.split and len(s.route.asked) > 1)]
+    assert not wrong, "\n".join(map(str, wrong))
+
+
 def test_a_transaction_over_nodes_is_atomic(engine: sa.Engine, bank: Cluster) -> None:
     keys = fill(engine)
     with record_routes(engine) as sent, Session(engine) as session:

@@ -35,6 +35,7 @@ def everything() -> None:
     keys = fill()
     reads(keys)
     upserts(keys)
+    many()
     transactions(keys)
     questions(keys)
 
@@ -70,6 +71,30 @@ def upserts(keys: list[uuid.UUID]) -> None:
         _, made = Account.objects.get_or_create(pk=uuid.uuid4(), defaults={"email": "g"})
         assert made
     straight(sent)
+
+
+def many() -> None:
+    """Rows of several partitions in one statement."""
+    new = [Account(id=uuid.uuid4(), email=f"m{i}", balance=i) for i in range(20)]
+    ids = [a.pk for a in new]
+    with record_routes() as sent:
+        Account.objects.bulk_create(new)
+        assert {a.email for a in Account.objects.filter(pk__in=ids)} == {a.email for a in new}
+        assert Account.objects.filter(pk__in=ids).update(balance=F("balance") + 1) == 20
+        found = Account.objects.in_bulk(ids)
+        assert [found[i].balance for i in ids] == list(range(1, 21))
+        for account in new:
+            account.balance = -1
+        Account.objects.bulk_create(
+            new, update_conflicts=True, unique_fields=["id"], update_fields=["balance"]
+        )
+        for account in new:
+            account.note = account.email
+        assert Account.objects.bulk_update(new, ["note"]) == 20
+        gone = Account.objects.filter(pk__in=ids, balance=-1, note=F("email"))
+        assert gone._raw_delete(gone.db) == 20
+    wrong = [s for s in sent if not (s.route.split and len(s.route.asked) > 1)]
+    assert not wrong, "\n".join(map(str, wrong))
 
 
 def transactions(keys: list[uuid.UUID]) -> None:
