@@ -187,14 +187,13 @@ class Router(Splits):
         if failed is None:
             self.need_alive()
             yield from self.refresh()
-            if (yield from self._split(query, params, fanout, gather)):
-                return None
             plan = self.plan(query, with_parameters=params is not None)
             # Whether anything else may go where it belongs is not to be judged here.
-            if plan.question is not None:
+            if plan.question is not None or (plan.split is not None and plan.names_several):
                 found = self.way(plan, params, fanout)
                 if found.split:
-                    # It was tried.
+                    if (yield from self._split(query, params, fanout, gather)):
+                        return None
                     return (yield from self.run(query, params, fanout, act))
                 merged = (yield from self.answers(plan, found, params)) if found.asked else None
                 if merged is not None:

@@ -142,6 +142,11 @@ class Target:
         return found
 
 
+def _is_list(source: Source) -> bool:
+    inner = source.of if isinstance(source, Typed) else source
+    return isinstance(inner, Parameter) and inner.many
+
+
 def _values(sources: Sequence[Source], type_: str, params: Params) -> Iterator[Any]:
     for source in sources:
         inner: Source = source
@@ -211,6 +216,14 @@ class Plan:
     def is_local(self) -> bool:
         """Whether it needs no other node, wherever it runs."""
         return self.scope is Scope.ANYWHERE and self.reads and not self.sharded
+
+    @cached_property
+    def names_several(self) -> bool:
+        """Whether it may be about several keys of a table."""
+        return any(
+            len(t.keys) != 1 or any(len(c) != 1 or _is_list(c[0]) for c in t.keys[0])
+            for t in self.targets
+        )
 
     def rewritten(self, numbers: tuple[int, ...]) -> bytes:
         """The text with the partitions' names, one number for each target."""
