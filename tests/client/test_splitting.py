@@ -80,6 +80,7 @@ def inserts(draw: st.DrawFn) -> Made:
         return "null" if v is None else f"'{text}'" if isinstance(v, str) else f"({text})"
 
     ids = draw(st.lists(IDS, min_size=2, max_size=6))
+    unnested = draw(st.integers(0, 3)) == 0
     numbers = st.one_of(
         st.integers(0, 30), st.none(), st.just(1000) if draw(st.booleans()) else st.just(1)
     )
@@ -87,6 +88,10 @@ def inserts(draw: st.DrawFn) -> Made:
     rows = [f"({value(i)}, {value(draw(words))}, {value(draw(numbers))})" for i in ids]
     gap = draw(st.sampled_from((", ", ",", "\n , ")))
     text = f"insert into acc (id, v, n) {draw(st.sampled_from(('values', 'VALUES ')))} {gap.join(rows)}"
+    if unnested:
+        # As Django has it.
+        text = "insert into acc (id, v, n) select * from unnest((%s)::int[], (%s)::varchar[], (%s)::int[])"
+        params = [ids, [draw(words) for _ in ids], [draw(numbers) for _ in ids]]
     text += draw(
         st.sampled_from(
             (
@@ -195,6 +200,7 @@ def test_most_of_them_are_split(db: shardman.Connection) -> None:
             {"a": 8, "b": 9},
         ),
         ("update acc set n = 1 where id = any(%s)", (many,)),
+        ("insert into acc (id, n) select * from unnest(%s::bigint[], %s::int[])", (many, many)),
         ("delete from acc where id in (1, 2, 3, 4, 5, 6, 7, 8, 9)", None),
         ("select * from acc where id = any(%s)", (many,)),
         ('select * from "Pair %%" where a = 1 and "b c" = any(%s)', ([f"b{i}" for i in many],)),
@@ -228,6 +234,20 @@ def test_not_split(db: shardman.Connection, text: str, why: str) -> None:
     assert not route.split
     assert not route.straight
     assert why in route.reason
+
+
+def test_lists_of_different_lengths(db: shardman.Connection) -> None:
+    text = "insert into acc (id, v) select * from unnest(%s::int[], %s::text[])"
+    for ids, texts in (
+        ([91, 92, 93, 94, 95], ["a"] * 6),
+        ([91, 92, 93, 94, 95], ["a"] * 6 + ["b"]),
+    ):
+        assert not db.explain_route(text, (ids, texts)).split
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            db.execute(text, (ids, texts))
+    with db.transaction(force_rollback=True):
+        cur = db.execute(f"{text} returning v, id", ([91, 92, 93, 94, 95], list("abcde")))
+        assert cur.fetchall() == [("a", 91), ("b", 92), ("c", 93), ("d", 94), ("e", 95)]
 
 
 def test_rows_are_answered_in_their_order(db: shardman.Connection) -> None:

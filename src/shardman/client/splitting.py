@@ -77,6 +77,8 @@ class Splits(Questions):
             numbers = plan.targets[0].numbers(params)
         except Unclear:
             return found
+        if not plan.split.fits(params):
+            return replace(found, reason=f"{found.reason}, and its lists are of different lengths")
         asked: dict[str, list[int]] = {}
         for number in sorted(numbers):
             asked.setdefault(table.parts[number].node, []).append(number)
@@ -225,7 +227,7 @@ def _pieces(plan: Plan, found: Choice, params: Params) -> list[Piece]:
     assert plan.split is not None
     target = plan.targets[0]
     rows: dict[int, list[int]] = {}
-    if plan.split.rows:
+    if plan.split.rows or plan.split.lists:
         for row, number in enumerate(target.rows(params)):
             rows.setdefault(number, []).append(row)
     lists = target.lists(params) if plan.split.keys is not None else {}

@@ -17,7 +17,7 @@ from shardman.client.routing.facts import Facts, Relation
 from shardman.client.routing.guards import guard, place
 from shardman.client.routing.known import MERGE_FIELDS, SELECT_FIELDS, WRITE_FIELDS
 from shardman.client.routing.names import NAME, plain
-from shardman.client.routing.parting import split
+from shardman.client.routing.parting import listed, split
 from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Picture, quoted
 from shardman.client.routing.placeholders import Text, Unreadable, convert
@@ -330,6 +330,13 @@ class _Analysis(Expressions):
             lists = [r["List"]["items"] for r in rows["valuesLists"]]
         elif rows.get("op", "SETOP_NONE") == "SETOP_NONE":
             lists = [[t["ResTarget"]["val"] for t in rows.get("targetList", ())]]
+            many = listed(rows, len(given))
+            if many is not None and len(lists[0]) == 1 and is_star(lists[0][0]):
+                columns_given = dict(zip(columns, many, strict=True))
+                self._need_numbers(target, columns_given)
+                self.facts.lists(target, columns_given)
+                target.target = replace(target.target, zipped=True)
+                return
             if any(is_star(e) for e in lists[0]):
                 self.through = "the rows to be written are those of a *"
         else:

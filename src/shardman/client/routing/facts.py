@@ -123,6 +123,15 @@ class Facts:
                 row[name] = key
         self._rows.setdefault(target, []).append(row)
 
+    def lists(self, target: Relation, values: Mapping[str, Node]) -> None:
+        """Rows that are written, each column a list."""
+        row: dict[str, tuple[Source, ...] | Key] = {}
+        for name in target.key_names:
+            found = several(values[name], self._parameters) if name in values else ()
+            if len(found) == 1:
+                row[name] = found
+        self._rows.setdefault(target, []).append(row)
+
     def spread(self) -> None:
         """Along equalities, until nothing new is known."""
         changed = True

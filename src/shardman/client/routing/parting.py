@@ -27,6 +27,25 @@ _SELECT_FIELDS = frozenset(
 )
 
 
+def listed(select: Node, count: int) -> tuple[Node, ...] | None:
+    """The arguments of SELECT * FROM unnest(…, …), a list for each of the columns, as Django writes many rows.
+    None where it is something else."""
+    items = select.get("fromClause", ())
+    if select.keys() - {"targetList", "fromClause", "limitOption", "op"} or len(items) != 1:
+        return None
+    function = items[0].get("RangeFunction", {})
+    if function.keys() - {"functions"} or len(function.get("functions", ())) != 1:
+        return None
+    call = function["functions"][0]["List"]["items"][0].get("FuncCall", {})
+    arguments = tuple(call.get("args", ()))
+    names = [n["String"]["sval"] for n in call.get("funcname", ())]
+    if names[-1:] != ["unnest"] or len(arguments) != count or count < 2:
+        return None
+    if call.keys() - {"funcname", "args", "funcformat", "location"}:
+        return None
+    return arguments
+
+
 def split(kind: str, body: Node, read: Text) -> Split:
     """Reads a statement over one sharded table and nothing else.
 
@@ -39,7 +58,8 @@ def split(kind: str, body: Node, read: Text) -> Split:
         # What type a column of VALUES has all its rows say.
         raise NotSplit("MERGE of rows of several partitions")
     if kind == "InsertStmt":
-        return Split(_rows(body, read))
+        lists = listed(body["selectStmt"]["SelectStmt"], len(body.get("cols", ())))
+        return Split(_rows(body, read)) if lists is None else Split(lists=_lists(body, lists, read))
     if any(nodes(body, "SubLink")):
         raise NotSplit("a sub-select in it")
     if kind == "SelectStmt":
@@ -71,6 +91,17 @@ def _list_of_keys(body: Node, read: Text) -> Name | None:
         return None
     name: Name = read.parameters[found[0] - 1]
     return name
+
+
+def _lists(body: Node, lists: Sequence[Node], read: Text) -> tuple[Name, ...]:
+    """The parameters, each of which is one list and stands nowhere else."""
+    if any(nodes(body, "SubLink")):
+        raise NotSplit("a sub-select in it")
+    numbers = [p["number"] for p in nodes(list(lists), "ParamRef")]
+    every = [p["number"] for p in nodes(body, "ParamRef")]
+    if len(numbers) != len(lists) or any(every.count(n) != 1 for n in numbers):
+        raise NotSplit("its lists are not parameters")
+    return tuple(read.parameters[n - 1] for n in numbers)
 
 
 def _rows(body: Node, read: Text) -> tuple[Row, ...]:

@@ -68,6 +68,7 @@ class Target:
         alias: what it is called in the rest of the statement; empty when the text says so itself.
         keys: tuples of what each column of the key may be: a row of VALUES each, or one for a condition.
         stored: these are values of new rows.
+        zipped: each column of the key is a list, a row of whose elements is a key.
         data: the rows' table itself is named, for a unique index that only that one has.
     """
 
@@ -77,6 +78,7 @@ class Target:
     keys: tuple[tuple[tuple[Source, ...], ...], ...]
     stored: bool
     data: bool
+    zipped: bool = False
 
     @cached_property
     def names(self) -> tuple[Name, ...]:
@@ -100,6 +102,8 @@ class Target:
         Raises:
             Unclear: of one of them nobody can tell.
         """
+        if self.zipped:
+            return self._zipped(params)
         found = []
         for key in self.keys:
             numbers = replace(self, keys=(key,)).numbers(params)
@@ -107,6 +111,16 @@ class Target:
                 raise Unclear("a row with several keys")
             found.append(numbers.pop())
         return found
+
+    def _zipped(self, params: Params) -> list[int]:
+        ((key),) = self.keys
+        columns = [
+            list(_values(sources, c.type, params))
+            for sources, c in zip(key, self.table.key, strict=True)
+        ]
+        if len(set(map(len, columns))) != 1 or len(columns[0]) > _KEYS:
+            raise Unclear("lists of different lengths, or long ones")
+        return [self.table.number(v, stored=self.stored) for v in zip(*columns, strict=True)]
 
     def lists(self, params: Params) -> dict[int, list[Any]]:
         """The values of a key of one column, by their partitions.
@@ -127,6 +141,8 @@ class Target:
         Raises:
             Unclear: of one of them nobody can tell.
         """
+        if self.zipped:
+            return set(self._zipped(params))
         found: set[int] = set()
         count = 0
         for key in self.keys:
