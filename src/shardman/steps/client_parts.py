@@ -82,9 +82,7 @@ async def end_copies(run: Run, node: int, of: int) -> list[str]:
     if left and not silent:
         await _await_decisions(members)
         await _commit_decided(conn, members, left, of)
-        for gid in left.values():
-            await _end(conn, "rollback", gid)
-        left.clear()
+        await _roll_back(run, conn, of, left)
     if left:
         raise Temporary(
             f"node {node} holds {len(left)} transactions that were prepared on node {of}, and node"
@@ -123,6 +121,55 @@ async def _commit_decided(
     for member in members.values():
         for xid in await value(member, queries("transactions")["parts_decided"], of, [*left]):
             await _end(conn, "commit", left.pop(xid))
+
+
+async def _roll_back(run: Run, conn: Connection, of: int, left: dict[str, str]) -> None:
+    """What nobody has committed. It is written down before: the dead node is to do the same when it is back,
+    and what an application has prepared is told by the name that it knows."""
+    known = await value(
+        await run.node(0), queries("transactions")["note_lost"], of, [*left], run.cmd_id
+    )
+    for gid in left.values():
+        await _end(conn, "rollback", gid)
+    left.clear()
+    if known:
+        run.say(
+            f"What applications had prepared on node {of} and not committed is rolled back:"
+            f" {', '.join(known)}."
+        )
+
+
+async def roll_back_lost(run: Run, conn: Connection, node: int) -> None:
+    """On a node that is back: rolls back what was where others have taken over, so that it has one outcome.
+
+    Args:
+        conn: a session on the node.
+    """
+    lord = await run.node(0)
+    lost = await value(lord, "select shardman.lost_of(%s)", node)
+    if not lost:
+        return
+    cur = await conn.execute(queries("transactions")["lost_here"], (lost,))
+    for gid, role, xid in await cur.fetchall():
+        await lord.execute("select shardman.name_lost_part(%s, %s, %s, %s)", (node, xid, gid, role))
+        await end_as(conn, "rollback", gid, role)
+    await lord.execute("select shardman.end_lost_parts(%s)", (node,))
+
+
+async def end_as(conn: Connection, verb: str, gid: str, role: str) -> None:
+    """Commits or rolls back what a role has prepared: only that role may, or a superuser.
+
+    Raises:
+        psycopg.errors.UndefinedObject: it has ended.
+    """
+    changes = await value(conn, queries("transactions")["whose"], role)
+    if changes:
+        await conn.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+    try:
+        await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
+    finally:
+        if changes:
+            await conn.execute("reset role")
 
 
 async def _await_decisions(members: Mapping[int, Connection]) -> None:

@@ -15,7 +15,7 @@ from shardman.steps.base import FinishStep, Run, Scope, step
 from shardman.steps.catalog import data_table, is_attached, value, written
 from shardman.steps.channels.lifetime import drop_publisher, drop_subscriber
 from shardman.steps.channels.standby_names import set_standby_names
-from shardman.steps.client_parts import knows_decisions
+from shardman.steps.client_parts import knows_decisions, roll_back_lost
 from shardman.steps.convergence import await_metadata
 from shardman.steps.eviction import lock_evicting
 from shardman.steps.replicas import drop_detached, need_primary, rename_detached
@@ -67,6 +67,8 @@ class Returned(FinishStep):
         # Writers here wait for subscribers that never come back. They are ended, not cancelled: a
         # cancelled wait would be a commit on this node alone.
         await conn.execute("select shardman.evict_waiting_commits()")
+        # What is prepared is nobody's session: it would hold its tables for as long as nobody ends it.
+        await roll_back_lost(run, conn, self.node)
         aside = await self._all_aside(run, conn)
         await self._decides_anew(run, conn)
         await self._drop_channels(run, conn)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import psycopg
 import structlog
-from psycopg import sql
 
 from shardman.lord.ask import NO_ANSWER, Askers
 from shardman.lord.journal import LordLost
 from shardman.lord.metadata import Metadata
 from shardman.lord.policies.nodes import NodeHealth
 from shardman.lord.sessions import Sessions
-from shardman.pg.connection import Connection
+from shardman.lord.watchers.prepared_seen import PreparedSeen
 from shardman.sql.loader import queries
 from shardman.steps.catalog import value
+from shardman.steps.client_parts import end_as
 from shardman.tasks import all_of
 
 log = structlog.get_logger()
@@ -72,6 +72,7 @@ class ClientTransactions:
         self._metadata = metadata
         self._health = health
         self._forgot_at = time.monotonic()
+        self._prepared = PreparedSeen(sessions)
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -114,7 +115,14 @@ class ClientTransactions:
             rows = await self._askers.ask(node, queries("transactions")["parts"])
         except (*NO_ANSWER, LordLost):
             return None
-        return [(Part(node, gid, role, first, xid), age) for gid, role, first, xid, age in rows]
+        await self._prepared.saw(
+            node, [(g, role, x) for g, role, first, x, _ in rows if first is None]
+        )
+        return [
+            (Part(node, gid, role, first, xid), age)
+            for gid, role, first, xid, age in rows
+            if first is not None
+        ]
 
     async def _forget(self, node: int, left: set[str], seen: str) -> None:
         try:
@@ -176,7 +184,7 @@ class ClientTransactions:
             return
         try:
             async with self._sessions.on_known(part.node) as conn:
-                await _finish(conn, verb, part)
+                await end_as(conn, verb, part.gid, part.role)
         except psycopg.errors.UndefinedObject:
             return  # Its client was there first.
         except psycopg.Error as error:
@@ -185,10 +193,3 @@ class ClientTransactions:
             )
         else:
             log.info("part of a transaction ended", node=part.node, gid=part.gid, outcome=outcome)
-
-
-async def _finish(conn: Connection, verb: str, part: Part) -> None:
-    """Only who has prepared it, or a superuser, may end it."""
-    if await value(conn, queries("transactions")["whose"], part.role):
-        await conn.execute(sql.SQL("set role {}").format(sql.Identifier(part.role)))
-    await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(part.gid)))

@@ -1,7 +1,22 @@
 -- Transactions of clients over several nodes: see routines/99_client_transactions.sql.
 
 -- name: parts
+-- And what applications have prepared, which has no first node.
 select gid, role, first, xid::text, extract(epoch from age)::float from shardman.client_parts()
+union all
+select x.gid, x.owner, null, x.transaction::text, 0 from pg_prepared_xacts x, shardman.local l
+ where x.database = current_database() and not starts_with(x.gid, 'pg_gid_') and not starts_with(x.gid, 'shardman_' || l.cluster || '_')
+
+-- name: note_prepared
+select shardman.note_prepared(%s, %s, %s, %s)
+
+-- name: note_lost
+select shardman.note_lost_parts(%s, %s, %s)
+
+-- name: lost_here
+-- On a node that is back: which of these transactions are prepared still. Ours are ended by whoever has made them.
+select x.gid, x.owner, x.transaction::text from pg_prepared_xacts x, shardman.local l
+ where x.database = current_database() and x.transaction::text = any (%s) and not starts_with(x.gid, 'shardman_' || l.cluster || '_')
 
 -- name: outcome
 select shardman.client_outcome(%s, %s, %s::xid8)

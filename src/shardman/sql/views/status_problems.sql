@@ -73,6 +73,12 @@ create or replace view shardman.cluster_problems as
     union all
     select d.subject, d.problem, d.hint from shardman.parts_in_doubt d
     union all
+    select format('transaction %L of %s, prepared on node %s', l.gid, l.role, l.node),
+           format('rolled back by command %s at %s, when others took over from the node and nobody had committed it', l.cmd_id, date_trunc('second', l.at)),
+           'Tell its transaction manager, and do it again if it is needed. This is told for an hour; shardman.lost_parts has it for 30 days'
+      from shardman.lost_parts l, shardman.local h
+     where h.lord and l.gid is not null and l.at > clock_timestamp() - interval '1 hour'
+    union all
     select format('commits of transactions over several nodes, held from node %s', h.node_id),
            format('the session of process %s there has held them for %s: clients that commit on several nodes wait', c.pid,
                   date_trunc('second', clock_timestamp() - c.since)),
