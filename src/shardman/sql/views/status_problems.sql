@@ -73,6 +73,14 @@ create or replace view shardman.cluster_problems as
     union all
     select d.subject, d.problem, d.hint from shardman.parts_in_doubt d
     union all
+    -- Whether the other node has as much room only that knows: nodes have the same settings.
+    select format('channel from node %s to node %s', h.node_id, s.to_node),
+           'has one phase, as former versions made it: what is prepared on the first, and not committed yet when it dies for good, is not on the other',
+           format('shardman suspend-replicas %1$s %2$s has it made anew, in two phases: its replicas follow again after rebuild_after, and commits on node %1$s do not wait '
+                  'for them meanwhile', h.node_id, s.to_node)
+      from shardman.status_slots s join pg_replication_slots r on r.slot_name = s.slot_name, shardman.local h
+     where s.purpose = 'channel' and s.cluster = h.cluster and not r.two_phase and shardman.has_room()
+    union all
     select format('transaction %L of %s, prepared on node %s', l.gid, l.role, l.node),
            format('rolled back by command %s at %s, when others took over from the node and nobody had committed it', l.cmd_id, date_trunc('second', l.at)),
            'Tell its transaction manager, and do it again if it is needed. This is told for an hour; shardman.lost_parts has it for 30 days'
