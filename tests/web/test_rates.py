@@ -76,10 +76,10 @@ def cluster(
     ("now", "node", "safe", "says"),
     [
         (cluster([2], [3]), 1, True, "take over its 1 primaries"),
-        (cluster([2], []), 2, False, "no replica that could take over (acc_2)"),
-        (cluster([2], stale=(2,)), 1, False, "no replica that could take over"),
+        (cluster([2], []), 2, False, "1 have none (acc_2)"),
+        (cluster([2], stale=(2,)), 1, False, "1 have one that is away, does not follow"),
         (cluster([2], sync=False), 1, False, "no replica that could take over"),
-        (cluster([2], down=(2,)), 1, False, "no replica that could take over"),
+        (cluster([2], down=(2,)), 1, False, "bring it back first"),
         (cluster([2], down=(3,)), 1, False, "2 of 3 workers would be away"),
         (cluster([2], acting=False), 1, False, "No shardlord acts"),
         (cluster([2]), 2, True, "no primaries"),

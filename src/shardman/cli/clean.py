@@ -67,7 +67,7 @@ def _confirm(doomed: Sequence[Aside], *, yes: bool, quiet: bool) -> None:
         return
     if quiet or not sys.stdin.isatty():
         raise typer.BadParameter("give --yes to drop them, or --dry-run: there is nobody to ask")
-    total = units.size(sum(t.bytes for t in doomed))
+    total = units.size(sum(t.bytes or 0 for t in doomed))
     if not typer.confirm(f"Drop {_tables(len(doomed))} ({total})?", err=True):
         output.stderr().print("Nothing was dropped.")
         raise typer.Exit(Exit.FAILED)
@@ -110,7 +110,7 @@ def _print_end(seen: Found, *, dry_run: bool, json: bool) -> None:
         console.print(Text(f"node {node.node} was not asked: {node.problem}", "red"))
     dropped = [t for t in seen.tables if t.dropped]
     if dropped:
-        freed = units.size(sum(t.bytes for t in dropped))
+        freed = units.size(sum(t.bytes or 0 for t in dropped))
         console.print(Text(f"Dropped {_tables(len(dropped))} ({freed}).", "green"))
     elif dry_run and any(t.kept is None for t in seen.tables):
         console.print("Nothing was dropped: this was a dry run.")

@@ -23,7 +23,8 @@ class Aside:
     Args:
         part_name: the partition whose copy it was; None when the cluster has none of that name.
         cmd_type: the command that put it there; one that `add_node` found may be another cluster's.
-        bytes: with its indexes. rows: an estimate; None when there is none.
+        bytes: with its indexes; None while somebody has it for himself.
+        rows: an estimate; None when there is none.
         kept: why it must not be dropped; None when nothing speaks against it.
         dropped: whether it was.
     """
@@ -35,7 +36,7 @@ class Aside:
     cmd_id: int
     cmd_type: str
     since: datetime | None
-    bytes: int
+    bytes: int | None
     rows: int | None
     kept: str | None = None
     dropped: bool = False

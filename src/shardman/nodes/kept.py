@@ -53,6 +53,16 @@ class KeptReach(Reach):
         self._proved = time.monotonic()
         super().__init__(dsn)
 
+    def open(self, node_id: int) -> SyncConnection:
+        """As `Reach.open`; its server ends by itself what nobody waits for any more."""
+        session = super().open(node_id)
+        session.execute(
+            "select set_config('application_name', 'shardman web', false),"
+            " set_config('statement_timeout', %s, false)",
+            (f"{PATIENCE_S}s",),
+        )
+        return session
+
     def follow(self) -> None:
         """Reads anew which nodes there are.
 
@@ -79,9 +89,9 @@ class KeptReach(Reach):
     @contextmanager
     def session(self, node_id: int) -> Iterator[SyncConnection]:
         """One that was kept, or a new one."""
-        one = self._take(node_id) or _Kept(
-            self.open(node_id), self.params(node_id), time.monotonic()
-        )
+        one = self._take(node_id)
+        if one is None:
+            one = _Kept(self.open(node_id), self.params(node_id), time.monotonic())
         try:
             with _bounded(one.session):
                 yield one.session

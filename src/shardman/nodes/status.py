@@ -23,6 +23,8 @@ from shardman.sql.loader import queries
 
 Row = dict[str, Any]
 
+#: Partitions that a sentence names.
+NAMED = 3
 #: Seconds.
 COMPARED_EVERY_S = 10.0
 
@@ -198,6 +200,8 @@ def _look(reach: Reach, apart: list[Finding] | None = None) -> tuple[Status, lis
 
 
 def _ask(session: SyncConnection, *, lord: bool, shaped: bool) -> _Answer:
+    # What an application holds is not waited for: it would look like a server that hangs.
+    session.execute(queries("status")["hurry"])
     lists = {f.name: _rows(session, f.name) for f in fields(_Answer) if f.name not in _OTHERWISE}
     return _Answer(
         info=_rows(session, "info")[0],
@@ -249,7 +253,11 @@ def _put_together(
         commands=tuple(told["commands"]),
         failovers=tuple(told["failovers"]),
         deadlocks=tuple(told.get("deadlocks", ())),
-        problems=(*_problems(answers, reach.lord, _planned(counts)), *apart),
+        problems=(
+            *_problems(answers, reach.lord, _planned(counts)),
+            *_out_of_reach(answers, told, _planned(counts)),
+            *apart,
+        ),
     )
 
 
@@ -284,7 +292,7 @@ def _node(node: NodeRow, answer: _Answer | NodeError, counts: Row, lag: int | No
         **known,
         version=answer.info["version"],
         epoch=answer.info["epoch"],
-        bytes=sum(p["bytes"] for p in answer.sizes),
+        bytes=sum(p["bytes"] or 0 for p in answer.sizes),
         retained_bytes=max((s["retained_bytes"] or 0 for s in answer.slots), default=0),
         drift=answer.info["drift"],
         slots=tuple(answer.slots),
@@ -332,7 +340,7 @@ def _with_size(table: Row, sizes: Mapping[str, Row]) -> Row:
     known = [sizes[p] for p in parts if p in sizes]
     rows = [s["rows"] for s in known if s["rows"] is not None]
     return table | {
-        "bytes": sum(s["bytes"] for s in known),
+        "bytes": sum(s["bytes"] or 0 for s in known),
         "rows": sum(rows) if len(rows) == len(parts) else None,
     }
 
@@ -354,6 +362,29 @@ def _problems(
         for row in () if isinstance(answer, NodeError) else answer.problems:
             where = "" if row["whole"] else f" on node {node}"
             yield Finding(row["subject"] + where, row["problem"], row["hint"])
+
+
+def _out_of_reach(
+    answers: Mapping[int, _Answer | NodeError],
+    told: Mapping[str, list[Row]],
+    planned: Collection[int],
+) -> Iterable[Finding]:
+    """The worst that follows from a node that is away, unless replicas take over: rows that nobody reaches."""
+    away = {n for n, a in answers.items() if isinstance(a, NodeError)}
+    waited_for = {t["relation"] for t in told["tables"] if t["sync"]}
+    lost: dict[int, list[str]] = {}
+    for part in told["partitions"]:
+        follow = set(part["replicas_on"]) - set(part["stale_on"] or ()) - away
+        heirs = follow if part["relation"] in waited_for else set()
+        if part["primary_on"] in away - set(planned) and not heirs:
+            lost.setdefault(part["primary_on"], []).append(part["part_name"])
+    for node, parts in sorted(lost.items()):
+        named = ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
+        yield Finding(
+            f"rows on node {node}",
+            f"nobody reaches those of {len(parts)} partitions, and no replica takes over ({named})",
+            f"Bring node {node} back; see docs/commands/failover.md where it is lost",
+        )
 
 
 def _other_schemas(answers: Mapping[int, _Answer | NodeError], lord: int) -> Iterable[Finding]:

@@ -11,6 +11,7 @@ from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import FinishStep, Made, Run, Scope, Together, UndoableStep, step
 from shardman.steps.catalog import data_table, need_relation
 from shardman.steps.confirmation import catch_up, wait_streaming
+from shardman.steps.locks import PUBLISHING, under_locks
 
 
 @step("publication")
@@ -35,15 +36,12 @@ class Publication(UndoableStep):
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
         name = names.copy_channel(run.cluster_id, run.cmd_id)
-        tables = [
-            sql.SQL("only {}").format(await need_relation(conn, await data_table(conn, part)))
-            for part in (self.part, *self.beside)
-        ]
-        await conn.execute(
-            sql.SQL("create publication {} for table {}").format(
-                sql.Identifier(name), sql.SQL(", ").join(tables)
-            )
+        tables = [await data_table(conn, part) for part in (self.part, *self.beside)]
+        only = [sql.SQL("only {}").format(await need_relation(conn, each)) for each in tables]
+        create = sql.SQL("create publication {} for table {}").format(
+            sql.Identifier(name), sql.SQL(", ").join(only)
         )
+        await under_locks(run, conn, self.node, tables, PUBLISHING, lambda: conn.execute(create))
 
     async def undo(self, run: Run) -> None:
         await publications.drop(

@@ -33,6 +33,9 @@ PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 #: How long a step after a switch tries before it leaves the rest for later.
 LIMIT_S = 5.0
 
+#: What CREATE and ALTER PUBLICATION lock a table in.
+PUBLISHING = "share update exclusive"
+
 
 class Busy(Exception):
     """A lock could not be had in time, or a channel did not run empty; whom we wait for."""
@@ -179,10 +182,35 @@ async def execute_patiently(
         limit_s: as of `patiently`.
     """
 
+    async def work() -> None:
+        await conn.execute(statement)
+
+    await under_locks(run, conn, node, [table], "access exclusive", work, limit_s=limit_s)
+
+
+async def under_locks(
+    run: Run,
+    conn: Connection,
+    node: int,
+    tables: list[str],
+    mode: str,
+    work: Callable[[], Awaitable[object]],
+    *,
+    limit_s: float = math.inf,
+) -> None:
+    """Does something to tables that an application may hold, in a transaction of its own: who holds them is
+    said, and nobody stands behind us for long.
+
+    Args:
+        tables: as the metadata writes them.
+        mode: of their locks, as in LOCK TABLE; one that ``work`` needs.
+        limit_s: as of `patiently`.
+    """
+
     async def attempt(deadline: Deadline) -> None:
         async with rolled_back(conn):
-            await begin_locked(conn, [table], "access exclusive", deadline, node)
-            await conn.execute(statement)
+            await begin_locked(conn, tables, mode, deadline, node)
+            await work()
             await conn.execute("commit")
 
     await patiently(run, attempt, limit_s=limit_s)

@@ -34,6 +34,7 @@ from shardman.web.views import (
     HOTTEST,
     LISTED,
     SHADES,
+    failed_lately,
     hottest,
     largest,
     problems_of,
@@ -244,6 +245,7 @@ async def _overview(web: Web, request: Request, login: Login) -> Response:
         lambda seen: {
             "maps": table_maps(seen.status, weights(seen.status, seen.rates, shade)),
             "shade": shade,
+            "failed": failed_lately(seen.history, seen.at),
             "hottest": hottest(seen.status.partitions, seen.rates)[:HOTTEST],
             "stops": {n.id: stopping(seen.status, n.id) for n in seen.status.nodes},
             "curves": web.history.drawn(),

@@ -67,6 +67,7 @@ class TableMap:
     nodes: tuple[int, ...]
     blocks: tuple[Block, ...]
     single: bool
+    away: frozenset[int]
 
 
 def table_maps(now: Status, weights: Mapping[str, float]) -> list[TableMap | None]:
@@ -121,7 +122,8 @@ def _of_parts(
         )
         for at, chunk in _chunks(parts)
     )
-    return TableMap(relation, tuple(nodes), blocks, single)
+    away = frozenset(n.id for n in now.nodes if not n.up)
+    return TableMap(relation, tuple(nodes), blocks, single, away)
 
 
 def _shade(weight: float, heaviest: float) -> int:

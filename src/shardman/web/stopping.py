@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from shardman.nodes.status import NodeStatus, Row, Status
@@ -51,14 +51,30 @@ def _alone(now: Status, node: NodeStatus) -> Stop | None:
     alone = alone_on(now, node.id)
     if not alone:
         return None
-    named = ", ".join(alone[:NAMED]) + (", …" if len(alone) > NAMED else "")
     return Stop(
         False,
         f"no: {len(alone)} partitions only here",
-        f"{len(alone)} of its {node.primaries} primaries have no replica that could take over ({named}):"
-        " nobody could reach their rows while it is away. Give the tables replicas (set_replevel), wait"
-        " for those that do not follow, or move the partitions away (drain_node).",
+        f"{len(alone)} of its {node.primaries} primaries have no replica that could take over: nobody could"
+        f" reach their rows while it is away. {' '.join(_why_alone(now, alone))}",
     )
+
+
+def _why_alone(now: Status, alone: Sequence[str]) -> Iterator[str]:
+    having = {p["part_name"] for p in now.partitions if p["replicas_on"]}
+    if hindered := [p for p in alone if p in having]:
+        yield (
+            f"{len(hindered)} have one that is away, does not follow or is not waited for"
+            f" ({_named(hindered)}): bring it back first."
+        )
+    if bare := [p for p in alone if p not in having]:
+        yield (
+            f"{len(bare)} have none ({_named(bare)}): give the tables replicas (set_replevel), or move"
+            " the partitions away (drain_node)."
+        )
+
+
+def _named(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
 
 
 def _nobody_would_act(now: Status, node: NodeStatus) -> Stop | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from shardman.model.finding import Finding
 from shardman.nodes.status import Row, Status
@@ -11,6 +12,8 @@ from shardman.web.rates import Rate
 
 #: Partitions that a table's page lists, and the first page.
 LISTED, HOTTEST = 100, 5
+#: Commands that have failed and are shown on the first page: since when, and how many at most.
+LATELY, FAILED = timedelta(hours=1), 5
 #: What the shade of a map may tell.
 SHADES = ("size", "writes", "reads")
 
@@ -43,3 +46,15 @@ def hottest(parts: Iterable[Row], rates: Mapping[str, Rate]) -> list[tuple[Row, 
     busy = [(p, rates[p["part_name"]]) for p in parts if p["part_name"] in rates]
     busy = [(p, r) for p, r in busy if r.written or r.read]
     return sorted(busy, key=lambda each: -(each[1].written + each[1].read))
+
+
+def failed_lately(history: Iterable[Row], now: datetime) -> list[Row]:
+    """Commands that have failed a while ago at most, but for parts of others: somebody should know of them."""
+    return [
+        c
+        for c in history
+        if c["status"] == "failed"
+        and c["parent"] is None
+        and c["ended_at"] is not None
+        and now - c["ended_at"] < LATELY
+    ][:FAILED]

@@ -1,3 +1,6 @@
+-- name: hurry
+set lock_timeout = '1s'
+
 -- name: info
 select split_part(current_setting('server_version'), ' ', 1) as version, l.epoch,
        (select count(*) from shardman.drift) as drift, obj_description('shardman'::regnamespace, 'pg_namespace') as schema,
@@ -26,13 +29,13 @@ select schema_name, table_name, shardman.relation_text(schema_name, table_name) 
 -- Of the copies that are on this node, with what its server has counted of them. Not from shardman.status_partitions, which has
 -- no oid: to look for the names once more, or for all replicas, would take longer than all of this.
 select p.part_name, case when d.inhparent = p.partition_oid then 'primary' else 'replica' end as here,
-       pg_total_relation_size(p.data) as bytes, nullif(p.data_rows, -1)::bigint as rows,
+       case when p.data not in (select k.relation from shardman.locked_relations k) then pg_total_relation_size(p.data) end as bytes, nullif(p.data_rows, -1)::bigint as rows,
        pg_stat_get_tuples_inserted(p.data) + pg_stat_get_tuples_updated(p.data) + pg_stat_get_tuples_deleted(p.data) as written,
        pg_stat_get_tuples_returned(p.data) + pg_stat_get_tuples_fetched(p.data)
        + (select coalesce(sum(pg_stat_get_tuples_fetched(i.indexrelid)), 0) from pg_index i where i.indrelid = p.data)::bigint as read
   from shardman.partition_relations p
   left join lateral (select i.inhparent from pg_inherits i where i.inhrelid = p.data offset 0) as d on true
- where p.data is not null and pg_total_relation_size(p.data) is not null
+ where p.data is not null
 
 -- name: partitions
 select relation, part_name, primary_on, replicas_on, stale_on

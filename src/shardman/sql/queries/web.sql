@@ -18,15 +18,20 @@ select s.attempt, s.n, s.phase, s.title, s.state, s.started_at, s.ended_at, s.er
 select * from shardman.commands where parent = %s order by id limit 500
 
 -- name: sessions
--- On one node: who is there, and who waits for whom.
-select a.pid, a.usename, a.application_name, host(a.client_addr) as client, a.state, a.wait_event_type, a.wait_event,
-       clock_timestamp() - a.xact_start as transaction_age, clock_timestamp() - a.state_change as since,
-       pg_blocking_pids(a.pid) as blocked_by, left(a.query, 200) as query
-  from pg_stat_activity a
- where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
-   -- Our own that have nothing to do.
-   and not (a.state = 'idle' and a.application_name ~ '^(shardman|from_[0-9]+$)')
- order by cardinality(pg_blocking_pids(a.pid)) desc, a.xact_start nulls last limit 100
+-- On one node: who is there, and who waits for whom; whoever is waited for and waits for nobody first.
+with there as materialized (
+    select a.pid, a.usename, a.application_name, host(a.client_addr) as client, a.state, a.wait_event_type, a.wait_event,
+           a.xact_start, a.state_change, pg_blocking_pids(a.pid) as blocked_by,
+           left(regexp_replace(a.query, '^(\s|--[^\n]*\n)+', ''), 200) as query
+      from pg_stat_activity a
+     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+       -- Our own that have nothing to do.
+       and not (a.state = 'idle' and a.application_name ~ '^(shardman|from_[0-9]+$)')
+), seen as (
+    select t.*, exists (select from there w where t.pid = any (w.blocked_by)) as blocks from there t
+)
+select * from seen s
+ order by s.blocks and s.blocked_by = '{}' desc, cardinality(s.blocked_by) desc, s.xact_start nulls last limit 100
 
 -- name: in_doubt
 select gid, role, first, age from shardman.client_parts() order by age desc limit 100

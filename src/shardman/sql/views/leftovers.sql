@@ -110,9 +110,23 @@ create or replace view shardman.leftovers as
 comment on view shardman.leftovers is
     'this node: objects of ours that no running command and no member of the cluster needs';
 
+create or replace view shardman.locked_relations as
+    with locked as materialized (
+        select distinct l.relation
+          from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.database
+         where d.datname = current_database() and l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
+           and l.pid is distinct from pg_catalog.pg_backend_pid()
+    )
+    select relation from locked
+    union select i.indrelid from locked join pg_catalog.pg_index i on i.indexrelid = locked.relation
+    union select c.oid from locked join pg_catalog.pg_class c on c.reltoastrelid = locked.relation;
+comment on view shardman.locked_relations is
+    'this node: tables that somebody has, or wants, for himself alone, by their own locks or an index''s; to ask for their size waits for him';
+
 create or replace view shardman.set_aside as
     select n.nspname::text as schema_name, c.relname::text as table_name, l.id as cmd_id, l.cmd_type, l.ended_at as since,
-           pg_catalog.pg_total_relation_size(c.oid) as bytes,
+           case when c.oid not in (select k.relation from shardman.locked_relations k)
+                then pg_catalog.pg_total_relation_size(c.oid) end as bytes,
            (select p.part_name from shardman.partitions p
              where p.prv is null and shardman.aside_name(p.part_name, l.id) = c.relname
                and (shardman.relation_parts(p.part_name))[1] = n.nspname) as part_name,

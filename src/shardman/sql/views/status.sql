@@ -65,7 +65,8 @@ create or replace view shardman.status_partitions as
            case when data_in.inhparent = p.partition_oid then 'primary'
                 when p.data is not null then 'replica'
                 when p.route is not null then 'route' end as here,
-           pg_catalog.pg_total_relation_size(p.data) as bytes, nullif(p.data_rows, -1)::bigint as rows,
+           case when p.data not in (select k.relation from shardman.locked_relations k)
+                then pg_catalog.pg_total_relation_size(p.data) end as bytes, nullif(p.data_rows, -1)::bigint as rows,
            coalesce(r.stale_on, '{}') as stale_on
       from shardman.partition_relations p
       left join (select c.part_name, array_agg(c.node order by c.place) as replicas_on,
@@ -73,7 +74,7 @@ create or replace view shardman.status_partitions as
                    from shardman.status_copies c where c.place > 0 group by c.part_name) as r on r.part_name = p.part_name
       left join lateral (select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = p.data offset 0) as data_in on true;
 comment on view shardman.status_partitions is
-    'the partitions, and what this node has of each: its size and estimated rows where the data are here; '
+    'the partitions, and what this node has of each: its size and estimated rows where the data are here, no size while somebody has the table for himself; '
     'replicas_on: in the order of succession, with those of stale_on, which do not follow';
 
 create or replace view shardman.status_slots as

@@ -12,6 +12,7 @@ from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, PartBetween, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import data_table, need_relation, value
 from shardman.steps.confirmation import catch_up, quiet
+from shardman.steps.locks import PUBLISHING, under_locks
 from shardman.steps.takes import refuse_stricter
 
 
@@ -44,7 +45,15 @@ class Register(PartBetween, UndoableStep):
         data = await data_table(source, self.part)
         await refuse_stricter(run, self.part, self.src, self.dest)
         if data not in await publications.carried(source, name):
-            await publications.add(source, name, await need_relation(source, data), closed=True)
+            table = await need_relation(source, data)
+            await under_locks(
+                run,
+                source,
+                self.src,
+                [data],
+                PUBLISHING,
+                lambda: publications.add(source, name, table, closed=True),
+            )
         # The subscriber would apply what is still on its way from a time when the channel carried the table.
         await catch_up(run, source, name)
         await quiet(source, name)
