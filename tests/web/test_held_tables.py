@@ -1,4 +1,4 @@
-"""An application has a partition for itself: who only looks does not wait for it, and who has to wait says so."""
+"""An application has a partition for itself: who only looks does not wait, and who has to wait says so."""
 
 from __future__ import annotations
 
