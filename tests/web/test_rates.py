@@ -76,8 +76,13 @@ def cluster(
     ("now", "node", "safe", "says"),
     [
         (cluster([2], [3]), 1, True, "take over its 1 primaries"),
-        (cluster([2], []), 2, False, "1 have none (acc_2)"),
-        (cluster([2], stale=(2,)), 1, False, "1 have one that is away, does not follow"),
+        (cluster([2], []), 2, False, "1 have none at all (acc_2)"),
+        (
+            cluster([2], stale=(2,)),
+            1,
+            False,
+            "does not follow or is not waited for (acc_1 on node 2)",
+        ),
         (cluster([2], sync=False), 1, False, "no replica that could take over"),
         (cluster([2], down=(2,)), 1, False, "bring it back first"),
         (cluster([2], down=(3,)), 1, False, "2 of 3 workers would be away"),
@@ -86,6 +91,8 @@ def cluster(
         (cluster([2]), 3, True, "no copy of any partition"),
         (cluster([2]), 0, True, "no command runs"),
         (cluster([2], down=(1,)), 0, False, "node 1 is away"),
+        (cluster([2], down=(1,)), 2, False, "Its replicas of acc_1 are the only copies"),
+        (cluster([2], down=(1,)), 3, True, "no copy of any partition"),
         (cluster([2], down=(1,)), 1, False, "may have been stopped"),
     ],
 )

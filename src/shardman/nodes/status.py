@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -254,8 +255,10 @@ def _put_together(
         failovers=tuple(told["failovers"]),
         deadlocks=tuple(told.get("deadlocks", ())),
         problems=(
-            *_problems(answers, reach.lord, _planned(counts)),
+            # What is down first, and what that means: most of the rest may follow from it.
+            *_down(answers, _planned(counts)),
             *_out_of_reach(answers, told, _planned(counts)),
+            *_problems(answers, reach.lord),
             *apart,
         ),
     )
@@ -350,13 +353,13 @@ def _planned(counts: Mapping[int, Row]) -> set[int]:
     return {node for node, row in counts.items() if row.get("away_until")}
 
 
-def _problems(
-    answers: Mapping[int, _Answer | NodeError], lord: int, planned: Collection[int]
+def _down(
+    answers: Mapping[int, _Answer | NodeError], planned: Collection[int]
 ) -> Iterable[Finding]:
-    # What is down first: most of the rest may follow from it.
-    yield from (
-        a.finding for n, a in answers.items() if isinstance(a, NodeError) and n not in planned
-    )
+    return (a.finding for n, a in answers.items() if isinstance(a, NodeError) and n not in planned)
+
+
+def _problems(answers: Mapping[int, _Answer | NodeError], lord: int) -> Iterable[Finding]:
     yield from _other_schemas(answers, lord)
     for node, answer in answers.items():
         for row in () if isinstance(answer, NodeError) else answer.problems:
@@ -373,16 +376,22 @@ def _out_of_reach(
     away = {n for n, a in answers.items() if isinstance(a, NodeError)}
     waited_for = {t["relation"] for t in told["tables"] if t["sync"]}
     lost: dict[int, list[str]] = {}
+    taken: Counter[int] = Counter()
     for part in told["partitions"]:
+        node = part["primary_on"]
+        if node not in away - set(planned):
+            continue
         follow = set(part["replicas_on"]) - set(part["stale_on"] or ()) - away
-        heirs = follow if part["relation"] in waited_for else set()
-        if part["primary_on"] in away - set(planned) and not heirs:
-            lost.setdefault(part["primary_on"], []).append(part["part_name"])
+        if follow and part["relation"] in waited_for:
+            taken[node] += 1
+        else:
+            lost.setdefault(node, []).append(part["part_name"])
     for node, parts in sorted(lost.items()):
         named = ", ".join(parts[:NAMED]) + (", …" if len(parts) > NAMED else "")
+        others = f"; those of {taken[node]} more until replicas take over" if taken[node] else ""
         yield Finding(
             f"rows on node {node}",
-            f"nobody reaches those of {len(parts)} partitions, and no replica takes over ({named})",
+            f"nobody reaches those of {len(parts)} partitions that no replica takes over ({named}){others}",
             f"Bring node {node} back; see docs/commands/failover.md where it is lost",
         )
 

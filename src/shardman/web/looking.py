@@ -45,6 +45,7 @@ class Seen:
         history: commands, the newest first.
         may_act: the role may submit commands.
         rates: rows written and read a second of each partition, where they are known.
+        took: seconds that it took to read; the next comes after four times as many.
     """
 
     status: Status
@@ -52,6 +53,7 @@ class Seen:
     may_act: bool
     at: datetime
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    took: float = 0.0
 
 
 class Look:
@@ -108,10 +110,11 @@ class Look:
     async def _look(self) -> UserError | None:
         """Reads; what prevented that."""
         try:
+            begun = time.monotonic()
             seen = await asyncio.to_thread(_read, self._sessions)
-            self._seen = replace(
-                seen, rates=self._rates.take(time.monotonic(), seen.status.partitions)
-            )
+            now = time.monotonic()
+            rates = self._rates.take(now, seen.status.partitions)
+            self._seen = replace(seen, rates=rates, took=now - begun)
         except UserError as error:
             return error
         except psycopg.Error as error:

@@ -35,6 +35,7 @@ def stopping(now: Status, number: int) -> Stop:
         return Stop(False, "it is away", "It does not answer: it may have been stopped already.")
     found = (
         _alone(now, node)
+        or _last_living(now, node)
         or _nobody_would_act(now, node)
         or _of_lord(now, node)
         or (_with_primaries(node) if node.primaries else _without(node))
@@ -59,16 +60,38 @@ def _alone(now: Status, node: NodeStatus) -> Stop | None:
     )
 
 
+def _last_living(now: Status, node: NodeStatus) -> Stop | None:
+    up = {n.id for n in now.nodes if n.up}
+    last = [
+        p["part_name"]
+        for p in now.partitions
+        if p["primary_on"] not in up
+        and (set(p["replicas_on"]) & up) - set(p["stale_on"] or ()) == {node.id}
+    ]
+    if not last:
+        return None
+    return Stop(
+        False,
+        f"no: {len(last)} replicas are the last",
+        f"Its replicas of {_named(last)} are the only copies that follow and whose node is there: the primary's"
+        " is away. Wait until others are made, or bring that node back first.",
+    )
+
+
 def _why_alone(now: Status, alone: Sequence[str]) -> Iterator[str]:
-    having = {p["part_name"] for p in now.partitions if p["replicas_on"]}
-    if hindered := [p for p in alone if p in having]:
+    having = {
+        p["part_name"]: ", ".join(map(str, p["replicas_on"]))
+        for p in now.partitions
+        if p["replicas_on"]
+    }
+    if hindered := [f"{p} on node {having[p]}" for p in alone if p in having]:
         yield (
-            f"{len(hindered)} have one that is away, does not follow or is not waited for"
-            f" ({_named(hindered)}): bring it back first."
+            f"Of {len(hindered)} it is away, does not follow or is not waited for ({_named(hindered)}):"
+            " bring it back first."
         )
     if bare := [p for p in alone if p not in having]:
         yield (
-            f"{len(bare)} have none ({_named(bare)}): give the tables replicas (set_replevel), or move"
+            f"{len(bare)} have none at all ({_named(bare)}): give the tables replicas (set_replevel), or move"
             " the partitions away (drain_node)."
         )
 
