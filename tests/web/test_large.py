@@ -102,6 +102,7 @@ def test_the_pages_are_small(nodes: int, partitions: int, tables: int) -> None:
         "seen": Seen(now, [], True, NOW, rates),
         "shade": "size",
         "hottest": hottest(now.partitions, rates)[:100],
+        "failed": [],
     }
     overview = {
         "maps": table_maps(now, weights(now, rates, "size")),
