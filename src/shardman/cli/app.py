@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "check": ("check",),
     "top": ("top",),
     "metrics": ("metrics",),
+    "traces": ("traces",),
     "doctor": ("doctor",),
     "report": ("report",),
     "web": ("web",),
