@@ -121,6 +121,7 @@ class Server:
     def _initdb(self, data: Path, locale: str) -> str:
         argv: list[str | Path] = [self.programs.path("initdb"), "-D", data, "-U", "postgres"]
         argv += ["-E", "UTF8", f"--locale={locale}", "--no-sync", "--no-instructions"]
+        argv += [f"--set={name}={value}" for name, value in self._quick_logins().items()]
         with self._password_file() as file:
             argv += ["-A", "trust"] if file is None else ["-A", "scram-sha-256", "--pwfile", file]
             done = subprocess.run(
@@ -133,6 +134,11 @@ class Server:
                 **self.account.spawn_options(),
             )
         return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
+
+    def _quick_logins(self) -> dict[str, str | int]:
+        """For tests, which open sessions all the time: a hash that is slow to compute protects passwords that
+        can be guessed, and there is nothing else in such a server either."""
+        return {} if self.fsync or self.programs.major < 16 else {"scram_iterations": 1}
 
     @contextlib.contextmanager
     def _password_file(self) -> Iterator[Path | None]:
@@ -157,6 +163,7 @@ class Server:
         }
         if self.programs.major >= 18 and not self.stock:
             settings["max_active_replication_origins"] = 64
+        settings |= self._quick_logins()
         if self.port is not None:
             settings["port"] = self.port
         settings.update(self.settings)
