@@ -530,7 +530,7 @@ def test_a_stream_is_left_in_the_middle(nodes: Cluster) -> None:
 
 
 def test_memory_of_a_stream_is_bounded(nodes: Cluster) -> None:
-    """Each of 400 rows is 1 MB wide. Not by getrusage: it knows what the process was that has begun this one."""
+    """Each of 400 rows is 1 MB wide. Not by getrusage: that knows what began this process, too."""
     text = "select id, repeat('x', 1000000) as wide from acc order by id"
     code = (
         "import re, sys, shardman\n"
