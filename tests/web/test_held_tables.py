@@ -14,7 +14,8 @@ from shardman.nodes import status
 from shardman.nodes.status import NodeStatus, Status, Watch
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
-from web.viewing import Viewer
+from shardman.testing.faults import freeze
+from web.viewing import Viewer, served
 
 PROGRAM = "nightly <report>"
 WAITS_FOR = "select waits_for from shardman.commands where id = %s"
@@ -114,6 +115,24 @@ def test_a_replica_says_whom_it_waits_for(cluster: Cluster) -> None:
         )
     assert cluster.wait(number).status == "success"
     assert cluster.cmd("select shardman.set_replevel('acc', 1)").status == "done"
+
+
+@pytest.mark.usefixtures("page")
+def test_the_page_stops_while_a_node_hangs(cluster: Cluster) -> None:
+    """Also when somebody looks just then, and asks that node."""
+    go_on = None
+    try:
+        with served(cluster) as base:
+            viewer = Viewer(base)
+            viewer.log_in("looker")
+            viewer.get("/")
+            go_on = freeze(cluster, 3)
+            time.sleep(2)  # A look is under way.
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 15
+    finally:
+        if go_on is not None:
+            go_on()
 
 
 def test_what_has_failed_is_on_the_first_page(cluster: Cluster, viewer: Viewer) -> None:

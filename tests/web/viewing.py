@@ -97,8 +97,4 @@ def served(cluster: Cluster) -> Iterator[str]:
         yield base
     finally:
         process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()  # A question to a node that hung is still under way.
-            process.wait(10)
+        process.wait(30)

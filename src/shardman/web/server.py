@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import uvicorn
 from shardman.errors import Code, UserError
 from shardman.metrics.exposition import parse_address
 from shardman.web.app import Web
+
+#: Seconds that requests have to end, when the page is to stop, and whatever else is under way behind them.
+GRACE_S, END_S = 3, 3.0
 
 
 def serve(
@@ -35,7 +40,17 @@ def serve(
         UserError: others would see passwords, or the address cannot be listened on.
     """
     server, listening = _server(dsns, listen, certificate, key, plain=plain)
+    threading.Thread(target=_end_for_certain, args=(server,), daemon=True).start()
     server.run(sockets=[listening])
+
+
+def _end_for_certain(server: uvicorn.Server) -> None:
+    """Whoever asks a node that hangs is a thread, which nobody can interrupt: it only reads, so nothing is lost
+    when it is not waited for."""
+    while not server.should_exit:
+        time.sleep(0.5)
+    time.sleep(GRACE_S + END_S)
+    os._exit(0)
 
 
 def serve_beside(
@@ -79,7 +94,7 @@ def _server(
         date_header=True,
         # Behind a proxy all viewers have one address; what it says of them is not believed.
         proxy_headers=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=GRACE_S,
     )
     return uvicorn.Server(config), listening
 
