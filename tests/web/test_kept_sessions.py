@@ -23,7 +23,7 @@ PID = "select pg_backend_pid() as pid"
 
 @pytest.fixture
 def reach(cluster: Cluster) -> Iterator[KeptReach]:
-    with KeptReach(cluster.lord_dsn) as reach:
+    with KeptReach(cluster.lord_dsn, "shardman test") as reach:
         yield reach
 
 

@@ -100,7 +100,7 @@ class Traces:
             psycopg.Error: the lord's database did not answer.
         """
         if self._reach is None:
-            self._reach = KeptReach(self._dsn)
+            self._reach = KeptReach(self._dsn, "shardman traces")
         else:
             self._reach.follow()
         asked = queries("traces")

@@ -43,12 +43,14 @@ class KeptReach(Reach):
 
     Args:
         dsn: of any node.
+        program: as pg_stat_activity is to call it.
 
     Raises:
         UserError: the node cannot be reached or belongs to no cluster.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, program: str) -> None:
+        self._program = program
         self._kept: dict[int, _Kept] = {}
         self._proved = time.monotonic()
         super().__init__(dsn)
@@ -57,9 +59,8 @@ class KeptReach(Reach):
         """As `Reach.open`; its server ends by itself what nobody waits for any more."""
         session = super().open(node_id)
         session.execute(
-            "select set_config('application_name', 'shardman web', false),"
-            " set_config('statement_timeout', %s, false)",
-            (f"{PATIENCE_S}s",),
+            "select set_config('application_name', %s, false), set_config('statement_timeout', %s, false)",
+            (self._program, f"{PATIENCE_S}s"),
         )
         return session
 

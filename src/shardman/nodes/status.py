@@ -16,7 +16,7 @@ from shardman.model.finding import Finding
 from shardman.model.shapes import Shape
 from shardman.nodes.kept import KeptReach
 from shardman.nodes.reach import NodeError, NodeRow, Reach
-from shardman.nodes.shapes import lasting_differences, shapes
+from shardman.nodes.shapes import lasting_differences, shapes_at_once
 from shardman.pg.connection import SyncConnection
 from shardman.pg.conninfo import address
 from shardman.pg.wording import plain
@@ -114,7 +114,8 @@ class _Answer:
     channels: list[Row]
     waiting: list[Row]
     aside: list[Row]
-    shapes: tuple[Shape, ...]
+    #: None: they could not be looked at.
+    shapes: tuple[Shape, ...] | None
     #: What concerns the whole cluster, where this is the lord.
     told: Mapping[str, list[Row]] | None = None
 
@@ -175,7 +176,7 @@ class Watch:
                 self.close()
                 raise
         self.close()
-        self._reach = KeptReach(self._dsn)
+        self._reach = KeptReach(self._dsn, "shardman web")
         return self._reach
 
     def close(self) -> None:
@@ -192,12 +193,24 @@ def _look(reach: Reach, apart: list[Finding] | None = None) -> tuple[Status, lis
     )
     told = _told_by_lord(reach, answers.get(reach.lord))
     if apart is None:
-        apart = lasting_differences(
-            reach,
-            {n: a.shapes for n, a in answers.items() if isinstance(a, _Answer)},
-            {p["part_name"]: p["primary_on"] for p in told["partitions"]},
-        )
+        looked = {n: a.shapes for n, a in answers.items() if isinstance(a, _Answer)}
+        apart = [
+            *lasting_differences(
+                reach,
+                {n: found for n, found in looked.items() if found is not None},
+                {p["part_name"]: p["primary_on"] for p in told["partitions"]},
+            ),
+            *(_not_compared(n) for n, found in looked.items() if found is None),
+        ]
     return _put_together(reach, answers, told, apart), apart
+
+
+def _not_compared(node: int) -> Finding:
+    return Finding(
+        f"tables on node {node}",
+        "were not compared with those of the other nodes: somebody has one for himself",
+        "Look again when he is done; pg_stat_activity and pg_locks there say who it is",
+    )
 
 
 def _ask(session: SyncConnection, *, lord: bool, shaped: bool) -> _Answer:
@@ -206,7 +219,7 @@ def _ask(session: SyncConnection, *, lord: bool, shaped: bool) -> _Answer:
     lists = {f.name: _rows(session, f.name) for f in fields(_Answer) if f.name not in _OTHERWISE}
     return _Answer(
         info=_rows(session, "info")[0],
-        shapes=shapes(session) if shaped else (),
+        shapes=shapes_at_once(session) if shaped else (),
         told={n: _rows(session, n) for n in (*_WHOLE, *_OF_LORD)} if lord else None,
         **lists,
     )
