@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -299,6 +300,45 @@ def test_another_one_takes_over_all_of_them(shop: Cluster) -> None:
     )
     right(shop)
     assert check(shop.lord_dsn, data=True, patience=90) == []
+
+
+@pytest.mark.parametrize("lost", ["lines", "tenants"])
+def test_what_lies_beside_lost_rows_goes_with_them(shop: Cluster, lost: str) -> None:
+    """Nothing that is written meanwhile to what is still there gets lost."""
+    node, replica = together(shop)[1]
+    (tenant,) = shop.sql(0, "select min(id) from tenants where tableoid::regclass::text like 'tenants_1%'")[0]
+    before = shop.value(0, "select count(*) from tenants"), shop.value(0, "select count(*) from lines")
+    stopped, acknowledged = threading.Event(), [0]
+
+    def write() -> None:
+        with shop.connect(node) as conn:
+            for n in itertools.count(10**6):
+                if stopped.is_set():
+                    return
+                conn.execute(
+                    f"insert into {ORDERS} values (%s, %s)".encode(), (tenant, n)
+                )
+                acknowledged[0] += 1
+
+    writer = threading.Thread(target=write)
+    if lost != "tenants":
+        writer.start()
+    shop.sql(node, f"drop table {lost}_1_data cascade".encode())
+    ok(shop, "select shardman.failover(%s, part_name => %s)", node, f"{lost}_1")
+    stopped.set()
+    if lost != "tenants":
+        writer.join()
+        assert acknowledged[0] > 0
+    assert together(shop)[1] == [replica]
+    for each in WORKERS:
+        assert shop.value(each, "select count(*) from tenants") == before[0]
+        assert shop.value(each, "select count(*) from lines") == before[1]
+        found = f"select count(*) from {ORDERS} where id >= 1000000"
+        assert shop.value(each, found.encode()) == acknowledged[0]
+    shop.sql(1, f"delete from {ORDERS} where id >= 1000000".encode())
+    ok(shop, "select shardman.create_replica('lines_1', %s)", node)
+    right(shop)
+    assert check(shop.lord_dsn, data=True, patience=60) == []
 
 
 def test_what_is_refused(shop: Cluster) -> None:

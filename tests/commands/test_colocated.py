@@ -136,10 +136,22 @@ def test_one_takes_over_all() -> None:
     assert {("lines_1", 1), ("orders_1", 1)} <= set(after.stale)
 
 
-def test_one_partition_alone_does_not_fail_over() -> None:
-    with pytest.raises(UserError, match="goes together with orders_0"):
-        plan(Failover(1, part_name="lines_0"), there=False)
-    assert plan(Failover(1, part_name="alone_0"), there=False).switch
+def test_what_goes_together_with_lost_rows_is_taken_along() -> None:
+    found = {"there lines_0": False, "there orders_0": True}
+    made = plan(Failover(1, part_name="lines_0"), **found)
+    (switch,) = made.switch
+    assert switch.args["promoted"] == {"lines_0": [2], "orders_0": [2]}
+    assert parts(made, "cut_over") == parts(made, "drop_old_copy") == [["orders_0"]]
+    assert [s.args["parts"] for s in made.finish if s.kind == "promote"] == [["lines_0"]]
+    claims = {c.name for c in Failover(1, part_name="lines_0").claims(CLUSTER)}
+    assert {"part lines_0", "part orders_0"} <= claims
+    # Where all are lost none is in use.
+    made = plan(Failover(1, part_name="lines_0"), **{**found, "there orders_0": False})
+    assert made.prepare == ()
+    with pytest.raises(UserError, match="node 1 has the rows of orders_0"):
+        plan(Failover(1, part_name="orders_0"), **found)
+    alone = plan(Failover(1, part_name="alone_0"), **{"there alone_0": False})
+    assert alone.switch and alone.prepare == ()
 
 
 def test_an_old_copy_is_renewed_once() -> None:

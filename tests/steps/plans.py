@@ -208,7 +208,9 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield SuspendReplicas(1, 2, "acc"), {}
     yield Failover(1), {**_ANSWER, "answers 1": None}
     yield Failover(2, accept_data_loss=True), {**_ANSWER, "answers 2": None}
-    yield Failover(1, part_name="acc_0"), {**_ANSWER, "there": False}
+    yield Failover(1, part_name="acc_0"), {**_ANSWER, "there acc_0": False}
+    one = {"there lines_0": False, "there orders_0": True}
+    yield Failover(2, part_name="lines_0"), {**_ANSWER, **one}
 
 
 def plans() -> list[tuple[Command, Plan]]:

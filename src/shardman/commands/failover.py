@@ -1,5 +1,5 @@
 """failover(node_id, accept_data_loss, part_name): a dead worker's partitions go on elsewhere; or one
-partition does, whose rows are gone from a worker that lives.
+partition does, with those that it goes together with, whose rows are gone from a worker that lives.
 
 Submitted by the shardlord itself when it has declared a node dead (`lord.watchers.nodes`), or by a person. What
 it guarantees is in docs/commands/failover.md.
@@ -34,7 +34,8 @@ class Failover(Command):
     Args:
         node_id: a worker that cannot be reached.
         accept_data_loss: promote also replicas that may lack acknowledged writes.
-        part_name: only this partition of a worker that answers, and that has not its data table any more.
+        part_name: only this partition, with those that it goes together with, of a worker that answers, and
+            that has not its data table any more.
     """
 
     name = "failover"
@@ -53,7 +54,8 @@ class Failover(Command):
     )
 
     def claims(self, cluster: Cluster) -> frozenset[Claim]:
-        held = [c for c in cluster.copies_on(self.node_id) if self.part_name in (None, c.part_name)]
+        meant = None if self.part_name is None else cluster.rank(self.part_name)
+        held = [c for c in cluster.copies_on(self.node_id) if meant is None or c.part_name in meant]
         return frozenset(
             {
                 Claim("membership", shared=True),
@@ -100,14 +102,8 @@ class Failover(Command):
 
     def _plan_part(self, facts: Facts, part: str) -> Plan:
         need_rows_gone(facts, self.node_id, part)
-        if beside := [p for p in facts.cluster.rank(part) if p != part]:
-            raise UserError(
-                f"{part} goes together with {', '.join(beside)}, whose rows are on node {self.node_id}",
-                f"Stop node {self.node_id} and call failover for all of it, or bring the rows of {part}"
-                " back from a backup",
-                code=Code.NODE_ALIVE,
-            )
-        after = heirs(facts, self.node_id, self.accept_data_loss).only(part)
+        parts = facts.cluster.rank(part)
+        after = heirs(facts, self.node_id, self.accept_data_loss).only(parts)
         if not after.promoted:
             raise self._no_successor(facts, f"{part} has no", "Bring its rows back from a backup")
         return replace_primary(facts, self.node_id, part, after)
@@ -128,7 +124,7 @@ class Failover(Command):
     def _doubts(self, facts: Facts) -> str:
         """Why the first of those that are not believed is not."""
         for (part, node), fault in sorted(unproven(facts, self.node_id).items()):
-            if self.part_name not in (None, part):
+            if self.part_name is not None and part not in facts.cluster.rank(self.part_name):
                 continue
             return f": {part} on node {node} is not believed, {fault}"
         return ""

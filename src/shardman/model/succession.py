@@ -38,16 +38,16 @@ class Succession:
         """Whether anything goes on elsewhere, or without the dead node."""
         return bool(self.promoted or self.stale or self.suspended)
 
-    def only(self, part: str) -> Succession:
-        """What concerns one partition whose primary the node had."""
-        stale = tuple((p, n) for p, n in self.stale if p == part)
-        promoted = {p: order for p, order in self.promoted.items() if p == part}
+    def only(self, parts: Collection[str]) -> Succession:
+        """What concerns partitions that go together, whose primaries the node had."""
+        stale = tuple((p, n) for p, n in self.stale if p in parts)
+        promoted = {p: order for p, order in self.promoted.items() if p in parts}
         following = {n for _, n in stale} | {order[0] for order in promoted.values()}
         return Succession(
             promoted,
-            tuple(p for p in self.lossy if p == part),
+            tuple(p for p in self.lossy if p in parts),
             stale,
-            tuple(p for p in self.stuck if p == part),
+            tuple(p for p in self.stuck if p in parts),
             tuple(sorted(following)),
             (),
         )

@@ -41,6 +41,7 @@ class CutOver(Together, UndoableStep):
             locks every copy is the same, and the channels are switched with the rest.
         keep: the source keeps its table, as a replica; the destination has been one, so there is no
             copy channel.
+        replica: the destination has been one, and the source keeps nothing.
     """
 
     leaves = "what was prepared, with its locks"
@@ -51,6 +52,7 @@ class CutOver(Together, UndoableStep):
     old_channels: list[int] = field(default_factory=list)
     new_channels: list[int] = field(default_factory=list)
     keep: bool = False
+    replica: bool = False
 
     def makes(self) -> Made:
         return Made(f"the prepared cut-over of {self.named()} on nodes {self.src} and {self.dest}")
@@ -104,7 +106,7 @@ class CutOver(Together, UndoableStep):
 
     def _streams(self, run: Run) -> list[str]:
         """What must be empty before the switch."""
-        own = [] if self.keep else [names.copy_channel(run.cluster_id, run.cmd_id)]
+        own = [] if self.keep or self.replica else [names.copy_channel(run.cluster_id, run.cmd_id)]
         return [
             *own,
             *(names.channel(run.cluster_id, self.src, node) for node in self.old_channels),
@@ -135,7 +137,7 @@ class CutOver(Together, UndoableStep):
             # It is there already, with a filter that lets nothing through.
             await publications.remove(dest, channel, table)
             await publications.add(dest, channel, table)
-        if self.keep:
+        if self.keep or self.replica:
             await dest.execute("select shardman.make_writable(%s)", (data,))
         await dest.execute("select shardman.cut_over_in(%s)", (part,))
 
