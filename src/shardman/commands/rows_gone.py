@@ -23,8 +23,8 @@ select case when exists (select from pg_replication_slots where slot_name = %s)
 
 
 def rows_gone(cluster: Cluster, node: int, part: str) -> tuple[Question, ...]:
-    """To the node of a partition's primary: which it has of the data tables of those that go together, and whether
-    its replicas have all that was written before one went."""
+    """To the node of a partition's primary: which data tables it has of those that go together, and whether its
+    replicas have all that was written before one went."""
     channels = {r: names.channel(cluster.id, node, r) for r in cluster.replicas_of(part)}
     return (
         *(
@@ -103,8 +103,8 @@ def replace_primary(facts: Facts, node: int, part: str, after: Succession) -> Pl
 
 
 def _taken_along(kept: list[str], node: int, heir: int) -> tuple[Step, ...]:
-    """What the node still has of those that go together is in use: no write to it may be lost, so it changes its
-    node in a cut-over. Other replicas are left behind with those of what is lost, and not waited for."""
+    """What the node still has of those that go together is in use: no write to it may be lost, so it goes over
+    in a cut-over. Other replicas are left behind with those of what is lost, and not waited for."""
     if not kept:
         return ()
     return (
