@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -97,11 +96,7 @@ class Router(Splits):
 
     def _is_special(self) -> bool:
         return bool(
-            self.pinned
-            or self.lost
-            or self.unfit
-            or self.pipeline is not None
-            or time.monotonic() - self._read_at >= self.refresh_seconds
+            self.pinned or self.lost or self.unfit or self.pipeline is not None or self.is_old()
         )
 
     # -- statements -----------------------------------------------------------------------------
@@ -466,6 +461,7 @@ class Router(Splits):
     def close(self) -> Steps:
         """Closes all sessions."""
         self.closed = True
+        self._leave_ear()
         for session in self.sessions.values():
             yield session.close
 

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +22,7 @@ from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import dict_row
 
+from shardman.client.listening import Ear, ear_of
 from shardman.client.routing.picture import HERE, Picture, read
 from shardman.client.routing.values import KEY_TYPES
 from shardman.names import client_part
@@ -84,6 +86,10 @@ class Sessions:
     #: By which the shardlord knows which sessions are of one transaction.
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     _read_at: float = 0.0
+    _ear: Ear | None = None
+    _leave_ear: Callable[[], Any] = lambda: None
+    #: What the ear had heard when the picture was read.
+    _heard: int = 0
     _used: dict[str, float] = field(default_factory=dict)
 
     # -- sessions -------------------------------------------------------------------------------
@@ -106,6 +112,7 @@ class Sessions:
             self.numbers.clear()
             self.dsn = dsn
             self.unfit.clear()
+            self._take_ear(here)
             yield from self._read_picture(here)
             yield from self._set_up(here)
             return
@@ -265,7 +272,36 @@ class Sessions:
         yield from self._ask(session, "settings", (names, values))
         return session
 
+    def _take_ear(self, here: Any) -> None:
+        self._leave_ear()
+        self._ear = ear_of(here)
+        # Also when nobody closes the connection.
+        self._leave_ear = weakref.finalize(self, self._ear.leave)
+
+    def _listen(self, here: Any) -> Steps:
+        """Opens the session that hears for all connections of this process, unless there is one. Where that
+        fails the picture is looked at every ``refresh_seconds``, as always."""
+        ear = self._ear
+        if ear is None or not ear.wants_session():
+            return
+        where = {"host": here.info.host, "port": here.info.port}
+        if "hostaddr" in conninfo.conninfo_to_dict(self.dsn, **self._libpq_options()):
+            where["hostaddr"] = here.info.hostaddr
+        try:
+            session = yield from self.connect_to(HERE, **where)
+        except psycopg.Error:
+            return
+        try:
+            yield lambda: session.execute(queries("client")["listen"])
+        except BaseException as error:
+            session.pgconn.finish()
+            if not isinstance(error, psycopg.Error):
+                raise
+            return
+        ear.take(session)
+
     def _read_picture(self, here: Any) -> Steps:
+        heard = 0 if self._ear is None else self._ear.heard
         tables = yield from self._ask(here, "tables")
         (session,) = yield from self._ask(here, "session")
         if session["sees_id"] and HERE not in self.ids:
@@ -276,7 +312,7 @@ class Sessions:
         former, now = self.picture, read(tables, session)
         if has_own_dumpers(here.adapters):
             now = replace(now, problem="keys are sent in a way of your own: db.adapters")
-        self._read_at = time.monotonic()
+        self._read_at, self._heard = time.monotonic(), heard
         if not now.is_as(former):
             # Plans hold tables, and tables hold where their partitions are.
             self.picture = now
@@ -308,9 +344,15 @@ class Sessions:
         """The picture is wrong: it is read again before the next transaction."""
         self._read_at = 0.0
 
+    def is_old(self) -> bool:
+        """Whether the picture is to be read again: after a while, or because a node has said so."""
+        if time.monotonic() - self._read_at >= self.refresh_seconds:
+            return True
+        return self._ear is not None and self._ear.listen() != self._heard
+
     def refresh(self, *, now: bool = False) -> Steps:
         """Reads the picture again when it is old; not inside of a transaction."""
-        if not now and time.monotonic() - self._read_at < self.refresh_seconds:
+        if not now and not self.is_old():
             return
         if self.pinned == "session" or self.pipeline is not None or self.bound() is not None:
             return
@@ -320,6 +362,7 @@ class Sessions:
         if not self.autocommit:
             yield lambda: here.set_autocommit(True)
         try:
+            yield from self._listen(here)
             yield from self._read_picture(here)
         finally:
             if not self.autocommit and here.pgconn.status == ConnStatus.OK:

@@ -86,6 +86,10 @@ async def end_prepared(run: Run, node: int, verb: str, *, gate: bool = True) -> 
             await conn.execute(sql.SQL(f"{verb} prepared {{}}").format(sql.Literal(gid)))
     if gate:
         run.prepared_ended(node)
+        if verb == "commit":
+            # As shardman.say_layout_changed() does: PostgreSQL refuses it in what is prepared, and a node of a
+            # former version has no such function.
+            await conn.execute("select pg_notify('shardman_layout', '')")
 
 
 @step("commit_prepared")

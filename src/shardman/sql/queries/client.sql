@@ -99,6 +99,9 @@ select shardman.decide(%s, %s)
 select pg_catalog.set_config(name, value, false)
   from unnest(%s::text[], %s::text[]) as s (name, value) where pg_catalog.current_setting(name, true) is distinct from value
 
+-- name: listen
+listen shardman_layout
+
 -- name: inner_tables
 -- Partitions, and the replicas that are no partition here: what lists of tables leave out.
 select n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.oid)

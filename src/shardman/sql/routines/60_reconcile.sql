@@ -456,11 +456,19 @@ end
 $$;
 comment on function shardman.mend_servers() is 'foreign servers and user mappings; what fails is recorded and named in the answer';
 
+create or replace function shardman.say_layout_changed() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select pg_notify('shardman_layout', '')
+$$;
+comment on function shardman.say_layout_changed() is
+    'tells clients of this node that its partitions may be somewhere else (client/listening.py). Not in what is prepared: PostgreSQL refuses that';
+
 create or replace function shardman.reconcile(relation text default null) returns int
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '300ms' set jit = off as $$
 declare
     failed text[] := '{}';
     left_  int;
+    before int;
 begin
     -- The lock first: who waits for it holds no lock on our tables, and the node may leave its cluster meanwhile.
     if not shardman.take_reconcile_lock() then
@@ -478,7 +486,11 @@ begin
     left_ := shardman.differences(relation);
     if left_ > 0 then
         failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
+        before := left_;
         left_ := shardman.differences(relation);
+        if left_ < before then
+            perform shardman.say_layout_changed();
+        end if;
     end if;
     -- Of tables that were only just made, too: who owns one may change it at once.
     perform shardman.forget_users(), shardman.let_clients_in(), shardman.let_owners_in(), shardman.mend_privileges(relation);
@@ -520,6 +532,7 @@ begin
     perform shardman.mend_tables(t.relation)
        from (select distinct p.relation from shardman.partitions p where p.part_name = any (parts)) as t;
     failed := shardman.mend_partitions(null, parts);
+    perform shardman.say_layout_changed();
     delete from shardman.problems p where p.subject = any (parts) and p.subject <> all (failed);
 end
 $$;
