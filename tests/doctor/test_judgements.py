@@ -42,7 +42,7 @@ def server(name: str = "a", **changed: str) -> Facts:
     said = {
         "version": 180001, "system_id": name, "started": f"then {name}", "database": 'Da"ta', "ssl": True,
         "extensions": {"postgres_fdw": "1.2"}, "collations": [], "roles": ["app"], "bytes": 10 << 30,
-        "others": 0, "cluster": None, "owner": None,
+        "others": 0, "one_phase": [], "cluster": None, "owner": None,
     }  # fmt: skip
     return Facts(
         name, None, 0, said, settings, TextRules(RULES, "2.36", "2.36"), (), 0.0, 0.001, False
@@ -94,12 +94,12 @@ def test_settings_that_harm(name: str, value: str, level: Level) -> None:
 
 def test_what_one_server_has() -> None:
     fault = UserError("the server is a standby", "Give its primary", code=Code.SERVER_UNSUITABLE)
-    bad = told(server(), ssl=False, others=2, collations=['x."Y"'])
+    bad = told(server(), ssl=False, others=2, one_phase=["shardman_x_1_2"], collations=['x."Y"'])
     bad = replace(bad, faults=(fault,), text=TextRules(RULES, "2.40", "2.36"), free=1 << 29)
     found = list(judge_server(bad))
-    assert [f.level for f in found] == [Level.ERROR, *[Level.WARNING] * 5]
-    assert 'reindex database "Da""ta"' in found[3].mend
-    assert found[4].mend == 'alter collation x."Y" refresh version'
+    assert [f.level for f in found] == [Level.ERROR, *[Level.WARNING] * 6]
+    assert 'reindex database "Da""ta"' in found[4].mend
+    assert found[5].mend == 'alter collation x."Y" refresh version'
     assert not list(
         judge_server(replace(bad, said=server().said, faults=(), text=server().text, free=2 << 30))
     )

@@ -43,6 +43,7 @@ from shardman.lord.watchers.schema_changes import SchemaChanges
 from shardman.lord.watchers.scrub import Scrub
 from shardman.lord.watchers.shared_scrub import SharedScrub
 from shardman.lord.watchers.standby_names import StandbyNames
+from shardman.lord.watchers.two_phases import TwoPhases
 from shardman.tasks import all_of
 
 log = structlog.get_logger()
@@ -70,7 +71,13 @@ class Office:
         self._maintenance = Maintenance(sessions, metadata, health)
         self._rebuild = Rebuild(sessions, metadata, health)
         self._channels = Channels(
-            sessions, askers, metadata, health, inbox.suspend, self._rebuild.failing
+            sessions,
+            askers,
+            metadata,
+            health,
+            inbox.suspend,
+            self._rebuild.failing,
+            TwoPhases(sessions, askers, metadata, runner.named_locks),
         )
         self._retention = Retention(askers, metadata, health, inbox.suspend)
         self._scrub = Scrub(sessions, askers, metadata, health, inbox.suspend)

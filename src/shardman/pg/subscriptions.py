@@ -145,6 +145,13 @@ async def enable(conn: Connection, name: str) -> None:
         await conn.execute(sql.SQL("alter subscription {} enable").format(sql.Identifier(name)))
 
 
+async def set_two_phase(conn: Connection, name: str) -> None:
+    """Lets a subscription that is disabled begin with two phases once it is enabled. From PostgreSQL 18 on."""
+    await conn.execute(
+        sql.SQL("alter subscription {} set (two_phase = true)").format(sql.Identifier(name))
+    )
+
+
 async def disable(conn: Connection, name: str) -> None:
     """Disables the subscription if there is one, and waits until none of its workers is left: they
     are gone within milliseconds, but not at once.

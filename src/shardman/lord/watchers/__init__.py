@@ -5,6 +5,7 @@ acts. They know nothing of each other; `lord/daemon.py` wires them.
 | --- | --- | --- |
 | `nodes` | whether workers answer | submits `failover` |
 | `channels` | whether channels are what they must be, deliver, and confirm | submits `suspend_replicas` |
+| `two_phases` | which channels have one phase | gives them two, for `channels` |
 | `scrub` | whether replicas are equal to their primaries | submits `suspend_replicas` |
 | `shared_scrub` | whether copies of shared tables are equal | puts rows right where most copies agree |
 | `retention` | how much WAL slots keep | submits `suspend_replicas` |

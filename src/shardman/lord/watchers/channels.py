@@ -33,6 +33,7 @@ from shardman.lord.watchers.culprits import Culprits
 from shardman.lord.watchers.empty_parts import EmptyParts
 from shardman.lord.watchers.looks import Looks
 from shardman.lord.watchers.once import Once
+from shardman.lord.watchers.two_phases import TwoPhases
 from shardman.pg import beats
 from shardman.sql.loader import queries
 from shardman.steps.catalog import value
@@ -121,6 +122,7 @@ class Channels:
     Args:
         nodes: what is known of the workers: those that are silent are watched elsewhere.
         failing: is told of a node on which what comes cannot be applied, of all tables or of one.
+        two_phases: converts channels that are well.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Channels:
         nodes: NodeHealth,
         suspend: Suspend,
         failing: Callable[[int, str | None], None],
+        two_phases: TwoPhases,
     ) -> None:
         self._sessions = sessions
         self._askers = askers
@@ -138,6 +141,7 @@ class Channels:
         self._nodes = nodes
         self._suspend = suspend
         self._failing = failing
+        self._two_phases = two_phases
         self._health = ChannelHealth()
         self._culprits = Culprits(askers, metadata)
         self._empty_parts = EmptyParts(askers)
@@ -167,6 +171,7 @@ class Channels:
                 looks.keep(nodes)
                 self._again = {w: again for w, again in self._again.items() if w[0] in pairs}
                 await self._judge(pairs)
+                await self._convert_some(pairs)
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -230,6 +235,21 @@ class Channels:
         found = await all_of(*(self._verdicts(pair) for pair in sorted(pairs)))
         broken = [v for verdicts in found for v in verdicts if self._may(v)]
         await all_of(*(self._give_up(verdict) for verdict in broken))
+
+    async def _convert_some(self, pairs: Collection[Pair]) -> None:
+        """In the same task as the judgement, which must not meet a channel that is being converted."""
+        faulty = {f.pair for found in self._faults.values() for f in found}
+        well = [p for p in pairs if p not in faulty and p not in self._health.late()]
+        for pair in await self._two_phases.convert_some(well):
+            self._forget(pair)
+
+    def _forget(self, pair: Pair) -> None:
+        """What was seen of a channel that was another one then."""
+        self._health.unknown(pair)
+        self._deliveries.forget(pair)
+        for node in pair:
+            self._faults.pop(node, None)
+            self._well.pop(node, None)
 
     def _may(self, verdict: Verdict) -> bool:
         """Whether it was not given up in vain just before."""
@@ -300,11 +320,7 @@ class Channels:
         if (await self._metadata.read()).follows(pair, relation):
             _, pause = self._again.get(verdict.what, (0, AGAIN_S))
             self._again[verdict.what] = time.monotonic() + pause, min(2 * pause, SELDOM_S)
-        self._health.unknown(pair)
-        self._deliveries.forget(pair)
-        for node in pair:
-            self._faults.pop(node, None)
-            self._well.pop(node, None)
+        self._forget(pair)
 
     async def _differs(self, pair: Pair) -> list[Verdict]:
         """Looks again, for a command may have been at work between what two nodes know; which replicas are to

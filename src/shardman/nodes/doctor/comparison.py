@@ -38,6 +38,16 @@ def judge_server(facts: Facts) -> Iterator[Diagnosis]:
             "select gid, prepared, owner, database from pg_prepared_xacts",
             "COMMIT PREPARED or ROLLBACK PREPARED each, as whoever made it knows",
         )
+    if facts.said["one_phase"]:
+        yield Diagnosis(
+            Level.WARNING,
+            facts.name,
+            f"channels of replicas have one phase: {', '.join(facts.said['one_phase'])}. What is prepared here"
+            " is not on the other node when this one dies for good",
+            "select subject, hint from shardman.cluster_problems where subject like 'channel %'",
+            "Where max_prepared_transactions is 8 for each node or more, the shardlord gives them two on"
+            " PostgreSQL 18; before it shardman suspend-replicas SRC DEST has one made anew",
+        )
     yield from _text(facts)
     yield from _disk(facts)
 

@@ -20,6 +20,8 @@ select jsonb_build_object(
     'roles', (select coalesce(jsonb_agg(rolname), '[]') from pg_catalog.pg_roles where rolname !~ '^(pg_|shardman_)'),
     'bytes', pg_catalog.pg_database_size(current_database()),
     'owner', (select pg_catalog.pg_get_userbyid(n.nspowner) = current_user from pg_catalog.pg_namespace n where n.nspname = 'shardman'),
+    'one_phase', (select coalesce(jsonb_agg(slot_name order by slot_name), '[]') from pg_catalog.pg_replication_slots
+                   where slot_name ~ '^shardman_[^_]+_[0-9]+_[0-9]+$' and database = current_database() and not two_phase),
     'others', (select count(*) from pg_catalog.pg_prepared_xacts where prepared < clock_timestamp() - interval '5 minutes')) as facts
 
 -- name: member

@@ -129,6 +129,15 @@ select exists (select from shardman.cmd_log
        or exists (select from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
                    where l.status = 'in progress' and l.switched and s.kind = 'commit_prepared' and s.state in ('planned', 'started'))
 
+-- name: in_one_phase
+-- Of these channels of this node those that could have two phases, and are not behind.
+select s.slot_name::text from pg_replication_slots s
+ where s.slot_name = any (%s) and s.database = current_database() and not s.two_phase and s.active and shardman.has_room()
+   and pg_current_wal_insert_lsn() - s.confirmed_flush_lsn < 1048576
+
+-- name: commands_at_work
+select exists (select from shardman.cmd_log where status = 'in progress')
+
 -- name: send_signs
 select sent, wait, ticks, said from shardman.send_signs(%s)
 

@@ -76,8 +76,10 @@ create or replace view shardman.cluster_problems as
     -- Whether the other node has as much room only that knows: nodes have the same settings.
     select format('channel from node %s to node %s', h.node_id, s.to_node),
            'has one phase, as former versions made it: what is prepared on the first, and not committed yet when it dies for good, is not on the other',
-           format('shardman suspend-replicas %1$s %2$s has it made anew, in two phases: its replicas follow again after rebuild_after, and commits on node %1$s do not wait '
-                  'for them meanwhile', h.node_id, s.to_node)
+           case when current_setting('server_version_num')::int >= 180000
+                then 'The shardlord gives it two within a minute, when no command is at work and it is not behind. Where that does not happen, ' else '' end
+           || format('shardman suspend-replicas %1$s %2$s has it made anew, in two phases: its replicas follow again after rebuild_after, and commits on node %1$s do not wait '
+                     'for them meanwhile', h.node_id, s.to_node)
       from shardman.status_slots s join pg_replication_slots r on r.slot_name = s.slot_name, shardman.local h
      where s.purpose = 'channel' and s.cluster = h.cluster and not r.two_phase and shardman.has_room()
     union all

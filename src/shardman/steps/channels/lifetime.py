@@ -61,7 +61,7 @@ class Channel(UndoableStep):
         await beats.publish(source, name, self.src)
         if knows := await knows_decisions(source) and await knows_decisions(dest):
             await decisions.publish(source, name)
-        two_phase = knows and await _has_room(source, dest)
+        two_phase = knows and await has_room(source, dest)
         if name not in await slots.ls(source, name):
             async with run.extra_session(self.src) as conn:
                 await behind_writers(run, self.src, self._make_slot(conn, name, two_phase))
@@ -86,7 +86,7 @@ class Channel(UndoableStep):
         await end_unused(run, self.src, self.dest)
 
 
-async def _has_room(source: Connection, dest: Connection) -> bool:
+async def has_room(source: Connection, dest: Connection) -> bool:
     """Whether the destination may prepare as much as `shardman.await_room` lets the source."""
     most = "select current_setting('max_prepared_transactions')::int"
     enough = int(await value(dest, most)) >= int(await value(source, most))

@@ -18,7 +18,8 @@ from shardman.steps.takes import refuse_stricter
 
 async def refresh(run: Run, name: str, source: Connection, dest: int) -> None:
     """Lets the subscriber of a channel know which tables it carries."""
-    async with run.extra_session(dest) as guard:
+    # Nobody disables it meanwhile (lord/watchers/two_phases.py): the server would refuse.
+    async with run.named_lock(f"tables of {name}"), run.extra_session(dest) as guard:
         tables = await publications.carried(source, name)
         await subscriptions.refresh(await run.node(dest), name, guard, tables)
 
