@@ -134,6 +134,17 @@ def test_its_own_tests_run_on_the_cluster(bank: Cluster) -> None:
     assert "OK" in said
 
 
+def test_sequences_are_set_behind_the_rows_of_their_own_range(bank: Cluster) -> None:
+    use("sequences")
+    last = """
+        select last_value = (select max(id) from bank.django_migrations, pg_sequence s
+                              where s.seqrelid = 'bank.django_migrations_id_seq'::regclass
+                                and id between seqmin and seqmax)
+          from bank.django_migrations_id_seq"""
+    assert bank.value(2, last)
+    bank.sql(2, "delete from bank.django_migrations where app = 'none'")
+
+
 def test_inspectdb_and_dbshell(bank: Cluster) -> None:
     models = manage("inspectdb")
     assert models.count("(models.Model)") == 4

@@ -377,11 +377,16 @@ REFUSED = [
     ("alter sequence acc_serial_seq owned by none", "each node has a range of its own"),
     ("alter sequence acc_serial_seq rename to other", "each node has a range of its own"),
     ("create statistics s on id, v from acc", "statistics object would be on this node only"),
+    (
+        "grant select on acc to lonely",
+        r"(?s)node 0: role .lonely. does not exist.*shardman.sync_roles",
+    ),
 ]
 
 
 def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
     before = columns(acc)
+    acc.sql(1, "create role lonely")
     with as_bob(acc, 1) as bob:
         for statement, said in REFUSED:
             with pytest.raises(psycopg.Error, match=said):
@@ -389,6 +394,7 @@ def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
             assert columns(acc) == before, statement
     with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.InsufficientPrivilege):
         bob.execute("select shardman.submit('rm_node', '{}')")
+    acc.sql(1, "drop role lonely")
     settled(acc)
 
 
@@ -403,6 +409,11 @@ def test_who_does_not_own_it_cannot(acc: Cluster) -> None:
         for statement in (
             "alter table app.acc add no int",
             "create index on app.acc (v)",
+            "comment on column app.acc.v is 'x'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner of"):
+                mallory.execute(statement.encode())
+        for statement in (
             "set shardman.ddl_target = 'app.acc'; comment on table app.acc is 'x'",
             "insert into shardman.ddl values ('select 1', '', '0')",
             "select shardman.hold_copies('app.acc')",

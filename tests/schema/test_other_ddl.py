@@ -156,6 +156,33 @@ def test_what_some_nodes_have_is_made_on_the_others(acc: Cluster) -> None:
     acc.sql(2, "drop schema half")
 
 
+def test_what_is_made_of_a_shared_table_is_on_all_workers(acc: Cluster) -> None:
+    before = everywhere(acc)
+    with as_bob(acc, 1) as bob:
+        bob.execute("create table colours (id int primary key, name text)")
+    done = acc.cmd("select shardman.create_shared_table('app.colours', 1)")
+    assert done.status == "success", done
+    views = "select to_regclass('app.tinted')::text, to_regclass('app.dyed')::text"
+
+    def made() -> list[object]:
+        return [acc.sql(n, views)[0] for n in NODES]
+
+    with as_bob(acc, 2) as bob:
+        bob.execute(
+            "create view tinted as select a.id, c.name from acc a join colours c using (id)"
+        )
+        bob.execute("alter view tinted rename to dyed")
+        bob.execute("comment on view dyed is 'both'")
+    assert made() == [(None, None), *[(None, "app.dyed")] * 3]
+    # Of a node that is not to have it nobody says that it lacks something.
+    assert acc.sql(0, "select * from shardman.pending_changes") == []
+    with as_bob(acc, 3) as bob:
+        bob.execute("drop view dyed")
+        bob.execute("drop table colours")
+    assert made() == [(None, None)] * 4
+    assert everywhere(acc) == before
+
+
 def test_what_is_of_one_node_stays_there_and_says_so(acc: Cluster) -> None:
     before = everywhere(acc)
     said: list[str] = []
@@ -164,7 +191,7 @@ def test_what_is_of_one_node_stays_there_and_says_so(acc: Cluster) -> None:
         bob.execute("create table plain (id int)")
         bob.execute("create view of_plain as select * from plain")
         assert len(said) == 1
-        assert "only this node has it: node 0: relation" in said[0], said
+        assert "only this node has it: node 1: relation" in said[0], said
         bob.execute("create temp view t as select 1 as a; drop view t")
         bob.execute("create temp view t as select 1 as a")
         bob.execute("drop view t")
@@ -176,6 +203,8 @@ def test_what_is_of_one_node_stays_there_and_says_so(acc: Cluster) -> None:
         bob.execute("drop view of_plain")
         bob.execute("drop table plain")
     assert everywhere(acc) == before
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="lord's database"):
+        acc.sql(1, "insert into shardman.settings values ('spread_ddl', 'none')")
     acc.sql(0, "insert into shardman.settings values ('spread_ddl', 'other, one')")
     eventually(
         "the setting is there",

@@ -6,8 +6,9 @@ from typing import Any
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
-from django.db.backends.postgresql import base, introspection
+from django.db.backends.postgresql import base, introspection, operations
 from django.db.backends.postgresql.psycopg_any import register_tzloader
+from django.db.models import AutoField
 from psycopg import sql
 from psycopg.pq import Format
 
@@ -34,6 +35,37 @@ class DatabaseIntrospection(introspection.DatabaseIntrospection):  # type: ignor
         return [table for table in super().get_table_list(cursor) if table.name not in inner]
 
 
+class DatabaseOperations(operations.DatabaseOperations):  # type: ignore[misc]
+    """Sequences have a range of numbers for each node, and refuse all others: those that `loaddata` and its
+    like set go on behind the rows of this node's range, whatever numbers others have given."""
+
+    def sequence_reset_sql(self, style: Any, model_list: Any) -> list[str]:
+        """Statements that set the sequences of models' keys behind the rows that there are."""
+        found = []
+        for model in model_list:
+            described = model._meta  # noqa: SLF001 - Django's public interface, whatever its name
+            fields = (f for f in described.local_fields if isinstance(f, AutoField))
+            if field := next(fields, None):
+                found.append((described.db_table, field.column))
+        return [self._set_sequence("after_rows", *each) for each in found]
+
+    def sequence_reset_by_name_sql(self, style: Any, sequences: Any) -> list[str]:
+        """Statements that set sequences to where they begin."""
+        return [
+            self._set_sequence("to_beginning", each["table"], each["column"] or "id")
+            for each in sequences
+        ]
+
+    def _set_sequence(self, query: str, table: str, column: str) -> str:
+        names = {
+            "table": sql.Identifier(table),
+            "column": sql.Identifier(column),
+            "named": sql.Literal(self.quote_name(table)),
+            "column_name": sql.Literal(column),
+        }
+        return sql.SQL(queries("django")[query]).format(**names).as_string() + ";"
+
+
 class _Cursor(Cursor):
     """With what Django's own cursors have beside psycopg's."""
 
@@ -51,6 +83,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
     display_name = "PostgreSQL, sharded"
     Database = _Database()
     introspection_class = DatabaseIntrospection
+    ops_class = DatabaseOperations
 
     @property
     def pool(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.core.management.color import no_style
 from django.db import DataError, IntegrityError, connection, transaction
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, F, Sum
 
 from orm.bank.models import Account, Entry, Kind
@@ -131,3 +133,23 @@ def questions(keys: list[uuid.UUID]) -> None:
         cursor.callproc("abs", [-3])
         assert cursor.fetchone() == (3,)
     assert connection.connection.router.pinned == ""
+
+
+def sequences() -> None:
+    """What `loaddata` and `flush` do with sequences, where some rows have numbers of other nodes."""
+    model, ops = MigrationRecorder.Migration, connection.ops
+    behind = ops.sequence_reset_sql(no_style(), [model])
+    begin = ops.sequence_reset_by_name_sql(
+        no_style(), [{"table": model._meta.db_table, "column": None}]
+    )
+    made, first = [], []
+    with connection.cursor() as cursor:
+        for _ in range(2):
+            for statement in begin:
+                cursor.execute(statement)
+                first.append(cursor.fetchone()[0])
+            for statement in behind:
+                cursor.execute(statement)
+            made.append(model.objects.create(app="none", name="none").pk)
+    assert made[1] == made[0] + 1, made
+    assert first[0] == first[1] <= made[0], (first, made)

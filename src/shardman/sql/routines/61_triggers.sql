@@ -81,6 +81,20 @@ $$;
 comment on function shardman.say_metadata_changed() is
     'on the lord: tells the shardlord to read the metadata again. Where they arrive by replication this trigger does not fire';
 
+create or replace function shardman.keep_settings() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- A row of one's own here would stand in the way of the lord's, and with it of all metadata behind it.
+    -- The shardlord copies all of the lord's when the node joins.
+    if shardman.is_member() and not (select l.lord from shardman.local l) and current_setting('application_name') !~ '^shardman lord ' then
+        raise exception 'settings are those of the cluster, and this worker has a copy of them' using errcode = 'read_only_sql_transaction',
+            hint = format('Write to shardman.settings in the lord''s database: %s.', (select n.connstring from shardman.nodes n where n.lord));
+    end if;
+    return null;
+end
+$$;
+comment on function shardman.keep_settings() is 'raises where somebody writes to the copy of the settings that a worker has';
+
 do $$
 declare
     tab text;
@@ -105,6 +119,9 @@ begin
     if not exists (select from pg_catalog.pg_trigger where tgrelid = 'shardman.tables'::regclass and tgname = 'forget') then
         create trigger forget after delete on shardman.tables for each row execute function shardman.forget_table();
         alter table shardman.tables enable always trigger forget;
+    end if;
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'shardman.settings'::regclass and tgname = 'kept') then
+        create trigger kept before insert or update or delete on shardman.settings for each statement execute function shardman.keep_settings();
     end if;
 end
 $$;

@@ -360,6 +360,10 @@ begin
         perform shardman.start_shared_ddl(query, tg_tag, current_setting('shardman.ddl_path', true));
         return;
     end if;
+    -- Who may not change it gets PostgreSQL's word for that, and not that of the first door. GRANT can be anybody's with the option for it.
+    if tg_tag not in ('GRANT', 'REVOKE') then
+        perform shardman.need_owner(target);
+    end if;
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
     wanted := shardman.other_nodes();
     nodes := shardman.open_doors(wanted);
@@ -475,6 +479,24 @@ exception when sqlclient_unable_to_establish_sqlconnection or connection_failure
 end
 $$;
 comment on function shardman.through_door(int, text, text) is 'runs a statement on another node, as the caller, in his transaction; wait: its lock_timeout there';
+
+create or replace function shardman.send_on(node int, query text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+begin
+    perform shardman.through_door(node, shardman.one_statement(query), '10s');
+exception when undefined_object then
+    -- PostgreSQL says what is missing, and not where.
+    name := (regexp_match(sqlerrm, '"(.+)"'))[1];
+    raise exception 'node %: %', node, sqlerrm
+        using errcode = 'undefined_object',
+              hint = case when exists (select from pg_roles r where r.rolname = name)
+                          then format('A superuser makes the role on all nodes: select shardman.sync_roles(shardman.my_id(), %L).', name)
+                          else 'Make it on that node, too.' end;
+end
+$$;
+comment on function shardman.send_on(int, text) is 'sends the caller''s statement on to another node; what that lacks is said with its number, and how a role gets there';
 
 create or replace function shardman.hold_asked() returns bool
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -659,7 +681,7 @@ begin
     foreach node in array coalesce(string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[], '{}') loop
         -- The note first: who repeats a change there waits by it for the end of this transaction.
         perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, target, tables)), '10s');
-        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+        perform shardman.send_on(node, query);
         if stand then
             perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', target, given), '10s');
         end if;

@@ -335,7 +335,7 @@ begin
         if query ~* '\mset\s+constraints\M' then
             perform shardman.through_door(node, 'set constraints all immediate', '10s');
         end if;
-        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+        perform shardman.send_on(node, query);
     end loop;
     if current_setting('shardman.ddl_rewritten', true) = 'on' then
         for rows_ in execute format('select array_agg(x.r) from (select t::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',

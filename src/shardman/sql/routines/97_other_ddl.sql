@@ -123,6 +123,7 @@ begin
     perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),
             set_config('shardman.ddl_wanted', array_to_string(others || shardman.my_id(), ','), true),
             set_config('shardman.ddl_change', gen_random_uuid()::text, true);
+    perform set_config('shardman.ddl_bare', coalesce((select n.id::text from shardman.nodes n where n.lord and n.worker_status is null), ''), true);
     perform set_config('shardman.ddl_using', array_to_string(using_, E'\n'), true);
 end
 $$;
@@ -141,27 +142,48 @@ end
 $$;
 comment on function shardman.on_other_spread() is 'after DDL of what is in no table, as the caller: the same on the other nodes';
 
+create or replace function shardman.send_other(node int, query text, tag text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, '', '{}')), '10s');
+    begin
+        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+    exception when duplicate_schema or duplicate_object or duplicate_function or duplicate_table then
+        -- Who makes what some nodes have wants it where it is missing.
+        if not starts_with(tag, 'CREATE') then
+            raise;
+        end if;
+        raise notice 'node % is left as it is: %', node, sqlerrm;
+    -- Something else may have the name there.
+    when undefined_table or undefined_function or undefined_object or undefined_column or invalid_schema_name or wrong_object_type then
+        if not starts_with(tag, 'DROP') then
+            raise exception using errcode = 'no_data_found', message = format('node %s: %s', node, sqlerrm);
+        end if;
+    end;
+end
+$$;
+comment on function shardman.send_other(int, text, text) is
+    'sends a statement to another node; no_data_found where that lacks what it needs. What is to be dropped need not be there, and what is to be made may be';
+
 create or replace function shardman.spread_other(query text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    node int;
+    nodes  int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
+    wanted constant int[] := string_to_array(current_setting('shardman.ddl_wanted', true), ',')::int[];
+    bare   constant int := nullif(current_setting('shardman.ddl_bare', true), '')::int;
+    node   int;
 begin
-    foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
-        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, '', '{}')), '10s');
+    -- A lord that is no worker has no shared tables, and so nothing that is made of them. First, for all others note down who is to have the change.
+    if bare = any (nodes) then
+        nodes := array_remove(nodes, bare);
         begin
-            perform shardman.through_door(node, shardman.one_statement(query), '10s');
-        exception when duplicate_schema or duplicate_object or duplicate_function or duplicate_table then
-            -- Who makes what some nodes have wants it where it is missing.
-            if not starts_with(tag, 'CREATE') then
-                raise;
-            end if;
-            raise notice 'node % is left as it is: %', node, sqlerrm;
-        -- Something else may have the name there.
-        when undefined_table or undefined_function or undefined_object or undefined_column or invalid_schema_name or wrong_object_type then
-            if not starts_with(tag, 'DROP') then
-                raise exception using errcode = 'no_data_found', message = format('node %s: %s', node, sqlerrm);
-            end if;
+            perform shardman.send_other(bare, query, tag);
+        exception when no_data_found then
+            perform set_config('shardman.ddl_wanted', array_to_string(array_remove(wanted, bare), ','), true);
         end;
+    end if;
+    foreach node in array nodes loop
+        perform shardman.send_other(node, query, tag);
     end loop;
 exception when no_data_found then
     if current_setting('shardman.ddl_using', true) <> '' then
@@ -174,8 +196,7 @@ exception when no_data_found then
 end
 $$;
 comment on function shardman.spread_other(text, text) is
-    'sends a statement to all other nodes, or, where one lacks what it needs, to none; what is to be dropped need not be there, and what is '
-    'to be made may be';
+    'sends a statement to all other nodes, or, where a worker lacks what it needs, to none';
 
 create or replace function shardman.on_other_end() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
