@@ -32,9 +32,9 @@ select p.part_name, part.oid is not null as partition, data.oid is not null as d
                   where i.inhparent = part.oid), '{}') as attached,
        server.name as server, (regexp_match(server.name, '^shardman_node_([0-9]+)$'))[1]::int as leads_to
   from (select distinct part_name from shardman.partitions) as p,
-       lateral (select shardman.find_relation(p.part_name) as oid) as part,
-       lateral (select shardman.find_relation(shardman.data_table(p.part_name)) as oid) as data,
-       lateral (select shardman.find_relation(shardman.route_table(p.part_name)) as oid) as route
+       lateral (select shardman.find_relation(p.part_name) as oid offset 0) as part,
+       lateral (select shardman.find_relation(shardman.data_table(p.part_name)) as oid offset 0) as data,
+       lateral (select shardman.find_relation(shardman.route_table(p.part_name)) as oid offset 0) as route
   left join lateral (
        select s.srvname::text as name
          from pg_catalog.pg_foreign_table f join pg_catalog.pg_foreign_server s on s.oid = f.ftserver

@@ -9,6 +9,12 @@ language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg
 declare
     parts text[];
 begin
+    -- Most names need no parsing, and none of these a subtransaction, which would take longest.
+    if relation ~ '^[a-z_][a-z0-9_]*$' then
+        return array['public', relation];
+    elsif relation ~ '^[a-z_][a-z0-9_]*[.][a-z_][a-z0-9_]*$' then
+        return string_to_array(relation, '.');
+    end if;
     begin
         parts := parse_ident(relation);
     exception when invalid_parameter_value then
@@ -87,11 +93,14 @@ $$;
 comment on function shardman.known_as(text) is 'the opposite of shardman.called_here: by what name the metadata know what is called so on this node';
 
 create or replace function shardman.find_relation(relation text) returns oid
-language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
-    select c.oid
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace,
-           (select shardman.relation_parts(coalesce((select shardman.called_here(x.former) from shardman.renamed_tables x where x.former = find_relation.relation),
-                                                    relation)) as p) as r
-     where n.nspname = p[1] and c.relname = p[2]
+language plpgsql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+declare
+    here constant text := (select shardman.called_here(x.former) from shardman.renamed_tables x where x.former = find_relation.relation);
+    p    constant text[] := shardman.relation_parts(coalesce(here, relation));
+begin
+    -- In PL/pgSQL, which keeps the plan: an SQL function is planned again in each statement that calls it.
+    return (select c.oid from pg_class c
+             where c.relname = p[2] and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = p[1]));
+end
 $$;
 comment on function shardman.find_relation(text) is 'the oid of a relation of this database by its name in the metadata; null when there is none';

@@ -245,7 +245,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from pg_depend d
       join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
       join pg_sequence s on s.seqrelid = d.objid
-     cross join lateral (select shardman.bottom_type(a.atttypid) as type) as b
+     cross join lateral (select shardman.bottom_type(a.atttypid) as type offset 0) as b
      where d.refclassid = 'pg_class'::regclass and d.refobjid = rel and d.classid = 'pg_class'::regclass
        and d.deptype in ('a', 'i')
 $$;
@@ -314,7 +314,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       join pg_sequence s on s.seqrelid = o.seq
       join pg_class c on c.oid = o.seq
       join pg_attribute a on a.attrelid = rel and a.attname = o.column_name
-     cross join lateral (select shardman.sequence_base(o.seq, rel, o.column_name, o.type) as base) as b
+     cross join lateral (select shardman.sequence_base(o.seq, rel, o.column_name, o.type) as base offset 0) as b
 $$;
 
 create or replace function shardman.with_rights(definition jsonb) returns jsonb

@@ -35,7 +35,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             then shardman.obstacle(format('%s has no columns', name), 'Add the column to shard by')
         end
       from pg_class c join pg_namespace n on n.oid = c.relnamespace,
-           lateral (select shardman.metadata_name(rel) as name) as m,
+           lateral (select shardman.metadata_name(rel) as name offset 0) as m,
            lateral (select min(p.relation) as of_table from shardman.partitions p
                      where name in (p.part_name, shardman.data_table(p.part_name), shardman.route_table(p.part_name))) as part
      where c.oid = rel

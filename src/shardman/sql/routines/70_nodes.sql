@@ -192,7 +192,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
           from used u
          cross join roles r
           left join pg_user_mappings m on m.srvname = u.server and m.umuser = r.oid
-         cross join lateral (select shardman.wanted_mapping(u.node, r.rolname)) as w (options)
+         cross join lateral (select shardman.wanted_mapping(u.node, r.rolname) offset 0) as w (options)
          cross join lateral (select case when r.seen then shardman.options_change(m.umoptions, w.options)
                                          -- Without the secret nothing is known of it.
                                          else (select 'unproven' where shardman.mapping_proof(w.options) <> coalesce(

@@ -424,7 +424,7 @@ comment on function shardman.shared_now(text) is
 create or replace function shardman.shared_lock_name(relation text) returns text
 language sql stable strict security definer set search_path = pg_catalog, pg_temp as $$
     select coalesce((select s.definition ->> 'lock' from shardman.shared_tables s where s.relation = n.name), n.name)
-      from (select shardman.shared_now(relation) as name) as n
+      from (select shardman.shared_now(relation) as name offset 0) as n
 $$;
 comment on function shardman.shared_lock_name(text) is 'under what name the locks of a shared table are kept: its first one, whatever it is called since';
 

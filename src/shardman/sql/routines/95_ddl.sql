@@ -715,7 +715,7 @@ begin
         select s.relation, bool_or(d.object_type = 'table column') as renamed
           from pg_event_trigger_ddl_commands() d
          cross join lateral (select coalesce((select i.indrelid from pg_index i where i.indexrelid = d.objid), d.objid)) as o (rel)
-         cross join lateral (select shardman.sharded_name(o.rel)) as s (relation)
+         cross join lateral (select shardman.sharded_name(o.rel) offset 0) as s (relation)
          where d.classid = 'pg_class'::regclass and tg_tag in ('ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX') and s.relation is not null
            and shardman.table_behind(s.relation) is null
          group by 1

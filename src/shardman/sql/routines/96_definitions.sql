@@ -26,15 +26,18 @@ comment on function shardman.comment_text(text, text, oid, oid) is 'the statemen
 create or replace function shardman.lone_views() returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive uses (view, rel, kind) as materialized (
-        select r.ev_class, d.refobjid, c.relkind
+        -- Of each column that a view takes there is a row.
+        select distinct r.ev_class, d.refobjid, c.relkind
           from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
           join pg_class c on c.oid = d.refobjid
          where d.refobjid <> r.ev_class and c.oid >= 16384
+    ), plain (rel) as materialized (
+        select r.rel from (select distinct u.rel from uses u where u.kind in ('r', 'p', 'f', 'm', 'S') offset 0) as r
+         where shardman.sharded_name(r.rel) is null and shardman.part_of(r.rel) is null
+           and r.rel not in (select shardman.find_relation(s.relation) from shardman.shared_tables s where shardman.find_relation(s.relation) is not null)
+           and not exists (select from pg_depend e where e.classid = 'pg_class'::regclass and e.objid = r.rel and e.deptype = 'e')
     ), lone (view) as (
-        select u.view from uses u
-         where u.kind in ('r', 'p', 'f', 'm', 'S') and shardman.sharded_name(u.rel) is null and shardman.part_of(u.rel) is null
-           and not exists (select from shardman.shared_tables s where shardman.find_relation(s.relation) = u.rel)
-           and not exists (select from pg_depend e where e.classid = 'pg_class'::regclass and e.objid = u.rel and e.deptype = 'e')
+        select u.view from uses u join plain p on p.rel = u.rel
         union
         select u.view from uses u join lone l on l.view = u.rel
     )

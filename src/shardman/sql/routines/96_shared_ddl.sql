@@ -425,7 +425,7 @@ begin
     end if;
     for rel, changed in
         select distinct r.rel, shardman.shared_name(r.rel)
-          from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel) as r
+          from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel offset 0) as r
          where r.rel is not null and shardman.shared_name(r.rel) is not null
     loop
         if changed = any (shardman.ddl_shared()) or coalesce(current_setting('shardman.ddl', true), '') = 'spread' then

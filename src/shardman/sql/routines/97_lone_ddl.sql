@@ -99,7 +99,7 @@ begin
     for made in
         select d.object_type, r.rel, c.relation
           from pg_event_trigger_ddl_commands() d
-         cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel) as r
+         cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel offset 0) as r
          cross join lateral (
                select coalesce(shardman.sharded_name(r.rel), shardman.part_of(r.rel), shardman.kin_of(r.rel), shardman.of_partitions(r.rel),
                                case when tg_tag <> 'COMMENT' then shardman.numbered_by(r.rel) end) as relation) as c

@@ -50,8 +50,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     )
     select distinct n.relation
       from used u join pg_depend d on d.refclassid = u.classid and d.refobjid = u.objid
-     cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel) r
-     cross join lateral (select coalesce(shardman.sharded_name(r.rel), shardman.part_of(r.rel)) as relation) n
+     cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel offset 0) r
+     cross join lateral (select coalesce(shardman.sharded_name(r.rel), shardman.part_of(r.rel)) as relation offset 0) n
      where n.relation is not null
 $$;
 comment on function shardman.tables_using(oid, oid) is 'the sharded tables that use a type or a function: in columns, defaults, checks, policies, indexes';

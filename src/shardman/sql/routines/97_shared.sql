@@ -13,9 +13,13 @@ comment on function shardman.shared_function(text) is
     'the trigger function of a shared table. It stands beside the table and belongs to its owner, as whom it writes to other nodes';
 
 create or replace function shardman.find_function(name text) returns oid
-language sql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
-    select f.oid from pg_proc f join pg_namespace n on n.oid = f.pronamespace, (select shardman.relation_parts(name) as p) as r
-     where n.nspname = p[1] and f.proname = p[2] and f.pronargs = 0
+language plpgsql stable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+declare
+    p constant text[] := shardman.relation_parts(name);
+begin
+    return (select f.oid from pg_proc f
+             where f.proname = p[2] and f.pronargs = 0 and f.pronamespace = (select n.oid from pg_namespace n where n.nspname = p[1]));
+end
 $$;
 comment on function shardman.find_function(text) is 'a function without arguments, by its name in the metadata; null when there is none';
 
@@ -44,7 +48,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                'sequences', (select jsonb_agg(s ->> 'name' order by s ->> 'name') from jsonb_array_elements(d -> 'sequences') as s))
            || (select jsonb_object_agg(key, d -> key)
                  from unnest(array['checks', 'keys', 'indexes', 'foreign_keys', 'identities', 'triggers', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
-      from (select shardman.define_shared(shardman.find_relation(relation)) as d) as x
+      from (select shardman.define_shared(shardman.find_relation(relation)) as d offset 0) as x
 $$;
 comment on function shardman.shared_shape(text) is 'what copies of a shared table must agree in, as a hash: columns, keys, indexes, rights; null without the table';
 

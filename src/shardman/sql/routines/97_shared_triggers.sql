@@ -45,9 +45,9 @@ comment on function shardman.plain_trigger(text) is 'a trigger as it was before 
 create or replace function shardman.own_triggers(rel oid) returns table (oid oid, name name, definition text, plain text, enabled "char", comment text)
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
     select g.oid, g.tgname, d.def, shardman.plain_trigger(d.def), g.tgenabled, obj_description(g.oid, 'pg_trigger')
-      from pg_trigger g cross join lateral (select pg_get_triggerdef(g.oid) as def) d
+      from pg_trigger g cross join lateral (select pg_get_triggerdef(g.oid) as def offset 0) d
      where g.tgrelid = rel and not g.tgisinternal
-       and g.tgfoid is distinct from shardman.find_function(shardman.shared_function(shardman.metadata_name(rel)))
+       and g.tgfoid is distinct from (select shardman.find_function(shardman.shared_function(shardman.metadata_name(rel))))
        and not exists (select from pg_proc f where f.oid = g.tgfoid and f.pronamespace = 'shardman'::regnamespace)
 $$;
 comment on function shardman.own_triggers(oid) is 'the application''s triggers on a table, as they are and as they are on a plain one';

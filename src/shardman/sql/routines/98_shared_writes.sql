@@ -295,6 +295,17 @@ $body$, '<relation>', quote_literal(relation))
 $$;
 comment on function shardman.shared_body(text) is 'the text of the trigger function of a shared table';
 
+create or replace function shardman.shared_trigger_forms() returns table (name text, form text)
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    values ('A_shardman_lock', 'before insert or update or delete or truncate <on> for each statement <do>'),
+           ('A_shardman_key', 'after update <on> for each row when (<changed>) <do>'),
+           ('shardman_insert', 'after insert <on> referencing new table as shardman_new for each statement <do>'),
+           ('shardman_update', 'after update <on> referencing new table as shardman_new for each statement <do>'),
+           ('shardman_delete', 'after delete <on> referencing old table as shardman_old for each statement <do>'),
+           ('shardman_truncate', 'after truncate <on> for each statement <do>')
+$$;
+comment on function shardman.shared_trigger_forms() is 'the triggers of a copy of a shared table: their names, and what follows them';
+
 create or replace function shardman.shared_triggers(relation text) returns table (name text, statement text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (
@@ -302,37 +313,39 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                (select format('(%s) is distinct from (%s)', string_agg('old.' || k.col, ', ' order by k.n), string_agg('new.' || k.col, ', ' order by k.n))
                   from shardman.shared_key(shardman.find_relation(relation)) k) as changed
     )
-    select t.name, format('create or replace trigger %I %s', t.name, replace(replace(t.text, '<on>', 'on ' || me.tab), '<do>', 'execute function ' || me.func))
-      from me cross join lateral (values
-          ('A_shardman_lock', 'before insert or update or delete or truncate <on> for each statement <do>'),
-          ('A_shardman_key', 'after update <on> for each row when (' || me.changed || ') <do>'),
-          ('shardman_insert', 'after insert <on> referencing new table as shardman_new for each statement <do>'),
-          ('shardman_update', 'after update <on> referencing new table as shardman_new for each statement <do>'),
-          ('shardman_delete', 'after delete <on> referencing old table as shardman_old for each statement <do>'),
-          ('shardman_truncate', 'after truncate <on> for each statement <do>')) as t (name, text)
+    select t.name, format('create or replace trigger %I %s', t.name,
+                          replace(replace(replace(t.form, '<on>', 'on ' || me.tab), '<changed>', me.changed), '<do>', 'execute function ' || me.func))
+      from me cross join shardman.shared_trigger_forms() t
 $$;
 comment on function shardman.shared_triggers(text) is 'the triggers of a copy of a shared table, and the statements that make them';
 
 create or replace function shardman.shared_lacks(relation text) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case when rel is null then 'the table is missing'
-                when c.relkind <> 'r' then 'another relation has the name of the table'
-                when not exists (select from shardman.shared_key(rel)) then 'the table has no primary key'
-                when f.oid is null or f.proowner <> c.relowner or not f.prosecdef or f.prosrc <> shardman.shared_body(shared_lacks.relation)
-                     then 'its trigger function is not what it must be'
-                when exists (select from shardman.own_triggers(rel) o where o.definition = o.plain) then 'its own triggers would act on what arrives'
-                else (select 'it lacks triggers: ' || string_agg(w.name, ', ' order by w.name)
-                        from shardman.shared_triggers(shared_lacks.relation) w
-                       where not exists (select from pg_trigger g where g.tgrelid = rel and g.tgname = w.name and g.tgenabled = 'O' and g.tgfoid = f.oid))
-                end
-      from (select shardman.find_relation(relation) as rel, shardman.find_function(shardman.shared_function(relation)) as func) as x
-      left join pg_class c on c.oid = rel left join pg_proc f on f.oid = func
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  constant oid := shardman.find_relation(relation);
+    func constant oid := shardman.find_function(shardman.shared_function(relation));
+begin
+    return (
+        select case when rel is null then 'the table is missing'
+                    when c.relkind <> 'r' then 'another relation has the name of the table'
+                    when not exists (select from pg_index i where i.indrelid = rel and i.indisprimary) then 'the table has no primary key'
+                    when f.oid is null or f.proowner <> c.relowner or not f.prosecdef or f.prosrc <> shardman.shared_body(shared_lacks.relation)
+                         then 'its trigger function is not what it must be'
+                    when exists (select from shardman.own_triggers(rel) o where o.definition = o.plain) then 'its own triggers would act on what arrives'
+                    else (select 'it lacks triggers: ' || string_agg(w.name, ', ' order by w.name)
+                            from shardman.shared_trigger_forms() w
+                           where not exists (select from pg_trigger g where g.tgrelid = rel and g.tgname = w.name and g.tgenabled = 'O' and g.tgfoid = func))
+                    end
+          from (values (1)) as one left join pg_class c on c.oid = rel left join pg_proc f on f.oid = func);
+end
 $$;
 comment on function shardman.shared_lacks(text) is 'what the copy of a shared table on this node lacks; null where it has all';
 
 create or replace view shardman.shared_state as
-    select c.relation, shardman.shared_lacks(c.relation) as problem
-      from shardman.shared_copies c join shardman.local l on l.node_id = c.node;
+    -- Looked at once for each copy of this node: offset keeps the planner from asking of other nodes' too, and for each use.
+    select c.relation, x.problem
+      from (select c.relation from shardman.shared_copies c join shardman.local l on l.node_id = c.node offset 0) as c
+     cross join lateral (select shardman.shared_lacks(c.relation) as problem offset 0) as x;
 comment on view shardman.shared_state is 'this node: its copies of shared tables; problem is null where all is well';
 
 create or replace function shardman.lay_shared_function(relation text) returns void
@@ -472,10 +485,18 @@ end
 $$;
 comment on function shardman.mend_shared_doors() is 'doors to each node with copies of shared tables, and to no other; whether a server was made, which needs user mappings';
 
+create or replace function shardman.shared_without_locks() returns table (relation text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.relation from shardman.shared_copies c
+     where c.node = shardman.my_id() and 2 > (select count(*) from shardman.shared_locks l where l.relation = shardman.shared_lock_name(c.relation))
+$$;
+comment on function shardman.shared_without_locks() is 'this node: its copies of shared tables for which nobody could wait';
+
 create or replace function shardman.mend_shared() returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    state   record;
+    lacking text[];
+    tab     text;
     failed  text[] := '{}';
     problem text;
 begin
@@ -485,25 +506,25 @@ begin
         perform shardman.note_problem('shared tables', sqlerrm);
         failed := failed || 'shared tables'::text;
     end;
-    for state in select s.relation from shardman.shared_state s where s.problem is not null loop
-        perform shardman.try_follow_name(state.relation);
+    lacking := array(select s.relation from shardman.shared_state s where s.problem is not null);
+    foreach tab in array lacking loop
+        perform shardman.try_follow_name(tab);
     end loop;
-    for state in
-        select s.relation, s.problem from shardman.shared_state s
-         where not shardman.is_behind_name(s.relation) and (s.problem is not null or 2 > (select count(*) from shardman.shared_locks l where l.relation = shardman.shared_lock_name(s.relation)))
-    loop
+    foreach tab in array lacking || array(select l.relation from shardman.shared_without_locks() l) loop
         begin
-            if shardman.find_relation(state.relation) is null then
-                raise exception '%', state.problem;
+            if shardman.is_behind_name(tab) then
+                continue;
+            elsif shardman.find_relation(tab) is null then
+                raise exception '%', shardman.shared_lacks(tab);
             end if;
-            perform shardman.arm_shared(state.relation);
+            perform shardman.arm_shared(tab);
         exception
             when lock_not_available or deadlock_detected then
                 null;
             when others then
                 get stacked diagnostics problem = message_text;
-                perform shardman.note_problem(state.relation, problem);
-                failed := failed || state.relation;
+                perform shardman.note_problem(tab, problem);
+                failed := failed || tab;
         end;
     end loop;
     return failed;
