@@ -14,6 +14,7 @@ import psycopg
 
 from shardman.client.calls import call
 from shardman.commands.base import Command, Facts
+from shardman.commands.colocate import Colocate
 from shardman.commands.drain_node import DrainNode
 from shardman.commands.rebalance import Rebalance
 from shardman.commands.set_replevel import SetReplevel
@@ -71,6 +72,9 @@ def preview(dsn: str, verb: type[Command], given: Mapping[str, Any]) -> Preview:
 def _moves(command: Command, facts: Facts, placement: Placement | None) -> Moves | None:
     if isinstance(command, SetReplevel):
         return tuple(command.changes(facts))
+    if isinstance(command, Colocate):
+        found = command.gathering(facts.cluster)
+        return (*found.moves, *found.changes)
     if isinstance(command, DrainNode):
         return tuple(command.moves(facts)) if command.drain else ()
     return placement.moves if placement is not None else None

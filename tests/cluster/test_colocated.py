@@ -346,6 +346,34 @@ def test_what_lies_beside_lost_rows_goes_with_them(shop: Cluster, lost: str) -> 
     assert check(shop.lord_dsn, data=True, patience=60) == []
 
 
+def test_a_sharded_table_joins_under_writers_and_leaves(shop: Cluster) -> None:
+    shop.sql(1, "create table bills (tenant int, id int, primary key (tenant, id))")
+    shop.sql(1, "insert into bills select i % 40, i from generate_series(1, 200) i")
+    ok(shop, f"select shardman.create_hash_partitions(1, 'bills', 'tenant', {PARTS})")
+    ok(shop, "select shardman.create_replica('bills_0', %s)", together(shop)[0][0] % 3 + 1)
+    with writers(shop) as wrong:
+        ok(shop, "select shardman.colocate('bills', 'tenants')")
+    assert wrong == []
+    found, places = copies(shop), together(shop)
+    assert {k: found["bills", k] for k in places} == places
+    key = "foreign key (tenant) references tenants (id)"
+    ok(shop, "select shardman.add_foreign_key('bills', 'of_tenant', %s)", key)
+    for node in WORKERS:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="of_tenant"):
+            shop.sql(node, "insert into bills select i, 1 from generate_series(900, 920) i")
+    for relation in ("bills", "tenants"):
+        done = shop.cmd("select shardman.uncolocate(%s)", (relation,))
+        assert done.status == "failed" and "of_tenant of bills" in str(done.error), done
+    ok(shop, "select shardman.drop_foreign_key('bills', 'of_tenant')")
+    ok(shop, "select shardman.uncolocate('bills')")
+    (free,) = set(WORKERS) - set(places[0])
+    ok(shop, "select shardman.move_part('bills_0', %s)", free)
+    assert copies(shop)["bills", 0][0] == free and together(shop) == places
+    assert shop.value(2, "select count(*) from bills") == 200
+    ok(shop, "select shardman.drop_table('bills', true)")
+    right(shop)
+
+
 def test_what_is_refused(shop: Cluster) -> None:
     def refused(query: str, *params: object) -> str:
         done = shop.cmd(query.encode(), params)

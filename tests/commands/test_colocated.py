@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shardman.commands.base import Facts
+from shardman.commands.colocate import Colocate
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.drop_table import DropTable
@@ -17,6 +18,7 @@ from shardman.commands.rebalance import Rebalance
 from shardman.commands.rm_replica import RmReplica
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
+from shardman.commands.uncolocate import Uncolocate
 from shardman.errors import UserError
 from shardman.lord.policies.rebuild import behind
 from shardman.model.cluster import Cluster, Copy, Node, Table
@@ -201,11 +203,71 @@ def test_who_is_refused() -> None:
         plan(DropTable("orders"))
 
 
-def test_what_is_sharded_does_not_join_and_is_told_how() -> None:
-    with pytest.raises(UserError, match=r"sharded already.*unshard_table\('alone', 1\) first"):
+def test_what_is_sharded_joins_by_another_command() -> None:
+    with pytest.raises(UserError, match=r"sharded already.*colocate\('alone', 'orders'\)"):
         plan(CreateHashPartitions(1, "alone", "id", colocate_with="orders"))
     with pytest.raises(UserError, match="Spread it with rebalance"):
         plan(CreateHashPartitions(1, "lines", "id", colocate_with="orders"))
+
+
+def apart_from(places: dict[int, list[int]], **changed: Any) -> Cluster:
+    """The cluster with the copies of `alone` elsewhere, and tables changed."""
+    kept = [c for c in CLUSTER.copies if c.relation != "alone"]
+    return dataclasses.replace(
+        CLUSTER,
+        copies=(*kept, *copies("alone", places)),
+        tables={**CLUSTER.tables, **changed},
+    )
+
+
+def test_a_sharded_table_joins() -> None:
+    cluster = apart_from({0: [3, 4], 1: [2, 1]})
+    made = plan(Colocate("alone", "orders"), cluster)
+    assert [s.kind for s in (*made.prepare, *made.switch)] == ["gather_copies", "record_colocation"]
+    found = Colocate("alone", "orders").gathering(cluster)
+    assert [(m.part_name, m.dest) for m in found.moves] == [("alone_0", 1)]
+    # A replica goes when the one in its place is there.
+    assert found.changes == (Change("alone_0", 2, add=True), Change("alone_0", 4, add=False))
+    assert plan(Colocate("alone", "orders")).prepare == ()
+    claims = {c.name for c in Colocate("alone", "orders").claims(cluster)}
+    assert {"table alone", "table orders", "table lines", "channels"} <= claims
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_moved() -> None:
+    elsewhere = {0: [3, 4], 1: [2, 1]}
+    more = dataclasses.replace(table("alone", None), partitions_count=4)
+    with pytest.raises(UserError, match=r"set_partitions_count\('alone', 2\)"):
+        plan(Colocate("alone", "orders"), apart_from(elsewhere, alone=more))
+    text: list[Json] = [{"sql": "id", "column": "id", "type": "text"}]
+    other = dataclasses.replace(table("alone", None), definition={"key": text})
+    with pytest.raises(UserError, match="has not the type"):
+        plan(Colocate("alone", "orders"), apart_from(elsewhere, alone=other))
+    with pytest.raises(UserError, match=r"with lines.*uncolocate\('orders'\) first"):
+        plan(Colocate("orders", "alone"))
+    with pytest.raises(UserError, match="with orders already"):
+        plan(Colocate("lines", "orders"))
+    with pytest.raises(UserError, match="is one table"):
+        plan(Colocate("alone", "alone"))
+    found = apart_from(elsewhere)
+    drained = {**found.nodes, 1: Node(1, "w1", "active", draining=True)}
+    with pytest.raises(UserError, match="being drained"):
+        plan(Colocate("alone", "orders"), dataclasses.replace(found, nodes=drained))
+    stale = tuple(
+        dataclasses.replace(c, stale_since=LONG_AGO) if c.prv and c.relation == "orders" else c
+        for c in found.copies
+    )
+    with pytest.raises(UserError, match="does not follow"):
+        plan(Colocate("alone", "orders"), dataclasses.replace(found, copies=stale))
+
+
+def test_a_table_leaves_unless_foreign_keys_hold_it() -> None:
+    for relation in ("lines", "orders"):
+        with pytest.raises(UserError, match=r"key k of lines\. Drop it with drop_foreign_key"):
+            plan(Uncolocate(relation))
+    with pytest.raises(UserError, match="colocated with no table"):
+        plan(Uncolocate("alone"))
+    free = dataclasses.replace(CLUSTER, tables={**CLUSTER.tables, "lines": table("lines")})
+    assert [s.kind for s in plan(Uncolocate("lines"), free).switch] == ["record_alone"]
 
 
 def test_the_check_finds_what_is_apart() -> None:

@@ -26,7 +26,7 @@ OF_ONE = {
         "drop_table",
         "refresh_table",
     ),
-    *("build_index", "unshard_table"),
+    *("build_index", "unshard_table", "colocate", "uncolocate"),
 }
 #: Who does nothing by itself: commands of its own do, each on one partition.
 BY_OTHERS = {"rebalance", "set_replevel", "drain_node", "create_hash_partitions"}

@@ -135,3 +135,54 @@ def test_a_server_is_killed_at_every_step(shop: Cluster, cmd_type: str, victim: 
         done = shop.wait(cmd, 60)
         assert done.status in ("success", "failed"), (point, done)
         settled(shop, point)
+
+
+JOIN = "select shardman.colocate('bills', 'lines')"
+
+
+def new_table(cluster: Cluster) -> None:
+    """Sharded, and partition 0 elsewhere than that of the group."""
+    cluster.sql(1, "create table bills (tenant int primary key)")
+    cluster.sql(1, f"insert into bills select generate_series(1, {ROWS})".encode())
+    ran(cluster, f"select shardman.create_hash_partitions(1, 'bills', 'tenant', {count(cluster)})")
+    ran(cluster, "select shardman.set_replevel('bills', 1)")
+    found = places(cluster)
+    if found["bills_0"][0] == found["lines_0"][0]:
+        ran(cluster, f"select shardman.switch_primary('bills_0', {found['bills_0'][1]})")
+
+
+def joins(cluster: Cluster, cmd_type: str, point: Point) -> None:
+    """The shardlord is killed where a command of this type is at this point, and the next one goes on."""
+    new_table(cluster)
+    with armed(cluster.lord_dsn, cmd_type, point) as holder:
+        cmd = cluster.submit(JOIN.encode())
+        wait_until_stopped(holder, cmd)
+        kill_shardlord(cluster, holder)
+    cluster.start_lord()
+    done = cluster.wait(cmd, 60)
+    assert done.status == "success", (point, done)
+    settled(cluster, point)
+    assert cluster.value(2, "select count(*) from bills") == ROWS
+    leaves(cluster)
+
+
+def leaves(cluster: Cluster) -> None:
+    ran(cluster, "select shardman.uncolocate('bills')")
+    ran(cluster, "select shardman.drop_table('bills', true)")
+
+
+@pytest.mark.skipif(not LONG, reason="with SHARDMAN_LONG=1")
+@pytest.mark.timeout(1800)
+def test_the_shardlord_is_killed_at_every_step_of_a_join(shop: Cluster) -> None:
+    new_table(shop)
+    every = {"colocate": ran(shop, JOIN)}
+    parts = "select cmd_type, min(id) from shardman.cmd_log where parent = %s group by 1"
+    every |= dict(shop.sql(0, parts, (every["colocate"],)))
+    assert len(every) > 1
+    leaves(shop)
+    with shop.connect(0) as lord:
+        found = {cmd_type: points(lord, cmd) for cmd_type, cmd in every.items()}
+    for cmd_type, each in found.items():
+        # Those of its parts have tests of their own: a few of them.
+        for point in each if cmd_type == "colocate" else each[3::8]:
+            joins(shop, cmd_type, point)

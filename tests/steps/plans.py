@@ -10,6 +10,7 @@ from shardman.commands.add_foreign_key import AddForeignKey
 from shardman.commands.add_node import AddNode
 from shardman.commands.base import Command, Facts
 from shardman.commands.build_index import BuildIndex
+from shardman.commands.colocate import Colocate
 from shardman.commands.create_hash_partitions import CreateHashPartitions
 from shardman.commands.create_replica import CreateReplica
 from shardman.commands.create_restore_point import CreateRestorePoint
@@ -35,6 +36,7 @@ from shardman.commands.set_zone import SetZone
 from shardman.commands.suspend_replicas import SuspendReplicas
 from shardman.commands.switch_primary import SwitchPrimary
 from shardman.commands.sync_roles import SyncRoles
+from shardman.commands.uncolocate import Uncolocate
 from shardman.commands.unshard_table import UnshardTable
 from shardman.commands.unshare_table import UnshareTable
 from shardman.model.cluster import Cluster, Copy, Node, Shared, Table
@@ -45,9 +47,10 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 _KEY: list[Json] = [{"sql": "id", "column": "id", "type": "integer"}]
 _ORDERS: dict[str, Json] = {"key": _KEY}
 _LINES: dict[str, Json] = {"key": _KEY, "foreign_keys": [{"to": "orders", "to_columns": ["id"]}]}
+_MORE: dict[str, Json] = {"key": _KEY, "foreign_keys": [{"name": "another", "to": "codes"}]}
 #: Node 3 is in maintenance. acc_0: primary on 1, replicas on 2 and 3. acc_1: primary on 2, replica on 1, an old
 #: copy on 3. more_0: primary on 1, replica on 2. bare has no replicas, nor has wide, on nodes 3 and 2. orders
-#: and lines are colocated, and lines refers to orders.
+#: and lines are colocated, and lines refers to orders. So are north and south, which refer to nothing.
 CLUSTER = Cluster(
     id="abcdef",
     nodes={
@@ -56,10 +59,12 @@ CLUSTER = Cluster(
     },
     tables={
         "acc": Table("acc", "id", 2, 1, replevel=1, sync=True),
-        "more": Table("more", "id", 1, 1, {"foreign_keys": [{"name": "another"}]}, replevel=1),
+        "more": Table("more", "id", 1, 1, _MORE, replevel=1),
         "bare": Table("bare", "id", 1, 3, replevel=0, sync=True),
         "wide": Table("wide", "id", 2, 3, replevel=0, sync=True),
         "orders": Table("orders", "id", 1, 2, _ORDERS, replevel=1, colocation=3),
+        "north": Table("north", "id", 1, 3, colocation=4),
+        "south": Table("south", "id", 1, 3, colocation=4),
         "lines": Table("lines", "id", 1, 2, _LINES, replevel=1, colocation=3),
     },
     copies=(
@@ -74,6 +79,8 @@ CLUSTER = Cluster(
         Copy("bare_0", 3, None, None, "bare"),
         Copy("wide_0", 3, None, None, "wide"),
         Copy("wide_1", 2, None, None, "wide"),
+        Copy("north_0", 3, None, None, "north"),
+        Copy("south_0", 3, None, None, "south"),
         Copy("orders_0", 2, None, 1, "orders"),
         Copy("orders_0", 1, 2, None, "orders"),
         Copy("lines_0", 2, None, 1, "lines"),
@@ -200,6 +207,8 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield RefreshTable("codes"), {"redefined 1": _DESCRIBED["definition"]}
     built = {"unique": False, "valid": False, "sql": "USING btree (v)"}
     yield BuildIndex("acc", "acc_v_idx"), {f"index {n}": built for n in CLUSTER.nodes}
+    yield Colocate("more", "lines"), {}
+    yield Uncolocate("north"), {}
     yield DrainNode(1), _ANSWER
     yield DrainNode(1, drain=False), {}
     yield Maintain(1), {}

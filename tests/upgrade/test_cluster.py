@@ -297,6 +297,8 @@ def test_every_verb_runs_afterwards(old: Old) -> None:
 
     cluster.sql(1, "create table w (id int primary key)")
     do("select shardman.create_hash_partitions(1, 'w', 'id', 2)")
+    do("select shardman.colocate('w', 'u')", node_id=1)
+    do("select shardman.uncolocate('w')", node_id=2)
     do("select shardman.unshard_table('w', 2)", node_id=1)
     do("select shardman.rename_table('u', 'uu')", node_id=1)
     do("select shardman.drop_table('uu')")

@@ -82,6 +82,26 @@ class Verbs(ABC):
         }
         return self._run("build_index", arguments, wait, timeout)
 
+    def colocate(
+        self,
+        relation: str,
+        colocate_with: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Let a sharded table lie with another one, partition by partition, from now on.
+
+        Args:
+            relation: a sharded table, written as in SQL.
+            colocate_with: the sharded table beside which it is to lie.
+        """
+        arguments = {
+            "relation": relation,
+            "colocate_with": colocate_with,
+        }
+        return self._run("colocate", arguments, wait, timeout)
+
     def create_hash_partitions(
         self,
         node_id: int,
@@ -611,6 +631,23 @@ class Verbs(ABC):
             "role": role,
         }
         return self._run("sync_roles", arguments, wait, timeout)
+
+    def uncolocate(
+        self,
+        relation: str,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Let a table go alone that is colocated with others.
+
+        Args:
+            relation: a colocated table, written as in SQL.
+        """
+        arguments = {
+            "relation": relation,
+        }
+        return self._run("uncolocate", arguments, wait, timeout)
 
     def unshard_table(
         self,

@@ -139,10 +139,7 @@ class CreateHashPartitions(Command):
         if other is None or other in cluster.group(self.relation):
             remedy = "Spread it with rebalance if that is the aim"
         else:
-            remedy = (
-                f"A table is colocated only as it is sharded: unshard_table('{self.relation}', {self.node_id})"
-                f" first, then shard it once more, colocated with {other}"
-            )
+            remedy = f"Lay it beside {other} with colocate('{self.relation}', '{other}')"
         return UserError(f"{self.relation} is sharded already", remedy, code=Code.ALREADY_SHARDED)
 
     def _places(self, facts: Facts, count: int) -> list[int]:

@@ -47,11 +47,27 @@ def gathering(cluster: Cluster, relation: str, other: str) -> Gathering:
             if dest in held:
                 held, following = (held - {dest}) | {src}, (following - {dest}) | {src}
         wanted = set(cluster.replicas_of(beside))
-        changes += [Change(part, n, add=False) for n in sorted(held - wanted)]
+        # There are never fewer than before.
         changes += [Change(part, n, add=True) for n in sorted(wanted - following)]
+        changes += [Change(part, n, add=False) for n in sorted(held - wanted)]
         for node in cluster.stale_replicas_of(beside):
             waits_for = waits_for or (beside, node)
     return Gathering(tuple(moves), tuple(changes), waits_for)
+
+
+def references_inside(cluster: Cluster, relation: str) -> list[tuple[str, str]]:
+    """The foreign keys between a table and others of its group: the table that has it, and its name."""
+    return [
+        (each, key["name"])
+        for each in cluster.group(relation)
+        for key in _inside(cluster.table(each))
+        if key["to"] != each and relation in (each, key["to"])
+    ]
+
+
+def _inside(table: Table) -> list[Mapping[str, Any]]:
+    keys: Any = table.definition.get("foreign_keys") or ()
+    return [key for key in keys if "to_columns" in key]
 
 
 def _numbered(cluster: Cluster, relation: str) -> dict[int, str]:

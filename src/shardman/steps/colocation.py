@@ -9,10 +9,10 @@ from shardman.commands.create_replica import CreateReplica
 from shardman.commands.rm_replica import RmReplica
 from shardman.errors import Code, Temporary, UserError
 from shardman.model.cluster import Cluster
-from shardman.model.colocation import gathering
+from shardman.model.colocation import Gathering, gathering
 from shardman.model.replicas import Change
 from shardman.pg.metadata import read_cluster
-from shardman.steps.base import FinishStep, PrepareStep, Run, Scope, step
+from shardman.steps.base import FinishStep, PrepareStep, Run, Scope, SwitchStep, step
 from shardman.steps.catalog import data_table, value
 from shardman.steps.locks import Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.moves import run_moves
@@ -54,17 +54,12 @@ class JoinGroup(FinishStep):
             )
             return
         todo = gathering(cluster, self.relation, self.colocate_with)
-        failed = [
-            f"{e.move.part_name} stays on node {e.move.src}: {e.error or e.status}"
-            for e in await run_moves(run, list(todo.moves))
-            if e.failed
-        ]
-        # One after the other: they share channels.
-        failed += [f for c in todo.changes if (f := await _change(run, c)) is not None]
-        await run.waits_for(None)
-        if failed:
+        if failed := await _lay(run, todo):
             raise Temporary("; ".join(failed[:3]), code=Code.BUSY)
-        if not await self._record(run):
+        conn = await run.node(0)
+        async with conn.transaction():
+            joined = await _record(run, self.relation, self.colocate_with)
+        if not joined:
             where = todo.waits_for
             raise Temporary(
                 f"the replica of {where[0]} on node {where[1]} does not follow"
@@ -73,20 +68,94 @@ class JoinGroup(FinishStep):
                 code=Code.BUSY,
             )
 
-    async def _record(self, run: Run) -> bool:
-        conn = await run.node(0)
-        async with conn.transaction():
-            # Nobody moves a partition between the look and the record.
-            await conn.execute("lock table shardman.partitions in share row exclusive mode")
-            return bool(
-                await value(
-                    conn,
-                    "select shardman.join_group(%s, %s, %s)",
-                    self.relation,
-                    self.colocate_with,
-                    run.cmd_id,
-                )
+
+@step("gather_copies")
+@dataclass(frozen=True)
+class GatherCopies(PrepareStep):
+    """As `JoinGroup`, of a table that is in use: what has been laid there stays when the rest fails, and the
+    command that is submitted again has only that to do."""
+
+    leaves = "copies that were laid there already"
+
+    relation: str
+    colocate_with: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        todo = gathering(await read_cluster(await run.node(0)), self.relation, self.colocate_with)
+        if failed := await _lay(run, todo):
+            raise UserError(
+                "; ".join(failed[:3]),
+                "See those commands, then submit this one again: it goes on where it stopped",
+                code=Code.BUSY,
             )
+        run.figures.moved = len(todo.moves) + len(todo.changes)
+
+
+@step("record_colocation")
+@dataclass(frozen=True)
+class RecordColocation(SwitchStep):
+    """The tables are colocated from this instant on."""
+
+    relation: str
+    colocate_with: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        if not await _record(run, self.relation, self.colocate_with):
+            raise Temporary(
+                f"the copies of {self.relation} do not lie as those of {self.colocate_with} do by now",
+                code=Code.CHANGED_MEANWHILE,
+            )
+
+
+@step("record_alone")
+@dataclass(frozen=True)
+class RecordAlone(SwitchStep):
+    """A table is colocated with no other one from this instant on."""
+
+    relation: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+    async def do(self, run: Run) -> None:
+        alone = "select shardman.leave_group(%s)"
+        if not await value(await run.node(0), alone, self.relation):
+            raise Temporary(
+                f"a foreign key leads from {self.relation} to a table of its group, or to it, by now",
+                code=Code.CHANGED_MEANWHILE,
+            )
+
+
+async def _record(run: Run, relation: str, other: str) -> bool:
+    """Whether they are colocated now; in the transaction of the caller, in the lord's database."""
+    conn = await run.node(0)
+    # Nobody moves a partition between the look and the record.
+    await conn.execute("lock table shardman.partitions in share row exclusive mode")
+    join = "select shardman.join_group(%s, %s, %s)"
+    return bool(await value(conn, join, relation, other, run.cmd_id))
+
+
+async def _lay(run: Run, todo: Gathering) -> list[str]:
+    """Moves copies, makes and drops replicas; what went wrong."""
+    failed = [
+        f"{e.move.part_name} stays on node {e.move.src}: {e.error or e.status}"
+        for e in await run_moves(run, list(todo.moves))
+        if e.failed
+    ]
+    # One after the other: they share channels. A replica goes when the one in its place is there.
+    for change in todo.changes:
+        if failed:
+            break
+        if (wrong := await _change(run, change)) is not None:
+            failed.append(wrong)
+    await run.waits_for(None)
+    return failed
 
 
 async def _change(run: Run, change: Change) -> str | None:

@@ -371,6 +371,27 @@ $$;
 comment on function shardman.set_partitions_count(text, int) is
     'gives a sharded table more or fewer partitions, a multiple or a divisor of today''s number, while it is read and written; all nodes must be up';
 
+create or replace function shardman.colocate(relation text, colocate_with text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    perform shardman.need(colocate_with, 'colocate_with');
+    return shardman.submit('colocate', json_build_object('relation', shardman.normal_name(relation), 'colocate_with', shardman.normal_name(colocate_with)));
+end
+$$;
+comment on function shardman.colocate(text, text) is
+    'lays the partitions and replicas of a sharded table where those of another one are, while both are used; from then on they go together';
+
+create or replace function shardman.uncolocate(relation text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need(relation, 'relation');
+    return shardman.submit('uncolocate', json_build_object('relation', shardman.normal_name(relation)));
+end
+$$;
+comment on function shardman.uncolocate(text) is
+    'takes a table out of its group of colocated ones: its partitions stay where they are, and go alone from then on';
+
 create or replace function shardman.rename_table(relation text, new_name text, follow bool default false) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin

@@ -176,3 +176,25 @@ $$;
 comment on function shardman.join_group(text, text, bigint) is
     'lord only, with shardman.partitions locked: records that a table is colocated with another one, if all its copies lie with that one''s '
     'and follow where those do; whether it did';
+
+create or replace function shardman.leave_group(relation text) returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    group_left constant bigint := (select t.colocation from shardman.tables t where t.relation = leave_group.relation);
+begin
+    if exists (
+        select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') as f
+         where t.colocation = group_left and f ? 'to_columns' and f ->> 'to' <> t.relation
+           and leave_group.relation in (t.relation, f ->> 'to')) then
+        return false;
+    end if;
+    -- Who is left with nobody is alone, too.
+    update shardman.tables t set colocation = null
+     where t.colocation = group_left
+       and (t.relation = leave_group.relation
+            or 2 = (select count(*) from shardman.tables o where o.colocation = group_left));
+    return true;
+end
+$$;
+comment on function shardman.leave_group(text) is
+    'lord only: records that a table is colocated with none, if no foreign key leads from it to others of its group or back; whether it did';
