@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -15,9 +17,11 @@ from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
+LONG = bool(os.environ.get("SHARDMAN_LONG"))
 NODES = (0, 1, 2, 3)
 ROWS = 200
 LAYOUT = "select expr, partitions_count, replevel from shardman.tables where relation = 'app.acc'"
+PUT_AWAY = "select relname from pg_class where relnamespace = to_regnamespace('shardman_dropped')"
 REMEMBERED = "select count(*) from shardman.layouts"
 
 
@@ -54,10 +58,7 @@ def settled(cluster: Cluster) -> None:
     eventually("all commands have ended", lambda: not cluster.commands_left(), seconds=90)
     assert check(cluster.lord_dsn, data=True, patience=30) == []
     for node in NODES:
-        left = (
-            "select relname from pg_class where relnamespace = to_regnamespace('shardman_dropped')"
-        )
-        assert cluster.sql(node, left) == []
+        assert cluster.sql(node, PUT_AWAY) == []
         assert cluster.sql(node, "select * from shardman.renamed_tables") == []
 
 
@@ -204,6 +205,76 @@ def test_while_its_partitions_move_and_the_shardlord_dies(acc: Cluster) -> None:
         bob.execute("alter table acc add primary key (id)")
         acc.start_lord()
         bob.execute("alter table acc add foreign key (kind) references kind")
+    settled(acc)
+    assert acc.sql(0, LAYOUT) == [("id", 4, 1)] and counts(acc) == [ROWS] * 4
+
+
+#: The sender's part is the last to be committed. A node's part waits at its COMMIT for a while.
+HOLD = """
+set shardman.ddl = 'here';
+create schema trap;
+grant usage on schema trap to public;
+create table trap.caught ();
+grant insert on trap.caught to public;
+create function trap.hold() returns trigger language plpgsql as 'begin perform pg_sleep(3); return null; end';
+create constraint trigger hold after insert on trap.caught
+    deferrable initially deferred for each row execute function trap.hold();
+create function trap.catch() returns event_trigger language plpgsql as
+    'begin insert into trap.caught default values; end';
+create event trigger a_trap on ddl_command_end when tag in ('ALTER TABLE') execute function trap.catch();
+"""
+NO_HOLD = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
+HELD = "select pid from pg_stat_activity where wait_event = 'PgSleep'"
+SENDER = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bob' and state = 'active'"
+THERE = "select to_regclass('app.acc') is not null"
+
+
+@contextmanager
+def holding(cluster: Cluster, node: int) -> Iterator[None]:
+    cluster.sql(node, HOLD)
+    try:
+        yield
+    finally:
+        cluster.sql(node, NO_HOLD)
+
+
+@pytest.mark.parametrize("held", (0, 3) if LONG else (3,))
+@pytest.mark.parametrize(
+    "killed", ("session", "sender", "held", "shardlord") if LONG else ("session",)
+)
+def test_who_dies_between_the_nodes_commits(acc: Cluster, killed: str, held: int) -> None:
+    """It ends by itself: the table is gone everywhere, or nowhere and whole."""
+    victim = {"sender": 1, "held": held}.get(killed)
+    with holding(acc, held), ThreadPoolExecutor(1) as pool, as_bob(acc, 1) as bob:
+        sent = pool.submit(bob.execute, "drop table acc")
+        eventually("its part is being committed", lambda: acc.sql(held, HELD), seconds=30)
+        if victim is not None:
+            acc.kill_node(victim)
+        elif killed == "session":
+            acc.sql(1, SENDER)
+        else:
+            acc.stop_lord(kill=True)
+        told = sent.exception()
+        if victim is not None:
+            acc.start_node(victim)
+        elif killed == "shardlord":
+            acc.start_lord()
+    assert (told is None) == (killed == "shardlord"), told
+    ends = (True, []), (False, [])
+    eventually(
+        "it is gone everywhere or nowhere",
+        lambda: [(acc.value(n, THERE), acc.sql(n, PUT_AWAY)) for n in NODES],
+        until=lambda found: found in ([e] * 4 for e in ends),
+        seconds=60,
+        tolerate=psycopg.Error,
+    )
+    settled(acc)
+    if acc.value(1, THERE):
+        assert counts(acc) == [ROWS] * 4
+        return
+    assert acc.sql(0, LAYOUT) == []
+    with as_bob(acc, 2) as bob:
+        make(bob)
     settled(acc)
     assert acc.sql(0, LAYOUT) == [("id", 4, 1)] and counts(acc) == [ROWS] * 4
 

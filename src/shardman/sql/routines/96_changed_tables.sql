@@ -247,12 +247,14 @@ comment on function shardman.dependents(text) is 'what on this node is made of a
 create or replace function shardman.drop_sharded(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    parent constant oid := shardman.find_relation(relation);
+    -- First what DROP TABLE has put away: a node that commits its part of it behind the others was planned for with the table's own name.
+    parent constant oid := (select c.oid from unnest(array[shardman.away(relation), relation]) with ordinality as u (name, n)
+                              join pg_class c on c.oid = shardman.find_relation(u.name) where c.relkind = 'p' order by u.n limit 1);
     part   oid;
 begin
     if exists (select from shardman.tables t where t.relation = drop_sharded.relation) then
         raise exception '% is a sharded table', relation using hint = 'Drop it with shardman.drop_table.';
-    elsif parent is null or not exists (select from pg_class c where c.oid = parent and c.relkind = 'p') then
+    elsif parent is null then
         return;
     end if;
     for part in select l.part from shardman.leaves(parent) l order by l.part loop
