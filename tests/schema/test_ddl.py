@@ -363,6 +363,7 @@ REFUSED = [
     ),
     ("alter table acc add check (current_date > date '2000-01-01')", "depends on the session"),
     ("alter table acc alter v type bigint", "anew on each of its copies"),
+    ("alter table acc alter v type bigint using v::bigint", "anew on each of its copies"),
     ("alter table acc add bad nonexistent", "does not exist"),
     (
         "create trigger t before update on acc execute function tsvector_update_trigger()",

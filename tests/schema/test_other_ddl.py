@@ -156,6 +156,41 @@ def test_what_some_nodes_have_is_made_on_the_others(acc: Cluster) -> None:
     acc.sql(2, "drop schema half")
 
 
+def test_a_type_with_using_that_only_casts_is_changed_everywhere(acc: Cluster) -> None:
+    columns = """
+        select string_agg(attname || ' ' || format_type(atttypid, atttypmod)
+                          || case when attnotnull then '!' else '' end, ', ' order by attname)
+          from pg_attribute where attrelid = 'app.acc'::regclass and attname ~ '^w[0-9]'"""
+
+    def told() -> set[object]:
+        return {acc.value(n, columns) for n in NODES}
+
+    with as_bob(acc, 1) as bob:
+        bob.execute("alter table acc add w1 int default 7, add w2 varchar(9) default 'x'")
+    with as_bob(acc, 2, autocommit=False) as bob:
+        # As Django writes it.
+        bob.execute('ALTER TABLE "acc" ALTER COLUMN "w1" TYPE bigint USING "w1"::bigint')
+        bob.rollback()
+    assert told() == {"w1 integer, w2 character varying(9)"}
+    with as_bob(acc, 3) as bob:
+        bob.execute(
+            'ALTER TABLE "acc" ALTER COLUMN "w1" TYPE numeric(8, 2) USING "w1"::numeric(8, 2),'
+            ' ALTER COLUMN "w1" SET NOT NULL'
+        )
+        bob.execute("alter table acc alter w2 type text using (w2::text)")
+        assert bob.execute("select distinct w1::text, w2 from acc").fetchall() == [("7.00", "x")]
+        bob.execute("update acc set w2 = 'long'")
+        with pytest.raises(psycopg.errors.StringDataRightTruncation):
+            bob.execute("alter table acc alter w2 type varchar(2) using w2::varchar(2)")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="in one statement with"):
+            bob.execute("alter table acc alter w1 type int using w1::int, add unique (id, w1)")
+    assert told() == {"w1 numeric(8,2)!, w2 text"}
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc drop w1, drop w2")
+    eventually("what was submitted has ended", lambda: not acc.commands_left())
+    assert check(acc.lord_dsn, data=True) == []
+
+
 def test_what_is_made_of_a_shared_table_is_on_all_workers(acc: Cluster) -> None:
     before = everywhere(acc)
     with as_bob(acc, 1) as bob:

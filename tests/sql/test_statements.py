@@ -37,3 +37,22 @@ def test_one(node: Node, query: str) -> None:
 @pytest.mark.parametrize("query", SEVERAL)
 def test_several(node: Node, query: str) -> None:
     assert node.value("select shardman.one_statement(%s)", query) is None
+
+
+CASTS = [
+    ("alter a type int using a::int", "alter a type int"),
+    ('alter column "A b" type numeric(8, 2) using "A b"::numeric(8, 2)', None),
+    ('alter a set data type text collate pg_catalog."C" using(a::text)', None),
+    ("alter a type int USING ( a :: int ), alter b type text using b::text, drop c", None),
+    ("alter a type int using b::int", "alter a type int using b::int"),
+    ("alter a type int using a::int + 1", "alter a type int using a::int + 1"),
+    ("alter a type int using a::int8", "alter a type int using a::int8"),
+    ("alter a type int using (a::int", "alter a type int using (a::int"),
+]
+
+
+@pytest.mark.parametrize(("actions", "left"), CASTS)
+def test_using_that_is_but_the_cast(node: Node, actions: str, left: str | None) -> None:
+    query = "select shardman.without_casts(%s)"
+    said = str(node.value(query, "alter table acc " + actions)).removeprefix("alter table acc ")
+    assert said == left if left else "using" not in said.lower()

@@ -240,10 +240,10 @@ begin
     elsif tag = 'ALTER TABLE' and words ~* '\musing\s+index\M' then
         raise exception 'PostgreSQL makes no key of a partitioned table of an index'
             using errcode = 'feature_not_supported', hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) builds its own.', relation);
-    elsif tag = 'ALTER TABLE' and words ~* '\mtype\s[^,]*\musing\M' then
-        raise exception 'PostgreSQL changes no type with USING in a table that has partitions on other nodes'
-            using errcode = 'feature_not_supported',
-                  hint = 'Send it without USING, where that only casts to the new type. Else: a new column, an UPDATE, DROP and RENAME COLUMN.';
+    elsif tag = 'ALTER TABLE' and words ~* '\mtype\s([^,(]|\([^)]*\))*\musing\M' and not shardman.is_cast(query, tag) then
+        perform shardman.refuse_using();
+    elsif shardman.is_cast(query, tag) and shardman.needs_stand_in(relation, query, tag, path) then
+        perform shardman.refuse_mixture(relation);
     elsif tag = 'CREATE INDEX' and words ~* '^create\s+unique\M' then
         raise exception 'PostgreSQL has no unique index of a partitioned table with partitions on other nodes'
             using errcode = 'feature_not_supported',
@@ -603,6 +603,9 @@ begin
         perform pg_sleep(random() * 0.05);
     end loop;
     perform set_config('lock_timeout', mine, true);
+    if shardman.is_cast(shardman.statement_now(), tag) then
+        perform shardman.set_aside_for_cast(relation);
+    end if;
 end
 $$;
 comment on function shardman.pass_gate(text, text) is 'closes the gate for a kind of statement, trying again for half a minute';
@@ -666,7 +669,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     target constant text := current_setting('shardman.ddl_target', true);
     keys   constant bool := current_setting('shardman.ddl_keys', true) <> '';
-    stand  constant bool := shardman.table_behind(target) is not null;
+    casts  constant bool := shardman.is_cast(query, tag);
+    stand  constant bool := shardman.table_behind(target) is not null and not casts;
+    sent   constant text := shardman.sent_statement(query, tag);
     tables constant text[] := string_to_array(current_setting('shardman.ddl_tables', true), chr(10));
     node   int;
     name   text;
@@ -674,14 +679,16 @@ declare
 begin
     if stand then
         given := shardman.finish_stand_in(target, null);
+    elsif casts then
+        perform shardman.cast_here(target, query, tag);
     end if;
     if keys then
         perform shardman.give_keys_back(target);
     end if;
     foreach node in array coalesce(string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[], '{}') loop
         -- The note first: who repeats a change there waits by it for the end of this transaction.
-        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, target, tables)), '10s');
-        perform shardman.send_on(node, query);
+        perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(sent, tag, target, tables)), '10s');
+        perform shardman.send_on(node, sent);
         if stand then
             perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', target, given), '10s');
         end if;
@@ -740,7 +747,7 @@ declare
     node    int;
 begin
     perform shardman.need_same_everywhere(target);
-    perform shardman.keep_change(shardman.change_sent(shardman.statement_now(), tag, target, tables));
+    perform shardman.keep_change(shardman.change_sent(shardman.sent_statement(shardman.statement_now(), tag), tag, target, tables));
     perform shardman.follow_table(target, false);
     perform shardman.follow_rights(t) from unnest(tables) t;
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop

@@ -202,6 +202,37 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.reference_mark(text) is 'the check that stands for a foreign key on a stand-in, as PostgreSQL writes it: by it one is known that got another name';
 
+create or replace function shardman.set_aside(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  constant oid := shardman.find_relation(relation);
+    name constant text := shardman.sql_name(relation);
+begin
+    execute format('create schema %I', shardman.behind());
+    execute format('alter table %s set schema %I', name, shardman.behind());
+    execute format('create table %s (like %s including defaults including constraints including generated) partition by %s', name, rel::regclass, pg_get_partkeydef(rel));
+end
+$$;
+comment on function shardman.set_aside(text) is 'puts a sharded table into a schema of this session, and an empty one like it in its place';
+
+create or replace function shardman.put_back(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    stand  constant oid := shardman.find_relation(relation);
+    behind constant oid := shardman.table_behind(relation);
+begin
+    -- Out of the way first: whoever drops what is called as a sharded table is refused.
+    execute format('create schema %I', shardman.behind() || '_away');
+    execute format('alter table %s rename to %I', stand::regclass, shardman.behind());
+    execute format('alter table %s set schema %I', stand::regclass, shardman.behind() || '_away');
+    execute format('alter table %s set schema %I', behind::regclass, (shardman.relation_parts(relation))[1]);
+    execute format('drop table %s', stand::regclass);
+    perform shardman.drop_stubs();
+    execute format('drop schema %I; drop schema %I', shardman.behind(), shardman.behind() || '_away');
+end
+$$;
+comment on function shardman.put_back(text) is 'ends shardman.set_aside';
+
 create or replace function shardman.make_stand_in(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -218,9 +249,7 @@ begin
     perform set_config('shardman.ddl_busy', 'on', true);
     -- What comes back is compared with what the stand-in got.
     perform shardman.mend_keys(t.definition, rel) from shardman.tables t where t.relation = make_stand_in.relation;
-    execute format('create schema %I', shardman.behind());
-    execute format('alter table %s set schema %I', name, shardman.behind());
-    execute format('create table %s (like %s including defaults including constraints including generated) partition by %s', name, rel::regclass, pg_get_partkeydef(rel));
+    perform shardman.set_aside(relation);
     for item in select * from jsonb_array_elements(shardman.plain_keys(rel)) loop
         execute format('alter table %s add constraint %I %s', name, item ->> 'name', item ->> 'sql');
     end loop;
@@ -254,6 +283,15 @@ end
 $$;
 comment on function shardman.stand_in_reference(text, pg_constraint) is 'a foreign key of a stand-in as an item of a definition';
 
+create or replace function shardman.refuse_mixture(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'keys, foreign keys and new columns of % cannot be changed in one statement with other things', relation
+        using errcode = 'feature_not_supported', hint = 'Send them as statements of their own, in one transaction.';
+end
+$$;
+comment on function shardman.refuse_mixture(text) is 'raises what a statement gets that changes keys and other things at once';
+
 create or replace function shardman.need_alike(relation text, stand oid, behind oid, keys jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -265,8 +303,7 @@ begin
        or exists (select from jsonb_array_elements(shardman.describe_checks(behind)) b
                    where not exists (select from jsonb_array_elements(shardman.describe_checks(stand)) s where s ->> 'sql' = b ->> 'sql' and s ->> 'name' = b ->> 'name'))
     then
-        raise exception 'keys, foreign keys and new columns of % cannot be changed in one statement with other things', relation
-            using errcode = 'feature_not_supported', hint = 'Send them as statements of their own, in one transaction.';
+        perform shardman.refuse_mixture(relation);
     elsif exists (select from pg_partitioned_table p where p.partrelid = behind and 0 = any (p.partattrs::int2[])) and keys <> '[]' then
         raise exception '% is distributed by an expression, and PostgreSQL has no keys of such a table', relation
             using errcode = 'feature_not_supported',
@@ -370,14 +407,7 @@ begin
     perform shardman.need_owner(relation);
     changes := shardman.stand_in_changes(relation, stand, behind);
     perform set_config('shardman.ddl_busy', 'on', true);
-    -- Out of the way first: whoever drops what is called as a sharded table is refused.
-    execute format('create schema %I', shardman.behind() || '_away');
-    execute format('alter table %s rename to %I', stand::regclass, shardman.behind());
-    execute format('alter table %s set schema %I', stand::regclass, shardman.behind() || '_away');
-    execute format('alter table %s set schema %I', behind::regclass, (shardman.relation_parts(relation))[1]);
-    execute format('drop table %s', stand::regclass);
-    perform shardman.drop_stubs();
-    execute format('drop schema %I; drop schema %I', shardman.behind(), shardman.behind() || '_away');
+    perform shardman.put_back(relation);
     perform set_config('shardman.ddl_busy', '', true);
     perform shardman.note_constraints(relation, changes);
     return changes || jsonb_build_object(
