@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -227,6 +228,28 @@ def test_what_a_client_has_left_prepared_is_ended(kept: Kept) -> None:
     prepared = f"select count(*) from pg_prepared_xacts where gid = '{gid}'"
     assert kept.sql(2, prepared) == [(1,)]
     eventually("it is ended", lambda: kept.sql(2, prepared) == [(0,)], seconds=15)
+
+
+def test_bob_writes_on_both_nodes_or_on_none(kept: Kept) -> None:
+    """By shardman.atomic, once a superuser has made dblink."""
+    kept.sql(1, "create extension dblink", "postgres")
+    find = (
+        "select k from generate_series(1, 60) k, shardman.partition_of('app.b', k) p where p.node = {}"
+        " limit 1"
+    )
+    keys = [kept.sql(1, find.format(node), "bob")[0][0] for node in (1, 2)]
+    steps = [
+        {
+            "table": "app.b",
+            "key": k,
+            "sql": "update app.b set id = id where id = $1::int",
+            "params": [k],
+        }
+        for k in keys
+    ]
+    with psycopg.connect(kept.dsn(1, "bob", "bob"), autocommit=True) as bob:
+        done = bob.execute("call shardman.atomic(%s, null)", (json.dumps(steps),)).fetchone()
+    assert done == ([1, 1],)
 
 
 def test_a_table_of_a_superuser_is_refused(kept: Kept) -> None:
