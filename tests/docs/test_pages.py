@@ -78,7 +78,7 @@ def test_objects_of_the_schema_that_are_named_exist(page: Path) -> None:
     sources = "\n".join(p.read_text("utf-8") for p in _SQL.rglob("*.sql"))
     known = set(
         re.findall(
-            r"create (?:or replace |foreign |unique )*(?:function|view|table|type)(?: if not exists)?"
+            r"create (?:or replace |foreign |unique )*(?:function|procedure|view|table|type)(?: if not exists)?"
             r" shardman\.(\w+)",
             sources,
         )
