@@ -108,11 +108,18 @@ def inserts(draw: st.DrawFn) -> Made:
     return text, params
 
 
+EVERYWHERE = (
+    "update acc set n = n + 1, v = v || 'x'",
+    "delete from acc;",
+    "update acc set n = n / (n - 3) ",
+)
+
+
 @st.composite
 def others(draw: st.DrawFn) -> Made:
     """About keys, by IN and ANY."""
     ids = draw(st.lists(IDS, min_size=1, max_size=7))
-    how = draw(st.integers(0, 3))
+    how = draw(st.integers(0, 5))
     params: list[Any] = [ids]
     where = "id = any(%s)"
     if how == 1:
@@ -122,7 +129,13 @@ def others(draw: st.DrawFn) -> Made:
         where, params = f"id in ({', '.join(['%s'] * len(ids))})", list(ids)
     elif how == 3:
         where = "id = any(%s::bigint[])"
-    if draw(st.booleans()):
+    elif how > 3:
+        # All partitions.
+        where = draw(
+            st.sampled_from(("n > 2", "n = any(%s)", "v like 'v%%' and n <> 3", "n in (%s, 4)"))
+        )
+        params = [[1, 2, 6]] if "any" in where else [5] if "in (" in where else []
+    if how < 4 and draw(st.booleans()):
         where += draw(st.sampled_from((" and n > 2", " and n = any(%s)", " and v like 'v%%'")))
         params += [[1, 2, 3, 4]] * where.count("n = any")
     divide = draw(st.sampled_from(("n", "n / (n - 3)")))
@@ -133,6 +146,7 @@ def others(draw: st.DrawFn) -> Made:
                 f"update acc a set v = v || '%%', n = n where {where} returning a.*",
                 f"update acc set n = g from generate_series(5, 5) g where {where} returning acc.id, g",
                 f"delete from acc where {where}",
+                *([] if params else EVERYWHERE),
                 f"delete from acc where {where} returning id, marks, doc",
                 f"select * from acc where {where}",
                 f"select id, {divide} as x from acc where {where}",
@@ -202,6 +216,9 @@ def test_most_of_them_are_split(db: shardman.Connection) -> None:
         ("update acc set n = 1 where id = any(%s)", (many,)),
         ("insert into acc (id, n) select * from unnest(%s::bigint[], %s::int[])", (many, many)),
         ("delete from acc where id in (1, 2, 3, 4, 5, 6, 7, 8, 9)", None),
+        ("update acc set n = n + %s where n > 3 returning id", (1,)),
+        ("update acc set n = n + %s ; ", (1,)),
+        ("delete from acc", None),
         ("select * from acc where id = any(%s)", (many,)),
         ('select * from "Pair %%" where a = 1 and "b c" = any(%s)', ([f"b{i}" for i in many],)),
     ):
@@ -222,6 +239,13 @@ def test_most_of_them_are_split(db: shardman.Connection) -> None:
         ),
         ("with a as (select 1) update acc set n = 1 where id in (1, 2, 3, 4)", "WITH"),
         ("select count(*) over () from acc where id in (1, 2, 3, 4)", "it is not split"),
+        ("update acc set v = now()::text", "now in it"),
+        ("update acc set v = current_date::text where n > 1", "CURRENT_DATE"),
+        ("delete from acc where v < 'today'", "may mean the time"),
+        ("delete from acc where ctid = '(0,1)'", "PostgreSQL has for each table"),
+        ("delete from acc -- all of it", "written in an unusual way"),
+        ("delete from acc returning id", "written in an unusual way"),
+        ("delete from acc where n > (select 3)", "a sub-select in it"),
         ("select max(doc::text) from acc where id in (1, 2, 3, 4)", "it is not split"),
         (
             "update acc a set n = b.n from acc b where a.id = b.id and a.id in (1, 2, 3, 4)",

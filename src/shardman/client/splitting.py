@@ -7,7 +7,7 @@ sent to one node is a pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params
 from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.values import Unclear
+from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import Block, Steps
 
 
@@ -77,6 +78,8 @@ class Splits(Questions):
             numbers = plan.targets[0].numbers(params)
         except Unclear:
             return found
+        if plan.targets[0].everywhere and any(map(tells_time, _values(params))):
+            return replace(found, reason=f"{found.reason}, and a parameter may mean the time")
         if not plan.split.fits(params):
             return replace(found, reason=f"{found.reason}, and its lists are of different lengths")
         asked: dict[str, list[int]] = {}
@@ -213,6 +216,10 @@ class Splits(Questions):
     def node_number(self, node: str) -> int:
         """The same for all clients."""
         return self.numbers.get(HERE, 0) if node == HERE else int(node.rpartition("_")[2])
+
+
+def _values(params: Params) -> Iterable[Any]:
+    return params.values() if isinstance(params, Mapping) else params or ()
 
 
 def _executing(cursor: Any, piece: Piece, options: Mapping[str, Any]) -> Callable[[], Any]:

@@ -14,10 +14,10 @@ import pgparse
 from shardman.client.routing import merging
 from shardman.client.routing.expressions import Expressions, Level, Node, NotHere, is_star, nodes
 from shardman.client.routing.facts import Facts, Relation
-from shardman.client.routing.guards import guard, place
+from shardman.client.routing.guards import as_condition, guard, place, place_at_end
 from shardman.client.routing.known import MERGE_FIELDS, SELECT_FIELDS, WRITE_FIELDS
 from shardman.client.routing.names import NAME, plain
-from shardman.client.routing.parting import listed, split
+from shardman.client.routing.parting import listed, need_same_everywhere, split
 from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Picture, quoted
 from shardman.client.routing.placeholders import Text, Unreadable, convert
@@ -93,20 +93,26 @@ class _Analysis(Expressions):
         targets = []
         for relation in self.tables:
             keys = self.facts.keys(relation)
-            if keys is None:
+            if keys is None and kind in ("UpdateStmt", "DeleteStmt") and len(self.tables) == 1:
+                targets.append(replace(relation.target, everywhere=True))
+            elif keys is None:
                 why = f"nothing in it says which key of {relation.table_name} it is about"
                 return replace(anywhere, reason=why)
-            targets.append(replace(relation.target, keys=keys))
+            else:
+                targets.append(replace(relation.target, keys=keys))
         guards = self._guards()
         if guards is None:
             return replace(anywhere, reason="its condition is written in an unusual way")
         parted, why = self._split(kind, body, targets)
+        everywhere = targets[0].everywhere
+        if everywhere and parted is None:
+            return replace(anywhere, reason=f"it names no key, and it is not split: {why}")
         return replace(
             anywhere,
             split=parted,
             undivided=anywhere.undivided or why,
             scope=Scope.OWNER,
-            reason="its keys say where its rows are",
+            reason="it is about all rows" if everywhere else "its keys say where its rows are",
             text=self.text,
             with_parameters=self.with_parameters,
             targets=tuple(targets),
@@ -126,13 +132,17 @@ class _Analysis(Expressions):
         """How it is split over several partitions, or why it is not."""
         if len(self.tables) != 1 or self.shares:
             return None, "another table is in it"
+        everywhere = targets[0].everywhere
         try:
+            if everywhere:
+                need_same_everywhere(body)
             found = split(kind, body, self.read)
         except NotSplit as no:
             return None, str(no)
         except (LookupError, TypeError, ValueError, AttributeError):
             return None, "something in it is not known"
-        return (found if _lists_keys(found, targets) else replace(found, keys=None)), ""
+        keyed = not everywhere and _lists_keys(found, targets)
+        return (found if keyed else replace(found, keys=None)), ""
 
     def _guards(self) -> tuple[tuple[int, bytes], ...] | None:
         """For each level that reads partitions; None where there is no place for one."""
@@ -141,10 +151,14 @@ class _Analysis(Expressions):
             read = [r.target.table for r in level.sharded if level.merges or not r.target.stored]
             if not read:
                 continue
-            if level.place is None:
+            added = guard(read, with_parameters=self.with_parameters)
+            if level.place is not None:
+                found.append((self.read.origin(level.place, level.place + 1)[0], added))
+                continue
+            end = place_at_end(self.text) if level.bare else None
+            if end is None:
                 return None
-            at = self.read.origin(level.place, level.place + 1)[0]
-            found.append((at, guard(read, with_parameters=self.with_parameters)))
+            found.append((end, as_condition(added)))
         return tuple(found)
 
     def _names_sharded(self, body: Node) -> bool:
@@ -226,6 +240,7 @@ class _Analysis(Expressions):
             for each in body["targetList"]:
                 if each["ResTarget"]["name"] in target.key_names:
                     self.through = "it sets a column of the key"
+        level.bare = not body.keys() & {"whereClause", "returningList"}
         self.from_(body.get("fromClause", ()), level)
         self.where(body.get("whereClause"), level)
         self.expression(body["targetList"], level)
@@ -234,6 +249,7 @@ class _Analysis(Expressions):
     def delete(self, body: Node, level: Level) -> None:
         self.with_(body, level)
         self.written(body["relation"], level)
+        level.bare = not body.keys() & {"whereClause", "returningList"}
         self.from_(body.get("usingClause", ()), level)
         self.where(body.get("whereClause"), level)
         self.expression(body.get("returningList"), level)

@@ -28,6 +28,7 @@ class Level:
         sharded: the sharded tables in it.
         place: where its condition can be added to.
         merges: it is a MERGE, which looks for rows and writes them.
+        bare: it has no condition, and nothing stands behind the place of one.
     """
 
     outer: tuple[Level, ...] = ()
@@ -37,6 +38,7 @@ class Level:
     sharded: list[Relation] = field(default_factory=list)
     place: int | None = None
     merges: bool = False
+    bare: bool = False
 
 
 class Expressions:

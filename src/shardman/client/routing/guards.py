@@ -80,5 +80,17 @@ def guard(tables: Iterable[Table], *, with_parameters: bool) -> bytes:
     return (text.replace("%", "%%") if with_parameters else text).encode()
 
 
+def place_at_end(text: bytes) -> int | None:
+    """The byte at which a condition may be written where there is none; None where a comment may be there."""
+    if b"--" in text or b"/*" in text:
+        return None
+    return len(text.rstrip(b"; \t\r\n"))
+
+
+def as_condition(guard_: bytes) -> bytes:
+    """What `guard` has made, as all of a condition."""
+    return b" where " + guard_.removesuffix(b" and ")
+
+
 def _literal(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"

@@ -14,7 +14,7 @@ from shardman.client.routing.expressions import Node, nodes
 from shardman.client.routing.known import AGGREGATES
 from shardman.client.routing.parts import Row, Split
 from shardman.client.routing.placeholders import Name, Text
-from shardman.client.routing.writing import NotSplit
+from shardman.client.routing.writing import NotSplit, tells_time
 
 _BEFORE_ROWS = re.compile(r"\bvalues\s*\(\s*$", re.IGNORECASE)
 _BETWEEN_ROWS = re.compile(r"\s*,\s*\(")
@@ -22,6 +22,9 @@ _BETWEEN_ROWS = re.compile(r"\s*,\s*\(")
 _TOKEN = re.compile(
     r"""'(?:[^'\\]|'')*'|"(?:[^"]|"")*"|\$[0-9]+|[()]|[^'"()$\\/-]+|-(?!-)|/(?!\*)"""
 )
+#: The same for all rows of one server's statement.
+_CLOCKS = frozenset(("now", "statement_timestamp", "transaction_timestamp", "age"))
+_OF_ONE_TABLE = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax"))
 _SELECT_FIELDS = frozenset(
     ("targetList", "fromClause", "whereClause", "lockingClause", "limitOption", "op")
 )
@@ -65,6 +68,26 @@ def split(kind: str, body: Node, read: Text) -> Split:
     if kind == "SelectStmt":
         _need_plain(body)
     return Split((), _list_of_keys(body, read), kind != "SelectStmt" or "lockingClause" in body)
+
+
+def need_same_everywhere(body: Node) -> None:
+    """What names no key, and so says the same of each row wherever it is.
+
+    Raises:
+        NotSplit: it reads a clock, or what a row has for being in one table.
+    """
+    if any(nodes(body, "SQLValueFunction")):
+        raise NotSplit("CURRENT_DATE or the like in it")
+    for call in nodes(body, "FuncCall"):
+        name = call["funcname"][-1]["String"]["sval"]
+        if name in _CLOCKS:
+            raise NotSplit(f"{name} in it: each node has its own clock")
+    for constant in nodes(body, "A_Const"):
+        if tells_time(constant.get("sval", {}).get("sval")):
+            raise NotSplit("a literal that may mean the time")
+    for column in nodes(body, "ColumnRef"):
+        if column["fields"][-1].get("String", {}).get("sval") in _OF_ONE_TABLE:
+            raise NotSplit("a column in it that PostgreSQL has for each table")
 
 
 def _need_plain(body: Node) -> None:

@@ -69,6 +69,7 @@ class Target:
         keys: tuples of what each column of the key may be: a row of VALUES each, or one for a condition.
         stored: these are values of new rows.
         zipped: each column of the key is a list, a row of whose elements is a key.
+        everywhere: it is about all partitions, and no key is named.
         data: the rows' table itself is named, for a unique index that only that one has.
     """
 
@@ -79,6 +80,7 @@ class Target:
     stored: bool
     data: bool
     zipped: bool = False
+    everywhere: bool = False
 
     @cached_property
     def names(self) -> tuple[Name, ...]:
@@ -141,6 +143,8 @@ class Target:
         Raises:
             Unclear: of one of them nobody can tell.
         """
+        if self.everywhere:
+            return set(range(len(self.table.parts)))
         if self.zipped:
             return set(self._zipped(params))
         found: set[int] = set()
@@ -237,7 +241,9 @@ class Plan:
     def names_several(self) -> bool:
         """Whether it may be about several keys of a table."""
         return any(
-            len(t.keys) != 1 or any(len(c) != 1 or _is_list(c[0]) for c in t.keys[0])
+            t.everywhere
+            or len(t.keys) != 1
+            or any(len(c) != 1 or _is_list(c[0]) for c in t.keys[0])
             for t in self.targets
         )
 
