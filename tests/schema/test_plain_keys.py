@@ -201,6 +201,17 @@ def test_replicas_follow_by_the_key_that_there_is(acc: Cluster) -> None:
     send(acc, 1, "update log set t = 'full'")
     send(acc, 2, "delete from log where id = 60")
     settled(acc)
+    # So it is where a column takes the key along.
+    send(acc, 3, "alter table log add column part int not null default 1")
+    send(acc, 1, "alter table log add primary key (id, part)")
+    assert {r[0] for n in WORKERS for r in acc.sql(n, identities)} == {"d"}
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("alter table log drop column part")
+        bob.execute("update log set t = 'full again'")
+        bob.execute("delete from log where id = 59")
+        bob.commit()
+    assert {r[0] for n in WORKERS for r in acc.sql(n, identities)} == {"f"}
+    settled(acc)
     moved(acc, "log")
     settled(acc)
 

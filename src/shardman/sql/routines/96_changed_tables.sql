@@ -132,11 +132,31 @@ begin
         for change in select * from shardman.index_changes(relation, copy, parent) loop
             execute change;
         end loop;
+        perform shardman.keep_identity(copy);
+    end loop;
+    for copy in select d.data from shardman.data_tables_here(parent) d loop
+        perform shardman.keep_identity(copy);
     end loop;
 end
 $$;
 comment on function shardman.follow_table(text, bool) is
-    'gives the replicas of a table on this node what the table got, and copies that are being made; renamed: a column was renamed';
+    'gives the replicas of a table on this node what the table got, and copies that are being made; renamed: a column was renamed. Where a key went by '
+    'which replication tells rows apart, another one does';
+
+create or replace function shardman.keep_identity(data oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- A column takes keys along, and UPDATE and DELETE of what is published fail without one.
+    if exists (select from pg_class c
+                where c.oid = data and c.relreplident in ('d', 'i')
+                  and (not c.relispartition or exists (select from pg_publication_rel p where p.prrelid = data))
+                  and not exists (select from pg_index i where i.indrelid = data and (i.indisreplident or c.relreplident = 'd' and i.indisprimary))) then
+        perform shardman.choose_identity(data);
+    end if;
+end
+$$;
+comment on function shardman.keep_identity(oid) is
+    'after DDL: a replica, or a data table that has replicas, whose key is gone by which replication told its rows apart is given another one';
 
 create or replace function shardman.data_for_definition(relation text) returns oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -211,7 +231,9 @@ begin
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')
                              from shardman.own_indexes(parent) i),
         'sequences', shardman.redefined_sequences(parent, t.definition -> 'sequences'),
+        -- In a move it is another one for a while, and none that the table has.
         'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys')
+                                   or shardman.identity_index(data) is null and t.definition -> 'replica_identity' ->> 'kind' <> 'full'
                                  then jsonb_build_object('kind', case (select c.relreplident from pg_class c where c.oid = data) when 'f' then 'full' when 'i' then 'index' else 'default' end)
                                  else t.definition -> 'replica_identity' end,
         'owner', (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = parent),
