@@ -44,17 +44,21 @@ def test_statements_do_what_they_do_on_a_plain_server(twins: Twins, rng: Random)
 
 def body(twins: Twins, rng: Random) -> None:
     """New tables, some statements and transactions through any node, all compared after each."""
+    # Replicas cost seconds.
+    twins.level = rng.choice((0, 1)) if LONG else 0
     twins.renew()
     for _ in range(rng.randint(8, 20)):
-        node = rng.choice(NODES[1:])
-        what = rng.randint(0, 9)
+        node = rng.choice(NODES)
+        what = rng.randint(0, 10)
         if what == 0:
-            twins.say(node, new_name(rng, twins.shape()))
+            twins.say(node, new_name(rng, twins.shape(node)))
             twins.settle()
-        elif what <= 3:
+        elif what == 1:
+            twins.refer(node, rng.choice(("", " on delete cascade")))
+        elif what <= 4:
             _transaction(twins, rng, node)
         else:
-            twins.say(node, statement(rng, twins.shape()))
+            twins.say(node, statement(rng, twins.shape(node)))
         twins.compare()
     twins.healthy()
 
@@ -62,5 +66,5 @@ def body(twins: Twins, rng: Random) -> None:
 def _transaction(twins: Twins, rng: Random, node: int) -> None:
     """The next statement is drawn when the one before is done: it names what there is then."""
     count = rng.randint(1, 4)
-    statements = (statement(rng, twins.shape()) for _ in range(count))
+    statements = (statement(rng, twins.shape(node)) for _ in range(count))
     twins.transaction(node, statements, rng.choice((True, False)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from schema.shapes import Shape, read_shape
+from schema.shapes import Shape, Table, read_shape
 from shardman.nodes.invariants import check
 from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
@@ -30,34 +30,43 @@ CATALOGS = (Path(__file__).parent / "twins.sql").read_text()
 SCHEMA = """
 create type mood as enum ('well', 'ill');
 create table country (code text primary key, name varchar(20), seen integer not null default 0);
+create function nothing() returns trigger language plpgsql as $$ begin return coalesce(new, old); end $$;
 create function counting() returns trigger language plpgsql as $$ begin new.seen := 1; return new; end $$;
 create trigger counted before insert on country for each row execute function counting();
+create trigger quiet after delete on country for each row execute function nothing();
 create table acc (id integer primary key, v integer not null default 5, name varchar(20), land text,
-                  mood mood default 'well', constraint small check (v < 1000));
+                  mood mood default 'well', n smallserial, constraint small check (v < 1000));
 create table item (acc_id integer, no integer, note text, price numeric(8,2), primary key (acc_id, no));
 create index item_note on item (note);
 grant select on acc to reader;
 insert into country select 'c' || i, 'n' || i from generate_series(0, 5) i;
-insert into acc select i, i % 3, 'n' || i, 'c' || i % 6, 'ill' from generate_series(1, 20) i;
+insert into acc (id, v, name, land, mood)
+select i, i % 3, 'n' || i, 'c' || i % 6, 'ill' from generate_series(1, 20) i;
 insert into item select i, j, 'x', i from generate_series(1, 20) i, generate_series(1, 2) j;
 """
+
+#: Types of columns whose values are each database's own.
+OWN = ("smallint", "uuid")
+#: The foreign key within the group.
+INSIDE = "of_acc"
 
 #: What ours may refuse though a plain server does it, by what the error says: see docs/weak-sides.md and
 #: docs/operations.md.
 REFUSED = (
     r"has row-level security, which would hide rows from its own copies",
-    r"^\S+ is a shared table, and this would change its copy on this node only",
+    r"^.+ is a shared table, and this would change its copy on this node only",
     r"is sharded, and this (\w+ ?)+ would be on this node only",
     r"is sharded, and this would change it on this node only",
+    r"gives .+ its numbers, and each node has a range of its own in it",
     r"has no unique index of a partitioned table with partitions on other nodes",
     r"cannot build or drop an index of a partitioned table concurrently",
     r"an index of a shared table is built or dropped on all nodes in one transaction",
     r"keys, foreign keys and new columns of .* cannot be changed in one statement with other things",
     r"^unique constraint on partitioned table must include all partitioning columns",
-    r"^\S+ has no primary key",
+    r"^.+ has no primary key",
     r"because it is part of the partition key of relation",
     r"has never been validated, rows that break it could not be moved",
-    r"^this would write the rows of \S+ anew on each of its copies",
+    r"^this would write the rows of .+ anew on each of its copies",
     r"cannot be NOT NULL from the first: its default gives each row a value of its own",
 )
 
@@ -164,9 +173,13 @@ class Twins:
 
     # -- what is said -----------------------------------------------------------------------------
 
-    def shape(self) -> Shape:
-        """What there is now, as the plain server has it."""
-        return read_shape(self.plain, self._oids, {"country": 1, "acc": 1, "item": 1}, self.schema)
+    def shape(self, node: int = 1) -> Shape:
+        """What there is now, as the plain server has it, of what a node has: the lord has no shared table."""
+        shape = read_shape(self.plain, self._oids, dict.fromkeys(self._oids, 1), self.schema)
+        if node:
+            return shape
+        sharded = {first: table for first, table in shape.tables.items() if not table.shared}
+        return replace(shape, tables=sharded)
 
     def _ask_plain(self, query: str, *params: object) -> int:
         row = self.plain.execute(query.encode(), params).fetchone()
@@ -197,6 +210,40 @@ class Twins:
         self.said.append(f"{node}: {word}")
         for session in (self.plain, self.nodes[node]):
             session.execute(word.encode())
+
+    def refer(self, node: int, action: str) -> None:
+        """The foreign key within the group comes or goes: by ALTER TABLE there, by a command here."""
+        item, acc = (self.shape().tables[first] for first in ("item", "acc"))
+        if INSIDE in item.constraints:
+            statement, call = f"drop constraint {INSIDE}", ("drop_foreign_key", INSIDE)
+        else:
+            to = f"references {self._qualified(acc.name)} ({acc.keys[0]}){action}"
+            key = f"foreign key ({item.keys[0]}) {to}"
+            statement, call = f"add constraint {INSIDE} {key}", ("add_foreign_key", INSIDE, key)
+        expected = self._try(self.plain, f"alter table {item.name} {statement}")
+        name, *args = call
+        done = self._called(node, name, self._qualified(item.name), *args)
+        self.said.append(f"{node}: alter table {item.name} {statement}  -- by a command: {done}")
+        assert (expected.code is None) == (done is None), self.told(f"plain: {expected}")
+        self.settle()
+
+    def _qualified(self, name: str) -> str:
+        """As the metadata have it: their path is not ours."""
+        return name if "." in name else f"{self.schema}.{name}"
+
+    def _called(self, node: int, name: str, *args: str) -> str | None:
+        """What went wrong with a command that an owner of tables may submit."""
+        marks = ", ".join(["%s"] * len(args))
+        try:
+            row = (
+                self.nodes[node]
+                .execute(f"select shardman.{name}({marks})".encode(), args)
+                .fetchone()
+            )
+        except psycopg.Error as error:
+            return str(error)
+        assert row is not None
+        return self.cluster.wait(int(row[0])).error
 
     def _both(self, node: int, statement: str) -> bool:
         """Whether both did it. Fails the test where one alone did, and it is not said why."""
@@ -240,13 +287,18 @@ class Twins:
         shared = self.shape().tables["country"].bare
         names = {"schemas": [self.schema, f"{self.schema}b"], "shared": f"^{shared}$"}
         expected = self._catalogs(self.plain, names)
-        rows = self._rows(self.plain)
+        rows = self._rows(self.plain, self.shape())
         for node, session in self.nodes.items():
-            if node == 0:
-                continue
+            there = self.shape(node)
             got = self._catalogs(session, names)
+            if node == 0:
+                # Only its tables: what else is the shared ones' is on the workers.
+                both = (_of(there, shared, self.schema, lines) for lines in (expected, got))
+                self._same(node, *both)
+                self._same(node, self._rows(self.plain, there), self._rows(session, there))
+                continue
             self._same(node, expected, got)
-            self._same(node, rows, self._rows(session))
+            self._same(node, rows, self._rows(session, there))
 
     def _same(self, node: int, expected: list[str], got: list[str]) -> None:
         lost, more = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
@@ -259,11 +311,11 @@ class Twins:
     def _catalogs(self, session: SyncConnection, names: dict[str, object]) -> list[str]:
         return [str(row[0]) for row in session.execute(CATALOGS.encode(), names)]
 
-    def _rows(self, session: SyncConnection) -> list[str]:
+    def _rows(self, session: SyncConnection, shape: Shape) -> list[str]:
         return [
             f"{table.name} {row}"
-            for table in self.shape().tables.values()
-            for row in sorted(map(repr, session.execute(f"select * from {table.name}".encode())))
+            for table in shape.tables.values()
+            for row in sorted(map(repr, session.execute(_query(table).encode())))
         ]
 
     def settle(self) -> None:
@@ -279,3 +331,20 @@ class Twins:
 
     def told(self, *lines: str) -> str:
         return "\n".join([*lines, f"after, in {self.schema}:", *self.said])
+
+
+def _query(table: Table) -> str:
+    """All rows, but of columns whose values differ only whether there is one."""
+    shown = [f"{c} is null" if kind in OWN else c for c, kind in table.columns.items()]
+    return f"select {', '.join(shown)} from {table.name}"
+
+
+def _of(shape: Shape, shared: str, schema: str, lines: list[str]) -> list[str]:
+    """What catalogs say of tables; not of one that is called as the shared one, in the other schema."""
+    names = [t.bare.strip('"') for t in shape.tables.values() if t.bare != shared]
+    kinds = [
+        *(f"table {s} " for s in (schema, f"{schema}b")),
+        *("column ", "constraint ", "index ", "policy "),
+    ]
+    heads = tuple(f"{kind}{name} " for kind in kinds for name in names)
+    return [line for line in lines if line.startswith(heads)]
