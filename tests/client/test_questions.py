@@ -164,6 +164,22 @@ SPLIT = [
     ("select var_pop(amount / 7 + 'Infinity'::numeric), stddev_pop(-amount / 1e9) from acc", None),
     (
         (
+            "select grp, name::varchar(6) as short, sum(amount::numeric(5, 1)), count(*) from acc"
+            " where day < date '2024-03-01' - interval '20' day"
+            " and made > timestamptz '2024-01-01' + interval '1' month"
+            " and name <> 'Name 3'::char(9) group by 1, 2 order by 1, 2"
+        ),
+        None,
+    ),
+    (
+        (
+            "select sum(id), interval '1 year 3 days' year, cast('7:08' as interval minute),"
+            " interval '9' second from acc where made < '2025-01-01'::timestamptz - interval '300' hour"
+        ),
+        None,
+    ),
+    (
+        (
             "select grp, string_agg(note, ', ' order by id desc), count(*),"
             " array_agg(id order by amount, id) filter (where active) from acc group by 1 order by 1"
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shardman.client.routing.divisible import (
@@ -36,6 +36,15 @@ _TESTS = {
     "IS_NOT_FALSE": "is not false",
     "IS_UNKNOWN": "is unknown",
     "IS_NOT_UNKNOWN": "is not unknown",
+}
+#: As the parser has the field of an interval: INTERVAL_MASK of datetime.h.
+_FIELDS_OF_TIME = {
+    1 << 2: "year",
+    1 << 1: "month",
+    1 << 3: "day",
+    1 << 10: "hour",
+    1 << 11: "minute",
+    1 << 12: "second",
 }
 #: They are read by each node's own clock.
 _CLOCK = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
@@ -147,13 +156,30 @@ def _test(body: Node, leaf: Leaf) -> str:
 def _cast(body: Node, leaf: Leaf) -> str:
     type_ = body["typeName"]
     names = [n["String"]["sval"] for n in type_.get("names", ())]
-    if type_.keys() - {"names", "typemod", "location"} or type_.get("typemod", -1) != -1:
-        raise NotSplit("a cast to a type with a length, or to an array")
+    if type_.keys() - {"names", "typmods", "typemod", "location"} or type_.get("typemod", -1) != -1:
+        raise NotSplit("a cast to an array")
     if names[:-1] not in ([], ["pg_catalog"]) or names[-1] not in SAFE_TYPES:
         raise NotSplit(f"a cast to {'.'.join(names)}")
     if names[-1] not in PLAIN_CASTS and not body["arg"].keys() & {"A_Const", "ParamRef"}:
         raise NotSplit(f"a cast of an expression to {names[-1]}")
+    if "typmods" in type_:
+        return _cast_to_length(names[-1], _numbers(type_["typmods"]), write(body["arg"], leaf))
     return f"({write(body['arg'], leaf)}::pg_catalog.{quoted(names[-1])})"
+
+
+def _cast_to_length(type_: str, numbers: Sequence[int], value: str) -> str:
+    if type_ == "interval" and len(numbers) == 1 and numbers[0] in _FIELDS_OF_TIME:
+        return f"(cast({value} as interval {_FIELDS_OF_TIME[numbers[0]]}))"
+    if type_ not in ("numeric", "varchar", "bpchar"):
+        raise NotSplit(f"a cast to {type_} with a length")
+    return f"({value}::pg_catalog.{type_}({', '.join(map(str, numbers))}))"
+
+
+def _numbers(items: Sequence[Node]) -> list[int]:
+    found = [i.get("A_Const", {}).get("ival") for i in items]
+    if any(f is None for f in found):
+        raise NotSplit("a cast to a type with a length that is no number")
+    return [int(f.get("ival", 0)) for f in found]
 
 
 def _call(body: Node, leaf: Leaf) -> str:
