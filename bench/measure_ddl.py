@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from contextlib import closing
 from itertools import cycle
@@ -48,6 +49,12 @@ KINDS = {
     "GRANT": ("grant select on %s to pg_monitor", "revoke select on %s from pg_monitor"),
 }
 
+_REPEATED = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+)
+
 
 def ddl(quick: bool) -> Table:
     """Six writers without pauses, half of them read before they write; each statement is sent to one node after
@@ -60,9 +67,15 @@ def ddl(quick: bool) -> Table:
         with closing(Cluster(workers=3)) as cluster:
             _fill(cluster, level)
             for kind, statements in KINDS.items():
-                table.add_row(kind, str(level), *_measure(cluster, statements, rounds))
-            table.add_row("create_index_concurrently", str(level), *_concurrently(cluster))
+                _add(table, kind, str(level), *_measure(cluster, statements, rounds))
+            _add(table, "create_index_concurrently", str(level), *_concurrently(cluster))
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Shown at once too: the whole takes minutes."""
+    table.add_row(*cells)
+    print(*cells, sep="  ", file=sys.stderr, flush=True)
 
 
 def _fill(cluster: Cluster, level: int) -> None:
@@ -100,7 +113,10 @@ def _measure(cluster: Cluster, statements: tuple[str, str], rounds: int) -> tupl
                 load.reset_waits()
                 with psycopg.connect(next(nodes), autocommit=True) as conn:
                     begun = time.perf_counter()
-                    tries += _until_done(conn, statement.replace("%s", "t"))
+                    try:
+                        tries += _until_done(conn, statement.replace("%s", "t"))
+                    except psycopg.errors.FeatureNotSupported as refused:
+                        return "-", "-", "-", "-", f"refused: {refused.diag.message_primary}"
                     taken.append(time.perf_counter() - begun)
                 time.sleep(0.1)
                 waits.append(load.longest_s)
@@ -114,12 +130,12 @@ def _measure(cluster: Cluster, statements: tuple[str, str], rounds: int) -> tupl
 
 
 def _until_done(conn: psycopg.Connection[tuple[object, ...]], statement: str) -> int:
-    """How often it had to be sent."""
+    """How often it had to be sent, as the errors that it gives under load advise."""
     for number in range(1, 100):
         try:
             conn.execute(statement.encode())
             return number
-        except psycopg.errors.LockNotAvailable:
+        except _REPEATED:
             continue
     raise AssertionError(f"in vain: {statement}")
 
