@@ -545,7 +545,7 @@ declare
     node  int;
 begin
     foreach mode_ in array modes loop
-        if mode_ = 'only access exclusive' then
+        if mode_ in ('only exclusive', 'only access exclusive') then
             perform shardman.hold_at_once(relation, mode_, nodes, wait);
             continue;
         end if;
@@ -572,6 +572,12 @@ end
 $$;
 comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as the caller, who may have no way into our schema unless it is his: closes the gate';
 
+create or replace function shardman.has_replicas(relation text) returns bool
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.partitions p where p.relation = has_replicas.relation and p.prv is not null)
+$$;
+comment on function shardman.has_replicas(text) is 'whether any partition of a table has a replica';
+
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -581,6 +587,11 @@ declare
     patience constant interval := '30 s';
     -- Short first: most transactions are, and every try holds up all others.
     wait   numeric := 30;
+    -- What feeds a replica opens the table, to check that a row belongs to it: an access exclusive lock stops it, and whose commit waits for
+    -- the replica then waits for us, while we wait for him. So every other try lets writers, and their replicas, come to their end
+    -- first. That stops who has read and is about to write; where all do, the other kind of try is the one that finds a moment.
+    drains bool := modes[1] = 'only access exclusive' and shardman.has_replicas(relation);
+    copied constant bool := drains;
 begin
     if modes is null then
         return;
@@ -590,7 +601,7 @@ begin
     perform set_config('synchronous_commit', 'local', true);
     loop
         begin
-            perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms');
+            perform shardman.close_gate(relation, case when drains then array['only exclusive'] else '{}' end || modes, nodes, round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             if clock_timestamp() > statement_timestamp() + patience then
@@ -600,6 +611,7 @@ begin
             end if;
         end;
         wait := least(500, wait * 1.1);
+        drains := copied and not drains;
         perform pg_sleep(random() * 0.05);
     end loop;
     perform set_config('lock_timeout', mine, true);
