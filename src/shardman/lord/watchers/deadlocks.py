@@ -33,8 +33,8 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 0.9
 #: Who waits for less is not looked at.
 PATIENCE_S = 0.2
-#: Between the two looks that must agree. With the patience more than DDL and cut-overs of ours wait for one lock
-#: before they give way (shardman.pass_gate): what ends by itself is no deadlock.
+#: Between the two looks that must agree. With the patience more than DDL and cut-overs of ours wait for
+#: one lock before they give way (shardman.pass_gate): what ends by itself is no deadlock.
 CONFIRM_S = 0.5
 
 
