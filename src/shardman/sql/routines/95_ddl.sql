@@ -191,6 +191,7 @@ begin
             using errcode = 'feature_not_supported', hint = format('select shardman.add_foreign_key(%L, ...) reads the rows beside writers.', relation);
     end if;
     for other in select r from unnest(shardman.statement_refers_to(query, path)) r where r <> relation loop
+        perform shardman.await_shared(other);
         if shardman.colocated(relation, other) then
             raise exception 'ALTER TABLE cannot make a foreign key between % and %: PostgreSQL has none above foreign tables', relation, other
                 using errcode = 'feature_not_supported',
@@ -364,6 +365,7 @@ begin
     if tg_tag not in ('GRANT', 'REVOKE') then
         perform shardman.need_owner(target);
     end if;
+    perform shardman.await_new_tables();
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
     wanted := shardman.other_nodes();
     nodes := shardman.open_doors(wanted);
@@ -585,6 +587,7 @@ declare
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
     patience constant interval := '30 s';
+    begun  constant timestamptz := clock_timestamp();
     -- Short first: most transactions are, and every try holds up all others.
     wait   numeric := 30;
     -- What feeds a replica opens the table, to check that a row belongs to it: an access exclusive lock stops it, and whose commit waits for
@@ -604,7 +607,7 @@ begin
             perform shardman.close_gate(relation, case when drains then array['only exclusive'] else '{}' end || modes, nodes, round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
-            if clock_timestamp() > statement_timestamp() + patience then
+            if clock_timestamp() > begun + patience then
                 raise exception '% is in use: no moment was found in % to change it', relation, patience
                     using errcode = 'lock_not_available', detail = sqlerrm,
                           hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';

@@ -65,6 +65,21 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.ddl_relations(text, text, text) is 'the relations that a statement of a kind is about; path: the search_path by which its names are read';
 
+create or replace function shardman.await_references(tables text[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    -- What was dropped a moment ago the metadata still have. What this node has itself need not be waited for.
+    while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '5 s'
+      and exists (select from unnest(tables) t where shardman.references_elsewhere(t) <> '{}')
+      and not exists (select from unnest(tables) t join pg_constraint o on o.confrelid = shardman.find_relation(t) and o.contype = 'f'
+                        join pg_class c on c.oid = o.conrelid and c.relispartition) loop
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_references(text[]) is
+    'before shared tables are dropped: waits a moment for the metadata of sharded tables that refer to them, where it seems that they do no more';
+
 create or replace function shardman.need_possible_shared(tables text[], query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -77,6 +92,7 @@ begin
     elsif shardman.renames_by_index(query, tag, path) then
         perform shardman.refuse_index_name(tables[1]);
     elsif tag = 'DROP TABLE' then
+        perform shardman.await_references(tables);
         select r into other from unnest(tables) t cross join unnest(shardman.references_elsewhere(t)) r limit 1;
         if other is not null then
             raise exception 'foreign keys of the sharded table % refer to %', other, array_to_string(tables, ', ')
@@ -86,6 +102,72 @@ begin
 end
 $$;
 comment on function shardman.need_possible_shared(text[], text, text, text) is 'raises where a change of shared tables cannot be made at all';
+
+create or replace function shardman.is_made_here_and_now(rel oid) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    -- Its type's row: that of the table may have been written again since.
+    select coalesce((select pg_xact_status(((pg_current_xact_id()::text::bigint >> 32 << 32) + t.xmin::text::bigint)::text::xid8) = 'in progress'
+                       from pg_type t where t.typrelid = rel and t.xmin::text::bigint > 2 and age(t.xmin) < 1000000), false)
+$$;
+comment on function shardman.is_made_here_and_now(oid) is 'whether a table was made, or got its name, by the transaction that asks, which others do not see yet';
+
+create or replace function shardman.await_shared(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    rel constant oid := shardman.find_relation(relation);
+begin
+    if shardman.setting('new_tables', 'plain') <> 'shared' or exists (select from shardman.tables t where t.relation = await_shared.relation)
+       or not exists (select from pg_constraint o join pg_class c on c.oid = o.conrelid where o.conrelid = rel and o.contype = 'p' and c.relkind = 'r') then
+        return;
+    elsif shardman.is_made_here_and_now(rel) and not exists (select from shardman.shared_tables s where s.relation = await_shared.relation) then
+        raise exception '% was made in this transaction, and is shared a moment after its end', relation using errcode = 'feature_not_supported',
+            hint = format('Make it in a transaction, or a migration, of its own, and what refers to it in the next; that waits until %s is shared.', relation);
+    end if;
+    -- What is to be seen comes by replication.
+    while exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', await_shared.relation)
+                   where l.cmd_type = 'create_shared_table' and l.ended_at is null) loop
+        if clock_timestamp() > statement_timestamp() + interval '30 s' or current_setting('transaction_isolation') <> 'read committed' then
+            raise exception '% is just being shared, and not on all nodes yet', relation using errcode = 'lock_not_available',
+                hint = 'See shardman.commands for what it waits for, and repeat the transaction.';
+        end if;
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_shared(text) is
+    'before a foreign key to it is made: waits until a table that is to be shared because it is new is on all nodes, for half a minute at most';
+
+create or replace function shardman.are_being_shared(made text[]) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.cmd_log l where l.cmd_type = 'create_shared_table' and l.ended_at is null
+                      and l.submitted_at > clock_timestamp() - interval '1 min')
+        -- What this session has made may be known to nobody here yet.
+        or exists (select from unnest(made) m join pg_constraint o on o.conrelid = shardman.find_relation(m) and o.contype = 'p'
+                    where not exists (select from shardman.shared_tables s where s.relation = m)
+                      and not exists (select from shardman.cmd_log l join shardman.cmd_opts x on x.cmd_id = l.id and (x.name, x.opt) = ('relation', m)
+                                       where l.cmd_type = 'create_shared_table' and l.ended_at is not null))
+$$;
+comment on function shardman.are_being_shared(text[]) is 'whether new tables are just being shared; made: those of this session';
+
+create or replace function shardman.await_new_tables() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    made constant text[] := string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10));
+    now_ constant text[] := array(select m from unnest(made) m where shardman.is_made_here_and_now(shardman.find_relation(m)));
+begin
+    -- Other nodes take this transaction's snapshot with its first statement that is sent to them, and see nothing that is shared later.
+    if shardman.setting('new_tables', 'plain') <> 'shared' or coalesce(current_setting('shardman.ddl_begun', true), '') = pg_current_xact_id()::text then
+        return;
+    end if;
+    perform set_config('shardman.ddl_begun', pg_current_xact_id()::text, true), set_config('shardman.made', array_to_string(now_, chr(10)), false);
+    while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
+      and shardman.are_being_shared(array(select unnest(made) except select unnest(now_))) loop
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_new_tables() is
+    'before the first statement of a transaction that changes a sharded or shared table: waits for new tables that are just being shared, for half a minute at most';
 
 create or replace function shardman.start_shared_ddl(query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -103,6 +185,8 @@ begin
         return;
     end if;
     perform shardman.need_owner(t) from unnest(tables) t;
+    perform shardman.await_new_tables();
+    perform shardman.await_shared(r) from unnest(shardman.statement_refers_to(query, path)) r where tag = 'ALTER TABLE' and r <> all (tables);
     perform shardman.need_possible_shared(tables, query, tag, path);
     nodes := array(select distinct c.node from shardman.shared_copies c where c.relation = any (tables) and c.node <> shardman.my_id() order by 1);
     perform set_config('shardman.ddl_busy', 'on', true);
@@ -271,6 +355,7 @@ declare
     -- Whoever stands in line to write has a lock on the table where he is, and keeps it until he may write: while several
     -- write without a pause there is no moment in which nobody does.
     polite   constant interval := '2 s';
+    begun    constant timestamptz := clock_timestamp();
     hurry    bool := false;
     wait     numeric := 100;
 begin
@@ -279,7 +364,7 @@ begin
         return;
     end if;
     loop
-        hurry := hurry or clock_timestamp() > statement_timestamp() + polite and shardman.may_hurry(round(wait) || 'ms');
+        hurry := hurry or clock_timestamp() > begun + polite and shardman.may_hurry(round(wait) || 'ms');
         begin
             perform shardman.close_shared_gate(round(wait) || 'ms', hurry);
             exit;
@@ -289,7 +374,7 @@ begin
             if sqlerrm like '% knows of other copies of %' then
                 raise;
             end if;
-            if clock_timestamp() > statement_timestamp() + patience then
+            if clock_timestamp() > begun + patience then
                 raise exception '% is in use: no moment was found in % to change it', array_to_string(shardman.ddl_shared(), ', '), patience
                     using errcode = 'lock_not_available', detail = sqlerrm,
                           hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
@@ -544,6 +629,7 @@ begin
     loop
         if not shardman.restores_layout(made) and shardman.setting('new_tables', 'plain') = 'shared' then
             perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(made), 'node_id', shardman.my_id()));
+            perform set_config('shardman.made', concat_ws(chr(10), nullif(current_setting('shardman.made', true), ''), shardman.metadata_name(made)), false);
         end if;
     end loop;
 end

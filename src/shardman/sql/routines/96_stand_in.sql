@@ -145,8 +145,11 @@ declare
     who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
     target constant oid := shardman.find_relation(relation);
 begin
-    if not exists (select from shardman.shared_tables s where s.relation = hold_named.relation) then
+    if exists (select from shardman.tables t where t.relation = hold_named.relation) then
         return;
+    elsif not exists (select from shardman.shared_tables s where s.relation = hold_named.relation) then
+        raise exception '% has been shared since this transaction began on node %', relation, shardman.my_id()
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Repeat the transaction.';
     elsif target is null then
         perform shardman.make_stub(relation);
         return;
