@@ -78,8 +78,6 @@ class Splits(Questions):
             numbers = plan.targets[0].numbers(params)
         except Unclear:
             return found
-        if plan.targets[0].everywhere and any(map(tells_time, _values(params))):
-            return replace(found, reason=f"{found.reason}, and a parameter may mean the time")
         if not plan.split.fits(params):
             return replace(found, reason=f"{found.reason}, and its lists are of different lengths")
         asked: dict[str, list[int]] = {}
@@ -102,6 +100,12 @@ class Splits(Questions):
 
     def _why_not_split(self, plan: Plan, params: Params, asked: Mapping[str, Any]) -> str:
         assert plan.split is not None
+        if plan.targets[0].everywhere:
+            if self.is_open() and len(self.parts()) < 2:
+                # What comes behind it in the transaction may need to go through the node.
+                return "it names no key, and the transaction is not on several nodes"
+            if any(map(tells_time, _values(params))):
+                return "a parameter may mean the time"
         if not plan.split.waits:
             return self.why_not(params, shares=False)
         return self.why_not_over(asked)
