@@ -589,7 +589,8 @@ declare
     patience constant interval := '30 s';
     begun  constant timestamptz := clock_timestamp();
     -- Short first: most transactions are, and every try holds up all others.
-    wait   numeric := 30;
+    longest numeric := 30;
+    wait    numeric := 30;
     -- What feeds a replica opens the table, to check that a row belongs to it: an access exclusive lock stops it, and whose commit waits for
     -- the replica then waits for us, while we wait for him. So every other try lets writers, and their replicas, come to their end
     -- first. That stops who has read and is about to write; where all do, the other kind of try is the one that finds a moment.
@@ -613,7 +614,9 @@ begin
                           hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
             end if;
         end;
-        wait := least(500, wait * 1.1);
+        -- Most tries fail of a circle, in which to wait longer only holds others up; some of a long statement, for which only a long wait helps.
+        longest := least(500, longest * 1.1);
+        wait := case when random() < 0.15 then longest else 30 * power(longest / 30, (random() * random())::numeric) end;
         drains := copied and not drains;
         perform pg_sleep(random() * 0.05);
     end loop;
