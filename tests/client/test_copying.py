@@ -157,7 +157,8 @@ def test_bad_rows_are_put_aside(db: shardman.Connection, tmp_path: Path) -> None
     assert found["row"].tolist() == [11, 12, 13, 14]
     kept = pd.read_csv(aside)["row"].tolist()
     assert all_of(db, "select count(*), min(n) from acc") == [(300, 1)]
-    with pytest.raises(psycopg.IntegrityError):
+    # Which of the four is told depends on which node is the last to answer.
+    with pytest.raises((psycopg.IntegrityError, psycopg.DataError)):
         db.copy_from("acc", tmp_path / "a.csv", rejects=aside, max_rejects=3)
     # What was there stays.
     assert pd.read_csv(aside)["row"].tolist()[:4] == kept

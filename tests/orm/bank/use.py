@@ -111,7 +111,8 @@ def transactions(keys: list[uuid.UUID]) -> None:
                 pass
             else:
                 raise SystemExit("a second entry of one number was accepted")
-            assert len(connection.connection.router.parts()) == 3
+            # The keys are random: one node may have none of them.
+            assert len(connection.connection.router.parts()) > 1
         try:
             with transaction.atomic():
                 for key in keys:

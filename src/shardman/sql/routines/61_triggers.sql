@@ -88,7 +88,7 @@ begin
     -- The shardlord copies all of the lord's when the node joins.
     if shardman.is_member() and not (select l.lord from shardman.local l) and current_setting('application_name') !~ '^shardman lord ' then
         raise exception 'settings are those of the cluster, and this worker has a copy of them' using errcode = 'read_only_sql_transaction',
-            hint = format('Write to shardman.settings in the lord''s database: %s.', (select n.connstring from shardman.nodes n where n.lord));
+            hint = 'Write to shardman.settings in the lord''s database; see shardman.nodes.';
     end if;
     return null;
 end

@@ -396,7 +396,8 @@ begin
         perform set_config('shardman.ddl_keys', shardman.drop_keys(shardman.find_relation(relation))::text, true),
                 set_config('shardman.ddl_busy', '', true);
     elsif starts_with(mode, 'only ') then
-        execute format('lock table only %s in %s mode', shardman.name_here(relation), substr(mode, 6));
+        execute format('lock table only %s in %s mode %s', shardman.name_here(relation), rtrim(replace(substr(mode, 6), 'nowait', '')),
+                       case when mode ~ ' nowait$' then 'nowait' else '' end);
     else
         execute format('lock table %s in %s mode', shardman.name_here(relation), mode);
     end if;
@@ -540,6 +541,27 @@ $$;
 comment on function shardman.hold_at_once(text, text, int[], text) is
     'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait';
 
+create or replace function shardman.hold_drained(relation text, nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.hold_at_once(relation, 'only exclusive', nodes, wait);
+    for try in 1..5 loop
+        begin
+            perform shardman.hold_at_once(relation, 'only access exclusive nowait', nodes, wait);
+            return;
+        exception when lock_not_available then
+            if try = 5 then
+                raise;
+            end if;
+        end;
+        perform pg_sleep(0.005);
+    end loop;
+end
+$$;
+comment on function shardman.hold_drained(text, int[], text) is
+    'locks a table when those who write have come to their end. Who has read and wants to write waits for us: were we to wait for him, too, '
+    'PostgreSQL would end his statement with an error at once; so we only look';
+
 create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -547,7 +569,10 @@ declare
     node  int;
 begin
     foreach mode_ in array modes loop
-        if mode_ in ('only exclusive', 'only access exclusive') then
+        if mode_ = 'drained' then
+            perform shardman.hold_drained(relation, nodes, wait);
+            continue;
+        elsif mode_ = 'only access exclusive' then
             perform shardman.hold_at_once(relation, mode_, nodes, wait);
             continue;
         end if;
@@ -605,7 +630,8 @@ begin
     perform set_config('synchronous_commit', 'local', true);
     loop
         begin
-            perform shardman.close_gate(relation, case when drains then array['only exclusive'] else '{}' end || modes, nodes, round(wait) || 'ms');
+            perform shardman.close_gate(relation, case when drains then array_replace(modes, 'only access exclusive', 'drained') else modes end, nodes,
+                                        round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             if clock_timestamp() > begun + patience then
