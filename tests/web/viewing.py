@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -84,7 +85,7 @@ def served(cluster: Cluster) -> Iterator[str]:
     shardman = [sys.executable, "-P", "-m", "shardman"]
     process = subprocess.Popen(
         [*shardman, "web", cluster.lord_dsn, cluster.dsn(2), "--listen", f"127.0.0.1:{port}"],
-        env=os.environ | {"PGPASSWORD": cluster.password},
+        env=os.environ | {"PGPASSWORD": cluster.password, "PYTHONFAULTHANDLER": "1"},
     )
     try:
         eventually(
@@ -97,4 +98,9 @@ def served(cluster: Cluster) -> Iterator[str]:
         yield base
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # It says where each of its threads is, and ends.
+            process.wait(10)
+            raise
