@@ -191,6 +191,8 @@ def test_an_address_that_is_taken(cluster: Cluster, capsys: Any) -> None:
         main(["metrics", "--dsn", cluster.dsn(0), "--listen", f"127.0.0.1:{port}"])
     assert ended.value.code == 1
     assert "cannot listen on" in capsys.readouterr().err
+    # Else nothing that this process starts could be stopped by SIGTERM any more.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_without_the_library(cluster: Cluster) -> None:

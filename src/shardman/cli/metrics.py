@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
+from shardman.cli.ending import told_to_end
 from shardman.cli.options import Dsn
 from shardman.errors import Code, UserError
 from shardman.log import configure
@@ -41,11 +41,9 @@ def metrics(
     if listen is None:
         sys.stdout.write(asyncio.run(exposition().once(dsn, partitions=partitions)))
         return
-    # Blocked before there are threads, so that none of them is interrupted.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    exposition().serve(dsn, listen, partitions=partitions)
-    signal.sigwait(ends)
+    with told_to_end() as wait:
+        exposition().serve(dsn, listen, partitions=partitions)
+        wait()
 
 
 def exposition() -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
+from shardman.cli.ending import told_to_end
 from shardman.cli.options import Dsn
 from shardman.errors import Code, UserError
 from shardman.log import configure
@@ -35,15 +35,13 @@ def traces(
     """
     configure()
     module = _tracing()
-    # Blocked before there are threads, so that none of them is interrupted.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    sent = module.Traces(dsn, endpoint)
-    # What is wrong from the beginning is said at once.
-    sent.look()
-    threading.Thread(target=sent.run, name="traces", daemon=True).start()
-    signal.sigwait(ends)
-    sent.flush()
+    with told_to_end() as wait:
+        sent = module.Traces(dsn, endpoint)
+        # What is wrong from the beginning is said at once.
+        sent.look()
+        threading.Thread(target=sent.run, name="traces", daemon=True).start()
+        wait()
+        sent.flush()
 
 
 def _tracing() -> Any:
