@@ -91,7 +91,8 @@ def settled(cluster: Cluster) -> None:
             0, "select sum(stale_replicas + below_level) from shardman.status_tables"
         ),
         until=lambda n: n == 0,
-        seconds=60,
+        # What is given up again and again, as by the tests of this file, is renewed ever more seldom.
+        seconds=180,
     )
     assert check(cluster.lord_dsn, data=True, patience=60) == []
 

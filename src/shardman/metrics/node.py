@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
@@ -51,9 +51,59 @@ class Answers:
     up: bool = False
 
 
+class _Session:
+    """One session on a node, opened when something is asked."""
+
+    def __init__(self) -> None:
+        self._conn: BoundedConnection | None = None
+
+    async def ask(
+        self,
+        params: Mapping[str, Any],
+        query: LiteralString,
+        values: Mapping[str, Any],
+        limit_s: float,
+    ) -> list[Any]:
+        """The rows.
+
+        Args:
+            params: how to reach the node.
+            limit_s: how long the question may take, in seconds.
+
+        Raises:
+            psycopg.Error: it was not answered.
+        """
+        conn = await self._opened(params)
+        conn.limit_s = limit_s
+        cur = await conn.execute(query, values)
+        return await cur.fetchall()
+
+    async def _opened(self, params: Mapping[str, Any]) -> BoundedConnection:
+        if self._conn is None or self._conn.closed:
+            params = {**params, "application_name": "shardman metrics", "connect_timeout": 2}
+            self._conn = await BoundedConnection.connect(
+                "", autocommit=True, **{**params, **undisturbed(params)}
+            )
+            self._conn.limit_s = QUICK_S
+            await self._conn.execute(PINNED)
+            # Of a question that was given up none goes on.
+            await self._conn.execute("set client_connection_check_interval = '1s'")
+        return self._conn
+
+    async def close(self) -> None:
+        """Ends it, whatever its server does."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            hang_up(conn)
+            await conn.close()
+
+
 class NodeAsker:
-    """Keeps a session on one node. One question at a time is under way: whoever comes meanwhile waits for
-    that."""
+    """Asks one node. One question of each kind at a time is under way: whoever comes meanwhile waits for that.
+
+    What looks at every partition is asked in a session of its own: a node that hangs just then is to be seen
+    as soon as any other.
+    """
 
     def __init__(self, node: int, limits: Mapping[str, Any], slow_every_s: float) -> None:
         self.node = node
@@ -62,8 +112,9 @@ class NodeAsker:
         self.lord = False
         self.answers = Answers()
         self._limits, self._slow_every_s = limits, slow_every_s
-        self._conn: BoundedConnection | None = None
+        self._session = _Session()
         self._asking: asyncio.Task[None] | None = None
+        self._asking_slowly: asyncio.Task[None] | None = None
         self._slow_at: float | None = None
         self._told = ""
 
@@ -81,41 +132,43 @@ class NodeAsker:
             slowly: wait for what is asked now and then, too.
         """
         if self._asking is None or self._asking.done():
-            self._quick = asyncio.Event()
             self._asking = asyncio.create_task(self._look(), name=f"metrics of node {self.node}")
-        seen = self._asking if slowly else asyncio.create_task(self._quick.wait())
-        await asyncio.wait({seen}, timeout=patience_s)
-        if seen is not self._asking:
-            seen.cancel()
+        begun = time.monotonic()
+        await asyncio.wait({self._asking}, timeout=patience_s)
+        if slowly and self._asking_slowly is not None:
+            left = max(0.0, begun + patience_s - time.monotonic())
+            await asyncio.wait({self._asking_slowly}, timeout=left)
 
     async def _look(self) -> None:
         try:
-            await self._ask("node", QUICK_S)
+            await self._ask(self._session, "node", QUICK_S)
             if self.lord:
-                await self._ask("lord", QUICK_S)
-            self.answers.up = True
+                await self._ask(self._session, "lord", QUICK_S)
         except NO_ANSWER as error:
             self._tell(_words(error))
             self.answers.up = False
-            await self.close()
-        finally:
-            self._quick.set()
-        if self.answers.up:
-            await self._ask_slowly()
-
-    async def _ask_slowly(self) -> None:
-        now = time.monotonic()
-        if self._slow_at is not None and now - self._slow_at < self._slow_every_s:
+            await self._session.close()
             return
-        self._slow_at = now
+        self.answers.up = True
+        now = time.monotonic()
+        if self._slow_at is None or now - self._slow_at >= self._slow_every_s:
+            self._slow_at = now
+            if self._asking_slowly is None or self._asking_slowly.done():
+                self._asking_slowly = asyncio.create_task(
+                    self._look_slowly(), name=f"details of node {self.node}"
+                )
+
+    async def _look_slowly(self) -> None:
+        session = _Session()
         try:
-            await self._ask("node_slow", SLOW_S)
+            await self._ask(session, "node_slow", SLOW_S)
             if self.lord:
-                await self._ask("lord_slow", SLOW_S)
+                await self._ask(session, "lord_slow", SLOW_S)
         except NO_ANSWER as error:
             # Whether it is up the next quick question says: to be slow is not to be away.
             self._tell(_words(error))
-            await self.close()
+        finally:
+            await session.close()
 
     def _tell(self, error: str) -> None:
         """What is in the way, once."""
@@ -123,42 +176,22 @@ class NodeAsker:
             log.warning("does not answer", node=self.node, error=error)
             self._told = error
 
-    async def _ask(self, name: str, limit_s: float) -> None:
-        conn = await self._session()
-        conn.limit_s = limit_s
-        query = queries("metrics")[name]
-        cur = await conn.execute(query, {**self._limits, "now": time.time()})
+    async def _ask(self, session: _Session, name: str, limit_s: float) -> None:
+        values = {**self._limits, "now": time.time()}
+        rows = await session.ask(self.params, queries("metrics")[name], values, limit_s)
         self.answers.at[name] = time.monotonic()
         self.answers.parts[name] = [
             Value(metric, {"node": str(self.node), **labels}, float(value))
-            for metric, labels, value in await cur.fetchall()
+            for metric, labels, value in rows
             if value is not None
         ]
 
-    async def _session(self) -> BoundedConnection:
-        if self._conn is None or self._conn.closed:
-            params = {**self.params, "application_name": "shardman metrics", "connect_timeout": 2}
-            self._conn = await BoundedConnection.connect(
-                "", autocommit=True, **{**params, **undisturbed(params)}
-            )
-            self._conn.limit_s = QUICK_S
-            await self._conn.execute(PINNED)
-            # Of a question that was given up none goes on.
-            await self._conn.execute("set client_connection_check_interval = '1s'")
-        return self._conn
-
-    async def close(self) -> None:
-        """Ends the session, whatever its server does."""
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            hang_up(conn)
-            await conn.close()
-
     async def leave(self) -> None:
         """Ends all of it: the node is no member any more."""
-        if self._asking is not None:
-            self._asking.cancel()
-        await self.close()
+        for task in (self._asking, self._asking_slowly):
+            if task is not None:
+                task.cancel()
+        await self._session.close()
 
 
 def _words(error: Exception) -> str:
