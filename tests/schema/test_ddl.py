@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,12 +72,14 @@ def columns(cluster: Cluster) -> set[str]:
     return {str(cluster.value(n, COLUMNS)) for n in NODES}
 
 
+def followed(cluster: Cluster) -> None:
+    """The metadata know all."""
+    eventually("what DDL submitted has ended", lambda: not cluster.commands_left())
+
+
 def settled(cluster: Cluster) -> None:
     """Nothing differs, and the metadata know all."""
-    eventually(
-        "what DDL submitted has ended",
-        lambda: not cluster.commands_left(),
-    )
+    followed(cluster)
     assert check(cluster.lord_dsn, data=True) == []
 
 
@@ -374,15 +378,133 @@ REFUSED = [
     ("do $$ begin comment on column app.acc.id is 'x'; end $$", "on this node only"),
     ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),
     ("comment on table acc_1 is 'x'", "acc_1 belongs to the sharded table app.acc"),
-    ("alter sequence acc_serial_seq restart", "each node has a range of its own"),
-    ("alter sequence acc_serial_seq owned by none", "each node has a range of its own"),
-    ("alter sequence acc_serial_seq rename to other", "each node has a range of its own"),
+    ("alter sequence acc_serial_seq restart with 7", "each has a range of its own"),
+    ("alter sequence acc_serial_seq owned by none", "and belongs to it"),
+    ("alter sequence acc_serial_seq rename to other", "keeps its name"),
+    ("alter sequence acc_serial_seq no maxvalue", "and others on other nodes"),
+    ("alter sequence acc_serial_seq cycle", "begin anew at its end"),
+    ("do $$ begin alter sequence app.acc_serial_seq restart; end $$", "on this node only"),
+    ("alter table acc alter serial set increment 2", "no identity columns"),
+    ("alter table acc replica identity full", "follows from its keys"),
+    ("alter table acc cluster on acc_pkey", "data tables of several nodes"),
+    ("alter table acc set (fillfactor = 70), add more int", "in one statement with other things"),
+    ("alter table acc set (fillfactor = 1)", "out of bounds"),
     ("create statistics s on id, v from acc", "statistics object would be on this node only"),
     (
         "grant select on acc to lonely",
         r"(?s)node 0: role .lonely. does not exist.*shardman.sync_roles",
     ),
 ]
+
+
+TUNED = """
+select c.relname, c.reloptions, t.reloptions, a.attstorage::text, a.attcompression::text, a.attoptions,
+       nullif(a.attstattarget, -1)
+  from pg_class c left join pg_class t on t.oid = c.reltoastrelid
+  join pg_attribute a on a.attrelid = c.oid and a.attname = 'note'
+ where c.relnamespace = 'app'::regnamespace and c.relname ~ '_data$' order by 1
+"""
+
+
+def tuned(cluster: Cluster) -> list[tuple[object, ...]]:
+    """How the data tables and replicas of all nodes are set."""
+    return [row[1:] for n in (1, 2, 3) for row in cluster.sql(n, TUNED)]
+
+
+def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc add note text")
+        bob.execute("alter table acc set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.5)")
+        bob.execute("alter table if exists app.acc set (toast.autovacuum_enabled = off)")
+        bob.execute("alter table acc alter note set storage external, alter column note set statistics 500")
+        with bob.transaction(), contextlib.suppress(psycopg.errors.DivisionByZero):
+            bob.execute("alter table acc reset (fillfactor)")
+            bob.execute("select 1/0")
+        with bob.transaction():
+            bob.execute("alter table only acc alter note set compression pglz")
+            bob.execute("alter table acc alter note set (n_distinct = 5)")
+            bob.execute("alter table acc reset (autovacuum_vacuum_scale_factor)")
+    wanted = (["fillfactor=70"], ["autovacuum_enabled=off"], "e", "p", ["n_distinct=5"], 500)
+    assert tuned(acc) == [wanted] * 6
+    settled(acc)
+    # What is made anew has it, too.
+    part, away = acc.sql(
+        0,
+        "select p.part_name, n from shardman.partitions p, generate_series(1, 3) n where p.prv is null"
+        " and not exists (select from shardman.partitions q where (q.part_name, q.owner) = (p.part_name, n))"
+        " limit 1",
+    )[0]
+    moved = acc.cmd("select shardman.move_part(%s, %s)", (part, away))
+    assert moved.status == "success", moved
+    assert tuned(acc) == [wanted] * 6
+    acc.sql(1, "set shardman.ddl = 'here'; alter table app.acc_0_data set (fillfactor = 20)")
+    assert any("storage" in str(found) for found in check(acc.lord_dsn))
+    with as_bob(acc, 3) as bob:
+        bob.execute("alter table acc reset (fillfactor, toast.autovacuum_enabled), alter note reset (n_distinct)")
+    settled(acc)
+    with as_bob(acc, 3) as bob:
+        bob.execute("alter table acc drop column note")
+
+
+def numbers(cluster: Cluster, sequence: str) -> list[tuple[object, ...]]:
+    """Increment, cache and type of a sequence on all nodes that have it, and that their ranges are apart."""
+    rows = [
+        cluster.sql(
+            n,
+            "select min_value, max_value, data_type::text, increment_by, cache_size from pg_sequences"
+            " where sequencename = %s",
+            (sequence,),
+        )[0]
+        for n in (1, 2, 3)
+    ]
+    ranges = sorted(row[:2] for row in rows)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges)), ranges
+    return [row[2:] for row in rows]
+
+
+def test_sequences_are_altered_on_all_nodes(acc: Cluster) -> None:
+    with as_bob(acc, 1) as bob:
+        bob.execute("create table tag (id serial primary key, t text)")
+        bob.execute("insert into tag (t) values ('a')")
+    assert acc.cmd("select shardman.create_shared_table('app.tag', 1)").status == "success"
+    for sequence in ("acc_serial_seq", "tag_id_seq"):
+        with as_bob(acc, 3) as bob:
+            bob.execute(f"alter sequence if exists {sequence} increment by 2 cache 5 no cycle".encode())
+            bob.execute(f"create sequence s; alter sequence {sequence} restart; drop sequence s".encode())
+        assert numbers(acc, sequence) == [("integer", 2, 5)] * 3
+    followed(acc)
+    with as_bob(acc, 2) as bob:
+        # As Django sends them, for a column that is to be a BigAutoField.
+        bob.execute('alter table "tag" alter column "id" type bigint using "id"::bigint')
+        bob.execute('alter sequence if exists "tag_id_seq" as bigint')
+        bob.execute("alter sequence acc_serial_seq owned by acc.serial")
+        row = bob.execute("insert into tag (t) values ('b') returning id").fetchone()
+    assert row and row[0] > 2**31
+    assert numbers(acc, "tag_id_seq") == [("bigint", 2, 5)] * 3
+    followed(acc)
+    assert numbers(acc, "tag_id_seq") == [("bigint", 2, 5)] * 3
+    with as_bob(acc, 3) as bob:
+        bob.execute("delete from tag where id > 2000000000")
+        bob.execute('alter table "tag" alter column "id" type integer using "id"::integer')
+        bob.execute('alter sequence if exists "tag_id_seq" as integer')
+        bob.execute("insert into tag (t) values ('c')")
+    assert numbers(acc, "tag_id_seq") == [("integer", 2, 5)] * 3
+    followed(acc)
+    # The numbers of a sharded table: without replicas, which a new type would write anew.
+    acc.sql(1, "create table app.plain (id int primary key, n serial); alter table app.plain owner to bob")
+    assert acc.cmd("select shardman.create_hash_partitions(1, 'app.plain', 'id', 2)").status == "success"
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table plain alter n type bigint")
+        bob.execute("alter sequence plain_n_seq as bigint")
+        bob.execute("truncate plain restart identity")
+        row = bob.execute("insert into plain values (1) returning n").fetchone()
+    assert row and row[0] > 2**31
+    assert numbers(acc, "plain_n_seq") == [("bigint", 1, 1)] * 3
+    followed(acc)
+    for table in ("plain", "tag"):
+        with as_bob(acc, 1) as bob:
+            bob.execute(f"drop table {table}".encode())
+    settled(acc)
 
 
 def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:

@@ -56,7 +56,7 @@ REFUSED = [
     ("alter table only (app.acc) alter v set default 3", "this node only"),
     ('alter table U&"app".acc add column w int', "this node only"),
     ("comment on constraint acc_pkey on app. /* */ acc is 'x'", "this node only"),
-    ("alter sequence app.acc_id_seq owned by none", "each node has a range"),
+    ("alter sequence app.acc_id_seq owned by none", "belongs to it|on this node only"),
 ]
 
 HARMLESS = """

@@ -264,7 +264,7 @@ begin
             loop
                 execute format('alter table %s alter column %I set default %s', shardman.sql_name(t.relation), col ->> 'name', col ->> 'default');
             end loop;
-        else
+        elsif not shardman.is_retyped(spec, shardman.find_relation(spec ->> 'name')) then
             perform shardman.make_sequence(spec, spec ->> 'name');
         end if;
     end loop;

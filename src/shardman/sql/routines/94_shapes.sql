@@ -67,6 +67,9 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     union all
     select s.rel, 'storage', 'unlogged' from s join pg_class c on c.oid = s.rel where c.relpersistence <> 'p'
     union all
+    select s.rel, 'storage', concat_ws(' ', nullif(t.kind, 'option'), quote_ident(nullif(t.col, '')), nullif(t.name, ''), 'is', t.value)
+      from s join shardman.tuning t on t.rel = s.rel where s.kind = 'copy'
+    union all
     -- What others have made, but decides which rows a table takes and what is in them.
     select distinct s.rel, 'types',
            concat_ws(' ', format_type(t.oid, null),

@@ -34,7 +34,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
                 when statement ~* '^(create|alter|drop)\M' then 'OTHER'
                 when statement ~* '^(begin|start\s+transaction|set|reset)\M' then ''
                 when statement ~* '^do\M' then 'DO' end
-      from (select regexp_match(statement, '^((?:alter\s+(?:table|index)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy))\M', 'i')) as r (m)
+      from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy))\M', 'i')) as r (m)
 $$;
 comment on function shardman.statement_kind(text) is
     'what event triggers call DDL of tables, by its first words; OTHER: other DDL; DO; empty: nothing that calls them; null: anything else';

@@ -53,6 +53,7 @@ create or replace function shardman.ddl_pattern(tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select replace(replace(case tag
         when 'ALTER INDEX'   then '^alter\s+(?:index|table)\s+(?:if\s+exists\s+)?(NAME)(?![\w$])'
+        when 'ALTER SEQUENCE' then '^alter\s+sequence\s+(?:if\s+exists\s+)?(NAME)(?![\w$])'
         when 'ALTER TABLE'   then '^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(NAME)(?![\w$])'
         when 'CREATE INDEX'  then '^create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?(?:(?!on\s)NAME\s+)?on\s+(?:only\s+)?(NAME)'
         when 'DROP INDEX'    then '^drop\s+index\s+(?:concurrently\s+)?(?:if\s+exists\s+)?(NAME)\s*(?:cascade|restrict)?$'
@@ -78,11 +79,12 @@ begin
     perform set_config('search_path', path, true);
     rel := pg_catalog.to_regclass(named)::pg_catalog.oid;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    return coalesce((select i.indrelid from pg_index i where i.indexrelid = rel), case when tag <> 'DROP INDEX' then rel end);
+    return coalesce((select i.indrelid from pg_index i where i.indexrelid = rel), case when tag = 'ALTER SEQUENCE' then shardman.table_of_sequence(rel) end,
+                    case when tag <> 'DROP INDEX' then rel end);
 end
 $$;
 comment on function shardman.ddl_relation(text, text, text) is
-    'the table that a statement of this kind is about, or whose index, read with this search_path; null where that cannot be said';
+    'the table that a statement of this kind is about, or whose index or sequence, read with this search_path; null where that cannot be said';
 
 create or replace function shardman.granted_tables(query text, path text) returns text[]
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -124,7 +126,7 @@ begin
     return exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D')
        and (cardinality(shardman.granted_tables(query, 'public')) > 0
             or exists (select from unnest(array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY',
-                                                'COMMENT']) as tag
+                                                'COMMENT', 'ALTER SEQUENCE']) as tag
                         where shardman.sharded_name(shardman.ddl_relation(query, tag, 'public')) is not null));
 end
 $$;
@@ -230,6 +232,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     words constant text := regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g');
 begin
+    perform shardman.need_numbers_kept(relation, query, tag);
     if shardman.renames_by_index(query, tag, path) then
         perform shardman.refuse_index_name(relation);
     elsif words ~* '\mconcurrently\M' then
@@ -252,6 +255,8 @@ begin
     elsif tag = 'ALTER TABLE' and words ~* '\malter\s+constraint\M' and shardman.touches_reference(relation, query) then
         raise exception 'a foreign key of % cannot be altered: its data tables have it', relation
             using errcode = 'feature_not_supported', hint = 'Drop it, and add it anew.';
+    elsif shardman.storage_form(query, tag) is not null then
+        perform shardman.refuse_storage(relation, shardman.storage_form(query, tag));
     elsif tag = 'ALTER TABLE' and words ~* '\madd\M.*\mreferences\M' then
         perform shardman.need_referable(relation, query, path);
     end if;
@@ -261,7 +266,7 @@ comment on function shardman.need_possible(text, text, text, text) is 'raises wh
 
 create or replace function shardman.ddl_lock_modes(tag text, query text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select case when tag in ('GRANT', 'REVOKE', 'COMMENT') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
+    select case when tag in ('GRANT', 'REVOKE', 'COMMENT', 'ALTER SEQUENCE') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
                 when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
                 when shardman.renames_table(tag, query) then 'only access exclusive'
                 else 'only access exclusive,access exclusive,copies' end
@@ -386,6 +391,8 @@ begin
         perform shardman.hold_copies(relation);
     elsif mode = 'stand-in' then
         perform shardman.make_stand_in(relation);
+    elsif mode = 'tuning' then
+        perform shardman.make_tuning_stand_in(relation);
     elsif starts_with(mode, 'refers ') then
         perform shardman.hold_named(substr(mode, 8));
     elsif starts_with(mode, 'referred ') then
@@ -772,7 +779,13 @@ begin
          group by 1
     loop
         perform shardman.follow_table(changed.relation, changed.renamed);
+        perform shardman.keep_sequences(changed.relation, false);
     end loop;
+    if tg_tag = 'ALTER SEQUENCE' and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
+        perform shardman.keep_sequences(s.relation, target is not null)
+           from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.sharded_name(shardman.table_of_sequence(d.objid)) offset 0) as s (relation)
+          where d.classid = 'pg_class'::regclass and s.relation is not null;
+    end if;
     if target is not null then
         perform shardman.finish_ddl(target, tg_tag);
     end if;
@@ -793,6 +806,7 @@ begin
     perform shardman.need_same_everywhere(target);
     perform shardman.keep_change(shardman.change_sent(shardman.sent_statement(shardman.statement_now(), tag), tag, target, tables));
     perform shardman.follow_table(target, false);
+    perform shardman.keep_sequences(target, false);
     perform shardman.follow_rights(t) from unnest(tables) t;
     foreach node in array string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[] loop
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());

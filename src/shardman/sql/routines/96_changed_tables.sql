@@ -179,18 +179,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.kept_items(jsonb, oid, int) is 'of keys or indexes of a definition those that data table k still has, as they are now';
 
-create or replace function shardman.redefined_columns(parent oid, former jsonb) returns jsonb
+create or replace function shardman.redefined_columns(parent oid, data oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select jsonb_agg(c || jsonb_build_object('options', coalesce(nullif(c -> 'options', 'null'), f -> 'options'),
-                                             'statistics', coalesce(nullif(c -> 'statistics', 'null'), f -> 'statistics')) order by n)
+    select jsonb_agg(c || jsonb_build_object('options', d -> 'options', 'statistics', d -> 'statistics', 'storage', d -> 'storage',
+                                             'compression', d -> 'compression') order by n)
       from jsonb_array_elements(shardman.describe_columns(parent)) with ordinality as u (c, n)
-      left join jsonb_array_elements(former) f on f ->> 'name' = c ->> 'name'
+      left join jsonb_array_elements(shardman.describe_columns(data)) d on d ->> 'name' = c ->> 'name'
 $$;
-comment on function shardman.redefined_columns(oid, jsonb) is 'the columns of a parent; what only data tables have is kept';
+comment on function shardman.redefined_columns(oid, oid) is 'the columns of a parent, stored and analyzed as those of a data table of its';
 
 create or replace function shardman.redefined_sequences(parent oid, former jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(jsonb_agg(s || jsonb_build_object('column', o.column_name) order by n), '[]')
+    select coalesce(jsonb_agg(shardman.spec_now(s, o.seq, o.type, false) || jsonb_build_object('column', o.column_name) order by n), '[]')
       from jsonb_array_elements(former) with ordinality as u (s, n)
       join shardman.owned_sequences(parent) o on shardman.metadata_name(o.seq) = s ->> 'name'
 $$;
@@ -217,7 +217,10 @@ begin
     end if;
     def := t.definition || key || jsonb_build_object(
         'expr', case when t.definition -> 'key' = key -> 'key' then t.expr else expr end,
-        'columns', shardman.redefined_columns(parent, t.definition -> 'columns'),
+        'columns', shardman.redefined_columns(parent, data),
+        'storage', t.definition -> 'storage' || (select jsonb_build_object(
+                       'options', to_jsonb(c.reloptions), 'toast_options', (select to_jsonb(o.reloptions) from pg_class o where o.oid = c.reltoastrelid))
+                                                   from pg_class c where c.oid = data),
         'checks', shardman.describe_checks(parent)
                   || coalesce((select jsonb_agg(c) from jsonb_array_elements(t.definition -> 'checks') c where (c ->> 'no_inherit')::bool), '[]'),
         'keys', (select coalesce(jsonb_agg(e - 'parent_comment'

@@ -97,7 +97,7 @@ begin
         perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', c.target, mode_), '500ms');
     end loop;
     perform shardman.through_door(node, c.statement, '5s');
-    if 'stand-in' = any (modes) then
+    if modes && array['stand-in', 'tuning'] then
         perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target, shardman.missing_values(c.target)), '5s');
     end if;
     foreach name in array c.tables loop

@@ -86,7 +86,11 @@ declare
     words constant text := shardman.plain_words(query);
     other text;
 begin
-    if words ~* '\mconcurrently\M' then
+    perform shardman.need_numbers_kept(tables[1], query, tag);
+    if tag = 'ALTER TABLE' and words ~* '\mset\s+unlogged$' then
+        raise exception 'a shared table cannot be unlogged: after a crash its node would have no rows' using errcode = 'feature_not_supported',
+            hint = 'Leave it logged; or make it a plain table, with shardman.unshare_table.';
+    elsif words ~* '\mconcurrently\M' then
         raise exception 'an index of a shared table is built or dropped on all nodes in one transaction, which CONCURRENTLY cannot be'
             using errcode = 'feature_not_supported', hint = 'Leave CONCURRENTLY out; the table''s users wait meanwhile.';
     elsif shardman.renames_by_index(query, tag, path) then
@@ -227,6 +231,7 @@ begin
     perform shardman.need_owner(relation);
     perform set_config('shardman.ddl_busy', 'on', true);
     execute format('drop trigger if exists "A_shardman_key" on %s', shardman.name_here(relation));
+    perform shardman.loosen_sequences(relation);
     perform set_config('shardman.ddl_busy', '', true);
 end
 $$;
@@ -423,7 +428,7 @@ begin
         perform shardman.send_on(node, query);
     end loop;
     if current_setting('shardman.ddl_rewritten', true) = 'on' then
-        for rows_ in execute format('select array_agg(x.r) from (select t::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
+        for rows_ in execute format('select array_agg(x.r) from (select (t.*)::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
                                     shardman.name_here((shardman.ddl_shared())[1])) loop
             foreach node in array nodes loop
                 perform shardman.through_door(node, format('insert into shardman.shared_inbox values (%L, ''update'', %L, %L)',
@@ -510,12 +515,15 @@ begin
     end if;
     for rel, changed in
         select distinct r.rel, shardman.shared_name(r.rel)
-          from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.ddl_relation_of(d.classid, d.objid) as rel offset 0) as r
+          from pg_event_trigger_ddl_commands() d
+         cross join lateral (select coalesce(case when d.object_type = 'sequence' and tg_tag in ('ALTER SEQUENCE', 'ALTER TABLE') then shardman.table_of_sequence(d.objid) end,
+                                             shardman.ddl_relation_of(d.classid, d.objid)) as rel offset 0) as r
          where r.rel is not null and shardman.shared_name(r.rel) is not null
     loop
         if changed = any (shardman.ddl_shared()) or coalesce(current_setting('shardman.ddl', true), '') = 'spread' then
             perform shardman.note_name(changed, rel);
             perform shardman.keep_shared(changed);
+            perform shardman.keep_sequences(changed, current_setting('shardman.ddl', true) is distinct from 'spread');
         else
             perform shardman.refuse_shared_ddl(changed);
         end if;
@@ -600,11 +608,12 @@ comment on function shardman.on_shared_drop() is 'after something was dropped: r
 
 create or replace function shardman.redefine_shared(relation text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    -- The ranges of sequences are those of the first day.
+    -- The ranges of sequences are those of the first day, or of that of their type.
     select shardman.define_shared(c.oid)
            || jsonb_build_object('sequences', (
-                  select coalesce(jsonb_agg(k order by n), '[]') from jsonb_array_elements(t.definition -> 'sequences') with ordinality as u (k, n)
-                   where shardman.find_relation(shardman.owned_here(t.relation, k ->> 'name')) in (select s.seq from shardman.owned_sequences(c.oid) s)))
+                  select coalesce(jsonb_agg(shardman.spec_now(k, s.seq, s.type, true) order by n), '[]')
+                    from jsonb_array_elements(t.definition -> 'sequences') with ordinality as u (k, n)
+                    join shardman.owned_sequences(c.oid) s on s.seq = shardman.find_relation(shardman.owned_here(t.relation, k ->> 'name'))))
            || jsonb_strip_nulls(jsonb_build_object('former', t.definition -> 'former', 'lock', t.definition -> 'lock'))
       from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
      where t.relation = redefine_shared.relation and shardman.shared_lacks(relation) is null

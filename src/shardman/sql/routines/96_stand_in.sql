@@ -91,7 +91,8 @@ comment on function shardman.statement_refers_to(text, text) is 'the tables to w
 
 create or replace function shardman.gate_modes(relation text, tag text, query text, path text) returns text[]
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    select case when not shardman.needs_stand_in(relation, query, tag, path) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
+    select case when shardman.tunes(query, tag) then string_to_array(shardman.ddl_lock_modes(tag, query), ',') || 'tuning'::text
+                when not shardman.needs_stand_in(relation, query, tag, path) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
                 -- To rename an index takes no such locks; the stand-in does.
                 else array_remove(string_to_array(shardman.ddl_lock_modes('ALTER TABLE', query), ','), 'keys')
                      || array(select 'refers ' || r from unnest(shardman.statement_refers_to(query, path)) r)
@@ -101,7 +102,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
                      || 'stand-in'::text end
 $$;
 comment on function shardman.gate_modes(text, text, text, text) is
-    'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; referred: or did; stand-in: the end of the gate';
+    'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; referred: or did; stand-in, tuning: the end of the gate';
 
 create or replace function shardman.make_stub(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -205,18 +206,26 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.reference_mark(text) is 'the check that stands for a foreign key on a stand-in, as PostgreSQL writes it: by it one is known that got another name';
 
+create or replace function shardman.put_aside(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('create schema %I', shardman.behind());
+    execute format('alter table %s set schema %I', shardman.sql_name(relation), shardman.behind());
+end
+$$;
+comment on function shardman.put_aside(text) is 'puts a sharded table into a schema of this session';
+
 create or replace function shardman.set_aside(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     rel  constant oid := shardman.find_relation(relation);
     name constant text := shardman.sql_name(relation);
 begin
-    execute format('create schema %I', shardman.behind());
-    execute format('alter table %s set schema %I', name, shardman.behind());
+    perform shardman.put_aside(relation);
     execute format('create table %s (like %s including defaults including constraints including generated) partition by %s', name, rel::regclass, pg_get_partkeydef(rel));
 end
 $$;
-comment on function shardman.set_aside(text) is 'puts a sharded table into a schema of this session, and an empty one like it in its place';
+comment on function shardman.set_aside(text) is 'shardman.put_aside, and puts an empty table like it in its place';
 
 create or replace function shardman.put_back(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -234,7 +243,7 @@ begin
     execute format('drop schema %I; drop schema %I', shardman.behind(), shardman.behind() || '_away');
 end
 $$;
-comment on function shardman.put_back(text) is 'ends shardman.set_aside';
+comment on function shardman.put_back(text) is 'ends shardman.put_aside, and drops what is in its place';
 
 create or replace function shardman.make_stand_in(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -484,12 +493,16 @@ comment on function shardman.add_column_alike(text, jsonb, jsonb, text) is
 create or replace function shardman.finish_stand_in(relation text, given jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    changes constant jsonb := shardman.take_stand_in(relation);
+    changes jsonb;
     name    constant text := shardman.sql_name(relation);
     values_ jsonb := coalesce(given, '{}');
     item    jsonb;
     text_   text;
 begin
+    if (select c.relkind from pg_class c where c.oid = shardman.find_relation(relation)) = 'r' then
+        return shardman.finish_tuning(relation, given);
+    end if;
+    changes := shardman.take_stand_in(relation);
     perform set_config('shardman.ddl_busy', 'on', true);
     for item in select * from jsonb_array_elements(changes -> 'columns') loop
         values_ := values_ || jsonb_build_object(item ->> 'name', shardman.add_column_alike(relation, item, changes, values_ ->> (item ->> 'name')));

@@ -16,10 +16,10 @@ create or replace view shardman.table_state as
                 when not shardman.is_parent_of(w.definition, w.parent) then 'another relation has the name of the table'
                 else coalesce((select 'its sequences are missing or have another node''s range: ' || string_agg(s.name, ', ' order by s.name)
                         from (select q ->> 'name' as name,
-                                     (q ->> 'base')::numeric + l.node_id * (q ->> 'width')::numeric + 1 as low
+                                     (q ->> 'base')::numeric + l.node_id * (q ->> 'width')::numeric + 1 as low, q as spec
                                 from jsonb_array_elements(coalesce(w.definition -> 'sequences', '[]')) q) as s
                         left join pg_catalog.pg_sequence x on x.seqrelid = shardman.find_relation(shardman.owned_here(w.relation, s.name))
-                       where x.seqmin is distinct from s.low),
+                       where x.seqmin is distinct from s.low and not shardman.is_retyped(s.spec, x.seqrelid)),
                       (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name) from shardman.keys_lacking(w.definition, w.parent) k
                         where not shardman.is_dropped(w.definition ->> 'relation', k.name)))
                 end as problem
