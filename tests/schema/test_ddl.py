@@ -416,7 +416,9 @@ def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
         bob.execute("alter table acc add note text")
         bob.execute("alter table acc set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.5)")
         bob.execute("alter table if exists app.acc set (toast.autovacuum_enabled = off)")
-        bob.execute("alter table acc alter note set storage external, alter column note set statistics 500")
+        bob.execute(
+            "alter table acc alter note set storage external, alter column note set statistics 500"
+        )
         with bob.transaction(), contextlib.suppress(psycopg.errors.DivisionByZero):
             bob.execute("alter table acc reset (fillfactor)")
             bob.execute("select 1/0")
@@ -440,7 +442,9 @@ def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
     acc.sql(1, "set shardman.ddl = 'here'; alter table app.acc_0_data set (fillfactor = 20)")
     assert any("storage" in str(found) for found in check(acc.lord_dsn))
     with as_bob(acc, 3) as bob:
-        bob.execute("alter table acc reset (fillfactor, toast.autovacuum_enabled), alter note reset (n_distinct)")
+        bob.execute(
+            "alter table acc reset (fillfactor, toast.autovacuum_enabled), alter note reset (n_distinct)"
+        )
     settled(acc)
     with as_bob(acc, 3) as bob:
         bob.execute("alter table acc drop column note")
@@ -469,8 +473,12 @@ def test_sequences_are_altered_on_all_nodes(acc: Cluster) -> None:
     assert acc.cmd("select shardman.create_shared_table('app.tag', 1)").status == "success"
     for sequence in ("acc_serial_seq", "tag_id_seq"):
         with as_bob(acc, 3) as bob:
-            bob.execute(f"alter sequence if exists {sequence} increment by 2 cache 5 no cycle".encode())
-            bob.execute(f"create sequence s; alter sequence {sequence} restart; drop sequence s".encode())
+            bob.execute(
+                f"alter sequence if exists {sequence} increment by 2 cache 5 no cycle".encode()
+            )
+            bob.execute(
+                f"create sequence s; alter sequence {sequence} restart; drop sequence s".encode()
+            )
         assert numbers(acc, sequence) == [("integer", 2, 5)] * 3
     followed(acc)
     with as_bob(acc, 2) as bob:
@@ -491,8 +499,14 @@ def test_sequences_are_altered_on_all_nodes(acc: Cluster) -> None:
     assert numbers(acc, "tag_id_seq") == [("integer", 2, 5)] * 3
     followed(acc)
     # The numbers of a sharded table: without replicas, which a new type would write anew.
-    acc.sql(1, "create table app.plain (id int primary key, n serial); alter table app.plain owner to bob")
-    assert acc.cmd("select shardman.create_hash_partitions(1, 'app.plain', 'id', 2)").status == "success"
+    acc.sql(
+        1,
+        "create table app.plain (id int primary key, n serial); alter table app.plain owner to bob",
+    )
+    assert (
+        acc.cmd("select shardman.create_hash_partitions(1, 'app.plain', 'id', 2)").status
+        == "success"
+    )
     with as_bob(acc, 2) as bob:
         bob.execute("alter table plain alter n type bigint")
         bob.execute("alter sequence plain_n_seq as bigint")

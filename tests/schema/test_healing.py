@@ -123,6 +123,13 @@ def test_what_some_nodes_committed_all_get(acc: Cluster) -> None:
         tolerate=psycopg.Error,
     )
     healed(acc)
+    half_committed(acc, 1, "alter table acc set (fillfactor = 60)", at=2)
+    healed(acc)
+    for node in (1, 2, 3):
+        stored = (
+            "select array_agg(distinct reloptions[1]) from pg_class where relname ~ '^acc_._data$'"
+        )
+        assert acc.value(node, stored) == ["fillfactor=60"]
     assert check(acc.lord_dsn, data=True) == []
 
 
