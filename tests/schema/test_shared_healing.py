@@ -114,6 +114,12 @@ def settled(cluster: Cluster, relation: str) -> None:
     )
 
 
+def transact(cluster: Cluster, *statements: str) -> None:
+    with as_bob(cluster, 1) as bob, bob.transaction():
+        for statement in statements:
+            bob.execute(statement.encode())
+
+
 def half_committed(cluster: Cluster, node: int, statement: str, *, at: int) -> None:
     """Sends a statement to a node whose part on another fails when others may have committed theirs."""
     cluster.sql(at, TRAP)
@@ -156,6 +162,38 @@ def test_a_table_that_was_dropped_on_some_nodes_is_dropped(shared: Cluster) -> N
     eventually(
         "all have forgotten it", lambda: [shared.value(n, known) for n in (0, *NODES)] == [1] * 4
     )
+
+
+def test_a_table_that_was_made_with_what_refers_to_it(shared: Cluster) -> None:
+    shared.sql(0, "insert into shardman.settings values ('new_tables', 'shared')")
+    eventually(
+        "node 1 has heard of it",
+        lambda: shared.value(1, "select shardman.setting('new_tables', '')") == "shared",
+    )
+    made = '"Län".made'
+    shared.sql(3, TRAP)
+    try:
+        with pytest.raises(psycopg.Error, match="trapped"):
+            transact(
+                shared,
+                f"create table {made} (id int primary key)",
+                f"insert into {made} values (7)",
+                f"alter table {KIND} add column made int default 7 references {made}",
+            )
+    finally:
+        shared.sql(3, NO_TRAP)
+    settled(shared, KIND)
+    settled(shared, made)
+    kept = "select count(*) from shardman.shared_tables where definition ? 'made_now'"
+    eventually("the lord knows", lambda: [shared.value(n, kept) for n in NODES] == [0, 0, 0])
+    healed(shared)
+    for node in NODES:
+        assert shared.value(node, f"select sum(id) from {made}") == 7
+        assert shared.value(node, f"select distinct made from {KIND}") == 7
+    with as_bob(shared, 2) as bob, bob.transaction():
+        bob.execute(f"alter table {KIND} drop column made".encode())
+        bob.execute(f"drop table {made}".encode())
+    healed(shared)
 
 
 def test_a_node_dies_while_all_commit(shared: Cluster) -> None:

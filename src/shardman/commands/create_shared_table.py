@@ -69,8 +69,10 @@ class CreateSharedTable(Command):
                 "Name another node",
                 code=Code.NO_SUCH_COPY,
             )
-        described = self._described(facts, again=known is not None)
-        has = known.nodes if known else ()
+        # Shared in the transaction that has made it: only the lord does not know.
+        made = tuple((facts.answers.get("described") or {}).get("made_now") or ())
+        described = self._described(facts, again=known is not None or bool(made))
+        has = known.nodes if known else made
         # Writers do without a node that has died: it gets its copy when it is back.
         away = [
             n
@@ -79,12 +81,17 @@ class CreateSharedTable(Command):
         ]
         others = [n for n in self._others(cluster) if n not in away]
         for node in others:
-            self._need_free(facts, node, has)
+            if node not in made:
+                self._need_free(facts, node, has)
         definition = described["definition"]
         return Plan(
             prepare=(
                 *(
-                    needed_steps(sorted({*others, cluster.lord.id}), self.relation, self.node_id)
+                    needed_steps(
+                        sorted({*self._answering(facts, others), cluster.lord.id}),
+                        self.relation,
+                        self.node_id,
+                    )
                     if known is None
                     else ()
                 ),
@@ -95,13 +102,13 @@ class CreateSharedTable(Command):
                         {"node": n, "relation": self.relation, "definition": definition},
                     )
                     for n in others
-                    if known is None
+                    if n not in made and known is None
                 ),
             ),
             switch=(
                 *(
                     ()
-                    if known
+                    if known and not made
                     else (
                         Step(
                             "record_shared",
@@ -110,6 +117,7 @@ class CreateSharedTable(Command):
                                 "node": self.node_id,
                                 "relation": self.relation,
                                 "definition": definition,
+                                **({"copies": list(made)} if made else {}),
                             },
                         ),
                     )
@@ -142,7 +150,7 @@ class CreateSharedTable(Command):
                 "Start it and try again",
                 code=Code.NODE_UNREACHABLE,
             )
-        obstacles = [] if again else described["obstacles"]
+        obstacles = [] if again and described.get("shape") else described["obstacles"]
         if obstacles:
             first, more = obstacles[0], len(obstacles) - 1
             others = f" (and {more} more in the way)" if more else ""
@@ -161,6 +169,9 @@ class CreateSharedTable(Command):
             raise UserError(
                 f"node {node} has a relation {taken[0]} of its own", *_RENAME, code=Code.NAME_TAKEN
             )
+
+    def _answering(self, facts: Facts, nodes: list[int]) -> list[int]:
+        return [n for n in nodes if facts.answers.get(f"taken {n}") is not None]
 
     def _others(self, cluster: Cluster) -> list[int]:
         return sorted({n.id for n in cluster.workers} - {self.node_id})

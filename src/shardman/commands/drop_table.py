@@ -57,7 +57,9 @@ class DropTable(Command):
     def plan(self, facts: Facts) -> Plan:
         cluster, relation = facts.cluster, self.relation
         if relation in cluster.shared:
-            need_unreferred(facts, relation)
+            if not self.follow:
+                # What was dropped is gone: the metadata of what referred to it may follow later.
+                need_unreferred(facts, relation)
             return self._forgetting(
                 cluster, drop_copies(facts, cluster.shared[relation], keep=None)
             )

@@ -10,7 +10,7 @@ right, once more, and nobody has missed anything.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
@@ -112,11 +112,16 @@ async def make(conn: Connection, node: int, relation: str, definition: dict[str,
 @step("record_shared")
 @dataclass(frozen=True)
 class RecordShared(SwitchStep):
-    """The table is shared from now on, and its only copy is where it lies."""
+    """The table is shared from now on, and its only copy is where it lies.
+
+    Args:
+        copies: the nodes that have copies already, of a table that was shared in the transaction that made it.
+    """
 
     node: int
     relation: str
     definition: dict[str, Json]
+    copies: list[int] = field(default_factory=list)
 
     def scope(self) -> Scope:
         return Scope()
@@ -125,10 +130,12 @@ class RecordShared(SwitchStep):
         lord = await run.node(0)
         await lord.execute(
             "insert into shardman.shared_tables (relation, initial_node, definition)"
-            " values (%s, %s, %s::jsonb || shardman.free_lock_name(%s))",
+            " values (%s, %s, %s::jsonb || shardman.free_lock_name(%s))"
+            " on conflict (relation) do update set definition = excluded.definition",
             (self.relation, self.node, Jsonb(self.definition), self.relation),
         )
-        await _record_copy(lord, self.relation, self.node)
+        for node in self.copies or [self.node]:
+            await _record_copy(lord, self.relation, node)
 
 
 async def _record_copy(lord: Connection, relation: str, node: int) -> None:

@@ -3,7 +3,8 @@
 A change travels in the sender's transaction, whose parts are committed one after the other. Where a crash
 came in between, or a node was away, the rows of shardman.schema_changes say so, and a node that has the
 change repeats it, as its sender, on one that lacks it. Where a table was renamed (shardman.renamed_tables), the
-command that lets the metadata follow is submitted once more, should it be lost. A shardlord that dies here
+command that lets the metadata follow is submitted once more, should it be lost; so it is where a table was
+shared in the transaction that made it, and the lord's metadata do not have it. A shardlord that dies here
 leaves nothing but what the next one finds: the change and the note that a node has it are one transaction.
 """
 
@@ -59,6 +60,8 @@ class SchemaChanges:
         self._told: dict[Lacks, tuple[str, str]] | None = None
         #: The tables that were called otherwise at the last look: former and new name.
         self._renamed: set[tuple[str, str]] = set()
+        #: The tables that nodes shared by themselves, at the last look, and on which.
+        self._made: set[tuple[int, str]] = set()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -72,19 +75,23 @@ class SchemaChanges:
 
     async def _look(self) -> None:
         cluster = self._metadata.known.cluster
-        members = set(cluster.members)
+        members, workers = set(cluster.members), {n.id for n in cluster.workers}
         silent = self._health.silent()
         found: dict[int, list[Change]] = {}
         renamed: set[tuple[str, str]] = set()
+        made: set[tuple[int, str]] = set()
 
         async def ask(node: int) -> None:
             rows = await self._try(node, "here")
             if rows is not None:
                 found[node] = [_change(row) for row in rows]
             renamed.update((row[0], row[1]) for row in await self._try(node, "names") or ())
+            if node in workers:
+                made.update((node, row[0]) for row in await self._try(node, "made") or ())
 
         await all_of(*(ask(n) for n in members - silent))
         await self._follow(renamed)
+        await self._record(made)
         work = due(found, members)
         for node, key in work.settle:
             await self._try(node, "settle", key.id, key.sender)
@@ -98,6 +105,14 @@ class SchemaChanges:
         for name in sorted(renamed & self._renamed):
             await self._lord.execute(queries("changes")["follow"].encode(), name)
         self._renamed = renamed
+
+    async def _record(self, made: set[tuple[int, str]]) -> None:
+        """The same of tables that nodes have shared by themselves."""
+        for relation, node in sorted(
+            {r: n for n, r in sorted(made & self._made, reverse=True)}.items()
+        ):
+            await self._lord.execute(queries("changes")["record"].encode(), (relation, node))
+        self._made = made
 
     async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:
         try:

@@ -14,6 +14,16 @@ select case when x.dropped then shardman.submit('drop_table', json_build_object(
                       and (l.ended_at is null or l.ended_at > now() - interval '20 s')
                       and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and o.opt = case when x.dropped then x.former else x.wanted end))
 
+-- name: made
+select s.relation from shardman.shared_tables s where s.definition ? 'made_now'
+
+-- name: record
+select shardman.submit('create_shared_table', json_build_object('relation', x.relation, 'node_id', x.node))
+  from (select %s::text as relation, %s::int as node) x
+ where not exists (select from shardman.cmd_log l
+                    where l.cmd_type = 'create_shared_table' and (l.ended_at is null or l.ended_at > now() - interval '20 s')
+                      and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and (o.name, o.opt) = ('relation', x.relation)))
+
 -- name: repeat
 select state, reason from shardman.repeat_change(%s::uuid, %s, %s)
 

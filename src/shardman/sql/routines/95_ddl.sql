@@ -341,7 +341,8 @@ begin
     if current_setting('shardman.ddl_busy', true) = 'on' then
         return;
     end if;
-    perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true);
+    perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true),
+            set_config('shardman.ddl_now', '', true);
     query := shardman.take_statement(tg_tag);
     -- What our own routines do is a SELECT to whoever looks from here.
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
@@ -629,6 +630,7 @@ declare
     drains bool := modes[1] = 'only access exclusive' and shardman.has_replicas(relation);
     copied constant bool := drains;
 begin
+    perform shardman.send_now(nodes);
     if modes is null then
         return;
     end if;

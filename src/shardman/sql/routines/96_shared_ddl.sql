@@ -111,11 +111,11 @@ create or replace function shardman.is_made_here_and_now(rel oid) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     -- Its type's row: that of the table may have been written again since.
     select coalesce((select pg_xact_status(((pg_current_xact_id()::text::bigint >> 32 << 32) + t.xmin::text::bigint)::text::xid8) = 'in progress'
-                       from pg_type t where t.typrelid = rel and t.xmin::text::bigint > 2 and age(t.xmin) < 1000000), false)
+                       from pg_class c join pg_type t on t.oid = c.reltype where c.oid = rel and t.xmin::text::bigint > 2 and age(t.xmin) < 1000000), false)
 $$;
 comment on function shardman.is_made_here_and_now(oid) is 'whether a table was made, or got its name, by the transaction that asks, which others do not see yet';
 
-create or replace function shardman.await_shared(relation text) returns void
+create or replace function shardman.await_shared(relation text, above text[] default '{}') returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     rel constant oid := shardman.find_relation(relation);
@@ -124,8 +124,8 @@ begin
        or not exists (select from pg_constraint o join pg_class c on c.oid = o.conrelid where o.conrelid = rel and o.contype = 'p' and c.relkind = 'r') then
         return;
     elsif shardman.is_made_here_and_now(rel) and not exists (select from shardman.shared_tables s where s.relation = await_shared.relation) then
-        raise exception '% was made in this transaction, and is shared a moment after its end', relation using errcode = 'feature_not_supported',
-            hint = format('Make it in a transaction, or a migration, of its own, and what refers to it in the next; that waits until %s is shared.', relation);
+        perform shardman.share_now(relation, above);
+        return;
     end if;
     -- What is to be seen comes by replication.
     while exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', await_shared.relation)
@@ -138,8 +138,9 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.await_shared(text) is
-    'before a foreign key to it is made: waits until a table that is to be shared because it is new is on all nodes, for half a minute at most';
+comment on function shardman.await_shared(text, text[]) is
+    'before a foreign key to it is made: waits until a table that is to be shared because it is new is on all nodes, for half a minute at most; one that '
+    'this transaction has made is shared in it. above: see shardman.share_now';
 
 create or replace function shardman.are_being_shared(made text[]) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -192,9 +193,11 @@ begin
     perform shardman.await_new_tables();
     perform shardman.await_shared(r) from unnest(shardman.statement_refers_to(query, path)) r where tag = 'ALTER TABLE' and r <> all (tables);
     perform shardman.need_possible_shared(tables, query, tag, path);
+    perform shardman.need_recorded(t) from unnest(tables) t where shardman.renames_table(tag, query);
     nodes := array(select distinct c.node from shardman.shared_copies c where c.relation = any (tables) and c.node <> shardman.my_id() order by 1);
     perform set_config('shardman.ddl_busy', 'on', true);
     perform shardman.open_door(n) from unnest(nodes) n;
+    perform shardman.open_bare_door(nullif(current_setting('shardman.ddl_now', true), '')::jsonb);
     perform set_config('shardman.ddl_busy', '', true);
     perform set_config('shardman.ddl_shared', array_to_string(tables, chr(10)), true), set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
     perform set_config('shardman.ddl_wanted', array_to_string(nodes || shardman.my_id(), ','), true),
@@ -364,6 +367,8 @@ declare
     hurry    bool := false;
     wait     numeric := 100;
 begin
+    perform shardman.send_now(string_to_array(concat_ws(',', nullif(current_setting('shardman.ddl_nodes', true), ''),
+                                                        nullif(current_setting('shardman.ddl_now_door', true), '')), ',')::int[]);
     -- Everybody may go on reading and writing.
     if shardman.ddl_lock_modes(tag, shardman.statement_now()) = '' then
         return;
@@ -545,6 +550,7 @@ begin
     foreach node in array coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}') loop
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
+    perform shardman.close_bare_door();
     perform set_config('shardman.ddl_busy', '', true);
     perform shardman.keep_change(shardman.change_sent(shardman.shared_statement(tg_tag), tg_tag, (shardman.ddl_shared())[1], shardman.ddl_shared()));
     foreach name in array shardman.ddl_shared() loop
@@ -571,6 +577,7 @@ begin
     perform shardman.remember_layout(relation, shardman.shared_layout(relation));
     -- The lord's command does the same to the metadata a moment later. Until then a new table of that name would be taken for the copy.
     delete from shardman.shared_copies c where c.relation = forget_shared.relation;
+    perform shardman.forget_made_now(relation);
     -- Its locks go with that command: this transaction has one of them, on the first node over another connection.
     perform shardman.drop_shared_function(relation);
 end

@@ -25,9 +25,14 @@ create or replace function shardman.references_elsewhere(relation text) returns 
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select array(select r from unnest(shardman.references_to(relation)) r
                   where not shardman.is_put_away(r)
+                    -- The metadata hear a moment later that one has gone, or its column.
+                    and exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
+                                 where t.relation = r and f ->> 'to' = references_elsewhere.relation and not shardman.is_dropped(r, f ->> 'name')
+                                   and not exists (select from jsonb_array_elements_text(f -> 'columns') as c (name)
+                                                    where not exists (select from pg_attribute a where a.attrelid = shardman.find_relation(r) and a.attname = c.name and not a.attisdropped)))
                     and r <> all (coalesce(string_to_array(current_setting('shardman.ddl_dropping', true), chr(10)), '{}')))
 $$;
-comment on function shardman.references_elsewhere(text) is 'shardman.references_to, but for tables that are dropped, or are just being';
+comment on function shardman.references_elsewhere(text) is 'shardman.references_to, but for tables and foreign keys that are dropped, or are just being';
 
 -- What is remembered -------------------------------------------------------------------------------------
 

@@ -105,6 +105,13 @@ begin
         return jsonb_build_object('obstacles', jsonb_build_array(shardman.obstacle(
             format('there is no table %s on this node', name), 'Give the node that has it, and its schema unless that is public')));
     end if;
+    if shardman.is_made_now(name) then
+        -- Looked at when that was done. The ranges of its sequences are those of that moment.
+        return jsonb_build_object('obstacles', '[]'::jsonb, 'shape', shardman.shared_shape(name), 'views', to_jsonb(shardman.views_above(name)),
+                                  'made_now', to_jsonb((shardman.shared_nodes(name)).nodes),
+                                  'definition', (select shardman.define_shared(rel) || jsonb_build_object('sequences', s.definition -> 'sequences')
+                                                   from shardman.shared_tables s where s.relation = name));
+    end if;
     obstacles := case when shardman.kind_obstacle(rel) is not null
                       then jsonb_build_array(shardman.kind_obstacle(rel) || '{"hint": "Only plain tables can be shared"}')
                       else (select coalesce(jsonb_agg(o), '[]') from shardman.role_obstacles(rel) o) end;
@@ -122,7 +129,9 @@ begin
                               'views', to_jsonb(shardman.views_above(name)));
 end
 $$;
-comment on function shardman.describe_shared(text) is 'on the node of a plain table: what keeps it from being shared, and what to make elsewhere';
+comment on function shardman.describe_shared(text) is
+    'on the node of a plain table: what keeps it from being shared, and what to make elsewhere. made_now: the nodes that have copies since the transaction that '
+    'made it';
 
 create or replace function shardman.is_shared_copy(relation text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -108,6 +108,10 @@ begin
     -- The setting is the user's to change. Who does so waits for others where he need not have, or they for him.
     if relation = any (string_to_array(held, chr(10))) then
         return;
+    elsif shardman.is_made_here_and_now(shardman.find_relation(relation)) then
+        -- Nobody else sees it, nor its locks, which are taken over another connection.
+        perform set_config('shardman.shared_locked', held || chr(10) || relation, true);
+        return;
     end if;
     select * into copies from shardman.shared_nodes(relation);
     if copies.me is null then
