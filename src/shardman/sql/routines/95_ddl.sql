@@ -836,27 +836,3 @@ end
 $$;
 comment on function shardman.let_owners_in() is
     'lets the owners of sharded tables call what the gate and the doors need, which does nothing that they could not do themselves';
-
-create or replace function shardman.on_rewrite() returns event_trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    relation_ text;
-begin
-    if shardman.shared_name(pg_event_trigger_table_rewrite_oid()) is not null then
-        perform set_config('shardman.ddl_rewritten', 'on', true);
-        return;
-    end if;
-    select p.relation into relation_
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-      join shardman.partitions p on p.part_name = shardman.relation_text(n.nspname, regexp_replace(c.relname, '_data$', ''))
-     where c.oid = pg_event_trigger_table_rewrite_oid() and c.relispartition and c.relname like '%\_data'
-       and exists (select from shardman.partitions x where x.relation = p.relation and x.prv is not null) limit 1;
-    if found and shardman.is_member() and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
-        raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation_
-            using errcode = 'feature_not_supported',
-                  hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
-                         'away with shardman.set_replevel(..., 0), and give them back afterwards.';
-    end if;
-end
-$$;
-comment on function shardman.on_rewrite() is 'raises where a table with replicas would be rewritten: replicas are not written by the same statement';
