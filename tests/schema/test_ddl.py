@@ -206,9 +206,9 @@ def test_rows_get_a_new_type_on_all_copies(acc: Cluster) -> None:
             bob.execute("update acc set v = v where id < 50")
         assert len(columns(acc)) == 1, statement
     settled(acc)
-    assert acc.sql(2, "select min(v), max(v), count(distinct v) from app.acc where id in (7, 99)") == [
-        ("7.00", "99.00", 2)
-    ]
+    assert acc.sql(
+        2, "select min(v), max(v), count(distinct v) from app.acc where id in (7, 99)"
+    ) == [("7.00", "99.00", 2)]
     with as_bob(acc, 1) as bob:
         bob.execute("alter table acc drop v")
         bob.execute("alter table acc rename kept to v")
