@@ -399,7 +399,7 @@ REFUSED = [
     ("alter table acc add bad nonexistent", "does not exist"),
     (
         "create trigger t before update on acc execute function tsvector_update_trigger()",
-        "this trigger would be on this node only",
+        "acts once for each statement",
     ),
     ("create rule r as on delete to acc do instead nothing", "on this node only"),
     ("alter index acc rename to other", "is a table"),

@@ -112,6 +112,17 @@ def test_what_is_one_nodes_is_refused(sharded: Nodes) -> None:
         ("COMMENT", "comment on table {} is 'x'"),
         ("CREATE POLICY", 'create policy "p q" on {} for select using (true)'),
         ("DROP TABLE", "drop table if exists {} cascade"),
+        (
+            "CREATE TRIGGER",
+            'create or replace trigger "t on" before insert or update of id, "b or" or delete on {}\n',
+        ),
+        (
+            "CREATE TRIGGER",
+            "CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON {} for each row execute function f()",
+        ),
+        ("ALTER TRIGGER", "alter trigger t on {} rename to u"),
+        ("DROP TRIGGER", "drop trigger if exists t on {} cascade"),
+        ("COMMENT", "comment on trigger t on {} is 'x'"),
     ],
 )
 def test_the_table_of_a_statement_is_found_by_any_name(

@@ -123,10 +123,9 @@ REFUSED = [
     (
         (
             "create table acc (id int); create function f() returns trigger language plpgsql as"
-            " 'begin return new; end'; create trigger t before insert on acc for each row"
-            " execute function f()"
+            " 'begin return new; end'; create trigger t before insert on acc execute function f()"
         ),
-        *("acc", "id", "has triggers: t", "Drop them"),
+        *("acc", "id", "the trigger t acts once for each statement", "Make it FOR EACH ROW"),
     ),
     (
         "create table acc (id int); create rule r as on insert to acc do also nothing",

@@ -47,6 +47,7 @@ create temp view shardman_probe_columns as select id as k from shardman_probe;
 create table written (id int);
 select shardman.reconcile();
 select shardman.make_read_only('written');
+create trigger home before update on written for each row execute function shardman.as_at_home('public');
 """
 
 

@@ -68,8 +68,8 @@ DAMAGES = [
     (
         2,
         """create function t() returns trigger language plpgsql as 'begin return new; end';
-           create trigger t before insert on acc_1_data for each row execute function t()""",
-        "acc_1 on node 2: the primary's triggers differ",
+           create trigger t before insert on acc for each row execute function t()""",
+        "acc on node 2: its triggers differ",
     ),
     (
         2,

@@ -335,7 +335,7 @@ def _write(
         *(f"{item['sql']};\n" for t in shared for item in t["foreign_keys"]),
         *(t["index_sql"] for t in tables),
         *(t["inside_sql"] for t in tables),
-        *(f"{item};\n" for t in shared for item in t["triggers"]),
+        *(f"{item};\n" for t in every for item in t["triggers"]),
     ]
     (directory / "indexes.sql").write_text("".join(behind))
     (directory / "rights.sql").write_text("".join(t["rights_sql"] for t in every))
@@ -367,6 +367,8 @@ def _write(
                 "refers": t["refers"],
                 "colocate_with": t["colocate_with"],
                 "inside": t["inside"],
+                "triggers": t["triggers"],
+                "trigger_path": t["trigger_path"],
                 "columns": t["columns"],
                 "tops": t["tops"],
                 "parts": [

@@ -63,6 +63,9 @@ def restore(reach: Reach, directory: Path, say: Callable[[str], None]) -> int:
         rows += _load_all(reach, loads, directory, say)
         for table in manifest["tables"]:
             _refer(lord, table, known)
+        with reach.open(first) as node:
+            for table in manifest["tables"]:
+                _give_triggers(node, table)
     return rows
 
 
@@ -247,6 +250,21 @@ def _refer(lord: SyncConnection, table: Mapping[str, Any], known: Collection[str
                 "Give it one with add_foreign_key",
                 code=Code.TABLE_UNSUITABLE,
             )
+
+
+def _give_triggers(node: SyncConnection, table: Mapping[str, Any]) -> None:
+    """Behind the rows, which have met them. As DDL of the cluster, with the names that functions go by."""
+    for statement in table.get("triggers", ()):
+        try:
+            with node.transaction():
+                node.execute("select set_config('search_path', %s, true)", (table["trigger_path"],))
+                node.execute(statement.encode())
+        except psycopg.Error as error:
+            raise UserError(
+                f"{table['relation']} has all its rows, but lacks a trigger: {plain(error)}",
+                f"Run on a node: {statement}",
+                code=Code.TABLE_UNSUITABLE,
+            ) from None
 
 
 def _command(lord: SyncConnection, query: LiteralString, *params: object) -> str | None:

@@ -7,6 +7,7 @@ select t.relation, t.expr, t.partitions_count, t.definition,
               where not f ? 'to_columns' order by 1) as refers,
        (select min(o.relation) from shardman.tables o where o.colocation = t.colocation and o.relation < t.relation) as colocate_with,
        shardman.plain_inside(t.definition) as inside_sql,
+       array(select * from shardman.plain_row_triggers(t.definition)) as triggers, t.definition -> 'row_triggers' ->> 'path' as trigger_path,
        (select coalesce(json_agg(json_build_object('name', f ->> 'name', 'to', f ->> 'to', 'sql', f ->> 'sql')), '[]')
           from jsonb_array_elements(t.definition -> 'foreign_keys') f where f ? 'to_columns') as inside,
        shardman.plain_rights(coalesce(shardman.with_rights(t.definition), t.definition)) as rights_sql

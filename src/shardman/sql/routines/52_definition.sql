@@ -13,6 +13,7 @@
 --                       parent_comment: what somebody has said since of the table's, absent in most
 --   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
 --   shared_indexes    as indexes: those that the table has as a whole. Unique ones it cannot have; absent in tables of older versions
+--   row_triggers      the application's triggers; see 97_row_triggers.sql. Absent where the table never had any
 --   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions.
 --                       Those to tables that are colocated with it, or to itself, have also to_columns and actions, of which
 --                       shardman.reference_sql makes that of each data table; sql is what a plain table would have
@@ -382,6 +383,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                 when shardman.identity_index(rel) is null then 'default'
                                 when (select indisprimary from pg_index where indexrelid = shardman.identity_index(rel)) then 'default'
                                 else 'index' end))
+           || shardman.described_triggers(rel)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.oid = rel
 $$;

@@ -48,10 +48,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                              format('Drop it: ALTER TABLE %s DROP CONSTRAINT %I', shardman.metadata_name(conrelid), conname))
       from pg_constraint where contype = 'f' and confrelid = rel and conrelid <> rel
     union all
-    select shardman.obstacle(format('%s has triggers: %s', shardman.metadata_name(rel), string_agg(quote_ident(tgname), ', ' order by tgname)),
-                             'Drop them; they would not be carried over')
-      from pg_trigger where tgrelid = rel and not tgisinternal having count(*) > 0
-    union all
     select shardman.obstacle(format('%s has rules: %s', shardman.metadata_name(rel), string_agg(quote_ident(rulename), ', ' order by rulename)),
                              'Drop them; they would not be carried over')
       from pg_rewrite where ev_class = rel having count(*) > 0
@@ -272,6 +268,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         union all select 'pg_attrdef'::regclass, oid from pg_attrdef where adrelid = rel
         union all select 'pg_constraint'::regclass, oid from pg_constraint where conrelid = rel
         union all select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = rel
+        union all select 'pg_trigger'::regclass, oid from pg_trigger where tgrelid = rel and not tgisinternal
     )
     select coalesce(array_agg(distinct coalesce('extension ' || quote_ident(e.extname), pg_describe_object(d.refclassid, d.refobjid, 0))), '{}')
       from objects o

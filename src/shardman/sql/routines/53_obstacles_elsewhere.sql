@@ -91,6 +91,8 @@ create or replace function shardman.elsewhere_obstacles(rel oid) returns setof j
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select * from shardman.session_obstacles(rel)
     union all
+    select * from shardman.row_trigger_obstacles(rel)
+    union all
     -- Every node checks what is deferred when it commits, after others have. A replica's rows are written one by one.
     select shardman.obstacle(format('the key %I is DEFERRABLE, and nodes that commit one after the other cannot take back what others have committed', o.conname),
                              format('ALTER TABLE %s DROP CONSTRAINT %I, and make it NOT DEFERRABLE', shardman.metadata_name(rel), o.conname))

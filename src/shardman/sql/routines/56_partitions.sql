@@ -333,6 +333,9 @@ begin
     if shardman.attached_to(part_name) is distinct from shardman.find_relation(child) then
         execute format('alter table %s attach partition %s default', shardman.sql_name(part_name), shardman.sql_name(child));
         perform shardman.give_to(shardman.find_relation(child), (select relowner from pg_class where oid = shardman.find_relation(part_name)));
+        if child = shardman.data_table(part_name) then
+            perform shardman.attached_row_triggers(part_name);
+        end if;
     end if;
 end
 $$;

@@ -429,6 +429,7 @@ begin
     return (select count(*) from shardman.table_state s where s.problem is not null and (relation_ is null or s.relation = relation_))
          + (select count(*) from shardman.partition_state s where s.problem is not null and (relation_ is null or s.relation = relation_))
          + (select count(*) from shardman.reference_state() s where relation_ is null or s.relation = relation_)
+         + (select count(*) from shardman.row_trigger_state() s where relation_ is null or s.relation = relation_)
          + (select count(*) from shardman.shared_state s where s.problem is not null and (relation_ is null or s.relation = relation_));
 end
 $$;
@@ -485,7 +486,8 @@ begin
     perform shardman.forget_constraints(), shardman.forget_names();
     left_ := shardman.differences(relation);
     if left_ > 0 then
-        failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_references(relation);
+        failed := failed || shardman.mend_tables(relation) || shardman.mend_partitions(relation, null) || shardman.mend_row_triggers(relation)
+                         || shardman.mend_references(relation);
         before := left_;
         left_ := shardman.differences(relation);
         if left_ < before then

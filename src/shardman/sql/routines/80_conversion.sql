@@ -303,11 +303,11 @@ begin
         -- Now the partitions have the rows, and the plain table has no say any more.
         perform shardman.drop_references(shardman.find_relation(relation));
     end if;
-    if jsonb_array_length(definition -> 'foreign_keys') > 0 then
-        for part in select p.part from shardman.local_parts(shadow) p loop
-            perform shardman.add_references(part, definition);
-        end loop;
-    end if;
+    -- Of one that was called so before.
+    delete from shardman.changed_constraints c where (c.relation, c.name) = (conversion_swap.relation, '');
+    for part in select p.part from shardman.local_parts(shadow) p where jsonb_array_length(definition -> 'foreign_keys') > 0 or definition ? 'row_triggers' loop
+        perform shardman.add_references(part, definition), shardman.attached_row_triggers(part, definition);
+    end loop;
     if aside is not null then
         execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
     end if;

@@ -446,13 +446,14 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     for k in 0 .. cardinality(owners) - 1 loop
         if owners[k + 1] = shardman.my_id() then
-            perform shardman.add_references(shardman.suffixed(definition ->> 'relation', '_' || k), definition);
+            perform shardman.add_references(shardman.suffixed(definition ->> 'relation', '_' || k), definition),
+                    shardman.attached_row_triggers(shardman.suffixed(definition ->> 'relation', '_' || k), definition);
         end if;
     end loop;
 end
 $$;
 comment on function shardman.split_refer(jsonb, int[]) is
-    'in the cut-over, when all tables of the group have their new partitions: the new data tables get their foreign keys, which lead to new ones';
+    'in the cut-over, when all tables of the group have their new partitions: the new data tables get their foreign keys, which lead to new ones, and triggers';
 
 create or replace function shardman.settle_names(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -53,6 +53,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
         union all select 'i' || i.xmin || ' ' || c.xmin from rel join pg_index i on i.indrelid = rel.oid join pg_class c on c.oid = i.indexrelid
         union all select 's' || s.xmin from rel join pg_statistic_ext s on s.stxrelid = rel.oid
         union all select 't' || t.xmin from rel join pg_trigger t on t.tgrelid = rel.oid
+        union all select 'r' || (shardman.known_row_triggers(relation) ->> 'change')
         union all select 'p' || p.xmin from rel join pg_policy p on p.polrelid = rel.oid
         union all select 'd' || what from unnest(shardman.unshard_obstacles(relation)) as what) as v (version)
 $$;
@@ -485,13 +486,15 @@ begin
         select format('comment on constraint %I on %s is %L', f ->> 'name', plain::regclass, f ->> 'comment')
           from jsonb_array_elements(definition -> 'foreign_keys') f
          where not f ? 'to_columns' and shardman.may_refer(relation, f) and f ->> 'comment' is not null
+        union all
+        select * from shardman.plain_row_triggers(definition)
     loop
         execute line;
     end loop;
 end
 $$;
 comment on function shardman.unshard_swap(text, text, jsonb, bigint) is
-    'inside the cut-over: the plain table takes the names of the sharded one, of its keys and indexes, its rights and its sequences';
+    'inside the cut-over: the plain table takes the names of the sharded one, of its keys and indexes, its rights, its sequences and its triggers';
 
 create or replace function shardman.plain_rights_of(parent oid, plain oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -203,6 +203,7 @@ begin
     end if;
     execute format('alter table %s attach partition %s default', part, data);
     perform shardman.give_to(data, (select relowner from pg_class where oid = part));
+    perform shardman.attached_row_triggers(part_name);
     perform shardman.attached_references(part_name);
 end
 $$;

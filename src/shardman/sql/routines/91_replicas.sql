@@ -92,7 +92,7 @@ declare
     route constant regclass := shardman.find_relation(shardman.route_table(part_name));
 begin
     execute format('alter table %s detach partition %s', part, data);
-    perform shardman.drop_references(data);
+    perform shardman.lay_row_triggers(data, '[]'), shardman.drop_references(data);
     perform shardman.make_read_only(shardman.data_table(part_name));
     execute format('alter table %s attach partition %s default', part, route);
 end

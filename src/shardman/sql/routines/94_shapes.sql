@@ -51,12 +51,12 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
       from s join pg_index x on x.indrelid = s.rel join pg_class i on i.oid = x.indexrelid
      where not exists (select from pg_constraint o where o.conindid = x.indexrelid and o.contype in ('p', 'u', 'x'))
     union all
-    -- Those of a partition that it has from its table come and go with it, and our own guard replicas.
+    -- Those of data tables are primaries' alone: see shardman.row_trigger_state.
     select s.rel, 'triggers',
            replace(pg_get_triggerdef(g.oid), ' ON ' || s.called || ' ', ' ')
            || case g.tgenabled when 'O' then '' when 'D' then ' (disabled)' when 'R' then ' (replica)' else ' (always)' end
       from s join pg_trigger g on g.tgrelid = s.rel join pg_proc f on f.oid = g.tgfoid
-     where not g.tgisinternal and g.tgparentid = 0 and f.pronamespace <> 'shardman'::regnamespace
+     where s.kind = 'table' and not g.tgisinternal and g.tgparentid = 0 and f.pronamespace <> 'shardman'::regnamespace
     union all
     select s.rel, 'rules', replace(pg_get_ruledef(r.oid), s.called, '') || case r.ev_enabled when 'O' then '' else ' (' || r.ev_enabled::text || ')' end
       from s join pg_rewrite r on r.ev_class = s.rel

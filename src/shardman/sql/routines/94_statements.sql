@@ -28,13 +28,14 @@ comment on function shardman.split_statements(text) is 'the statements of a quer
 
 create or replace function shardman.statement_kind(statement text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select case when m[1] is not null then regexp_replace(upper(m[1]), '\s+(UNIQUE\s+)?', ' ')
+    select case when m[1] is not null then regexp_replace(upper(m[1]), '\s+((UNIQUE|OR\s+REPLACE|CONSTRAINT)\s+)*', ' ')
                 when statement ~* '^comment\s+on\s' then 'COMMENT'
                 when statement ~* '^(create|alter|drop)\s+extension\M' or statement ~* '^create\s.*\mas\s+(select|with|execute|table|values)\M' then null
                 when statement ~* '^(create|alter|drop)\M' then 'OTHER'
                 when statement ~* '^(begin|start\s+transaction|set|reset)\M' then ''
                 when statement ~* '^do\M' then 'DO' end
-      from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy))\M', 'i')) as r (m)
+      from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy'
+                                           || '|create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger|(?:alter|drop)\s+trigger))\M', 'i')) as r (m)
 $$;
 comment on function shardman.statement_kind(text) is
     'what event triggers call DDL of tables, by its first words; OTHER: other DDL; DO; empty: nothing that calls them; null: anything else';
@@ -49,7 +50,7 @@ declare
 begin
     if cardinality(statements) < 2 or array_position(kinds[:last_], null) is not null
        or exists (select from unnest(statements, kinds) as u (s, k)
-                   where k = 'DO' and s ~* replace(case tag when 'CREATE INDEX' then 'create (unique )?index' else lower(tag) end, ' ', '\s+')) then
+                   where k = 'DO' and s ~* replace(case tag when 'CREATE INDEX' then 'create (unique )?index' when 'CREATE TRIGGER' then 'create (or replace )?(constraint )?trigger' else lower(tag) end, ' ', '\s+')) then
         return null;
     end if;
     return (select min(n) from unnest(kinds) with ordinality as u (k, n) where k = tag and n > after);

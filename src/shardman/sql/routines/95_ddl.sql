@@ -51,7 +51,7 @@ comment on function shardman.one_statement(text) is
 
 create or replace function shardman.ddl_pattern(tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select replace(replace(case tag
+    select replace(replace(replace(case tag
         when 'ALTER INDEX'   then '^alter\s+(?:index|table)\s+(?:if\s+exists\s+)?(NAME)(?![\w$])'
         when 'ALTER SEQUENCE' then '^alter\s+sequence\s+(?:if\s+exists\s+)?(NAME)(?![\w$])'
         when 'ALTER TABLE'   then '^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(NAME)(?![\w$])'
@@ -60,9 +60,12 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
         when 'CREATE POLICY' then '^create\s+policy\s+NAME\s+on\s+(NAME)'
         when 'ALTER POLICY'  then '^alter\s+policy\s+NAME\s+on\s+(NAME)'
         when 'DROP POLICY'   then '^drop\s+policy\s+(?:if\s+exists\s+)?NAME\s+on\s+(NAME)'
+        when 'CREATE TRIGGER' then '^create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger\s+WORD\s+(?:before|after|instead\s+of)\s+EVENT(?:\s+or\s+EVENT)*\s+on\s+(NAME)'
+        when 'ALTER TRIGGER' then '^alter\s+trigger\s+WORD\s+on\s+(NAME)'
+        when 'DROP TRIGGER'  then '^drop\s+trigger\s+(?:if\s+exists\s+)?WORD\s+on\s+(NAME)'
         when 'DROP TABLE'    then '^drop\s+table\s+(?:if\s+exists\s+)?(NAME)'
-        when 'COMMENT'       then '^comment\s+on\s+(?:column\s+(NAME)\s*\.\s*WORD|(?:(?:table|index)|(?:constraint|policy)\s+WORD\s+on)\s+(NAME))\s+is\s'
-    end, 'NAME', '(?:WORD(?:\s*\.\s*WORD)?)'), 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)')
+        when 'COMMENT'       then '^comment\s+on\s+(?:column\s+(NAME)\s*\.\s*WORD|(?:(?:table|index)|(?:constraint|policy|trigger)\s+WORD\s+on)\s+(NAME))\s+is\s'
+    end, 'EVENT', '(?:insert|delete|truncate|update(?:\s+of\s+WORD(?:\s*,\s*WORD)*)?)'), 'NAME', '(?:WORD(?:\s*\.\s*WORD)?)'), 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)')
 $$;
 comment on function shardman.ddl_pattern(text) is 'how a statement of a kind begins, up to the name of the table (or index) that it is about';
 
@@ -126,7 +129,7 @@ begin
     return exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D')
        and (cardinality(shardman.granted_tables(query, 'public')) > 0
             or exists (select from unnest(array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY',
-                                                'COMMENT', 'ALTER SEQUENCE']) as tag
+                                                'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER', 'COMMENT', 'ALTER SEQUENCE']) as tag
                         where shardman.sharded_name(shardman.ddl_relation(query, tag, 'public')) is not null));
 end
 $$;
@@ -329,6 +332,26 @@ $$;
 comment on function shardman.open_doors(int[]) is
     'opens a door to each of some nodes; those that are away and may be have none: the others are returned';
 
+create or replace function shardman.refuse_hidden(query text, tag text, path text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    statement text;
+    relation  text;
+begin
+    if shardman.is_own_ddl() or shardman.one_statement(query) is not null then
+        return;
+    end if;
+    foreach statement in array coalesce(shardman.split_statements(query), '{}') loop
+        relation := shardman.sharded_name(shardman.ddl_relation(statement, tag, path));
+        if relation is not null then
+            perform shardman.refuse_lone(relation, 'trigger', null, tag);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.refuse_hidden(text, text, text) is
+    'before a trigger is dropped or altered in a query with others that are no DDL: raises where it is about a sharded table. PostgreSQL would find none there, or skip it';
+
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -344,6 +367,9 @@ begin
     perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true),
             set_config('shardman.ddl_now', '', true);
     query := shardman.take_statement(tg_tag);
+    if tg_tag in ('ALTER TRIGGER', 'DROP TRIGGER') then
+        perform shardman.refuse_hidden(query, tg_tag, current_setting('shardman.ddl_path', true));
+    end if;
     -- What our own routines do is a SELECT to whoever looks from here.
     if coalesce(query, '') !~* '^(\s|--|/\*|alter|create|drop|grant|revoke|comment|set\s+constraints)' or current_setting('shardman.ddl', true) <> '' then
         return;
@@ -363,8 +389,10 @@ begin
     end if;
     -- Of several the first stands for all: what is sent is the statement.
     target := tables[1];
-    if target is null then
+    if target is null and tg_tag not like '% TRIGGER' then
         perform shardman.start_shared_ddl(query, tg_tag, current_setting('shardman.ddl_path', true));
+    end if;
+    if target is null then
         return;
     end if;
     -- Who may not change it gets PostgreSQL's word for that, and not that of the first door. GRANT can be anybody's with the option for it.
@@ -505,6 +533,9 @@ exception when undefined_object then
               hint = case when exists (select from pg_roles r where r.rolname = name)
                           then format('A superuser makes the role on all nodes: select shardman.sync_roles(shardman.my_id(), %L).', name)
                           else 'Make it on that node, too.' end;
+when undefined_function then
+    raise exception 'node %: %', node, sqlerrm
+        using errcode = 'undefined_function', hint = 'CREATE OR REPLACE FUNCTION, sent to any node by itself, makes it on all.';
 end
 $$;
 comment on function shardman.send_on(int, text) is 'sends the caller''s statement on to another node; what that lacks is said with its number, and how a role gets there';

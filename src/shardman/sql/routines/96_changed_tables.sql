@@ -242,7 +242,8 @@ begin
         'owner', (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = parent),
         'acl', shardman.describe_acl(parent),
         'row_security', shardman.describe_row_security(parent),
-        'comment', obj_description(parent, 'pg_class'));
+        'comment', obj_description(parent, 'pg_class'))
+        || shardman.redefined_row_triggers(t, data);
     return jsonb_build_object('definition', def, 'create_sql', shardman.parent_script(def));
 end
 $$;

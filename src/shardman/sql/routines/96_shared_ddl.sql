@@ -483,7 +483,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     with me as (select shardman.find_relation(relation) as rel)
     select o from me, shardman.shared_obstacles(me.rel) as o
      -- Those are ours.
-     where o ->> 'what' not like 'there is a function %' and o ->> 'what' not like '% has triggers: %'
+     where o ->> 'what' not like 'there is a function %'
     union all
     select shardman.obstacle(format('the copies of %s would give %s the same numbers', relation, quote_ident(s.column_name)),
                              format('Make it a plain table with shardman.unshare_table(%L, ...), add the column, and share it again', relation))

@@ -64,9 +64,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.renames_reference(text, text) is 'whether an ALTER gives one of the table''s foreign keys another name, or has given it';
 
+create or replace function shardman.is_about_triggers(query text, tag text) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(tag like '% TRIGGER' or tag = 'COMMENT' and shardman.plain_words(query) ~* '^comment\s+on\s+trigger\M'
+                    or tag = 'ALTER TABLE' and shardman.plain_words(query) ~* '\m(enable|disable)\s+((always|replica)\s+)?trigger\M', false)
+$$;
+comment on function shardman.is_about_triggers(text, text) is 'whether a statement makes, changes or drops triggers of a table';
+
 create or replace function shardman.needs_stand_in(relation text, query text, tag text, path text) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select shardman.renames_key(relation, query, tag, path) or coalesce(tag = 'ALTER TABLE'
+    select shardman.renames_key(relation, query, tag, path) or shardman.is_about_triggers(query, tag) or coalesce(tag = 'ALTER TABLE'
        and (shardman.plain_words(query) ~* '\madd\M.*\m(primary\s+key|unique|foreign\s+key|references|serial|bigserial|smallserial|identity)\M'
             or shardman.one_statement(query) ~* '\madd\M.*\mdefault\s+(?!-?[0-9]|''|true\M|false\M|null\M)'
             or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query) or shardman.renames_reference(relation, query)), false)
@@ -268,6 +275,7 @@ begin
     for item in select * from shardman.known_references(relation) loop
         execute format('alter table %s add constraint %I %s', name, item ->> 'name', shardman.reference_mark(item ->> 'name'));
     end loop;
+    perform shardman.lay_row_triggers(shardman.find_relation(relation), (select jsonb_agg(t - 'type') from jsonb_array_elements(shardman.known_row_triggers(relation) -> 'items') t));
     execute format('alter table %s owner to %I', name, owner);
     perform set_config('shardman.ddl_busy', '', true);
 end
@@ -398,7 +406,9 @@ create or replace function shardman.forget_constraints() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     delete from shardman.changed_constraints c
      where not exists (select from shardman.tables t where t.relation = c.relation)
-        or exists (select from shardman.tables t where t.relation = c.relation
+        or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'row_triggers'
+                      and coalesce(t.definition -> 'row_triggers' ->> 'change', md5('[]')) = c.item ->> 'change')
+        or exists (select from shardman.tables t where t.relation = c.relation and c.kind <> 'row_triggers'
                       and c.item ->> 'sql' is not distinct from (select k ->> 'sql' from jsonb_array_elements(t.definition -> c.kind) k where k ->> 'name' = c.name))
 $$;
 comment on function shardman.forget_constraints() is 'forgets what the metadata know by now';
@@ -415,11 +425,16 @@ declare
     stand   constant oid := shardman.find_relation(relation);
     behind  constant oid := shardman.table_behind(relation);
     changes jsonb;
+    acts    jsonb;
 begin
     perform shardman.need_owner(relation);
     changes := shardman.stand_in_changes(relation, stand, behind);
+    acts := shardman.stand_in_triggers(relation, stand);
     perform set_config('shardman.ddl_busy', 'on', true);
     perform shardman.put_back(relation);
+    if acts is not null then
+        perform shardman.change_row_triggers(relation, behind, acts);
+    end if;
     perform set_config('shardman.ddl_busy', '', true);
     perform shardman.note_constraints(relation, changes);
     return changes || jsonb_build_object(
@@ -480,9 +495,12 @@ begin
     perform shardman.follow_copies(relation);
     execute format('alter table %s alter column %I set default %s', shardman.sql_name(relation), col ->> 'name', col ->> 'default');
     if kind = 'volatile' then
+        -- On one server no trigger acts for a new column.
+        perform shardman.rest_row_triggers(relation, true);
         for data in select * from jsonb_array_elements_text(changes -> 'data') loop
             execute format('update only %s set %I = default', data, col ->> 'name');
         end loop;
+        perform shardman.rest_row_triggers(relation, false);
     end if;
     return value;
 end

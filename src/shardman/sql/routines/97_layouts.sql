@@ -249,7 +249,7 @@ begin
     perform set_config('shardman.ddl_busy', 'on', true), set_config('shardman.exchanging', 'on', true);
     -- Those that refer to it are put away before it, if they are.
     for data in select l.leaf from shardman.leaves(shardman.find_relation(relation)) l where l.kind <> 'route' loop
-        perform shardman.drop_references(data);
+        perform shardman.drop_references(data), shardman.lay_row_triggers(data, '[]');
     end loop;
     perform shardman.need_droppable(relation, cascades);
     perform shardman.remember_layout(relation, shardman.sharded_layout(relation));

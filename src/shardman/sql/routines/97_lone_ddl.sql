@@ -79,7 +79,8 @@ begin
         raise exception '% is sharded, and this % would be on this node only', relation, object_type
             using errcode = 'feature_not_supported',
                   hint = case when object_type = 'statistics object' then 'Make it on all nodes with shardman exec.'
-                              else format('Sharded tables have no %ss. A default, a check or a generated column may do.', object_type) end;
+                              when object_type = 'trigger' then 'Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO.'
+                              else 'Sharded tables have no rules. A default, a check or a trigger may do.' end;
     end if;
     raise exception '% is sharded, and this would change it on this node only', relation
         using errcode = 'feature_not_supported',

@@ -32,7 +32,7 @@ $$;
 
 create or replace function shardman.define_shared(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set standard_conforming_strings = on as $$
-    select shardman.define_table(rel, '{}', null, null)
+    select shardman.define_table(rel, '{}', null, null) - 'row_triggers'
            || jsonb_build_object('foreign_keys', shardman.describe_foreign_keys(rel), 'identities', shardman.describe_identities(rel),
                               'triggers', shardman.describe_triggers(rel))
 $$;
@@ -76,7 +76,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select o from shardman.link_obstacles(rel) as o, me
      where o ->> 'what' not like '% the foreign key %' and o ->> 'what' not like 'the foreign key %' and o ->> 'what' not like '% is in the publication %'
-       and o ->> 'what' not like '% has triggers: %'
     union all
     select shardman.trigger_obstacles(rel)
     union all

@@ -69,9 +69,9 @@ comment on function shardman.trigger_obstacles(oid) is 'triggers that keep a tab
 create or replace function shardman.lay_trigger(tab text, name name, definition text, enabled "char", comment text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if definition ~ '^CREATE CONSTRAINT' then
+    if definition ~ '^CREATE CONSTRAINT' and exists (select from pg_trigger g where g.tgrelid = tab::regclass and g.tgname = lay_trigger.name) then
         -- PostgreSQL does not replace those.
-        execute format('drop trigger if exists %I on %s', name, tab);
+        execute format('drop trigger %I on %s', name, tab);
     end if;
     execute definition;
     if enabled = 'D' then

@@ -122,6 +122,8 @@ language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 1
                'shardman.reconcile() mends it once no transaction holds what it refers to'
           from shardman.reference_state() s group by s.part_name
         union all
+        select s.part_name, s.problem, null, 'shardman.reconcile() mends it once no transaction holds it' from shardman.row_trigger_state() s
+        union all
         select s.part_name, s.problem, s.changed_at,
                coalesce(case when s.action = 'exchange route'
                              then 'Until it is exchanged statements are forwarded; it waits for ' || shardman.older_transactions(s.changed_at) end,
