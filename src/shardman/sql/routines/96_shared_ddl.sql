@@ -627,12 +627,33 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.redefine_shared(text) is 'on a node with a copy of a shared table: its definition as it is now; null where that cannot be said';
 
+create or replace function shardman.has_primary_key(rel oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_constraint o where o.conrelid = rel and o.contype = 'p')
+$$;
+comment on function shardman.has_primary_key(oid) is 'whether a table has a primary key';
+
+create or replace function shardman.share_new(rel oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.has_primary_key(rel) then
+        perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(rel), 'node_id', shardman.my_id()));
+        perform set_config('shardman.made', concat_ws(chr(10), nullif(current_setting('shardman.made', true), ''), shardman.metadata_name(rel)), false);
+    else
+        raise notice '% has no primary key, and stays on this node until it has one', shardman.metadata_name(rel);
+    end if;
+end
+$$;
+comment on function shardman.share_new(oid) is 'lets a new table be shared, or says why it is not';
+
 create or replace function shardman.on_new_table() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    made oid;
+    -- Who restores a dump makes tables first, and loads their rows, and gives them keys then.
+    keyed constant bool := tg_tag = 'ALTER TABLE';
+    made  oid;
 begin
-    if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
+    if keyed and coalesce(current_query(), '') !~* '\madd\M.*\mprimary\s+key\M' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     elsif not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
         return;
@@ -642,12 +663,15 @@ begin
         select distinct c.oid from pg_event_trigger_ddl_commands() d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
          where c.relkind = 'r' and c.relpersistence = 'p' and not c.relispartition and not d.in_extension
            and d.schema_name !~ '^pg_|^information_schema$|^shardman$'
+           and not (keyed and (shardman.shared_name(c.oid) is not null or not shardman.has_primary_key(c.oid)
+                               or exists (select from shardman.remembered() l where l.relation = shardman.metadata_name(c.oid))))
     loop
-        if not shardman.restores_layout(made) and shardman.setting('new_tables', 'plain') = 'shared' then
-            perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(made), 'node_id', shardman.my_id()));
-            perform set_config('shardman.made', concat_ws(chr(10), nullif(current_setting('shardman.made', true), ''), shardman.metadata_name(made)), false);
+        if (keyed or not shardman.restores_layout(made)) and shardman.setting('new_tables', 'plain') = 'shared' then
+            perform shardman.share_new(made);
         end if;
     end loop;
 end
 $$;
-comment on function shardman.on_new_table() is 'after CREATE TABLE: has the new table lie as one of its name did that was dropped, or shared, where the setting new_tables is shared';
+comment on function shardman.on_new_table() is
+    'after CREATE TABLE: has the new table lie as one of its name did that was dropped, or shared, where the setting new_tables is shared; after ALTER TABLE: shared '
+    'when it has got its primary key';
