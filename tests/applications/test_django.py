@@ -186,3 +186,19 @@ def test_new_tables_are_on_every_node(shop: Cluster) -> None:
         assert shop.value(node, "select to_regclass('shop.shop_label')") is None
         assert shop.value(node, "select count(*) from shop.shop_visit") == visits
     assert check(shop.lord_dsn, data=True) == []
+
+
+def test_a_table_is_shared_when_it_gets_its_key(shop: Cluster) -> None:
+    """As dumps give it, behind the rows; not such as are sharded, or have one already."""
+    with psycopg.connect(shop.dsn(2), autocommit=True) as conn:
+        told: list[str] = []
+        conn.add_notice_handler(lambda said: told.append(said.message_primary or ""))
+        conn.execute("create table shop.late (id int, t text)")
+        assert told == ["shop.late has no primary key, and stays on this node until it has one"]
+        conn.execute("insert into shop.late values (1, 'a')")
+        assert not shop.commands_left()
+        conn.execute("alter table only shop.late\n    add constraint late_pkey PRIMARY KEY (id)")
+    eventually("it is shared", lambda: not shop.commands_left())
+    assert [shop.sql(n, "select * from shop.late") for n in (1, 2, 3)] == [[(1, "a")]] * 3
+    shop.sql(3, "drop table shop.late")
+    eventually("it is dropped", lambda: not shop.commands_left())

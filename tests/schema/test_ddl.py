@@ -441,7 +441,15 @@ def tuned(cluster: Cluster) -> list[tuple[object, ...]]:
 
 def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
     with as_bob(acc, 2) as bob:
-        bob.execute("alter table acc add note text")
+        # Written anew on all copies, each by itself: it is the same everywhere.
+        bob.execute(
+            "alter table acc add twice int generated always as (v * 2) stored, add note text"
+        )
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="anew on each of its copies"):
+            bob.execute(
+                "alter table acc add odd int default 1 + random()::int,"
+                " add thrice int generated always as (v * 3) stored"
+            )
         bob.execute("alter table acc set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.5)")
         bob.execute("alter table if exists app.acc set (toast.autovacuum_enabled = off)")
         bob.execute(
@@ -475,7 +483,7 @@ def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
         )
     settled(acc)
     with as_bob(acc, 3) as bob:
-        bob.execute("alter table acc drop column note")
+        bob.execute("alter table acc drop column note, drop column twice")
 
 
 def numbers(cluster: Cluster, sequence: str) -> list[tuple[object, ...]]:

@@ -1,7 +1,7 @@
 -- DDL that writes all rows of a table anew: each copy does so for itself, so each must come to the same.
 --
 -- A new type does where the cast is PostgreSQL's own and depends on the value alone. One that depends on the session (a time zone, a format of
--- dates) would not, and one of somebody's own would run with the rights of the cluster's role, to whom replicas belong.
+-- dates) would not, and one of somebody's own would run with the rights of the cluster's role, to whom replicas belong. A new generated column does.
 
 create or replace function shardman.casts_alike(source oid, target oid) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -26,10 +26,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.rewrites_alike(oid, text) is 'whether the new types of columns of a data table give the same values on each copy';
 
+create or replace function shardman.generates_alike(data oid, relation text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Of columns that the metadata do not know yet. Others than generated ones may have values of a default that gives each row its own.
+    select exists (select from shardman.tables t where t.relation = generates_alike.relation)
+       and bool_and(a.attgenerated = 's' or d.oid is null and y.typtype <> 'd' or a.atthasmissing or shardman.is_constant(pg_get_expr(d.adbin, d.adrelid)))
+       and bool_or(a.attgenerated = 's')
+      from pg_attribute a join pg_type y on y.oid = a.atttypid
+      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     where a.attrelid = data and a.attnum > 0 and not a.attisdropped
+       and not exists (select from shardman.tables t, jsonb_array_elements(t.definition -> 'columns') c
+                        where t.relation = generates_alike.relation and c ->> 'name' = a.attname)
+$$;
+comment on function shardman.generates_alike(oid, text) is
+    'whether new columns of a data table, one of them generated, give the same values on each copy: what is generated is computed from the row alone';
+
 create or replace function shardman.on_rewrite() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     data      constant oid := pg_event_trigger_table_rewrite_oid();
+    -- The bits of this number: https://www.postgresql.org/docs/current/functions-event-triggers.html
+    reason    constant int := pg_event_trigger_table_rewrite_reason();
+    new_value constant int := 2;
     new_type  constant int := 4;
     relation_ text;
 begin
@@ -45,8 +63,7 @@ begin
     if not found or not shardman.is_member() or coalesce(current_setting('shardman.ddl', true), '') = 'here' then
         return;
     end if;
-    -- The bits of this number: https://www.postgresql.org/docs/current/functions-event-triggers.html
-    if pg_event_trigger_table_rewrite_reason() <> new_type or not shardman.rewrites_alike(data, relation_) then
+    if not (reason = new_type and shardman.rewrites_alike(data, relation_) or reason = new_value and shardman.generates_alike(data, relation_)) then
         raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation_
             using errcode = 'feature_not_supported',
                   hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
