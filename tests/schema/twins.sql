@@ -33,9 +33,12 @@ select concat_ws(' ', 'policy', s.relname, p.polname, p.polcmd, p.polpermissive,
                  obj_description(p.oid, 'pg_policy'))
   from shown s join pg_policy p on p.polrelid = s.oid
 union all
-select concat_ws(' ', 'trigger', s.relname, t.tgname, t.tgenabled, f.proname, obj_description(t.oid, 'pg_trigger'))
-  from shown s join pg_trigger t on t.tgrelid = s.oid join pg_proc f on f.oid = t.tgfoid
- where not t.tgisinternal and t.tgname !~ '^(A_)?shardman_'
+-- Those of a sharded table are on its data tables, of which each worker has some.
+select distinct concat_ws(' ', 'trigger', s.relname, t.tgname, t.tgenabled, f.proname, obj_description(t.oid, 'pg_trigger'))
+  from shown s join pg_trigger t on t.tgrelid = s.oid
+       or t.tgrelid in (select d.inhrelid from pg_inherits p join pg_inherits d on d.inhparent = p.inhrelid where p.inhparent = s.oid)
+  join pg_proc f on f.oid = t.tgfoid
+ where not t.tgisinternal and t.tgname !~ '^(!|A_)?shardman_'
 union all
 select concat_ws(' ', 'view', c.relname, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'), c.relacl::text)
   from pg_class c where c.relkind = 'v' and c.relnamespace::regnamespace::text = any (%(schemas)s)

@@ -306,7 +306,7 @@ comment on function shardman.stand_in_reference(text, pg_constraint) is 'a forei
 create or replace function shardman.refuse_mixture(relation text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-    raise exception 'keys, foreign keys and new columns of % cannot be changed in one statement with other things', relation
+    raise exception 'keys, foreign keys, triggers and new columns of % cannot be changed in one statement with other things', relation
         using errcode = 'feature_not_supported', hint = 'Send them as statements of their own, in one transaction.';
 end
 $$;
@@ -322,6 +322,7 @@ begin
                    or (s -> 'not_null' <> b -> 'not_null' and not exists (select from jsonb_array_elements(keys) k where k ->> 'sql' like 'PRIMARY KEY%')))
        or exists (select from jsonb_array_elements(shardman.describe_checks(behind)) b
                    where not exists (select from jsonb_array_elements(shardman.describe_checks(stand)) s where s ->> 'sql' = b ->> 'sql' and s ->> 'name' = b ->> 'name'))
+       or exists (select from pg_class s join pg_class b on b.oid = behind where s.oid = stand and (s.relrowsecurity or s.relforcerowsecurity or s.relowner <> b.relowner))
     then
         perform shardman.refuse_mixture(relation);
     elsif exists (select from pg_partitioned_table p where p.partrelid = behind and 0 = any (p.partattrs::int2[])) and keys <> '[]' then

@@ -138,6 +138,8 @@ begin
         execute format('drop trigger %I on %s', item ->> 'name', data::regclass);
     end loop;
     for item in select w from jsonb_array_elements(wanted) w where not have @> jsonb_build_array(w) loop
+        -- A condition is read by whoever makes it.
+        perform shardman.need_trusted_types(item);
         perform shardman.lay_trigger(data::regclass::text, (item ->> 'name')::name, shardman.trigger_text(item, data::regclass::text),
                                      (item ->> 'enabled')::"char", item ->> 'comment');
     end loop;
