@@ -79,8 +79,10 @@ def test_channels_have_two_phases(nodes: Cluster) -> None:
 
 def test_a_ticket_counts_for_its_transaction_and_role_only(nodes: Cluster) -> None:
     """Who writes down that he has committed decides on what he has prepared himself, and on nothing else."""
+    cluster = nodes.value(1, "select cluster from shardman.local")
+    mine, another = (f"shardman_{cluster}_y1_{n}_{'0' * 32}" for n in (5, 6))
     with psycopg.connect(nodes.dsn(3)) as part:
-        ticket = part.execute("select shardman.other_part('mine')").fetchone()[0]  # type: ignore[index]
+        ticket = part.execute("select shardman.other_part(%s)", (mine,)).fetchone()[0]  # type: ignore[index]
         part.rollback()
     node, xid, proof = ticket.split(":")
     assert node == "3"
@@ -93,14 +95,14 @@ def test_a_ticket_counts_for_its_transaction_and_role_only(nodes: Cluster) -> No
             first.rollback()
             return list(rows[0][0])
 
-        assert found("mine", ticket) == [xid]
-        assert found("another", ticket) == []
-        assert found("mine", f"3:7:{proof}") == []
-        assert found("mine", f"4:{xid}:{proof}") == []
+        assert found(mine, ticket) == [xid]
+        assert found(another, ticket) == []
+        assert found(mine, f"3:7:{proof}") == []
+        assert found(mine, f"4:{xid}:{proof}") == []
         first.execute("create role mallory")
         first.execute("grant usage on schema shardman to mallory")
         first.execute("set local role mallory")
-        first.execute("select shardman.decide('mine', %s)", ([ticket],))
+        first.execute("select shardman.decide(%s, %s)", (mine, [ticket]))
         first.execute("reset role")
         assert first.execute(decided, ([xid],)).fetchall() == [([],)]
         first.rollback()

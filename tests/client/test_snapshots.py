@@ -349,4 +349,5 @@ def test_who_lags_behind() -> None:
     assert lagging({1: {gid: [2, 9]}, 2: {gid: []}}) == {}
     assert lagging({1: {gid: [2]}, 2: {}}, {gid}) == {}
     assert lagging({2: {gid: []}, 3: {}}) == {}
-    assert lagging({2: {"nonsense": []}, 3: {}}) == {}
+    for nonsense in ("nonsense", "shardman_abcdef_x²_77_0", "shardman_abcdef_x_77_0"):
+        assert lagging({2: {nonsense: []}, 3: {}}) == {}

@@ -357,3 +357,19 @@ def test_its_outcome_is_forgotten_when_no_node_has_a_part(
     for prepared_, seen, count in (([gid], now, 1), ([], before, 1), ([], now, 0)):
         nodes.sql(1, forget, (prepared_, seen))
         assert nodes.value(1, left, (gid,)) == count
+
+
+def test_names_that_nobody_was_given(nodes: Cluster) -> None:
+    """Who reads them takes them apart: one that cannot be would keep a node from forgetting any."""
+    with psycopg.connect(bob(nodes, 1), autocommit=True) as conn:
+        for name in ("a_b_y1_garbage", "a_b_y1_" + "9" * 30, "shardman_a_y²_7_" + "a" * 32, None):
+            for call in ("other_part(%s)", "decide(%s, '{}')"):
+                with pytest.raises(psycopg.errors.InvalidParameterValue):
+                    conn.execute(f"select shardman.{call}", (name,))  # type: ignore[arg-type]
+    # Former versions have let them in.
+    nodes.sql(
+        1,
+        "insert into shardman.client_decisions (gid, role, at) values ('a_b_y1_garbage', 'bob', '2000-01-01')",
+    )
+    nodes.sql(1, "select shardman.forget_client_transactions('{}', pg_current_snapshot(), '1 day')")
+    assert nodes.value(1, "select count(*) from shardman.client_decisions where role = 'bob'") == 0

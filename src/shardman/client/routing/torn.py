@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
+
+_NAME = re.compile(r"[^_]+_[^_]+_[^_]([0-9]{1,9})_[^_]+_[^_]+")
 
 #: By the number of a node: the transactions that its snapshot sees, each with the nodes of its other parts if
 #: this is its first node.
@@ -29,8 +32,9 @@ def lagging(seen: Seen, void: Collection[str] = ()) -> dict[int, set[str]]:
 
 
 def first_node(gid: str) -> int:
-    """The node that decides on a transaction called shardman_<cluster>_y<node>_<xid>_<random>; else -1."""
-    words = gid.split("_")
-    if len(words) != 5 or not words[2][1:].isdigit():
-        return -1
-    return int(words[2][1:])
+    """The node that decides on a transaction called shardman_<cluster>_y<node>_<xid>_<random>.
+
+    -1 for a name that is no such one: former versions let anybody write one down.
+    """
+    found = _NAME.fullmatch(gid)
+    return int(found[1]) if found else -1

@@ -119,9 +119,27 @@ $$;
 comment on function shardman.await_room() is
     'waits until fewer parts are prepared here than all nodes with replicas of this one have room for: their channels would stand still otherwise';
 
+create or replace function shardman.is_part_name(gid text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select gid ~ format('^shardman_%s_[xyz][0-9]{1,9}_[0-9]{1,19}_[0-9a-f]{32}$', l.cluster) from shardman.local l
+$$;
+comment on function shardman.is_part_name(text) is 'whether this is a name that shardman.first_part gives';
+
+create or replace function shardman.need_part_name(gid text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.is_part_name(gid) is not true then
+        raise exception 'this is no name of a transaction over several nodes: %', coalesce(gid, 'null') using errcode = 'invalid_parameter_value',
+            hint = 'shardman.first_part gives one.';
+    end if;
+end
+$$;
+comment on function shardman.need_part_name(text) is 'raises for a name that nobody was given: who reads these names takes them apart';
+
 create or replace function shardman.other_part(gid text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    perform shardman.need_part_name(other_part.gid);
     insert into shardman.client_transactions (gid, role, nodes) values (other_part.gid, shardman.caller(), '{}');
     if not shardman.prepared_arrives() then
         return null;
@@ -135,6 +153,7 @@ comment on function shardman.other_part(text) is
 
 create or replace function shardman.decide(gid text, parts text[]) returns void
 language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select shardman.need_part_name(decide.gid);
     insert into shardman.client_decisions as d (gid, role, parts) values (decide.gid, shardman.caller(), decide.parts)
     on conflict on constraint client_decisions_pkey do update set parts = excluded.parts
 $$;
@@ -246,7 +265,9 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
         -- One that came from another node came so long ago that it was decided on before.
         delete from shardman.client_decisions d
          where d.at < clock_timestamp() - older and d.gid <> all (prepared)
-           and case when ltrim(split_part(d.gid, '_', 3), 'xyz') = (select l.node_id from shardman.local l)::text
+           -- Former versions took any name.
+           and case when not shardman.is_part_name(d.gid) then true
+                    when ltrim(split_part(d.gid, '_', 3), 'xyz') = (select l.node_id from shardman.local l)::text
                     then pg_visible_in_snapshot(split_part(d.gid, '_', 4)::xid8, decided) else true end)
     select count(*) from gone
 $$;
