@@ -24,7 +24,7 @@ from shardman.testing.cluster import Cluster
 MADE = """
 create table acc (id bigint primary key, grp int, small smallint, name varchar(20), note text,
                   amount numeric(12, 2), active bool, made timestamptz, day date, weight float8, marks int[],
-                  odd text collate "C")
+                  odd text collate "C", mood public.mood default 'ok')
 """
 OTHERS = """
 create table mark (acc_id bigint, n int, v numeric, primary key (acc_id, n));
@@ -42,6 +42,7 @@ insert into "Kind%" select i, 'kind ' || i % 3 from generate_series(0, 5) i
 
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster) -> Cluster:
+    cluster.sql(1, "create type mood as enum ('sad', 'ok')")
     cluster.sql(1, MADE)  # type: ignore[arg-type]
     cluster.sql(1, OTHERS)  # type: ignore[arg-type]
     for each in (
@@ -272,6 +273,7 @@ WHOLE = [
     'select count(*) from acc where grp in (select grp from "Kind%" order by grp limit 1)',
     "select min(marks) from acc",
     "select min(odd) from acc",
+    "select count(mood) from acc where mood = 'ok'",
     "select odd, count(*) from acc group by odd",
     "select count(*) from acc where made < now()",
     "select count(*) from acc where made < 'now'",

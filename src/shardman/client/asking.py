@@ -20,7 +20,7 @@ from psycopg.pq import ConnStatus
 from shardman.client.answers import Raw, RawDumper, arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
-from shardman.client.routing.placeholders import Params
+from shardman.client.routing.placeholders import Params, fit
 from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.question import MOST_ROWS
 from shardman.client.routing.values import Unclear
@@ -41,11 +41,12 @@ class Questions(Transactions):
         """
         if plan.scope not in (Scope.OWNER, Scope.ANYWHERE) or not plan.reads or self.pinned:
             return found
-        if plan.own_types:
-            return replace(found, reason=f"{found.reason}, and it has columns of types of your own")
         if plan.question is None:
             why = f"{found.reason}, and it is not split: {plan.undivided}"
             return replace(found, reason=why) if plan.undivided else found
+        if not fit(plan.question.parameters, params):
+            # psycopg says so.
+            return found
         why_not = self.why_not(params, shares=plan.question.joined.shares)
         if why_not:
             return replace(found, reason=f"{found.reason}, and it is not split: {why_not}")

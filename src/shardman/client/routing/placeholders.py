@@ -42,6 +42,14 @@ class Text:
         return at - there + origin
 
 
+def fit(names: Sequence[Name], params: Params) -> bool:
+    """Whether there is a value for each placeholder."""
+    if isinstance(params, Mapping):
+        return all(isinstance(n, str) and n in params for n in names)
+    count = len(params or ())
+    return all(isinstance(n, int) and n < count for n in names)
+
+
 def convert(text: bytes, *, with_parameters: bool) -> Text:
     """Reads a text as psycopg does: without parameters a % is only a %.
 

@@ -29,7 +29,7 @@ with parents as materialized (
                                                      a.attgenerated, pg_catalog.pg_get_expr(d.adbin, d.adrelid)) order by a.attnum) as shape,
            pg_catalog.array_agg(a.attname::text order by a.attnum)
                filter (where a.attidentity <> '' or pg_catalog.pg_get_expr(d.adbin, d.adrelid) ~ 'next_?val') as numbered,
-           pg_catalog.array_agg(case when a.attcollation in (0, 100) then pg_catalog.format_type(a.atttypid, null) else '' end order by a.attnum) as types,
+           pg_catalog.array_agg(case when a.attcollation in (0, 100) and a.atttypid < 16384 then pg_catalog.format_type(a.atttypid, null) else '' end order by a.attnum) as types,
            pg_catalog.bool_or(a.atttypid >= 16384) as own_types
       from pg_catalog.pg_attribute a left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
      where a.attnum > 0 and not a.attisdropped
