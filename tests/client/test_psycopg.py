@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 import uuid
@@ -16,9 +17,11 @@ from psycopg import ClientCursor, IsolationLevel, sql
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import TransactionStatus
 from psycopg.rows import args_row, class_row, dict_row, kwargs_row, namedtuple_row, scalar_row
+from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb, set_json_loads
 
 import shardman
+from shardman.client.routing.picture import HERE
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -94,6 +97,25 @@ def test_blocks(db: shardman.Connection, keys: dict[str, int]) -> None:
     with db.transaction(force_rollback=True):
         db.execute("update acc set v = 'c' where id = %s", (key,))
     assert value(db, key) == "a"
+
+
+def test_rollbacks_of_an_outer_block(db: shardman.Connection, keys: dict[str, int]) -> None:
+    one, three = keys["node 1"], keys["node 3"]
+    with db.transaction("outer") as outer:
+        assert outer.savepoint_name == "outer"
+        with db.transaction():
+            pass
+        db.execute("update acc set v = 'a' where id = %s", (one,))
+        with db.transaction() as middle:
+            with db.transaction():
+                db.execute("update acc set v = 'b' where id = %s", (three,))
+                raise psycopg.Rollback(middle)
+            pytest.fail("the block around it goes on")
+        assert value(db, three) == f"v{three}"
+        with db.transaction():
+            raise psycopg.Rollback(outer)
+        pytest.fail("the block around it goes on")
+    assert value(db, one) == f"v{one}"
 
 
 def test_savepoints_as_texts(db: shardman.Connection, keys: dict[str, int]) -> None:
@@ -202,6 +224,8 @@ def test_two_phase_commit_on_one_node(db: shardman.Connection, nodes: Cluster) -
     db.tpc_commit()
     db.tpc_begin("plain")
     db.execute("select 1")
+    with pytest.raises(psycopg.ProgrammingError):
+        db.rollback()
     db.tpc_prepare()
     with shardman.connect(nodes.dsn(2)) as other:
         assert "plain" in [x.gtrid or str(x) for x in other.tpc_recover()]
@@ -337,6 +361,38 @@ def test_adapters_of_a_connection_are_on_all_nodes(nodes: Cluster, keys: dict[st
         db.rollback()
 
 
+def test_adapters_that_come_later(db: shardman.Connection, keys: dict[str, int]) -> None:
+    for key in keys.values():
+        value(db, key)
+    db.adapters.register_loader("text", Shout)
+    assert [value(db, key) for key in keys.values()] == [f"V{key}" for key in keys.values()]
+    db.rollback()
+    # A session that is opened again has them too.
+    db.router.sessions[HERE].pgconn.finish()
+    assert value(db, 1) == "V1"
+    db.rollback()
+
+    class Odd(Dumper):
+        oid = 20
+
+        def dump(self, obj: int) -> bytes:
+            return str(obj + 1).encode()
+
+    db.adapters.register_dumper(int, Odd)
+    assert value(db, 1) == "V2"
+
+
+def test_types_of_the_server(db: shardman.Connection) -> None:
+    info = TypeInfo.fetch(db, "int8")  # type: ignore[call-overload]
+    assert info.array_oid == 1016 and TypeInfo.fetch(db, "nothing") is None  # type: ignore[call-overload]
+    with psycopg.ClientCursor(db) as cur:  # type: ignore[arg-type]
+        assert cur.mogrify("select %s", ("x",)) == "select 'x'"
+        assert cur.execute("select count(*) from acc where id <= %s", (COUNT,)).fetchone() == (
+            COUNT,
+        )
+    assert db.router.through
+
+
 def test_adapters_of_a_cursor(db: shardman.Connection, keys: dict[str, int]) -> None:
     cur = db.cursor()
     cur.adapters.register_loader("text", Shout)
@@ -409,6 +465,32 @@ def test_errors(db: shardman.Connection, keys: dict[str, int]) -> None:
     db.rollback()
 
 
+def test_errors_name_the_table(db: shardman.Connection, keys: dict[str, int]) -> None:
+    for key in keys.values():
+        with pytest.raises(psycopg.errors.UniqueViolation) as told:
+            db.execute("insert into acc (id) values (%s)", (key,))
+        assert told.value.pgresult is not None
+        for error in (told.value, pickle.loads(pickle.dumps(told.value))):
+            diag = error.diag
+            assert (diag.table_name, diag.constraint_name) == ("acc", "acc_pkey")
+        db.rollback()
+        with pytest.raises(psycopg.errors.CheckViolation) as told:
+            db.execute("update acc set n = 1000 where id = %s", (key,))
+        diag = told.value.diag
+        assert (diag.table_name, diag.constraint_name) == ("acc", "acc_n_check")
+        db.rollback()
+
+
+def test_parameters_that_do_not_fit(db: shardman.Connection, keys: dict[str, int]) -> None:
+    for key in keys.values():
+        value(db, key)
+    # What cannot be sent to any node is not refused as one that goes through a node.
+    for params in ((1,), (1, 2, 3), {"a": 1}):
+        with pytest.raises((psycopg.ProgrammingError, TypeError)) as told:
+            db.execute("select v from acc where id = %s and n = %s", params)
+        assert getattr(told.value, "sqlstate", None) is None
+
+
 def test_closed_connections(nodes: Cluster) -> None:
     with shardman.connect(nodes.dsn(2)) as db:
         key = 1
@@ -418,6 +500,8 @@ def test_closed_connections(nodes: Cluster) -> None:
         db.execute("select 1")
     with pytest.raises(psycopg.OperationalError, match="closed"):
         value(db, key)
+    with pytest.raises(psycopg.OperationalError, match="closed"):
+        db.commit()
     db.close()
     with shardman.connect(nodes.dsn(2)) as db:
         assert value(db, key) == "closed"
@@ -519,6 +603,21 @@ def test_prepared_statements(db: shardman.Connection, keys: dict[str, int]) -> N
         session.rollback()
     for key in keys.values():
         assert db.execute(query, (key,), prepare=True).fetchone() == (f"v{key}",)
+    db.rollback()
+    value(db, keys["node 3"])
+    db.execute("deallocate all")
+    db.rollback()
+    assert not db.router.pinned
+
+
+def test_nothing_is_left_behind_discard_all(db: shardman.Connection, keys: dict[str, int]) -> None:
+    db.autocommit = True
+    query, key = "select v from acc where id = %s", keys["node 3"]
+    db.execute("set work_mem = '5MB'")
+    assert not db.explain_route(query, (key,)).straight
+    db.execute("discard all")
+    assert db.explain_route(query, (key,)).straight
+    assert value(db, key) == f"v{key}"
 
 
 async def test_asynchronous_ones(nodes: Cluster, keys: dict[str, int]) -> None:
@@ -534,6 +633,8 @@ async def test_asynchronous_ones(nodes: Cluster, keys: dict[str, int]) -> None:
         cur = db.cursor()
         await cur.executemany("update acc set v = 'x' where id = %s", [(k,) for k in keys.values()])
         assert cur.rowcount == 3
+        await db.rollback()
+        assert (await TypeInfo.fetch(db, "int8")).array_oid == 1016  # type: ignore[call-overload]
         await db.rollback()
         await db.set_isolation_level(IsolationLevel.SERIALIZABLE)
         assert db.isolation_level == IsolationLevel.SERIALIZABLE

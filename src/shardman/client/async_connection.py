@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -27,10 +27,18 @@ from shardman.client.server_cursors import AsyncServerCursor
 from shardman.client.sessions import Block, Steps
 from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
 
+if TYPE_CHECKING:
+
+    class _Psycopg:
+        pass
+else:
+    # As `Connection` has it.
+    _Psycopg = psycopg.AsyncConnection
+
 T = TypeVar("T")
 
 
-class AsyncConnection(Likeness):
+class AsyncConnection(Likeness, _Psycopg):
     """As `psycopg.AsyncConnection`; transactions as those of `Connection`."""
 
     def __init__(self, router: Router, row_factory: Any) -> None:
@@ -94,6 +102,12 @@ class AsyncConnection(Likeness):
         except StopIteration as end:
             return end.value
 
+    async def wait(self, work: Any, *options: Any) -> Any:
+        """psycopg's: what a cursor of its own wants done, on the node that was connected to."""
+        # The cursor has the lock.
+        here = await self._drive(self.router.on_here())
+        return await here.wait(work, *options)
+
     def cursor(
         self,
         name: str = "",
@@ -133,14 +147,14 @@ class AsyncConnection(Likeness):
     @asynccontextmanager
     async def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Block]:
         """See `Connection.transaction`."""
-        block = Block(savepoint_name, force_rollback)
+        block = Block(savepoint_name, force_rollback, self)
         self.router.blocks.append(block)
         try:
             if here:
                 await self.drive(self.router.on_here())
-            yield
+            yield block
         except BaseException as error:
             trace = error.__traceback__
             if not await self.drive(self.router.end_block(block, type(error), error, trace)):

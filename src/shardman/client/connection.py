@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from inspect import isgenerator
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -35,6 +36,12 @@ from shardman.client.verbs import Verbs
 if TYPE_CHECKING:
     from shardman.client.loading.load import Loaded, Progress
     from shardman.client.loading.unload import Unloaded
+
+    class _Psycopg:
+        pass
+else:
+    # Where psycopg and what builds on it ask whether something is a connection (TypeInfo.fetch), it is one.
+    _Psycopg = psycopg.Connection
 
 T = TypeVar("T")
 
@@ -91,7 +98,7 @@ def connect(
     )
 
 
-class Connection(Likeness, Verbs):
+class Connection(Likeness, Verbs, _Psycopg):
     """As `psycopg.Connection`, and with a method for each command of the cluster.
 
     A transaction takes in each node to which a statement goes straight, and is committed on all of them or
@@ -205,19 +212,19 @@ class Connection(Likeness, Verbs):
     @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
-    ) -> Iterator[None]:
+    ) -> Iterator[Block]:
         """A transaction, or a savepoint inside of one. It begins with its first statement, on that one's node.
 
         Args:
             here: it begins at once on the node that was connected to, for statements about what only
                 that node has.
         """
-        block = Block(savepoint_name, force_rollback)
+        block = Block(savepoint_name, force_rollback, self)
         self.router.blocks.append(block)
         try:
             if here:
                 self.drive(self.router.on_here())
-            yield
+            yield block
         except BaseException as error:
             if not self.drive(
                 self.router.end_block(block, type(error), error, error.__traceback__)
@@ -519,7 +526,16 @@ class Connection(Likeness, Verbs):
         self, cmd_id: int, timeout: float | None = None, watch: Watcher | None = None
     ) -> Result:
         """See `Client.wait`."""
+        work: Any = cmd_id
+        if isgenerator(work):
+            return self._wait(work, timeout)  # type: ignore[no-any-return]
         return self.client.wait(cmd_id, timeout, watch)
+
+    def _wait(self, work: Any, interval: float | None) -> Any:
+        """psycopg's wait: what a cursor of its own wants done, on the node that was connected to."""
+        with self.lock:
+            here = self._drive(self.router.on_here())
+            return here.wait(work, *([] if interval is None else [interval]))
 
     def command(self, cmd_id: int) -> Result:
         """See `Client.command`."""

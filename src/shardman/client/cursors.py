@@ -7,6 +7,8 @@ from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Protocol, Self
 
 import psycopg
+from psycopg._queries import PostgresQuery
+from psycopg.adapt import Transformer
 from psycopg.rows import tuple_row
 
 from shardman.client.gathered import gather
@@ -106,7 +108,19 @@ class BaseCursor:
         if self._sends_keys_otherwise():
             return self._router.run_through(query, act)
         gather_ = Gather(self._fresh, options, self._gather)
-        return self._router.ask(query, params, fanout, act, gather_, failed)
+        return self._asked(
+            query, params, self._router.ask(query, params, fanout, act, gather_, failed)
+        )
+
+    def _asked(self, query: Query, params: Params, steps: Steps) -> Steps:
+        try:
+            return (yield from steps)
+        except psycopg.errors.FeatureNotSupported as error:
+            if error.pgresult is None and params is not None:
+                # Where psycopg would not send it to any node, it says what is wrong.
+                session = self._router.sessions[HERE]
+                PostgresQuery(Transformer(session)).convert(query, params)
+            raise
 
     def _of_tuples(self, session: Any) -> Any:
         cursor = self._fresh(session)

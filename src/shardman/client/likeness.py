@@ -87,6 +87,22 @@ class Likeness:
         """Of the session on the node that was connected to."""
         return self._here.pgconn
 
+    # -- for psycopg's own cursors, which are of the node that was connected to -------------------
+
+    @property
+    def _prepared(self) -> Any:
+        return self._here._prepared  # noqa: SLF001
+
+    @property
+    def _pipeline(self) -> Any:
+        return self._here._pipeline  # noqa: SLF001
+
+    def _start_query(self) -> Any:
+        return self._here._start_query()  # noqa: SLF001
+
+    def __del__(self) -> None:
+        """Whoever closes nothing is warned of each session."""
+
     def fileno(self) -> int:
         """Of the session on the node that was connected to."""
         return self._here.fileno()  # type: ignore[no-any-return]

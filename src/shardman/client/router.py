@@ -432,6 +432,9 @@ class Router(Splits):
             self._read_at = 0.0
         if plan.pins and self.pinned != "session":
             self.pinned = plan.pins
+        if plan.frees:
+            self.pinned = ""
+            self._read_at = 0.0
         if plan.scope is Scope.TRANSACTION and self.bound() is None:
             self.held.clear()
         self.forget_transaction()

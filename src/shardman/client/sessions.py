@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
+from psycopg import abc, conninfo
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import dict_row
@@ -34,6 +34,7 @@ Steps = Generator[Call, Any, Any]
 
 IDLE = TransactionStatus.IDLE
 _AVOID_SECONDS = 5.0
+_OWN_DUMPERS = "keys are sent in a way of your own: db.adapters"
 #: A session that has rested for longer is looked at before a transaction begins on it.
 _REST_SECONDS = 0.05
 _PSYCOPG_OPTIONS = frozenset(
@@ -41,14 +42,22 @@ _PSYCOPG_OPTIONS = frozenset(
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
-    """A `transaction()` that begins on the node of its first statement; ``entered``: by node, the
-    session, psycopg's, and what that gives."""
+    """A `transaction()` that begins on the node of its first statement, as `psycopg.Transaction`;
+    ``entered``: by node, the session, psycopg's, and what that gives."""
 
     name: str | None
     force_rollback: bool
-    entered: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict)
+    connection: Any = None
+    entered: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def savepoint_name(self) -> str | None:
+        """What the savepoint is called, where that is known."""
+        for _, _, inner in self.entered.values():
+            return str(inner.savepoint_name)
+        return self.name
 
 
 @dataclass
@@ -78,6 +87,8 @@ class Sessions:
     #: The same without a method for it, and who wants notices.
     attributes: dict[str, Any] = field(default_factory=dict)
     notice_handlers: list[Callable[[Any], None]] = field(default_factory=list)
+    #: Of all sessions, and of those that are opened again.
+    adapters: AdaptersMap | None = None
     ids: dict[str, int | None] = field(default_factory=dict)
     #: Of nodes that can have parts of transactions over several.
     numbers: dict[str, int] = field(default_factory=dict)
@@ -109,6 +120,7 @@ class Sessions:
                 failed = error
                 continue
             self.sessions = {HERE: here}
+            self._share_adapters(here)
             self.numbers.clear()
             self.dsn = dsn
             self.unfit.clear()
@@ -118,6 +130,18 @@ class Sessions:
             return
         assert failed is not None
         raise failed
+
+    def _share_adapters(self, session: Any) -> None:
+        """What an application registers later holds on all nodes at once."""
+        if self.adapters is None:
+            self.adapters = Shared(session.adapters, self._send_otherwise)
+        session._adapters = self.adapters  # noqa: SLF001 - psycopg makes a copy of what it is given
+
+    def _send_otherwise(self) -> None:
+        """A dumper for values that may be keys was registered: they are hashed as psycopg sends them."""
+        if self.adapters is not None and has_own_dumpers(self.adapters):
+            self.picture = replace(self.picture, problem=_OWN_DUMPERS)
+            self.forget()
 
     def _set_up(self, session: Any) -> Steps:
         for name, value in self.attributes.items():
@@ -212,7 +236,8 @@ class Sessions:
             params["password"] = here.info.password
         dsn = conninfo.make_conninfo("", **{**params, **more})
         others = {k: v for k, v in self.options.items() if k in _PSYCOPG_OPTIONS}
-        session = yield lambda: self.connect(dsn, **{**others, "autocommit": True, "context": here})
+        session = yield lambda: self.connect(dsn, **{**others, "autocommit": True})
+        self._share_adapters(session)
         return session
 
     def _open_other(self, node: str) -> Steps:
@@ -267,6 +292,7 @@ class Sessions:
         it closes it."""
         others = {k: v for k, v in self.options.items() if k != "autocommit"}
         session = yield lambda: self.connect(self.dsn, **{**others, "autocommit": True})
+        self._share_adapters(session)
         names = list(self.picture.settings)
         values = [self.picture.settings[n] for n in names]
         yield from self._ask(session, "settings", (names, values))
@@ -311,7 +337,7 @@ class Sessions:
             yield from self._read_place(HERE, here, session)
         former, now = self.picture, read(tables, session)
         if has_own_dumpers(here.adapters):
-            now = replace(now, problem="keys are sent in a way of your own: db.adapters")
+            now = replace(now, problem=_OWN_DUMPERS)
         self._read_at, self._heard = time.monotonic(), heard
         if not now.is_as(former):
             # Plans hold tables, and tables hold where their partitions are.
@@ -381,6 +407,26 @@ class Sessions:
             if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
                 found[node] = None
         return list(found)
+
+
+class Shared(AdaptersMap):
+    """Adapters of all sessions of a connection.
+
+    Args:
+        template: what they are at first.
+        changed: is called behind each dumper that is registered.
+    """
+
+    def __init__(self, template: AdaptersMap, changed: Callable[[], None]) -> None:
+        super().__init__(template)
+        self._changed = weakref.WeakMethod(changed)
+
+    def register_dumper(self, cls: type | str | None, dumper: type[abc.Dumper]) -> None:
+        """As psycopg's."""
+        super().register_dumper(cls, dumper)
+        changed = self._changed()
+        if changed is not None:
+            changed()
 
 
 class _Json(Loader):

@@ -21,6 +21,7 @@ from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from shardman.client.held import Act, Held, Said
+from shardman.client.naming import as_of_the_table
 from shardman.client.routing.picture import HERE, read
 from shardman.client.sessions import IDLE, Block, Sessions, Steps
 from shardman.sql.loader import queries
@@ -111,6 +112,7 @@ class Transactions(Sessions):
         error.node = name  # type: ignore[attr-defined]
         error.place = node  # type: ignore[attr-defined]
         error.add_note(f"shardman: on {name}")
+        as_of_the_table(error, self.picture)
         return error
 
     def forget_transaction(self) -> None:
@@ -255,11 +257,14 @@ class Transactions(Sessions):
 
         Raises:
             OperationalError: there is nothing to commit any more, or nobody can tell yet whether it is.
+            ProgrammingError: within a `transaction()` or `tpc_begin`.
         """
+        if self.closed:
+            raise psycopg.OperationalError("the connection is closed")
         lost, self.lost = self.lost, False
         try:
-            if self.blocks:
-                # psycopg says that this is not to be done within a block.
+            if self.blocks or self.sessions[HERE]._tpc:  # noqa: SLF001
+                # psycopg says that this is not to be done here.
                 yield getattr(self.sessions[self.bound() or HERE], action)
             leave = {n: partial(_end, self.sessions[n]) for n in self.parts()}
             if lost or action == "rollback":
@@ -277,7 +282,10 @@ class Transactions(Sessions):
         """Ends a `transaction()`; whether its error is to be silent."""
         self.blocks.remove(block)
         self.held.leave(len(self.blocks), kept=error[0] is None and not block.force_rollback)
-        silent = isinstance(error[1], psycopg.Rollback)
+        silent = isinstance(error[1], psycopg.Rollback) and _is_until(error[1], block)
+        if silent:
+            # psycopg's transactions do not know ours.
+            error = (psycopg.Rollback, psycopg.Rollback(), error[2])
         if not block.entered:
             if self.autocommit and not self.blocks:
                 self.held.clear()
@@ -475,6 +483,10 @@ class Transactions(Sessions):
                 ]:
                     return True
         return False
+
+
+def _is_until(rollback: psycopg.Rollback, block: Any) -> bool:
+    return rollback.transaction is None or rollback.transaction is block
 
 
 class _InDoubt(Exception):

@@ -206,6 +206,7 @@ class Plan:
         reads: it changes nothing.
         pins: the session is another one behind it (SET, temporary tables): from then on all else
             runs there too. "transaction": only until the transaction ends.
+        frees: nothing of what was set for the session is left behind it.
         alters: tables may be others behind it.
         sharded: a sharded table is in it.
         own_types: one of its tables has a column of a type that is not PostgreSQL's own.
@@ -223,6 +224,7 @@ class Plan:
     guards: tuple[tuple[int, bytes], ...] = ()
     reads: bool = False
     pins: str = ""
+    frees: bool = False
     alters: bool = False
     sharded: bool = False
     own_types: bool = False

@@ -30,6 +30,11 @@ def utility(kind: str, body: Node) -> Plan:
     if kind == "ConstraintsSetStmt":
         said = None if body.get("constraints") else Said(Act.SET)
         return Plan(Scope.HERE, "it sets how a transaction is", pins="transaction", said=said)
+    if kind == "DeallocateStmt":
+        # Those that PREPARE makes keep the session here; psycopg's own are each node's.
+        return Plan(Scope.ANYWHERE, "no node has prepared it as a text", reads=True)
+    if kind == "DiscardStmt":
+        return Plan(Scope.HERE, "it is of the session", frees=body.get("target") == "DISCARD_ALL")
     if kind in PLAIN:
         return Plan(Scope.HERE, f"{kind} is not sent to owners", alters=kind == "TruncateStmt")
     if kind in MAKING:
