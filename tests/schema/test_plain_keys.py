@@ -8,6 +8,7 @@ import threading
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
 from shardman.nodes.invariants import check
@@ -19,6 +20,8 @@ create table "Land" (code text primary key, name text);
 insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
 create table acc (id int primary key, v int not null default 0, "Where?" text, unique (id, v));
 insert into acc select i, i, 'c' || i % 10 from generate_series(1, 60) i;
+create table entry (acc int, n int, v int, primary key (acc, n));
+insert into entry select i, 1, i from generate_series(1, 60) i;
 create table log (id int, t text);
 insert into log select i, 't' from generate_series(1, 60) i;
 """
@@ -38,6 +41,7 @@ def acc(cluster: Cluster) -> Cluster:
         "select shardman.create_shared_table('app.\"Land\"', 1)",
         "select shardman.create_shared_table('secret', 1)",
         "select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)",
+        "select shardman.create_hash_partitions(1, 'app.entry', 'acc', colocate_with => 'app.acc')",
         "select shardman.create_hash_partitions(1, 'app.log', 'id', 3)",
         "select shardman.set_replevel('app.acc', 1)",
         "select shardman.set_replevel('app.log', 1)",
@@ -334,3 +338,78 @@ def test_who_was_let_refer_may(acc: Cluster) -> None:
     send(acc, 1, "alter table acc drop column x")
     assert on_copies(acc, "acc", "f") == []
     settled(acc)
+
+
+def test_a_foreign_key_between_colocated_tables(acc: Cluster) -> None:
+    add = (
+        "alter table entry add constraint of_acc foreign key (acc) references acc on delete cascade"
+    )
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute(add.encode())
+        bob.execute("insert into entry values (1, 2, 0)")
+        bob.rollback()
+        bob.execute(add.encode())
+        bob.execute("alter table entry add column w int")
+        bob.execute('alter table acc add unique (id, "Where?", v)')
+        bob.execute(
+            "alter table entry add constraint of_both foreign key (acc, v) references acc (id, v),"
+            " add constraint of_new foreign key (acc, w) references acc (id, v) on delete set null (w)"
+        )
+        bob.execute("savepoint s")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="of_acc"):
+            bob.execute("insert into entry values (0, 1, null)")
+        bob.execute("rollback to s")
+    made = on_copies(acc, "entry", "f")
+    assert [r[1] for r in made] == ["of_acc", "of_both", "of_new"] * 6
+    assert all(in_use for *_, in_use in made)
+    settled(acc)
+    for node in WORKERS:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="of_acc"):
+            send(acc, node, f"insert into entry values ({-node}, 1, null)")
+    moved(acc, "acc")
+    assert len(on_copies(acc, "entry", "f")) == 18
+    send(acc, 3, "delete from acc where id = 60")
+    assert value(acc, 1, "select count(*) from entry") == ROWS - 1
+    send(acc, 1, "alter table entry drop constraint of_both, drop constraint of_new")
+    with as_bob(acc, 3, autocommit=False) as bob:
+        bob.execute("alter table entry drop constraint of_acc, add column more int default 1")
+        bob.execute("insert into entry values (0, 1, null)")
+    settled(acc)
+    assert on_copies(acc, "entry", "f") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("alter table entry add foreign key (n) references acc", "partitions|rows|distributed"),
+        ("alter table entry add column other int references acc", "must have acc, by which"),
+        ("alter table entry add foreign key (v) references acc (v)", "no unique constraint"),
+        ("alter table entry add foreign key (acc) references log", "neither a shared table nor"),
+        ("alter table acc add foreign key (id) references entry (acc)", "no unique constraint"),
+        ("create table x (id int primary key, acc int references acc)", "acc is sharded, and only"),
+        ("alter table plain add foreign key (id) references acc", "acc is sharded, and only"),
+        ('alter table "Land" add foreign key (name) references acc', "acc is sharded, and only"),
+    ],
+)
+def test_what_cannot_refer_is_told_why(acc: Cluster, change: str, said: str) -> None:
+    with as_bob(acc, 1, autocommit=False) as bob:
+        bob.execute("create table plain (id int)")
+        with pytest.raises(psycopg.Error, match=said):
+            bob.execute(change.encode())
+
+
+def test_who_may_give_no_rights_hears_it_as_on_one_server(acc: Cluster) -> None:
+    acc.sql(1, "create role zoe login password 'z'; create table mere (id int)")
+    acc.sql(1, "grant usage on schema app to zoe")
+    dsn = make_conninfo(acc.dsn(1), user="zoe", password="z")
+    with psycopg.connect(dsn, autocommit=True) as zoe:
+        for verb in ("grant select on {} to public", "revoke insert on {} from public"):
+            said = []
+            for table in ("mere", "app.acc"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+                    zoe.execute(verb.format(table).encode())
+                said.append(str(refused.value.diag.message_primary))
+            assert said == ["permission denied for table mere", "permission denied for table acc"]
+        acc.sql(1, "set shardman.ddl = 'here'; grant select on app.acc to zoe with grant option")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+            zoe.execute("grant select on app.acc to public")

@@ -60,13 +60,20 @@ $$;
 comment on function shardman.inside_problem(jsonb, jsonb, name[], name[]) is
     'why data tables of one sharded table can have no foreign key of these columns to those of another; null when they can';
 
+create or replace function shardman.as_here(definition jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce((select definition || jsonb_build_object('columns', shardman.describe_columns(r.oid), 'keys', (definition -> 'keys') || shardman.plain_keys(r.oid))
+                       from (select shardman.find_relation(definition ->> 'relation') as oid) r where r.oid is not null), definition)
+$$;
+comment on function shardman.as_here(jsonb) is 'the definition of a sharded table with the columns, and also the keys, that it has on this node: the metadata hear of new ones later';
+
 create or replace function shardman.inside_reference(
     relation text, columns name[], referred text, to_columns name[], name name default null,
     on_delete text default 'no action', on_update text default 'no action', match_full bool default false) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
-    child   constant jsonb := (select t.definition from shardman.tables t where t.relation = shardman.normal_name(inside_reference.relation));
-    parent  constant jsonb := (select t.definition from shardman.tables t where t.relation = shardman.normal_name(referred));
+    child   constant jsonb := (select shardman.as_here(t.definition) from shardman.tables t where t.relation = shardman.normal_name(inside_reference.relation));
+    parent  constant jsonb := (select shardman.as_here(t.definition) from shardman.tables t where t.relation = shardman.normal_name(referred));
     -- SET NULL (a, b): only these columns.
     action  constant text[] := regexp_match(btrim(on_delete), '^(no action|restrict|cascade|set null|set default)\s*(?:\((.+)\))?$', 'i');
     written text[];

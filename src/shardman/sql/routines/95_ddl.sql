@@ -197,13 +197,12 @@ begin
     end if;
     for other in select r from unnest(shardman.statement_refers_to(query, path)) r where r <> relation loop
         perform shardman.await_shared(other);
-        if shardman.colocated(relation, other) then
-            raise exception 'ALTER TABLE cannot make a foreign key between % and %: PostgreSQL has none above foreign tables', relation, other
-                using errcode = 'feature_not_supported',
-                      hint = format('select shardman.add_foreign_key(%L, ''name'', ''foreign key (...) references ...''); a column first, without it.', relation);
-        elsif not exists (select from shardman.shared_tables s where s.relation = other) then
+        if not shardman.colocated(relation, other) and not exists (select from shardman.shared_tables s where s.relation = other) then
             raise exception '% is neither a shared table nor colocated with %', other, relation
-                using errcode = 'feature_not_supported', hint = format('A small table can be shared: select shardman.create_shared_table(%L, ...).', other);
+                using errcode = 'feature_not_supported',
+                      hint = case when exists (select from shardman.tables t where t.relation = other)
+                                  then format('If the foreign key has the keys of both: select shardman.colocate(%L, %L).', relation, other)
+                                  else format('A small table can be shared: select shardman.create_shared_table(%L, ...).', other) end;
         end if;
     end loop;
 end
@@ -352,6 +351,21 @@ $$;
 comment on function shardman.refuse_hidden(text, text, text) is
     'before a trigger is dropped or altered in a query with others that are no DDL: raises where it is about a sharded table. PostgreSQL would find none there, or skip it';
 
+create or replace function shardman.refuse_grantor(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Who has none of its rights to give PostgreSQL tells so.
+    if has_any_column_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, shardman.find_relation(relation),
+                                'select with grant option, insert with grant option, update with grant option, references with grant option')
+       or has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, shardman.find_relation(relation),
+                              'delete with grant option, truncate with grant option, trigger with grant option') then
+        raise exception '% is sharded, and this would change rights on this node only', relation
+            using errcode = 'feature_not_supported', hint = 'Its owner''s GRANT reaches all nodes, and that of who owns another sharded table.';
+    end if;
+end
+$$;
+comment on function shardman.refuse_grantor(text) is 'raises where somebody gives rights on a sharded table that he may give, and has no way to other nodes';
+
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -390,6 +404,7 @@ begin
     -- Of several the first stands for all: what is sent is the statement.
     target := tables[1];
     if target is null and tg_tag not like '% TRIGGER' then
+        perform shardman.refuse_reference_to_sharded(query, tg_tag, current_setting('shardman.ddl_path', true)) where tg_tag = 'ALTER TABLE';
         perform shardman.start_shared_ddl(query, tg_tag, current_setting('shardman.ddl_path', true));
     end if;
     if target is null then
@@ -398,6 +413,9 @@ begin
     -- Who may not change it gets PostgreSQL's word for that, and not that of the first door. GRANT can be anybody's with the option for it.
     if tg_tag not in ('GRANT', 'REVOKE') then
         perform shardman.need_owner(target);
+    elsif not shardman.may_spread() then
+        perform shardman.refuse_grantor(t) from unnest(tables) t;
+        return;
     end if;
     perform shardman.await_new_tables();
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
@@ -424,6 +442,8 @@ begin
         perform shardman.make_tuning_stand_in(relation);
     elsif starts_with(mode, 'refers ') then
         perform shardman.hold_named(substr(mode, 8));
+    elsif starts_with(mode, 'beside ') then
+        perform shardman.hold_beside(relation, substr(mode, 8));
     elsif starts_with(mode, 'referred ') then
         perform shardman.hold_referred_to(relation, substr(mode, 10));
     elsif mode = 'keys' then

@@ -103,13 +103,15 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
                 -- To rename an index takes no such locks; the stand-in does.
                 else array_remove(string_to_array(shardman.ddl_lock_modes('ALTER TABLE', query), ','), 'keys')
                      || array(select 'refers ' || r from unnest(shardman.statement_refers_to(query, path)) r)
+                     || array(select 'beside ' || r from unnest(shardman.refers_beside(relation, query, path)) r)
                      || array(select distinct 'referred ' || (f ->> 'to')
                                 from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
                                where t.relation = gate_modes.relation and shardman.names_constraint(query, 'drop', f ->> 'name'))
                      || 'stand-in'::text end
 $$;
 comment on function shardman.gate_modes(text, text, text, text) is
-    'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; referred: or did; stand-in, tuning: the end of the gate';
+    'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; beside: one that is sharded; '
+    'referred: or did; stand-in, tuning: the end of the gate';
 
 create or replace function shardman.make_stub(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -176,6 +178,7 @@ declare
     target constant oid := shardman.find_relation(referred);
 begin
     perform shardman.need_owner(relation);
+    perform shardman.hold_data_tables(relation, referred);
     if target is not null
        and exists (select from shardman.shared_tables s where s.relation = referred)
        and exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
@@ -216,7 +219,7 @@ comment on function shardman.reference_mark(text) is 'the check that stands for 
 create or replace function shardman.put_aside(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    execute format('create schema %I', shardman.behind());
+    execute format('create schema if not exists %I', shardman.behind());
     execute format('alter table %s set schema %I', shardman.sql_name(relation), shardman.behind());
 end
 $$;
@@ -247,7 +250,10 @@ begin
     execute format('alter table %s set schema %I', behind::regclass, (shardman.relation_parts(relation))[1]);
     execute format('drop table %s', stand::regclass);
     perform shardman.drop_stubs();
-    execute format('drop schema %I; drop schema %I', shardman.behind(), shardman.behind() || '_away');
+    execute format('drop schema %I', shardman.behind() || '_away');
+    if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = shardman.behind()) then
+        execute format('drop schema %I', shardman.behind());
+    end if;
 end
 $$;
 comment on function shardman.put_back(text) is 'ends shardman.put_aside, and drops what is in its place';
@@ -291,7 +297,7 @@ declare
 begin
     if exists (select from shardman.shared_tables s where s.relation = target) then
         select f || jsonb_build_object('comment', null) into item from jsonb_array_elements(shardman.describe_references(o.conrelid)) f where f ->> 'name' = o.conname;
-    elsif target = relation then
+    elsif shardman.colocated(relation, target) then
         item := shardman.inside_reference(
             relation, array(select jsonb_array_elements_text(shardman.column_names(o.conrelid, o.conkey)))::name[], target,
             array(select jsonb_array_elements_text(shardman.column_names(o.confrelid, o.confkey)))::name[], o.conname,
@@ -433,6 +439,7 @@ begin
     acts := shardman.stand_in_triggers(relation, stand);
     perform set_config('shardman.ddl_busy', 'on', true);
     perform shardman.put_back(relation);
+    perform shardman.put_back_beside();
     if acts is not null then
         perform shardman.change_row_triggers(relation, behind, acts);
     end if;

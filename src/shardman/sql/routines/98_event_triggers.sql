@@ -14,9 +14,10 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
         array['GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES']))
     select t.* from kinds k cross join lateral (values
         -- Of one event they act in the order of their names.
-        ('shardman_ddl_path', 'ddl_command_start', 'ddl_path', k.of_tables || 'DROP TABLE'::text || array_remove(k.others, 'COMMENT') || 'ALTER DEFAULT PRIVILEGES'::text, false),
+        ('shardman_ddl_path', 'ddl_command_start', 'ddl_path', k.of_tables || array['DROP TABLE', 'CREATE TABLE', 'ALTER DEFAULT PRIVILEGES'] || array_remove(k.others, 'COMMENT'), false),
         ('shardman_ddl_start', 'ddl_command_start', 'on_ddl_start', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_ddl_target', 'ddl_command_start', 'on_ddl_gate', k.of_tables, false),
+        ('shardman_ddl_table', 'ddl_command_start', 'on_table_start', array['CREATE TABLE'], false),
         ('shardman_drop_gate', 'ddl_command_start', 'on_drop_gate', array['DROP TABLE'], false),
         ('shardman_ddl_0_lone', 'ddl_command_end', 'on_lone_ddl', k.alone, false),
         ('shardman_ddl_1_spread', 'ddl_command_end', 'on_ddl_spread', k.of_tables, false),
