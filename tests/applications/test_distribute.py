@@ -254,6 +254,17 @@ def test_pagila(both: Both) -> None:
         session.execute("reset search_path")
 
 
+def test_a_key_whose_column_may_be_null(both: Both) -> None:
+    both.load(
+        "create table booking (id int primary key, tenant int); insert into booking values (1, null)"
+    )
+    told = both.distribute("--shard", "booking=tenant", "--partitions", "4").out
+    assert "with which tenant becomes NOT NULL" in told
+    assert "1 of its rows have no tenant" in told
+    for session in (both.plain, both.nodes[1]):
+        session.execute("drop table booking")
+
+
 def test_names(both: Both) -> None:
     script = """
         create schema "Läden";

@@ -352,6 +352,14 @@ def test_a_sharded_table_joins_under_writers_and_leaves(shop: Cluster) -> None:
     shop.sql(1, "insert into bills select i % 40, i from generate_series(1, 200) i")
     ok(shop, f"select shardman.create_hash_partitions(1, 'bills', 'tenant', {PARTS})")
     ok(shop, "select shardman.create_replica('bills_0', %s)", copies(shop)["bills", 0][0] % 3 + 1)
+    # A part that fails says why, and the whole says so with it.
+    places, lie = together(shop), copies(shop)
+    part, dest = next((k, n) for k, v in places.items() for n in v if n not in lie["bills", k])
+    with shop.connect(dest) as conn:
+        conn.execute(f"set shardman.ddl = 'here'; create table bills_{part}_data (id int)".encode())
+        done = shop.cmd("select shardman.colocate('bills', 'tenants')")
+        assert (done.status, done.code) == ("failed", "name_taken"), done
+        conn.execute(f"drop table bills_{part}_data".encode())
     with writers(shop) as wrong:
         ok(shop, "select shardman.colocate('bills', 'tenants')")
     assert wrong == []

@@ -37,11 +37,17 @@ def split_wish(word: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column. ``shardable``: rows can be told by its hash, which is the same on every server."""
+    """A column.
+
+    Args:
+        shardable: rows can be told by its hash, which is the same on every server.
+        nullable: it may be NULL.
+    """
 
     name: str
     type: str
     shardable: bool = True
+    nullable: bool = False
 
 
 @dataclass(frozen=True)

@@ -218,8 +218,9 @@ def _of_keys(table: Table, choice: Choice) -> Iterator[Obstacle]:
                 (f"Drop it, or make it anew with {more}", "Shard by another column"),
             )
             continue
+        open_ = [c.name for c in table.columns if c.nullable and c.name in by]
         weaker = (
-            ""
+            f", with which {', '.join(open_)} becomes NOT NULL" * bool(open_)
             if key.primary
             else f": equal ({', '.join(key.columns)}) are then allowed where {more} differs"
         )

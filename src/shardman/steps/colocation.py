@@ -89,7 +89,7 @@ class GatherCopies(PrepareStep):
             raise UserError(
                 "; ".join(failed[:3]),
                 "See those commands, then submit this one again: it goes on where it stopped",
-                code=Code.BUSY,
+                code=await _code_of_part(run),
             )
         run.figures.moved = len(todo.moves) + len(todo.changes)
 
@@ -156,6 +156,15 @@ async def _lay(run: Run, todo: Gathering) -> list[str]:
             failed.append(wrong)
     await run.waits_for(None)
     return failed
+
+
+async def _code_of_part(run: Run) -> Code:
+    """The code of the part that has failed last."""
+    query = (
+        "select error_code from shardman.cmd_log where parent = %s and error_code is not null"
+        " order by id desc limit 1"
+    )
+    return Code(await value(await run.node(0), query, run.cmd_id) or Code.BUSY)
 
 
 async def _change(run: Run, change: Change) -> str | None:

@@ -11,7 +11,7 @@ select shardman.metadata_name(c.oid) as name, c.relkind = 'p' and s.relation is 
            + case when c.relkind = 'r' then pg_total_relation_size(c.oid) else 0 end as bytes,
        greatest(c.reltuples, 0)::bigint as rows,
        (select coalesce(jsonb_agg(jsonb_build_object(
-                   'name', quote_ident(a.attname), 'type', format_type(a.atttypid, null),
+                   'name', quote_ident(a.attname), 'type', format_type(a.atttypid, null), 'nullable', not a.attnotnull,
                    -- As shardman.probed_key finds out, of an expression too.
                    'shardable', t.typtype in ('b', 'r') and not t.typcategory in ('E', 'X') and t.typname not in ('json', 'xml', 'point')
                                 and coalesce(l.collisdeterministic, true)) order by a.attnum), '[]')

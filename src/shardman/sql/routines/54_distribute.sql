@@ -1,6 +1,26 @@
 -- What shardman distribute asks of a node's tables, beside what it decides by itself (model/distribution.py): all that is in their way,
 -- whatever they are to become, but for foreign keys and unique keys, of which the answer depends on the other tables.
 
+create or replace function shardman.null_obstacles(rel oid, key jsonb) returns setof jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    col   name;
+    count bigint;
+begin
+    for col in
+        select a.attname from pg_index i cross join jsonb_array_elements(key) e join pg_attribute a on a.attrelid = rel and a.attname = e ->> 'column'
+         where i.indrelid = rel and i.indisprimary and not a.attnotnull and a.attnum <> all (i.indkey::int2[])
+    loop
+        execute format('select count(*) from %s where %I is null', rel::regclass, col) into count;
+        if count > 0 then
+            return next shardman.obstacle(format('%s of its rows have no %s, which the primary key is to contain', count, quote_ident(col)),
+                                          format('Give them one, or delete them: UPDATE %s SET %I = ... WHERE %2$I IS NULL', rel::regclass, col));
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.null_obstacles(oid, jsonb) is 'rows that would be in the way of a primary key with the columns of the key in it';
+
 create or replace function shardman.obstacles_to(relation text, how text, expr text, partitions_count int) returns setof jsonb
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -36,6 +56,7 @@ begin
         union all select o from shardman.unique_obstacles(rel, key -> 'key') as o
                    where (o ->> 'what' like 'the exclusion constraint %'
                           or exists (select from jsonb_array_elements(key -> 'key') e where e ->> 'column' is null))
+        union all select shardman.null_obstacles(rel, key -> 'key')
         union all select shardman.name_obstacles(rel, partitions_count);
 end
 $$;
