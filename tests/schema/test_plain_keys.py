@@ -104,6 +104,10 @@ def test_a_column_with_a_foreign_key(acc: Cluster) -> None:
         "the moved one has it too", lambda: len(on_copies(acc, "acc", "f")), until=lambda n: n == 6
     )
     settled(acc)
+    for _ in range(3):
+        send(acc, 1, 'alter table acc add foreign key (land_id) references "Land" (code)')
+    assert {r[1] for r in on_copies(acc, "acc", "f")} == {"acc_land_fk", "acc_land_id_fkey"}
+    send(acc, 2, "alter table acc drop constraint acc_land_id_fkey")
     send(acc, 3, "alter table acc drop constraint acc_land_fk")
     for node in NODES:
         acc.sql(node, "select shardman.reconcile()")

@@ -368,7 +368,12 @@ declare
                                 where not shardman.plain_keys(behind) @> jsonb_build_array(k) and not exists (select from jsonb_array_elements(renamed) r where r -> 'to' = k -> 'name'));
     dropped constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(behind)) k
                                 where not shardman.plain_keys(stand) @> jsonb_build_array(k) and not exists (select from jsonb_array_elements(renamed) r where r -> 'from' = k -> 'name'));
-    refers  constant jsonb := (select coalesce(jsonb_agg(shardman.stand_in_reference(relation, o)), '[]') from pg_constraint o where o.conrelid = stand and o.contype = 'f');
+    -- A tool that does not see it in the catalogs adds it at each start, without a name (Sequelize): the table has it.
+    refers  constant jsonb := (select coalesce(jsonb_agg(x), '[]') from pg_constraint o cross join lateral (select shardman.stand_in_reference(relation, o) as x) as i
+                                where o.conrelid = stand and o.contype = 'f'
+                                  and not exists (select from shardman.known_references(relation) f
+                                                   where f -> 'sql' = x -> 'sql' and x ->> 'name' ~ '[0-9]$'
+                                                     and rtrim(f ->> 'name', '0123456789') = rtrim(x ->> 'name', '0123456789')));
     lost    constant jsonb := (select coalesce(jsonb_agg(f), '[]') from shardman.known_references(relation) f
                                 where not exists (select from pg_constraint o where o.conrelid = stand and o.contype = 'c' and o.conname = f ->> 'name')
                                   and not exists (select from jsonb_array_elements(called) r where r -> 'from' = f -> 'name'));
