@@ -234,6 +234,21 @@ def test_a_row_does_not_leave_its_partition(acc: Cluster) -> None:
     send(acc, 2, "drop trigger z on acc", f"delete from acc where id > {ROWS}")
 
 
+def test_a_function_takes_its_triggers_along(acc: Cluster) -> None:
+    send(
+        acc,
+        2,
+        "create function gone() returns trigger language plpgsql as 'begin return new; end'",
+        "create trigger gone before insert on acc for each row execute function gone()",
+    )
+    settled(acc)
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        send(acc, 1, "drop function gone()")
+    send(acc, 3, "drop function gone() cascade")
+    settled(acc)
+    assert there(acc) == {TOUCH}
+
+
 def test_they_go_with_the_table(acc: Cluster) -> None:
     send(acc, 3, "alter table acc rename to account")
     known = "select exists (select from shardman.tables where relation = 'app.account')"

@@ -96,6 +96,12 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
        -- Those of an extension are of its version.
        and l.lanname not in ('c', 'internal')
     union all
+    -- Those of triggers are there before a row comes.
+    select distinct s.rel, 'functions', concat_ws(' ', shardman.trigger_function(i), coalesce(md5(p.prosrc), 'is missing'))
+      from s cross join lateral jsonb_array_elements(shardman.known_row_triggers(s.relation) -> 'items') i
+      left join pg_proc p on p.oid = to_regprocedure(shardman.trigger_function(i))
+     where s.kind = 'table'
+    union all
     select s.rel, 'comments', concat_ws(' ', 'of', o.what, o.name, 'is', quote_literal(o.said))
       from s cross join lateral (
            select 'the table', null, obj_description(s.rel, 'pg_class')

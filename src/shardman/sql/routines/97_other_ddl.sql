@@ -216,8 +216,10 @@ begin
     end if;
     perform set_config('shardman.ddl_other', '', true), set_config('shardman.ddl_using', '', true), set_config('shardman.ddl_busy', '', true);
     -- Types and functions may have other names now.
-    if starts_with(tg_tag, 'ALTER') then
-        perform shardman.submit('refresh_table', json_build_object('relation', t)) from unnest(string_to_array(using_, E'\n')) t;
+    if starts_with(tg_tag, 'ALTER') or starts_with(tg_tag, 'DROP') then
+        perform shardman.submit('refresh_table', json_build_object('relation', t))
+           from (select unnest(string_to_array(using_, E'\n')) where starts_with(tg_tag, 'ALTER')
+                 union select * from shardman.without_functions()) as u (t);
     end if;
 end
 $$;

@@ -223,6 +223,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.redefined_row_triggers(shardman.tables, oid) is 'the triggers of a definition as they are now; data: a data table of this node';
 
+create or replace function shardman.trigger_function(item jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select substring(item ->> 'behind' from '^.* EXECUTE FUNCTION ([^(]+)\(') || '()'
+$$;
+comment on function shardman.trigger_function(jsonb) is 'the function that a trigger of a definition calls';
+
+create or replace function shardman.without_functions() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select distinct t.relation from shardman.tables t cross join jsonb_array_elements(t.definition -> 'row_triggers' -> 'items') i
+     where to_regprocedure(shardman.trigger_function(i)) is null
+$$;
+comment on function shardman.without_functions() is 'the sharded tables with triggers whose functions are not there by the names that the metadata have: DROP ... CASCADE has taken both, or they are called otherwise';
+
 create or replace function shardman.stand_in_triggers(relation text, stand oid) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
