@@ -25,7 +25,8 @@ def filters(connection: Connection) -> dict[str, Callable[..., bool]]:
     def include_object(
         thing: Any, _name: str | None, type_: str, reflected: bool, _compare_to: Any
     ) -> bool:
-        # Its data tables have them, and PostgreSQL shows none at the table.
-        return reflected or type_ != "foreign_key_constraint" or thing.table.name not in sharded
+        # Its data tables have foreign keys, the table shows none; identity columns have become defaults.
+        hidden = type_ == "foreign_key_constraint" or (type_ == "column" and thing.identity)
+        return reflected or not hidden or thing.table.name not in sharded
 
     return {"include_name": include_name, "include_object": include_object}
