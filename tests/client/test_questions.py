@@ -493,9 +493,15 @@ STREAMED = [
 def test_streams(
     db: shardman.Connection, plain: psycopg.Connection[Any], text: str, params: Any
 ) -> None:
-    mine = [repr(r) for r in db.cursor(row_factory=dict_row).stream(text, params)]
+    streaming = db.cursor(row_factory=dict_row)
+    mine = [repr(r) for r in streaming.stream(text, params)]
     with plain.cursor(row_factory=dict_row) as cur:
         theirs = [repr(r) for r in cur.execute(text, params).fetchall()]
+        # psycopg knows none before there is a row.
+        shown = [(c.name, c.type_code) for c in streaming.description or cur.description]
+        assert shown == [(c.name, c.type_code) for c in cur.description or ()]
+        assert bool(mine) == (streaming.description is not None)
+    assert streaming.execute("select 1 as one").fetchone() == {"one": 1}
     assert (mine if "order by" in text else sorted(mine)) == (
         theirs if "order by" in text else sorted(theirs)
     )

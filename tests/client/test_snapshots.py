@@ -311,6 +311,14 @@ def test_who_holds_commits_does_not_do_so_for_ever(nodes: Cluster) -> None:
         nodes.sql(0, "delete from shardman.settings where name = 'hold_commits_for'")
 
 
+def test_who_stays_in_a_commit_is_named(nodes: Cluster) -> None:
+    with psycopg.connect(bob(nodes, 2)) as conn:
+        conn.execute("select shardman.first_part(%s, '{1}')", ("1" * 32,))
+        named = rf"node 2 came to no end: bob \(process {conn.info.backend_pid}\)"
+        with pytest.raises(shardman.UserError, match=named), shardman.hold_commits(nodes.dsn(3)):
+            pass
+
+
 ENDS = """
 select pg_terminate_backend(pid) from pg_locks
  where relation = 'shardman.commit_gate'::regclass and mode = 'ExclusiveLock'

@@ -217,10 +217,13 @@ class Cursor(BaseCursor):
             yield from real.stream(query, params, **options)
             return
         cursors = [self._of_tuples(s) for s in streams.sessions]
+        # It says what the columns are.
+        self._real = cursors[0]
         try:
             with closing(merged(cursors, streams, self._row_factory, options)) as rows:
                 yield from rows
         finally:
+            cursors[0].row_factory = self._row_factory
             db.drive(self._router.streamed(streams))
 
     @contextmanager
@@ -300,11 +303,14 @@ class AsyncCursor(BaseCursor):
                 yield row
             return
         cursors = [self._of_tuples(s) for s in streams.sessions]
+        # It says what the columns are.
+        self._real = cursors[0]
         try:
             async with aclosing(merged_async(cursors, streams, self._row_factory, options)) as rows:
                 async for row in rows:
                     yield row
         finally:
+            cursors[0].row_factory = self._row_factory
             await db.drive(self._router.streamed(streams))
 
     @asynccontextmanager

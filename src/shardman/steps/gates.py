@@ -41,7 +41,7 @@ async def closed(sessions: Mapping[int, Connection]) -> AsyncIterator[None]:
     try:
         for node, session in sessions.items():
             with _of(node):
-                await _close(session, until)
+                await _close(node, session, until)
         for node, session in sessions.items():
             with _of(node):
                 await _wait_for_parts(node, session, until)
@@ -65,13 +65,22 @@ async def stay(sessions: Mapping[int, Connection]) -> None:
             await session.execute("select")
 
 
-async def _close(session: Connection, until: float) -> None:
+async def _close(node: int, session: Connection, until: float) -> None:
     left = max(1, round((until - time.monotonic()) * 1000))
     await session.execute("begin")
     await session.execute(
         queries("snapshots")["bounds"], (f"{left}ms", f"{round(_UNHEARD_S * 1000)}ms")
     )
-    await session.execute(queries("snapshots")["hold"])
+    try:
+        await session.execute(queries("snapshots")["hold"])
+    except errors.LockNotAvailable:
+        await session.execute("rollback")
+        rows = await (await session.execute(queries("snapshots")["committing"])).fetchall()
+        raise UserError(
+            f"somebody who commits on node {node} came to no end: {rows[0][0] or 'gone by now'}",
+            "Try again; a session that stays is ended there with pg_terminate_backend",
+            code=Code.LOCK_TIMEOUT,
+        ) from None
 
 
 async def _open(session: Connection) -> None:
@@ -100,12 +109,6 @@ def _of(node: int) -> Iterator[None]:
     """Puts a server's error into words, with the node."""
     try:
         yield
-    except errors.LockNotAvailable:
-        raise UserError(
-            f"somebody who commits on node {node} came to no end",
-            "Try again",
-            code=Code.LOCK_TIMEOUT,
-        ) from None
     except (psycopg.OperationalError, errors.IdleInTransactionSessionTimeout) as error:
         raise UserError(
             f"node {node} cannot be reached: {plain(error)}",

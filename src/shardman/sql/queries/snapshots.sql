@@ -24,6 +24,11 @@ select shardman.uses_other_nodes() as forwarded
 -- name: hold
 select shardman.hold_commits_here()
 
+-- name: committing
+select string_agg(format('%s (process %s)', a.usename, a.pid), ', ' order by a.xact_start) from shardman.deciding() as d (xact)
+  join pg_locks k on k.virtualtransaction = d.xact and k.relation = 'shardman.commit_gate'::regclass
+  join pg_stat_activity a on a.pid = k.pid
+
 -- name: bounds
 select pg_catalog.set_config('lock_timeout', %s, true), pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)
 
