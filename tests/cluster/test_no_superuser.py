@@ -100,6 +100,14 @@ class Kept:
             )
 
 
+#: For a table that belongs to nobody of the cluster's.
+TOUCH = """
+create function app.touch() returns trigger language plpgsql as
+    'begin new.who := new.who || ''!''; return new; end';
+create trigger touch before update on app.b for each row execute function app.touch();
+"""
+
+
 @pytest.fixture(scope="module")
 def bare(module_cluster_factory: ClusterFactory) -> Kept:
     kept = Kept(module_cluster_factory(workers=2, bare=True))
@@ -185,6 +193,7 @@ def test_a_table_of_another_role(kept: Kept) -> None:
     refused = kept.cmd(shard)
     assert "node 0 cannot have app.b" in refused and wanted in refused
     kept.everywhere(wanted)
+    kept.sql(2, TOUCH, "bob")
     assert kept.cmd(shard) == ""
     kept.reaches("app.b", "bob", *NODES)
     eventually(
@@ -269,7 +278,8 @@ def test_copies_move_and_take_over(kept: Kept) -> None:
     left = 3 - there
     kept.reaches("app.b", "bob", 0, left)
     kept.sql(0, "update app.b set who = 'newer'", "bob")
-    assert kept.sql(left, "select distinct who from app.b", "bob") == [("newer",)]
+    # Its trigger has been taken over, too.
+    assert kept.sql(left, "select distinct who from app.b", "bob") == [("newer!",)]
     kept.servers.start_node(there)
     kept.reaches("app.b", "bob", there)
     kept.settled()
@@ -343,6 +353,9 @@ def test_ddl_reaches_all_nodes_where_a_superuser_lets_it(kept: Kept) -> None:
     kept.sql(1, add.format("everywhere"), "bob")
     assert [kept.sql(node, has.format("everywhere")) for node in NODES] == [[(1,)]] * len(NODES)
     assert all(node.spreads_ddl for node in read(kept.dsn(1)).nodes)
+    kept.sql(1, "drop trigger touch on app.b", "bob")
+    kept.sql(2, "update app.b set who = 'plain'", "bob")
+    assert kept.sql(0, "select distinct who from app.b", "bob") == [("plain",)]
     with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="has set aside"):
         kept.sql(2, "drop table app.b", "bob")
 
