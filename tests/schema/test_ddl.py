@@ -215,6 +215,27 @@ def test_rows_get_a_new_type_on_all_copies(acc: Cluster) -> None:
     settled(acc)
 
 
+ODD = (
+    "-c search_path=app -c standard_conforming_strings=off -c escape_string_warning=off"
+    " -c quote_all_identifiers=on -c array_nulls=off"
+)
+
+
+def test_the_settings_of_the_session_do_not_matter(acc: Cluster) -> None:
+    dsn = make_conninfo(acc.dsn(1), user="bob", password="b", options=ODD)
+    before = columns(acc)
+    with psycopg.connect(dsn, autocommit=True) as bob:
+        bob.execute("alter table acc add odd int not null default 3")
+        bob.execute("alter table acc add constraint odd_key unique (id, odd)")
+        assert len(columns(acc)) == 1
+        # It would be another string there.
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="standard_conforming_strings"):
+            bob.execute("alter table acc add constraint bad check (odd::text <> '\\\\')")
+        bob.execute("alter table acc drop odd")
+    assert columns(acc) == before
+    settled(acc)
+
+
 COMMENTED = [
     "comment on column acc.v is 'c'",
     "comment on column app . acc . id is 'd'",

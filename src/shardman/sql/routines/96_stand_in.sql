@@ -1,6 +1,6 @@
 -- Keys, foreign keys and columns of a sharded table that come and go by plain ALTER TABLE.
 --
--- PostgreSQL makes no key and no foreign key above foreign tables. So behind the gate (95_ddl.sql) each node puts the table aside, into a
+-- PostgreSQL makes no key and no foreign key above foreign tables. So behind the gate (95_gate.sql) each node puts the table aside, into a
 -- schema of its own, and an empty table without partitions under its name: the stand-in. It has its columns, checks and keys, and its
 -- owner. The statement is done to that, by PostgreSQL, with the caller's rights. What became of the stand-in is then read from the
 -- catalogs; the table comes back, and gets the same as PostgreSQL lets it: columns with all partitions, keys by ALTER TABLE

@@ -225,7 +225,7 @@ comment on function shardman.redefined_row_triggers(shardman.tables, oid) is 'th
 
 create or replace function shardman.trigger_function(item jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select substring(item ->> 'behind' from '^.* EXECUTE FUNCTION ([^(]+)\(') || '()'
+    select substring(item ->> 'behind' from '^.* EXECUTE FUNCTION ([^(]+)[(]') || '()'
 $$;
 comment on function shardman.trigger_function(jsonb) is 'the function that a trigger of a definition calls';
 

@@ -1,6 +1,7 @@
 -- What users call runs in their sessions, whose settings change what a string or a name means: every function that submits
--- something, found by that. One that has the settings already was not laid a moment ago, for that takes them off: it is of
--- another version. It must stay untouched, for by that it is known and dropped (shardman.pg.routines).
+-- something, found by that, and those of event triggers, but for the one that keeps the settings. One that has the settings already
+-- was not laid a moment ago, for that takes them off: it is of another version. It must stay untouched, for by that it is known and
+-- dropped (shardman.pg.routines).
 
 do $$
 declare
@@ -10,7 +11,8 @@ begin
         select p.oid::pg_catalog.regprocedure
           from pg_catalog.pg_proc p
          where p.pronamespace = 'shardman'::pg_catalog.regnamespace
-           and (p.proname = 'cancel_cmd' or pg_catalog.strpos(p.prosrc, 'return shardman.submit(') > 0)
+           and (p.proname = 'cancel_cmd' or pg_catalog.strpos(p.prosrc, 'return shardman.submit(') > 0
+                or p.prorettype = 'pg_catalog.event_trigger'::pg_catalog.regtype and p.proname <> 'ddl_path')
            and not coalesce(p.proconfig, '{}') @> array['standard_conforming_strings=on', 'quote_all_identifiers=off', 'array_nulls=on']
     loop
         execute pg_catalog.format('alter function %s set standard_conforming_strings = on', called);

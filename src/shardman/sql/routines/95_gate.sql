@@ -1,0 +1,233 @@
+-- The gate in front of DDL of a sharded table (95_ddl.sql): all locks that the statement needs, on all nodes.
+--
+-- The gate is what keeps this from hanging. On all nodes at the same instant it locks the table alone, without its partitions, against
+-- all who come in by its name; then, on each node, its partitions, then its replicas, whose channels have nothing to deliver any
+-- more. What the statement locks is free then. A lock that is not had within a moment is given back with all others, and the
+-- gate begins anew.
+--
+-- Why at the same instant: whoever has begun to use the table goes on, for he stands before us in his node's queue, unless he comes to
+-- another node for the first time to write there. There PostgreSQL wants a lock on the table as well, to check the bounds of the partition, and
+-- he stands behind us. The closer together we ask, the fewer are on their way; then all give back what they have, and the next try
+-- finds others. Not against writers first: who has read the table and then writes would wait for us, and we for him, every time.
+
+create or replace function shardman.ddl_lock_modes(tag text, query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when tag in ('GRANT', 'REVOKE', 'COMMENT', 'ALTER SEQUENCE') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
+                when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
+                when shardman.renames_table(tag, query) then 'only access exclusive'
+                else 'only access exclusive,access exclusive,copies' end
+           || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
+$$;
+comment on function shardman.ddl_lock_modes(text, text) is
+    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile';
+
+create or replace function shardman.hold_table(relation text, mode text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need_known(relation);
+    if mode = 'copies' then
+        perform shardman.hold_copies(relation);
+    elsif mode = 'stand-in' then
+        perform shardman.make_stand_in(relation);
+    elsif mode = 'tuning' then
+        perform shardman.make_tuning_stand_in(relation);
+    elsif starts_with(mode, 'refers ') then
+        perform shardman.hold_named(substr(mode, 8));
+    elsif starts_with(mode, 'beside ') then
+        perform shardman.hold_beside(relation, substr(mode, 8));
+    elsif starts_with(mode, 'referred ') then
+        perform shardman.hold_referred_to(relation, substr(mode, 10));
+    elsif mode = 'keys' then
+        -- PostgreSQL would make those of the retyped columns anew, on the partitions as well. They come back at the statement's end.
+        perform set_config('shardman.ddl_busy', 'on', true);
+        perform set_config('shardman.ddl_keys', shardman.drop_keys(shardman.find_relation(relation))::text, true),
+                set_config('shardman.ddl_busy', '', true);
+    elsif starts_with(mode, 'only ') then
+        execute format('lock table only %s in %s mode %s', shardman.name_here(relation), rtrim(replace(substr(mode, 6), 'nowait', '')),
+                       case when mode ~ ' nowait$' then 'nowait' else '' end);
+    else
+        execute format('lock table %s in %s mode', shardman.name_here(relation), mode);
+    end if;
+end
+$$;
+comment on function shardman.hold_table(text, text) is
+    'a part of the gate on this node: locks a sharded table, the table only or with its partitions, or the copies that are in none';
+
+create or replace function shardman.copies_here(relation text) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.oid
+      from (select distinct p.part_name from shardman.partitions p where p.relation = copies_here.relation) as p
+      join pg_class c on c.oid = shardman.find_relation(shardman.data_table(p.part_name))
+     where c.relkind = 'r' and not c.relispartition
+       and exists (select from pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition' and o.contype = 'c')
+     order by c.oid
+$$;
+comment on function shardman.copies_here(text) is 'the data tables of a sharded table on this node that are in no partition: replicas, and copies that are being made';
+
+create or replace function shardman.hold_copies(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    copy   oid;
+begin
+    perform shardman.need_owner(relation);
+    for copy in select * from shardman.copies_here(relation) loop
+        execute format('lock table only %s in access exclusive mode', copy::regclass);
+    end loop;
+end
+$$;
+comment on function shardman.hold_copies(text) is
+    'locks replicas of a table on this node, for its owner, who has no right on them: what feeds them has delivered all that it had begun';
+
+create or replace function shardman.hold_asked() returns bool
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    asked constant jsonb := nullif(current_setting('shardman.ddl_hold', true), '')::jsonb;
+begin
+    if asked is null then
+        return null;
+    end if;
+    perform set_config('lock_timeout', asked ->> 'wait', true);
+    perform shardman.hold_table(asked ->> 'relation', asked ->> 'mode');
+    return true;
+exception when lock_not_available or deadlock_detected then
+    return false;
+end
+$$;
+comment on function shardman.hold_asked() is 'shardman.hold_table with what the setting shardman.ddl_hold says; whether the lock was had';
+
+create or replace function shardman.hold_at_once(relation text, mode text, nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set enable_async_append = on as $$
+declare
+    asked constant text := jsonb_build_object('relation', relation, 'mode', mode, 'wait', wait)::text;
+    doors constant text := (select string_agg(format(' union all select statement from shardman.%I', 'door_' || n || '_' || pg_backend_pid()), '')
+                              from unnest(nodes) n);
+    held  bool;
+    node  int;
+begin
+    perform set_config('shardman.ddl_hold', asked, true);
+    foreach node in array nodes loop
+        perform shardman.through_door(node, format('select set_config(''shardman.ddl_hold'', %L, true)', asked), wait);
+    end loop;
+    -- Asynchronous scans: all are sent before the first answer is waited for, and before this node's own lock.
+    execute format('select bool_and(h.held::bool) from (select shardman.hold_asked()::text%s) as h (held)', doors) into held;
+    if not held then
+        raise exception '% is in use', relation using errcode = 'lock_not_available';
+    end if;
+end
+$$;
+comment on function shardman.hold_at_once(text, text, int[], text) is
+    'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait';
+
+create or replace function shardman.hold_drained(relation text, nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.hold_at_once(relation, 'only exclusive', nodes, wait);
+    for try in 1..5 loop
+        begin
+            perform shardman.hold_at_once(relation, 'only access exclusive nowait', nodes, wait);
+            return;
+        exception when lock_not_available then
+            if try = 5 then
+                raise;
+            end if;
+        end;
+        perform pg_sleep(0.005);
+    end loop;
+end
+$$;
+comment on function shardman.hold_drained(text, int[], text) is
+    'locks a table when those who write have come to their end. Who has read and wants to write waits for us: were we to wait for him, too, '
+    'PostgreSQL would end his statement with an error at once; so we only look';
+
+create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    mode_ text;
+    node  int;
+begin
+    foreach mode_ in array modes loop
+        if mode_ = 'drained' then
+            perform shardman.hold_drained(relation, nodes, wait);
+            continue;
+        elsif mode_ = 'only access exclusive' then
+            perform shardman.hold_at_once(relation, mode_, nodes, wait);
+            continue;
+        end if;
+        perform set_config('lock_timeout', wait, true);
+        perform shardman.hold_table(relation, mode_);
+        foreach node in array nodes loop
+            perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', relation, mode_), wait);
+        end loop;
+    end loop;
+end
+$$;
+comment on function shardman.close_gate(text, text[], int[], text) is 'one try: raises where a lock is not had within wait';
+
+create or replace function shardman.on_ddl_gate() returns event_trigger
+language plpgsql as $$
+declare
+    target constant pg_catalog.text := pg_catalog.current_setting('shardman.ddl_target', true);
+begin
+    if pg_catalog.length(target) operator(pg_catalog.>) 0
+       and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
+        perform shardman.pass_gate(target, tg_tag);
+    end if;
+end
+$$;
+comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as the caller, who may have no way into our schema unless it is his: closes the gate';
+
+create or replace function shardman.has_replicas(relation text) returns bool
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select exists (select from shardman.partitions p where p.relation = has_replicas.relation and p.prv is not null)
+$$;
+comment on function shardman.has_replicas(text) is 'whether any partition of a table has a replica';
+
+create or replace function shardman.pass_gate(relation text, tag text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    modes  constant text[] := shardman.gate_modes(relation, tag, shardman.statement_now(), current_setting('shardman.ddl_path', true));
+    nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
+    mine   constant text := current_setting('lock_timeout');
+    patience constant interval := '30 s';
+    begun  constant timestamptz := clock_timestamp();
+    -- Short first: most transactions are, and every try holds up all others.
+    longest numeric := 30;
+    wait    numeric := 30;
+    -- What feeds a replica opens the table, to check that a row belongs to it: an access exclusive lock stops it, and whose commit waits for
+    -- the replica then waits for us, while we wait for him. So every other try lets writers, and their replicas, come to their end
+    -- first. That stops who has read and is about to write; where all do, the other kind of try is the one that finds a moment.
+    drains bool := modes[1] = 'only access exclusive' and shardman.has_replicas(relation);
+    copied constant bool := drains;
+begin
+    perform shardman.send_now(nodes);
+    if modes is null then
+        return;
+    end if;
+    -- This transaction holds the replicas' locks until it has ended on all nodes. If its end on one waited for replicas on
+    -- another, with rows that it has written as well, it would wait for itself.
+    perform set_config('synchronous_commit', 'local', true);
+    loop
+        begin
+            perform shardman.close_gate(relation, case when drains then array_replace(modes, 'only access exclusive', 'drained') else modes end, nodes,
+                                        round(wait) || 'ms');
+            exit;
+        exception when lock_not_available or deadlock_detected or serialization_failure then
+            if clock_timestamp() > begun + patience then
+                raise exception '% is in use: no moment was found in % to change it', relation, patience
+                    using errcode = 'lock_not_available', detail = sqlerrm,
+                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
+            end if;
+        end;
+        -- Most tries fail of a circle, in which to wait longer only holds others up; some of a long statement, for which only a long wait helps.
+        longest := least(500, longest * 1.1);
+        wait := case when random() < 0.15 then longest else 30 * power(longest / 30, (random() * random())::numeric) end;
+        drains := copied and not drains;
+        perform pg_sleep(random() * 0.05);
+    end loop;
+    perform set_config('lock_timeout', mine, true);
+    if shardman.is_cast(shardman.statement_now(), tag) then
+        perform shardman.set_aside_for_cast(relation);
+    end if;
+end
+$$;
+comment on function shardman.pass_gate(text, text) is 'closes the gate for a kind of statement, trying again for half a minute';
