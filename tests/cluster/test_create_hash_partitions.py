@@ -520,6 +520,9 @@ def drop(cluster: Cluster, name: str) -> None:
         lord.execute("delete from shardman.tables where relation = %s", (name,))
 
     def dropped(node: int) -> bool:
+        if cluster.sql(node, "select from shardman.tables where relation = %s", (name,)):
+            # To it, it is still a sharded table, which is dropped on all nodes that know it, or on none.
+            return False
         cluster.sql(node, sql.SQL("drop table if exists {} cascade").format(_id(name)))
         cluster.sql(node, "select shardman.reconcile()")
         return bool(cluster.value(node, "select shardman.find_relation(%s) is null", (name,)))

@@ -118,6 +118,8 @@ def test_what_two_commands_may_make_is_named_alike_and_nothing_else() -> None:
     }
     assert "the data table of acc_0 on node 4" in shared
     assert "the replica identity of acc_0 on node 1" in shared
+    # Who tries again to add a node gets the number of who has failed.
+    assert any(what.startswith("the schema shardman on node ") for what in shared)
     assert not {what for what in shared if "publication" in what or "prepared" in what}
 
 

@@ -11,7 +11,7 @@ import structlog
 from shardman.lord.entry import Entry, Recorded
 from shardman.lord.finisher import finish, undo
 from shardman.lord.journal import Journal
-from shardman.lord.runner import Runner
+from shardman.lord.runner import MEMBERSHIP, Runner
 from shardman.model.plan import Phase
 from shardman.steps.base import FinishStep, StepKind, bind
 
@@ -116,7 +116,8 @@ class Janitor:
     async def _undo(self, entry: Entry) -> None:
         locks = self._runner.named_locks
         steps = await entry.to_undo()
-        parts = _parts("prepare", steps)
+        # What has no partition may be a node's schema, which a later command may be making anew just now.
+        parts = _parts("prepare", steps) or {MEMBERSHIP}
         if steps and not locks.taken(parts):
             async with locks.take(parts):
                 before = self._away()

@@ -35,6 +35,9 @@ from shardman.tasks import all_of, cancel_once, is_cancelled
 log = structlog.get_logger()
 T = TypeVar("T")
 
+#: What commands claim that make a database a node, or none.
+MEMBERSHIP = "membership"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -276,8 +279,13 @@ class Runner:
 
 
 def parts_claimed(claims: Iterable[Claim]) -> set[str]:
-    """The names under which `Runner.named_locks` knows the partitions that a command claims for itself."""
-    return {c.name for c in claims if c.name.startswith("part ") and not c.shared}
+    """The names under which `Runner.named_locks` knows what a command claims for itself and what is left of
+    others may be about: partitions, and who is a node."""
+    return {
+        c.name
+        for c in claims
+        if (c.name.startswith("part ") or c.name == MEMBERSHIP) and not c.shared
+    }
 
 
 def _data(outcome: Outcome, run: CommandRun) -> dict[str, Json]:

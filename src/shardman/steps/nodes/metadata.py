@@ -29,7 +29,8 @@ class NodeMetadata(UndoableStep):
 
     def makes(self) -> Made:
         return Made(
-            f"the metadata on node {self.node}, and the slot and subscription that keep them"
+            f"the metadata on node {self.node}, and the slot and subscription that keep them",
+            shared=True,
         )
 
     async def do(self, run: Run) -> None:

@@ -24,7 +24,8 @@ class NodeSchema(UndoableStep):
         return Scope.of([self.node])
 
     def makes(self) -> Made:
-        return Made(f"the schema shardman on node {self.node}")
+        # An attempt that failed leaves its number to the next one.
+        return Made(f"the schema shardman on node {self.node}", shared=True)
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
