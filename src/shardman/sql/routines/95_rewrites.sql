@@ -67,7 +67,7 @@ begin
         raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation_
             using errcode = 'feature_not_supported',
                   hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
-                         'away with shardman.set_replevel(..., 0), and give them back afterwards.';
+                         'away with shardman.set_replevel(..., 0), and give them back afterwards; behind another new type, try again in a moment.';
     end if;
 end
 $$;
