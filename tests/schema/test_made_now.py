@@ -238,3 +238,34 @@ def test_what_is_in_the_way_is_said(app: Cluster) -> None:
     app.sql(2, "drop table app.taken")
     settled(app)
     assert check(app.lord_dsn, data=True) == []
+
+
+THEIRS = "create table app.theirs (id int primary key, secret text)"
+ARMED = (
+    "select c.relowner::regrole::text, count(g.oid) from pg_class c left join pg_trigger g on g.tgrelid = c.oid"
+    " where c.oid = 'app.theirs'::regclass group by 1"
+)
+
+
+@pytest.mark.parametrize("node", [1, 0])
+def test_nobody_shares_what_others_have_by_that_name(app: Cluster, node: int) -> None:
+    """Who calls by himself what DDL calls has his own table shared with himself."""
+    with psycopg.connect(app.dsn(2), autocommit=True) as root:
+        root.execute("set shardman.ddl = 'here'")
+        root.execute("drop table if exists app.theirs; drop role if exists alice; create role alice")
+        root.execute(THEIRS.encode())
+        root.execute("alter table app.theirs owner to alice; insert into app.theirs values (1, 's')")
+        root.execute("alter table app.theirs drop constraint theirs_pkey")
+    transact(app, node, THEIRS, f"select shardman.arm_now('app.theirs', {node}, '[]')")
+    eventually("what was submitted has ended", lambda: not app.commands_left())
+    app.sql(2, "select shardman.reconcile()")
+    if node:
+        refused = app.cmd("select shardman.create_shared_table('app.theirs', 1)")
+        assert (refused.status, refused.code) == ("failed", "name_taken"), refused
+    app.sql(2, "insert into app.theirs values (2, 't')")
+    assert app.sql(2, ARMED) == [("alice", 0)]
+    assert app.sql(2, "select count(*) from app.theirs") == [(2,)]
+    assert app.sql(3, "select to_regclass('app.theirs')") == [(None,)]
+    for n in (1, 0):
+        app.sql(n, "delete from shardman.shared_tables where relation = 'app.theirs'")
+    app.sql(2, "delete from shardman.shared_tables where relation = 'app.theirs'")

@@ -51,6 +51,10 @@ class CreateSharedTable(Command):
                 Question(f"taken {n}", n, "select shardman.shared_name_taken(%s)", (self.relation,))
                 for n in self._others(cluster)
             ),
+            *(
+                Question(f"made {n}", n, "select shardman.made_now_owner(%s)", (self.relation,))
+                for n in self._others(cluster)
+            ),
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -70,7 +74,7 @@ class CreateSharedTable(Command):
                 code=Code.NO_SUCH_COPY,
             )
         # Shared in the transaction that has made it: only the lord does not know.
-        made = tuple((facts.answers.get("described") or {}).get("made_now") or ())
+        made = self._made(facts)
         described = self._described(facts, again=known is not None or bool(made))
         has = known.nodes if known else made
         # Writers do without a node that has died: it gets its copy when it is back.
@@ -156,6 +160,17 @@ class CreateSharedTable(Command):
             others = f" (and {more} more in the way)" if more else ""
             raise UserError(f"{first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE)
         return dict(described)
+
+    def _made(self, facts: Facts) -> tuple[int, ...]:
+        """The nodes with copies since the transaction that made the table: each says so of a table of the same
+        owner, for one node's word would let him have others' tables of that name."""
+        described = facts.answers.get("described") or {}
+        owner = (described.get("definition") or {}).get("owner")
+        return tuple(
+            n
+            for n in described.get("made_now") or ()
+            if n == self.node_id or (owner and facts.answers.get(f"made {n}") == owner)
+        )
 
     def _need_free(self, facts: Facts, node: int, has: tuple[int, ...]) -> None:
         taken = facts.answers.get(f"taken {node}")

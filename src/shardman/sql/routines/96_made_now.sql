@@ -16,6 +16,14 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_made_now(text) is 'whether a table was shared in the transaction that has made it, and the lord''s metadata do not have it yet';
 
+create or replace function shardman.made_now_owner(relation text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pg_get_userbyid(c.relowner)::text from pg_class c
+     where c.oid = shardman.find_relation(relation) and shardman.is_made_now(relation) and shardman.is_a_copy(relation)
+$$;
+comment on function shardman.made_now_owner(text) is
+    'who owns the copy of a table on this node that was shared in the transaction that has made it; null where there is none';
+
 create or replace function shardman.shared_by_all() returns int[]
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select array(select n.id from shardman.nodes n where n.worker_status = 'active' order by n.id)

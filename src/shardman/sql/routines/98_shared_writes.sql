@@ -520,6 +520,9 @@ begin
                 continue;
             elsif shardman.find_relation(tab) is null then
                 raise exception '%', shardman.shared_lacks(tab);
+            elsif shardman.is_made_now(tab) and not shardman.is_a_copy(tab) then
+                -- Who shares a table of his own by himself does not get others' tables of that name.
+                raise exception 'it is no copy of the shared table of that name' using hint = 'Rename or drop one of them.';
             end if;
             perform shardman.arm_shared(tab);
         exception
