@@ -252,9 +252,13 @@ def test_nobody_shares_what_others_have_by_that_name(app: Cluster, node: int) ->
     """Who calls by himself what DDL calls has his own table shared with himself."""
     with psycopg.connect(app.dsn(2), autocommit=True) as root:
         root.execute("set shardman.ddl = 'here'")
-        root.execute("drop table if exists app.theirs; drop role if exists alice; create role alice")
+        root.execute(
+            "drop table if exists app.theirs; drop role if exists alice; create role alice"
+        )
         root.execute(THEIRS.encode())
-        root.execute("alter table app.theirs owner to alice; insert into app.theirs values (1, 's')")
+        root.execute(
+            "alter table app.theirs owner to alice; insert into app.theirs values (1, 's')"
+        )
         root.execute("alter table app.theirs drop constraint theirs_pkey")
     transact(app, node, THEIRS, f"select shardman.arm_now('app.theirs', {node}, '[]')")
     eventually("what was submitted has ended", lambda: not app.commands_left())
