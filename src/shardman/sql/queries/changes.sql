@@ -11,20 +11,17 @@ select case when x.dropped then shardman.submit('drop_table', json_build_object(
   from (select n.*, n.wanted = shardman.away(n.former) as dropped from (select %s::text as former, %s::text as wanted) n) x
  where not exists (select from shardman.cmd_log l
                     where l.cmd_type = case when x.dropped then 'drop_table' else 'rename_table' end
-                      and (l.ended_at is null
-                           or l.ended_at > now() - case when l.error_code = 'name_taken' then interval '10 min' else interval '20 s' end)
+                      and (l.ended_at is null or l.ended_at > now() - interval '20 s')
                       and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and o.opt = case when x.dropped then x.former else x.wanted end))
 
 -- name: made
 select s.relation from shardman.shared_tables s where s.definition ? 'made_now'
 
 -- name: record
--- What another node has by that name does not go away by itself.
 select shardman.submit('create_shared_table', json_build_object('relation', x.relation, 'node_id', x.node))
   from (select %s::text as relation, %s::int as node) x
  where not exists (select from shardman.cmd_log l
-                    where l.cmd_type = 'create_shared_table' and (l.ended_at is null
-                           or l.ended_at > now() - case when l.error_code = 'name_taken' then interval '10 min' else interval '20 s' end)
+                    where l.cmd_type = 'create_shared_table' and (l.ended_at is null or l.ended_at > now() - interval '20 s')
                       and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and (o.name, o.opt) = ('relation', x.relation)))
 
 -- name: repeat
