@@ -6,6 +6,7 @@
 #   make soak     ten minutes of chaos; SOAK_ARGS
 #   make crash    kill -9 before and after every step of every command, all of them
 #   make dialect  SQLAlchemy's suite for dialects over the client, all of it
+#   make psycopg-lowest  what programs rely on of psycopg, with the lowest version of it that pyproject.toml allows
 #   make bench    what it costs on this machine; BENCH_ARGS
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo quick test pytest coverage lint format soak crash dialect bench clean
+.PHONY: help venv demo quick test pytest coverage lint format soak crash dialect psycopg-lowest bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,6 +74,11 @@ crash: venv
 
 dialect: venv
 	@SHARDMAN_LONG=1 $(BIN)/python -m pytest tests/orm/test_dialect.py $(PYTEST_ARGS)
+
+lowest = $(shell sed -n 's/.*"psycopg\[binary\]>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+psycopg-lowest: venv
+	@$(BIN)/pip install --quiet --no-deps --upgrade --target build/psycopg psycopg==$(lowest) psycopg-binary==$(lowest)
+	@PYTHONPATH=build/psycopg $(BIN)/python -m pytest -q tests/client/test_psycopg.py $(PYTEST_ARGS)
 
 bench: venv
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)

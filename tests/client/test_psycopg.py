@@ -234,7 +234,111 @@ def test_two_phase_commit_on_one_node(db: shardman.Connection, nodes: Cluster) -
     assert db.execute("select 2").fetchone() == (2,)
 
 
+def write_everywhere(db: shardman.Connection, keys: dict[str, int]) -> None:
+    for key in keys.values():
+        db.execute("update acc set v = 'w' where id = %s", (key,))
+    assert len(db.router.parts()) == 3
+
+
+def test_what_is_wrong_is_said_as_by_one_server(
+    db: shardman.Connection, keys: dict[str, int], nodes: Cluster
+) -> None:
+    cluster_only = "select 1 from shardman.nothing"
+    for text, state in (
+        ("selct", "42601"),
+        ("update acc set v = where id = 1", "42601"),
+        (cluster_only, "42P01"),
+        ("select nothing(%s)", "42883"),
+        ("create temp tabel x (i int)", "42601"),
+    ):
+        write_everywhere(db, keys)
+        with pytest.raises(psycopg.Error) as told:
+            db.execute(text, (1,) if "%s" in text else None)
+        assert told.value.sqlstate == state
+        # It has failed, as on one server.
+        assert db.info.transaction_status == TransactionStatus.INERROR
+        db.rollback()
+    write_everywhere(db, keys)
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        db.execute("create temp table x (i int)")
+    assert db.info.transaction_status == TransactionStatus.INTRANS
+
+
+def test_transactions_that_end_by_a_text(db: shardman.Connection, keys: dict[str, int]) -> None:
+    write_everywhere(db, keys)
+    db.execute("rollback")
+    assert db.router.parts() == []
+    assert [value(db, key) for key in keys.values()] == [f"v{key}" for key in keys.values()]
+    write_everywhere(db, keys)
+    db.execute("commit")
+    db.rollback()
+    assert {value(db, key) for key in keys.values()} == {"w"}
+
+
+def test_how_blocks_are(db: shardman.Connection, keys: dict[str, int]) -> None:
+    with db.transaction() as outer:
+        assert isinstance(outer, psycopg.Transaction) and outer.connection is db
+        with db.transaction() as inner:
+            write_everywhere(db, keys)
+            raise psycopg.Rollback
+        with pytest.raises(ZeroDivisionError), db.transaction() as failed:
+            raise ZeroDivisionError
+        assert (outer.status, inner.status) == ("active", "rolled_back_explicitly")
+        assert failed.status == "rolled_back_with_error"
+    assert outer.status == "committed"
+
+
 # -- cursors and rows ---------------------------------------------------------------------------
+
+
+def test_many_with_rows(db: shardman.Connection, keys: dict[str, int]) -> None:
+    write_everywhere(db, keys)
+    three = list(keys.values())
+    cur = db.cursor()
+    query = "update acc set n = n + 1 where id = %s returning id"
+    cur.executemany(query, [(k,) for k in three * 2], returning=True)
+    found = [cur.fetchone()]
+    while cur.nextset():
+        assert cur.rowcount == 1
+        found.append(cur.fetchone())
+    assert found == [(k,) for k in three * 2]
+    cur.executemany(query, [(k,) for k in three], returning=True)
+    assert [c.fetchall() for c in cur.results()] == [[(k,)] for k in three]
+    if hasattr(psycopg.Cursor, "set_result"):
+        assert cur.set_result(-2).fetchone() == (three[1],)
+        assert cur.set_result(0).fetchone() == (three[0],)
+    cur.executemany(query, [])
+    assert cur.rowcount == 0
+    with pytest.raises(psycopg.errors.CheckViolation):
+        cur.executemany(
+            "update acc set n = 1000 where id = %s", [(k,) for k in three], returning=True
+        )
+
+
+def test_rows_of_cursors(db: shardman.Connection, keys: dict[str, int]) -> None:
+    """`WHERE CURRENT OF`, on each node; and what a cursor is."""
+    for key in keys.values():
+        with db.cursor("here_is") as cur:
+            assert isinstance(cur, psycopg.ServerCursor)
+            cur.execute("select id from acc where id = %s for update", (key,))
+            assert cur.fetchone() == (key,)
+            db.execute("update acc set v = 'c' where current of here_is")
+        assert value(db, key) == "c"
+    assert len(db.router.parts()) == 3
+    with pytest.raises(psycopg.errors.InvalidCursorName):
+        db.execute("delete from acc where current of here_is")
+    db.rollback()
+    cur = db.cursor()
+    assert isinstance(cur, psycopg.Cursor) and not isinstance(cur, psycopg.ServerCursor)
+    cur.arraysize = 2
+    cur.execute("select id from acc where id = any(%s) order by id", (sorted(keys.values()),))
+    assert len(cur.fetchmany()) == 2
+    assert next(cur) == (max(keys.values()),)
+    with pytest.raises(StopIteration):
+        next(cur)
+    write_everywhere(db, keys)
+    stream = cur.stream("select v from acc where id = %s", (keys["node 3"],))
+    assert list(stream) == [("w",)]
 
 
 def test_cursors(db: shardman.Connection, keys: dict[str, int]) -> None:
@@ -571,6 +675,24 @@ def test_notices_and_notifications(db: shardman.Connection, nodes: Cluster) -> N
         with psycopg.connect(nodes.dsn(2), autocommit=True) as speaker:
             speaker.execute("notify news, 'two'")
         assert [n.payload for n in listener.notifies(timeout=10, stop_after=1)] == ["two"]
+
+
+def test_a_new_session_hears_what_the_former_one_did(
+    db: shardman.Connection, nodes: Cluster
+) -> None:
+    db.autocommit = True
+    heard: list[str] = []
+    db.add_notify_handler(lambda n: heard.append(n.payload))
+    for text in ("listen news", "listen more", "unlisten more"):
+        db.execute(text)
+    nodes.sql(2, f"select pg_terminate_backend({db.info.backend_pid})")
+    eventually(
+        "it is connected again", lambda: value(db, 1) and not db.broken, tolerate=psycopg.Error
+    )
+    nodes.sql(2, "notify more, 'not'")
+    nodes.sql(2, "notify news, 'again'")
+    eventually("it is heard", lambda: db.execute("select 1") and heard)
+    assert heard == ["again"]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "cancel_safe"])

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import ConnStatus
 
-from shardman.client.answers import Raw, RawDumper, arrays, types
+from shardman.client.answers import arrays, types
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params, fit
@@ -180,7 +180,6 @@ class Questions(Transactions):
     ) -> Steps:
         """Sends that statement, on a node that was asked or the one that was connected to."""
         session = yield from self.session(node)
-        session.adapters.register_dumper(Raw, RawDumper)
         try:
             yield from self.without_transactions({node: session}, True)
             return (yield from act(session, text, values))

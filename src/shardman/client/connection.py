@@ -17,6 +17,7 @@ from psycopg import errors
 from psycopg.rows import tuple_row
 
 from shardman.client import two_phase
+from shardman.client.blocks import Block
 from shardman.client.canceled import explained
 from shardman.client.client import Client, Watcher
 from shardman.client.client import connect as connect_client
@@ -29,7 +30,7 @@ from shardman.client.router import Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params
 from shardman.client.server_cursors import ServerCursor
-from shardman.client.sessions import Block, Steps
+from shardman.client.sessions import Steps
 from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
 from shardman.client.verbs import Verbs
 

@@ -7,11 +7,10 @@ from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Protocol, Self
 
 import psycopg
-from psycopg._queries import PostgresQuery
-from psycopg.adapt import Transformer
 from psycopg.rows import tuple_row
 
-from shardman.client.gathered import gather
+from shardman.client import inner
+from shardman.client.gathered import gather, in_sets
 from shardman.client.router import Failed, Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params
@@ -40,6 +39,7 @@ class BaseCursor:
         self._real: Any = None
         self._adapters: Any = None
         self._count: int | None = None
+        self._options: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -60,7 +60,9 @@ class BaseCursor:
         cursor = self._new(session)
         if self._adapters is not None:
             # They are the cursor's, on whichever node.
-            cursor._adapters = self._adapters  # noqa: SLF001
+            inner.set_adapters(cursor, self._adapters)
+        for name, value in self._options.items():
+            setattr(cursor, name, value)
         return cursor
 
     def _new(self, session: Any) -> Any:
@@ -86,6 +88,29 @@ class BaseCursor:
         self._row_factory = value
         if self._real is not None:
             self._real.row_factory = value
+
+    def _option(self, name: str, value: Any) -> None:
+        """Sets an attribute of psycopg's cursor, on whichever node."""
+        setattr(self._now(), name, value)
+        self._options[name] = value
+
+    @property
+    def arraysize(self) -> int:
+        """How many rows `fetchmany` gives."""
+        return int(self._now().arraysize)
+
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        self._option("arraysize", value)
+
+    @property
+    def format(self) -> Any:
+        """In which format rows are sent."""
+        return self._now().format
+
+    @format.setter  # noqa: A003 - psycopg's name
+    def format(self, value: Any) -> None:
+        self._option("format", value)
 
     def _execute(
         self,
@@ -116,10 +141,11 @@ class BaseCursor:
         try:
             return (yield from steps)
         except psycopg.errors.FeatureNotSupported as error:
-            if error.pgresult is None and params is not None:
-                # Where psycopg would not send it to any node, it says what is wrong.
-                session = self._router.sessions[HERE]
-                PostgresQuery(Transformer(session)).convert(query, params)
+            if error.pgresult is None:
+                # Where it is wrong as it is, that is said first.
+                if params is not None:
+                    inner.converted(self._router.sessions[HERE], query, params)
+                yield from self._router.judged(query, params)
             raise
 
     def _of_tuples(self, session: Any) -> Any:
@@ -129,36 +155,53 @@ class BaseCursor:
 
     def _gather(self, pieces: Sequence[Piece], cursors: Sequence[Any]) -> Steps:
         self._real = yield from gather(pieces, cursors)
+        self._real.arraysize = self._options.get("arraysize", 1)
 
     def _execute_many(self, query: Query, rows: Sequence[Any], returning: bool) -> Steps:
+        sent: dict[int, Any] = {}
         counts: list[int] = []
 
         def act(session: Any, text: Query, some: Sequence[Any]) -> Steps:
-            real = self._on(session)
+            real = self._fresh(session) if returning else self._on(session)
             yield lambda: real.executemany(text, some, returning=returning)
-            counts.append(real.rowcount)
-            self._count = sum(counts) if len(counts) > 1 else None
+            self._real = sent[id(some)] = real
+            if not returning:
+                counts.append(real.rowcount)
+                self._count = sum(counts) if len(counts) > 1 else None
 
         self._count = None
+        params = rows[0] if rows else ()
         if self._sends_keys_otherwise():
-            return self._router.run_through(query, lambda s, t: act(s, t, rows))
-        return self._router.run_many(query, rows, act, whole=returning)
+            through = self._router.run_through(query, lambda s, t: act(s, t, rows))
+            return (yield from self._asked(query, params, through))
+        groups = yield from self._asked(query, params, self._router.run_many(query, rows, act))
+        if returning and groups and len(sent) > 1:
+            self._real = in_sets([sent[id(group)] for group in groups])
 
     @property
     def rowcount(self) -> int:
         """How many rows the statement was about; of `executemany` on all nodes."""
         return self._count if self._count is not None else int(self._now().rowcount)
 
-    def _elsewhere(self, query: Query, params: Params) -> Steps:
-        """The session on which a statement runs whose rows flow: it is sent unchanged."""
+    def _elsewhere(self, query: Query, params: Params, *, straight: bool = False) -> Steps:
+        """The cursor on which a statement runs whose rows flow, and its text.
+
+        Args:
+            straight: as a part of the transaction that is open it may go to the owner of its rows. Outside of
+                one it is sent unchanged: nobody repeats it where those have moved.
+        """
         found: list[Any] = []
 
-        def act(session: Any, _text: Query) -> Steps:
-            found.append(self._on(session))
+        def act(session: Any, text: Query) -> Steps:
+            found[:] = [self._on(session), text]
             yield from ()
 
-        yield from self._router.run_through(query, act)
-        return found[0]
+        if straight and self._router.parts() and not self._sends_keys_otherwise():
+            steps = self._router.run(query, params, None, act)
+        else:
+            steps = self._router.run_through(query, act)
+        yield from self._asked(query, params, steps)
+        return found
 
 
 class Cursor(BaseCursor):
@@ -213,8 +256,8 @@ class Cursor(BaseCursor):
         if not self._sends_keys_otherwise():
             streams = db.drive(self._router.streams(query, params))
         if streams is None:
-            real = db.drive(self._elsewhere(query, params))
-            yield from real.stream(query, params, **options)
+            real, text = db.drive(self._elsewhere(query, params, straight=True))
+            yield from real.stream(text, params, **options)
             return
         cursors = [self._of_tuples(s) for s in streams.sessions]
         # It says what the columns are.
@@ -231,12 +274,24 @@ class Cursor(BaseCursor):
         self, statement: Query, params: Params = None, **options: Any
     ) -> Iterator[psycopg.Copy]:
         """COPY, through the node that was connected to."""
-        real = self.connection.drive(self._elsewhere(statement, params))
+        real, _ = self.connection.drive(self._elsewhere(statement, params))
         with real.copy(statement, params, **options) as copy:
             yield copy
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._now())
+
+    def __next__(self) -> Any:
+        # As psycopg's from 3.3 on.
+        found = self.fetchone()
+        if found is None:
+            raise StopIteration
+        return found
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Also psycopg's, for `isinstance`."""
+        return psycopg.Cursor
 
     def __enter__(self) -> Self:
         return self
@@ -298,8 +353,8 @@ class AsyncCursor(BaseCursor):
         if not self._sends_keys_otherwise():
             streams = await db.drive(self._router.streams(query, params))
         if streams is None:
-            real = await db.drive(self._elsewhere(query, params))
-            async for row in real.stream(query, params, **options):
+            real, text = await db.drive(self._elsewhere(query, params, straight=True))
+            async for row in real.stream(text, params, **options):
                 yield row
             return
         cursors = [self._of_tuples(s) for s in streams.sessions]
@@ -318,12 +373,24 @@ class AsyncCursor(BaseCursor):
         self, statement: Query, params: Params = None, **options: Any
     ) -> AsyncIterator[psycopg.AsyncCopy]:
         """COPY, through the node that was connected to."""
-        real = await self.connection.drive(self._elsewhere(statement, params))
+        real, _ = await self.connection.drive(self._elsewhere(statement, params))
         async with real.copy(statement, params, **options) as copy:
             yield copy
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return aiter(self._now())
+
+    async def __anext__(self) -> Any:
+        # As psycopg's from 3.3 on.
+        found = await self.fetchone()
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Also psycopg's, for `isinstance`."""
+        return psycopg.AsyncCursor
 
     async def __aenter__(self) -> Self:
         return self

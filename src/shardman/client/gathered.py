@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -119,6 +119,91 @@ class AsyncGathered(_Gathered):
     async def close(self) -> None:
         for cursor in self._cursors:
             await cursor.close()
+
+
+class _Sets:
+    """What is not defined here is that of the cursor which has the present set of rows.
+
+    Args:
+        cursors: of each set, in their order.
+    """
+
+    #: As `_Gathered` has it.
+    connection = None
+
+    def __init__(self, cursors: Sequence[Any]) -> None:
+        self._cursors = cursors
+        self._at = 0
+        # A cursor's own sets are in their order.
+        self._first = {id(c): n for n, c in reversed(list(enumerate(cursors)))}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursors[self._at], name)
+
+    def nextset(self) -> bool | None:
+        if self._at + 1 == len(self._cursors):
+            return None
+        self._at += 1
+        cursor = self._cursors[self._at]
+        if self._first[id(cursor)] != self._at:
+            cursor.nextset()
+        return True
+
+    def _set(self, index: int) -> None:
+        count = len(self._cursors)
+        if not -count <= index < count:
+            raise IndexError(f"index {index} out of range: {count} result(s) available")
+        self._at = index % count
+        cursor = self._cursors[self._at]
+        self._own = sum(c is cursor for c in self._cursors[: self._at])
+
+
+class Sets(_Sets):
+    """As `psycopg.Cursor` behind executemany."""
+
+    def set_result(self, index: int) -> Self:
+        self._set(index)
+        self._cursors[self._at].set_result(self._own)
+        return self
+
+    def results(self) -> Iterator[Any]:
+        yield self
+        while self.nextset():
+            yield self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursors[self._at])
+
+    def close(self) -> None:
+        for cursor in self._cursors:
+            cursor.close()
+
+
+class AsyncSets(_Sets):
+    """As `psycopg.AsyncCursor` behind executemany."""
+
+    async def set_result(self, index: int) -> Self:
+        self._set(index)
+        await self._cursors[self._at].set_result(self._own)
+        return self
+
+    async def results(self) -> AsyncIterator[Any]:
+        yield self
+        while self.nextset():
+            yield self
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return aiter(self._cursors[self._at])
+
+    async def close(self) -> None:
+        for cursor in self._cursors:
+            await cursor.close()
+
+
+def in_sets(cursors: Sequence[Any]) -> Any:
+    """One cursor with the sets of rows of several, each as often in ``cursors`` as it has sets."""
+    kind = AsyncSets if isinstance(cursors[0], psycopg.AsyncCursor) else Sets
+    return kind(cursors)
 
 
 def gather(pieces: Sequence[Piece], cursors: Sequence[Any]) -> Steps:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from shardman.client import inner
 from shardman.client.router import Router
 from shardman.client.routing.picture import HERE
 
@@ -91,14 +92,14 @@ class Likeness:
 
     @property
     def _prepared(self) -> Any:
-        return self._here._prepared  # noqa: SLF001
+        return inner.prepared(self._here)
 
     @property
     def _pipeline(self) -> Any:
-        return self._here._pipeline  # noqa: SLF001
+        return inner.pipeline(self._here)
 
     def _start_query(self) -> Any:
-        return self._here._start_query()  # noqa: SLF001
+        return inner.start_query(self._here)
 
     def __del__(self) -> None:
         """Whoever closes nothing is warned of each session."""
@@ -130,10 +131,12 @@ class Likeness:
 
     def add_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
         """Calls it with each notification. LISTEN is on the node that was connected to, and so are these."""
+        self.router.notify_handlers.append(callback)
         self._here.add_notify_handler(callback)
 
     def remove_notify_handler(self, callback: Callable[[psycopg.Notify], None]) -> None:
         """Calls it no more."""
+        self.router.notify_handlers.remove(callback)
         self._here.remove_notify_handler(callback)
 
     @property

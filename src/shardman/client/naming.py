@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import DiagnosticField
 
+from shardman.client.inner import set_result
 from shardman.client.routing.picture import Picture
 
 _DATA = re.compile(r"(.+)_([0-9]+)_data")
@@ -48,4 +49,4 @@ def as_of_the_table(error: psycopg.Error, picture: Picture) -> None:
     is_whole = constraint.endswith(f"_{number}") and len(constraint.encode()) < _MOST_BYTES
     if error.sqlstate in _OF_KEYS and is_whole:
         names[DiagnosticField.CONSTRAINT_NAME] = constraint.removesuffix(f"_{number}").encode()
-    error._info = _Renamed(error.pgresult, names)  # type: ignore[assignment] # noqa: SLF001
+    set_result(error, _Renamed(error.pgresult, names))

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from shardman.client import inner
 from shardman.client.held import Said
 from shardman.client.routing.analysis import analyse
 from shardman.client.routing.choice import Choice, Situation, choose
@@ -34,6 +35,8 @@ _SPLITS = 3
 _MOVED = ("42P01", "42P10", "25006")
 _BUILT_IN_OIDS = 16384
 _OPEN = TransactionStatus.INTRANS
+#: Cursors that do not send parameters beside the text.
+_OWN_WAYS = (psycopg.ClientCursor, psycopg.AsyncClientCursor)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Router(Splits):
             self.unfit,
             own,
             self.loners if self.may_take_in() else None,
+            self.cursors,
         )
         found = choose(plan, params, self.picture, now)
         if found.text is None and not plan.is_local:
@@ -280,12 +284,14 @@ class Router(Splits):
         fanout: Fanout | None,
         act: Callable[[Any, Query], Steps],
         failed: Failed | None = None,
+        declares: str = "",
     ) -> Steps:
         """Sends a statement where it belongs; again where what it met has moved and nothing is lost by that.
 
         Args:
             act: sends a text on a session.
             failed: an attempt that was made already.
+            declares: the cursor of the server that it is.
 
         Returns:
             What ``act`` gives.
@@ -294,9 +300,9 @@ class Router(Splits):
         if failed is not None:
             yield from self._recover(query, failed)
         yield from self.refresh()
-        said = self._said(query, params)
-        if said is not None:
-            return (yield from self.say(said, query, act))
+        for_all = self._for_all(query, params, act)
+        if for_all is not None:
+            return (yield from for_all)
         for attempt in range(1, _ATTEMPTS + 1):
             # What a picture says of a text goes with it.
             plan = self.plan(query, with_parameters=params is not None)
@@ -324,11 +330,30 @@ class Router(Splits):
                 yield from self._leave(session)
                 yield from self._look_again(found.node if attempt > 1 else None)
                 continue
-            self._note(plan)
-            if found.text is not None and type(query) is str and is_quick(plan):
-                self._quick[query] = Quick(plan)
+            self._done(query, plan, found, declares)
             return result
         raise AssertionError("the last attempt returns or raises")
+
+    def _done(self, query: Query, plan: Plan, found: Choice, declares: str) -> None:
+        self._note(plan)
+        if declares:
+            self.cursors[declares] = found
+        if found.text is not None and type(query) is str and is_quick(plan):
+            self._quick[query] = Quick(plan)
+
+    def _for_all(self, query: Query, params: Params, act: Callable[..., Steps]) -> Steps | None:
+        """What is done with a statement that is about the transaction on all of its nodes, if it is one."""
+        said = self._said(query, params)
+        if said is not None:
+            return self.say(said, query, act)
+        if len(self.parts()) < 2 or self.blocks:
+            return None
+        ends = self.plan(query, with_parameters=params is not None).ends
+        return self._ended(ends, query, act) if ends else None
+
+    def _ended(self, ends: str, query: Query, act: Callable[..., Steps]) -> Steps:
+        yield from self.end(ends)
+        return (yield from act(None, query))
 
     def _said(self, query: Query, params: Params) -> Said | None:
         """What a statement says to all nodes of the transaction, if it is one of those."""
@@ -366,27 +391,33 @@ class Router(Splits):
         query: Query,
         rows: Sequence[Params],
         act: Callable[[Any, Query, Sequence[Params]], Steps],
-        *,
-        whole: bool,
     ) -> Steps:
         """The same for many rows of parameters: to their owners, in one transaction.
 
         Args:
             act: sends a text with rows of parameters on a session.
-            whole: what they give is wanted in their order.
+
+        Returns:
+            For each row the list of rows with which it was sent; None where they all were sent as they are.
         """
         yield from self.refresh()
         plan = self.plan(query, with_parameters=True)
+        if not rows:
+            # As psycopg, which begins a transaction, and sends nothing.
+            session = yield from self.session(self.bound() or HERE)
+            yield from act(session, query, rows)
+            return None
         choices = [self.choice(plan, row) for row in rows]
         groups: dict[Choice, list[Params]] = {}
         for found, row in zip(choices, rows, strict=True):
             groups.setdefault(found, []).append(row)
-        if len(groups) == 1 or (groups and not whole and self._may_part(groups)):
+        if len(groups) == 1 or self._may_part(groups):
             yield from self.together(self._run_groups(query, groups, act))
-        elif self.fanout == "single":
+            return [groups[found] for found in choices]
+        if self.fanout == "single":
             raise errors.FeatureNotSupported("the rows are of several partitions")
-        else:
-            yield from self.run_through(query, partial(_with_rows, act, rows))
+        yield from self.run_through(query, partial(_with_rows, act, rows))
+        return None
 
     def _run_groups(
         self,
@@ -427,17 +458,55 @@ class Router(Splits):
             raise self.told(error, node) from None
         self._note(plan)
 
+    def judged(self, query: Query, params: Params) -> Steps:
+        """Raises what the server has against a statement that was refused here: one that is wrong is not told
+        that another transaction would do it.
+
+        Raises:
+            psycopg.Error: as the server has it.
+            ProgrammingError, TypeError: psycopg would not send it.
+        """
+        here = self.sessions[HERE]
+        if isinstance(here.cursor_factory, type) and issubclass(here.cursor_factory, _OWN_WAYS):
+            return
+        parts = self.parts()
+        if not parts or not self.plan(query, with_parameters=params is not None).single:
+            return
+        error = yield from self._looked_at(HERE, query, params)
+        if error is None:
+            return
+        if HERE not in parts:
+            # It is the transaction's error, wherever that is.
+            yield from self._looked_at(parts[0], query, params)
+        raise error
+
+    def _looked_at(self, node: str, query: Query, params: Params) -> Steps:
+        session = yield from self.session(node)
+        error = yield from inner.looked_at(session, query, params)
+        return None if error is None else self.told(error, node)
+
     def _note(self, plan: Plan) -> None:
+        if plan.listens is not None:
+            self._hears(*plan.listens)
         if plan.alters:
             self._read_at = 0.0
         if plan.pins and self.pinned != "session":
             self.pinned = plan.pins
         if plan.frees:
+            self.channels.clear()
             self.pinned = ""
             self._read_at = 0.0
         if plan.scope is Scope.TRANSACTION and self.bound() is None:
             self.held.clear()
         self.forget_transaction()
+
+    def _hears(self, from_now_on: bool, channel: str) -> None:
+        if from_now_on:
+            self.channels[channel] = None
+        elif channel:
+            self.channels.pop(channel, None)
+        else:
+            self.channels.clear()
 
     def _count(self, plan: Plan, found: Choice) -> None:
         """What the transaction does with this statement."""

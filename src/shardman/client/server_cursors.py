@@ -14,10 +14,19 @@ from shardman.client.sessions import Steps
 
 class _Named(BaseCursor):
     def _name(self, name: str, scrollable: bool | None, withhold: bool) -> None:
-        self._options = {"name": name, "scrollable": scrollable, "withhold": withhold}
+        self._declared = {"name": name, "scrollable": scrollable, "withhold": withhold}
 
     def _new(self, session: Any) -> Any:
-        return session.cursor(row_factory=self._row_factory, binary=self._binary, **self._options)
+        return session.cursor(row_factory=self._row_factory, binary=self._binary, **self._declared)
+
+    @property
+    def itersize(self) -> int:
+        """How many rows are fetched at once where it is iterated."""
+        return int(self._now().itersize)
+
+    @itersize.setter
+    def itersize(self, value: int) -> None:
+        self._option("itersize", value)
 
     def _declare(
         self, query: Query, params: Params, binary: bool | None, fanout: Fanout | None
@@ -29,7 +38,9 @@ class _Named(BaseCursor):
             real = self._on(session)
             yield lambda: real.execute(text, params, binary=binary)
 
-        yield from self._router.run(query, params, fanout, act)
+        router = self._router
+        steps = router.run(query, params, fanout, act, declares=str(self._declared["name"]))
+        yield from self._asked(query, params, steps)
 
 
 class ServerCursor(_Named, Cursor):
@@ -58,6 +69,11 @@ class ServerCursor(_Named, Cursor):
         """Declares it where the statement's rows are."""
         self.connection.drive(self._declare(query, params, binary, fanout))
         return self
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Also psycopg's, for `isinstance`."""
+        return psycopg.ServerCursor
 
     def executemany(self, *_args: Any, **_options: Any) -> NoReturn:
         """As psycopg's, which has none either."""
@@ -90,6 +106,11 @@ class AsyncServerCursor(_Named, AsyncCursor):
         """Declares it where the statement's rows are."""
         await self.connection.drive(self._declare(query, params, binary, fanout))
         return self
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Also psycopg's, for `isinstance`."""
+        return psycopg.AsyncServerCursor
 
     async def executemany(self, *_args: Any, **_options: Any) -> NoReturn:
         """As psycopg's, which has none either."""

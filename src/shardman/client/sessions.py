@@ -17,11 +17,14 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import abc, conninfo
+from psycopg import abc, conninfo, sql
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import dict_row
 
+from shardman.client import inner
+from shardman.client.answers import Raw, RawDumper
+from shardman.client.blocks import Block
 from shardman.client.listening import Ear, ear_of
 from shardman.client.routing.picture import HERE, Picture, read
 from shardman.client.routing.values import KEY_TYPES
@@ -40,24 +43,6 @@ _REST_SECONDS = 0.05
 _PSYCOPG_OPTIONS = frozenset(
     ("autocommit", "row_factory", "cursor_factory", "prepare_threshold", "context")
 )
-
-
-@dataclass(eq=False)
-class Block:
-    """A `transaction()` that begins on the node of its first statement, as `psycopg.Transaction`;
-    ``entered``: by node, the session, psycopg's, and what that gives."""
-
-    name: str | None
-    force_rollback: bool
-    connection: Any = None
-    entered: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict, repr=False)
-
-    @property
-    def savepoint_name(self) -> str | None:
-        """What the savepoint is called, where that is known."""
-        for _, _, inner in self.entered.values():
-            return str(inner.savepoint_name)
-        return self.name
 
 
 @dataclass
@@ -87,6 +72,9 @@ class Sessions:
     #: The same without a method for it, and who wants notices.
     attributes: dict[str, Any] = field(default_factory=dict)
     notice_handlers: list[Callable[[Any], None]] = field(default_factory=list)
+    #: The same of notifications on the node that was connected to, and the channels that are listened to there.
+    notify_handlers: list[Callable[[psycopg.Notify], None]] = field(default_factory=list)
+    channels: dict[str, None] = field(default_factory=dict)
     #: Of all sessions, and of those that are opened again.
     adapters: AdaptersMap | None = None
     ids: dict[str, int | None] = field(default_factory=dict)
@@ -126,6 +114,7 @@ class Sessions:
             self.unfit.clear()
             self._take_ear(here)
             yield from self._read_picture(here)
+            yield from self._hear_again(here)
             yield from self._set_up(here)
             return
         assert failed is not None
@@ -135,13 +124,23 @@ class Sessions:
         """What an application registers later holds on all nodes at once."""
         if self.adapters is None:
             self.adapters = Shared(session.adapters, self._send_otherwise)
-        session._adapters = self.adapters  # noqa: SLF001 - psycopg makes a copy of what it is given
+            # Before there is any cursor, which keeps what it has found.
+            self.adapters.register_dumper(Raw, RawDumper)
+        inner.set_adapters(session, self.adapters)
 
     def _send_otherwise(self) -> None:
         """A dumper for values that may be keys was registered: they are hashed as psycopg sends them."""
         if self.adapters is not None and has_own_dumpers(self.adapters):
             self.picture = replace(self.picture, problem=_OWN_DUMPERS)
             self.forget()
+
+    def _hear_again(self, here: Any) -> Steps:
+        """What was listened to on the session in whose place this one is."""
+        for handler in self.notify_handlers:
+            here.add_notify_handler(handler)
+        for channel in self.channels:
+            text = sql.SQL(queries("client")["listen_again"]).format(sql.Identifier(channel))
+            yield partial(here.execute, text, prepare=False)
 
     def _set_up(self, session: Any) -> Steps:
         for name, value in self.attributes.items():
@@ -442,7 +441,7 @@ _ADAPTERS.register_loader("jsonb", _Json)
 def own_cursor(session: Any) -> Any:
     """A cursor for questions of ours: rows by name, and none of the adapters that an application has set."""
     cursor = session.cursor(row_factory=dict_row)
-    cursor._adapters = AdaptersMap(_ADAPTERS)  # noqa: SLF001 - psycopg takes them from the connection only
+    inner.set_adapters(cursor, AdaptersMap(_ADAPTERS))
     return cursor
 
 

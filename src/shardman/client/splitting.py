@@ -15,13 +15,14 @@ import psycopg
 from psycopg import errors
 
 from shardman.client.asking import Questions
+from shardman.client.blocks import Block
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params
 from shardman.client.routing.plan import Plan, Scope
 from shardman.client.routing.values import Unclear
 from shardman.client.routing.writing import tells_time
-from shardman.client.sessions import Block, Steps
+from shardman.client.sessions import Steps
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,19 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from shardman.client import inner
+from shardman.client.blocks import Block
 from shardman.client.held import Act, Held, Said
 from shardman.client.naming import as_of_the_table
+from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE, read
-from shardman.client.sessions import IDLE, Block, Sessions, Steps
+from shardman.client.sessions import IDLE, Sessions, Steps
 from shardman.sql.loader import queries
 
 _FAILED = TransactionStatus.INERROR
@@ -39,6 +42,7 @@ class Transactions(Sessions):
         through: it has used other nodes through one, which cannot be prepared then.
         loners: nodes that can have no part of a transaction over several.
         held: savepoints and settings that each node of it is told.
+        cursors: of the server, by name: where their statements went.
     """
 
     atomic: bool = True
@@ -46,6 +50,7 @@ class Transactions(Sessions):
     through: bool = False
     loners: set[str] = field(default_factory=set)
     held: Held = field(default_factory=Held)
+    cursors: dict[str, Choice] = field(default_factory=dict)
 
     def is_open(self) -> bool:
         """Whether there is a transaction that a statement would be a part of."""
@@ -118,6 +123,7 @@ class Transactions(Sessions):
     def forget_transaction(self) -> None:
         """Behind its end."""
         if self.bound() is None:
+            self.cursors.clear()
             self.through = False
             self.wrote.clear()
             if self.pinned == "transaction":
@@ -160,8 +166,8 @@ class Transactions(Sessions):
                 yield from self._say_again(session, depth)
             if node not in block.entered:
                 made = session.transaction(block.name, block.force_rollback)
-                inner = yield getattr(made, "__aenter__", None) or made.__enter__
-                block.entered[node] = (session, made, inner)
+                entered_ = yield getattr(made, "__aenter__", None) or made.__enter__
+                block.entered[node] = (session, made, entered_)
         if fresh:
             yield from self._say_again(session, len(self.blocks))
 
@@ -252,8 +258,11 @@ class Transactions(Sessions):
 
     # -- its end --------------------------------------------------------------------------------
 
-    def end(self, action: Literal["commit", "rollback"]) -> Steps:
+    def end(self, action: str) -> Steps:
         """Commits, or rolls back, what is open.
+
+        Args:
+            action: ``commit`` or ``rollback``.
 
         Raises:
             OperationalError: there is nothing to commit any more, or nobody can tell yet whether it is.
@@ -263,7 +272,7 @@ class Transactions(Sessions):
             raise psycopg.OperationalError("the connection is closed")
         lost, self.lost = self.lost, False
         try:
-            if self.blocks or self.sessions[HERE]._tpc:  # noqa: SLF001
+            if self.blocks or inner.is_two_phase(self.sessions[HERE]):
                 # psycopg says that this is not to be done here.
                 yield getattr(self.sessions[self.bound() or HERE], action)
             leave = {n: partial(_end, self.sessions[n]) for n in self.parts()}
@@ -280,6 +289,14 @@ class Transactions(Sessions):
 
     def end_block(self, block: Block, *error: Any) -> Steps:
         """Ends a `transaction()`; whether its error is to be silent."""
+        block.ends(error[1])
+        try:
+            return (yield from self._end_block(block, *error))
+        except BaseException:
+            block.fails()
+            raise
+
+    def _end_block(self, block: Block, *error: Any) -> Steps:
         self.blocks.remove(block)
         self.held.leave(len(self.blocks), kept=error[0] is None and not block.force_rollback)
         silent = isinstance(error[1], psycopg.Rollback) and _is_until(error[1], block)
@@ -504,13 +521,13 @@ def _end(session: Any, kind: Any = None, *_error: Any) -> Any:
     return None if status == TransactionStatus.UNKNOWN else session.rollback()
 
 
-def _leave(session: Any, made: Any, inner: Any, *error: Any) -> Any:
+def _leave(session: Any, made: Any, entered: Any, *error: Any) -> Any:
     """Leaves psycopg's `transaction()`, which says nothing where its session is gone."""
     kind, *rest = error or (None, None, None)
     if kind is None and session.pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError("the transaction was lost with its node: repeat it")
     if kind is None and session.pgconn.transaction_status == IDLE:
         # It is prepared. A COMMIT would only make the server warn of that.
-        inner._get_commit_commands = tuple  # noqa: SLF001 - psycopg has no other way to leave it
+        inner.leave_silently(entered)
     end = getattr(made, "__aexit__", None) or made.__exit__
     return end(kind, *rest)

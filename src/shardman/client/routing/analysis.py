@@ -23,8 +23,10 @@ from shardman.client.routing.picture import Picture, quoted
 from shardman.client.routing.placeholders import Text, Unreadable, convert
 from shardman.client.routing.plan import Parameter, Plan, Scope, Target, Typed
 from shardman.client.routing.question import Question, question
-from shardman.client.routing.utility import utility
+from shardman.client.routing.utility import is_until_the_end, utility
 from shardman.client.routing.writing import NotSplit
+
+_QUERIES = frozenset(("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"))
 
 
 def analyse(text: bytes, picture: Picture, *, with_parameters: bool) -> Plan:
@@ -36,13 +38,12 @@ def analyse(text: bytes, picture: Picture, *, with_parameters: bool) -> Plan:
         return Plan(Scope.HERE, f"it is not understood: {error}", pins="session")
     if not statements:
         return Plan(Scope.ANYWHERE, "it is empty", reads=True)
-    if len(statements) != 1:
-        return Plan(Scope.HERE, "it is not one statement", pins="session")
-    ((kind, body),) = statements[0]["stmt"].items()
-    if kind not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
-        return utility(kind, body)
+    analysis = _Analysis(text, read, picture, with_parameters)
     try:
-        return _Analysis(text, read, picture, with_parameters).plan(kind, body)
+        if len(statements) != 1:
+            return analysis.several([s["stmt"] for s in statements])
+        ((kind, body),) = statements[0]["stmt"].items()
+        return analysis.plan(kind, body) if kind in _QUERIES else utility(kind, body)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         # A tree that nobody has thought of.
         return Plan(Scope.HERE, f"it is not understood: {error}", pins="session", sharded=True)
@@ -66,6 +67,8 @@ class _Analysis(Expressions):
 
     def plan(self, kind: str, body: Node) -> Plan:
         try:
+            if "CurrentOfExpr" in body.get("whereClause", ()):
+                return self._of_cursor(kind, body)
             self.statement(kind, body, Level())
             self._refuse_what_is_elsewhere()
         except NotHere as error:
@@ -75,6 +78,33 @@ class _Analysis(Expressions):
                 pins=self._hidden_pins(body),
                 sharded=self._names_sharded(body),
             )
+        return self._placed(kind, body)
+
+    def several(self, statements: Sequence[Node]) -> Plan:
+        """What is left behind several statements in one text, which are sent as they are."""
+        found = []
+        for statement in statements:
+            ((kind, body),) = statement.items()
+            queries = kind in _QUERIES
+            found.append(
+                Plan(Scope.HERE, "", pins=self._hidden_pins(body))
+                if queries
+                else utility(kind, body)
+            )
+        own = any(p.frees or p.listens or p.scope is Scope.TRANSACTION for p in found)
+        pins = {p.pins for p in found} | {"transaction" for p in found if p.said}
+        pins |= {"session"} if own else set()
+        return Plan(
+            Scope.HERE,
+            "it is not one statement",
+            pins="session" if "session" in pins else max(pins),
+            alters=any(p.alters for p in found),
+            sharded=True,
+            single=False,
+        )
+
+    def _placed(self, kind: str, body: Node) -> Plan:
+        """Behind `statement`: where what was read there may run."""
         anywhere = Plan(
             Scope.ANYWHERE,
             "it names no sharded table",
@@ -117,6 +147,24 @@ class _Analysis(Expressions):
             with_parameters=self.with_parameters,
             targets=tuple(targets),
             guards=guards,
+        )
+
+    def _of_cursor(self, kind: str, body: Node) -> Plan:
+        """It goes where the cursor is. No partition leaves that meanwhile: its transaction has a lock there."""
+        cursor = body.pop("whereClause")["CurrentOfExpr"]["cursor_name"]
+        self.statement(kind, body, Level())
+        self._refuse_what_is_elsewhere()
+        if self.through or len(self.tables) != 1 or self.shares:
+            raise NotHere(self.through or "its table is not the only one")
+        return Plan(
+            Scope.HERE,
+            "it is about the row of a cursor",
+            text=self.text,
+            with_parameters=self.with_parameters,
+            targets=(self.tables[0].target,),
+            sharded=True,
+            own_types=self.own_types,
+            current_of=cursor,
         )
 
     def _question(self, body: Node) -> tuple[Question | None, str]:
@@ -176,12 +224,13 @@ class _Analysis(Expressions):
 
     def _hidden_pins(self, body: Node) -> str:
         """A function that is not PostgreSQL's may set something, wherever in the statement it is."""
-        called = {
-            f["String"]["sval"] for call in nodes(body, "FuncCall") for f in call["funcname"][-1:]
-        }
-        if "set_config" in called or called & self.picture.volatile:
+        calls = [(c["funcname"][-1]["String"]["sval"], c) for c in nodes(body, "FuncCall")]
+        settings = [is_until_the_end(call) for name, call in calls if name == "set_config"]
+        if not all(settings) or {name for name, _ in calls} & self.picture.volatile:
             return "session"
-        return "session" if any(nodes(body, "IntoClause")) or "intoClause" in body else ""
+        if any(nodes(body, "IntoClause")) or "intoClause" in body:
+            return "session"
+        return "transaction" if settings else ""
 
     # -- statements -----------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from psycopg import errors
 
@@ -48,6 +48,7 @@ class Situation:
         unfit: nodes whose tables are not as here.
         own_types: types that are not PostgreSQL's own are registered.
         loners: nodes that it cannot take in; None: it can take in none.
+        cursors: where cursors of the server were declared, each for one partition.
     """
 
     parts: Sequence[str]
@@ -55,6 +56,7 @@ class Situation:
     unfit: Collection[str] = ()
     own_types: bool = False
     loners: Collection[str] | None = None
+    cursors: Mapping[str, Choice] = field(default_factory=dict)
 
 
 def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choice:
@@ -70,6 +72,10 @@ def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choi
         )
     if plan.scope is Scope.TRANSACTION:
         return Choice(there, None, plan.reason)
+    if plan.current_of in now.cursors and not picture.problem:
+        found = _to_cursor(plan, now.cursors[plan.current_of])
+        if found is not None:
+            return found
     if plan.scope is Scope.HERE or (plan.own_types and now.own_types):
         if there != HERE:
             raise errors.FeatureNotSupported(
@@ -81,6 +87,16 @@ def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choi
     if plan.scope is Scope.OWNER and not picture.problem:
         return _to_owner(plan, params, there, now)
     return Choice(there, None, picture.problem or plan.reason, (), _single(plan))
+
+
+def _to_cursor(plan: Plan, cursor: Choice) -> Choice | None:
+    """Where the cursor is; None where it is of another table."""
+    parts = plan.targets[0].table.parts
+    number = next((n for n, p in enumerate(parts) if p.plain in cursor.parts), None)
+    if number is None or cursor.node != parts[number].node:
+        return None
+    text = plan.rewritten((number,))
+    return Choice(cursor.node, text, "its cursor is there", (parts[number].plain,))
 
 
 def _single(plan: Plan) -> bool:

@@ -23,6 +23,13 @@ MOVED = "shardman: other partitions than before"
 _VALUE = re.compile(
     r"(?:\$[0-9]+|[0-9]+|'[^']*')(?:\s*::\s*[A-Za-z_][\w. ]*(?:\([0-9, ]+\))?)?\s*", re.ASCII
 )
+_AS_CLOSE = frozenset(
+    f"AEXPR_{kind}"
+    for kind in (
+        *("OP_ALL", "DISTINCT", "NOT_DISTINCT", "LIKE", "ILIKE", "SIMILAR"),
+        *("BETWEEN", "NOT_BETWEEN", "BETWEEN_SYM", "NOT_BETWEEN_SYM"),
+    )
+)
 
 
 def place(condition: Node, query: bytes) -> int | None:
@@ -30,8 +37,14 @@ def place(condition: Node, query: bytes) -> int | None:
     ((kind, body),) = condition.items()
     if kind == "BoolExpr" and body["boolop"] == "AND_EXPR":
         return next((p for p in (place(a, query) for a in body["args"]) if p is not None), None)
-    if kind != "A_Expr" or body["kind"] not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
+    if kind in ("NullTest", "BooleanTest") and "ColumnRef" in body["arg"]:
+        return _before_column(body["arg"]["ColumnRef"], query)
+    if kind != "A_Expr":
         return None
+    if body["kind"] not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
+        # BETWEEN, LIKE, IS DISTINCT FROM: they bind closer than AND, as those do.
+        column = body.get("lexpr", {}).get("ColumnRef") if body["kind"] in _AS_CLOSE else None
+        return None if column is None else _before_column(column, query)
     ((left, inner),) = body.get("lexpr", {"": {}}).items()
     if left == "TypeCast":
         named: int = inner["typeName"].get("location", -1)

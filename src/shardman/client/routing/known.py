@@ -87,8 +87,7 @@ MERGE_FIELDS = frozenset(
 PLAIN = frozenset(
     """
     CheckPointStmt ClosePortalStmt CommentStmt CopyStmt DeclareCursorStmt ExplainStmt FetchStmt
-    GrantStmt GrantRoleStmt ListenStmt LockStmt NotifyStmt RefreshMatViewStmt ReindexStmt
-    TruncateStmt UnlistenStmt VacuumStmt
+    GrantStmt GrantRoleStmt LockStmt NotifyStmt RefreshMatViewStmt ReindexStmt TruncateStmt VacuumStmt
     """.split()  # noqa: SIM905
 )
 

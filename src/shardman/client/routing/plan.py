@@ -214,6 +214,10 @@ class Plan:
         question: what nodes can be asked, each about its partitions; None where it is not split.
         undivided: why it is not.
         split: how a statement over several partitions is split; None where it is not.
+        current_of: the cursor whose row it is about.
+        ends: the transaction that is open, by commit or rollback.
+        listens: whether to it from now on, or no more, and the channel; empty: to none any more.
+        single: one statement, as far as can be told.
     """
 
     scope: Scope
@@ -232,6 +236,10 @@ class Plan:
     question: Question | None = None
     undivided: str = ""
     split: Split | None = None
+    current_of: str = ""
+    ends: str = ""
+    listens: tuple[bool, str] | None = None
+    single: bool = True
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @property

@@ -13,6 +13,7 @@ Node = dict[str, Any]
 _WITHIN = frozenset(
     f"TRANS_STMT_{kind}" for kind in ("COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "ROLLBACK_TO")
 )
+_ENDS = {"TRANS_STMT_COMMIT": "commit", "TRANS_STMT_ROLLBACK": "rollback"}
 _OUTSIDE = frozenset({"TRANS_STMT_BEGIN", "TRANS_STMT_START"})
 _SAVEPOINTS = {
     "TRANS_STMT_SAVEPOINT": Act.SAVEPOINT,
@@ -35,6 +36,9 @@ def utility(kind: str, body: Node) -> Plan:
         return Plan(Scope.ANYWHERE, "no node has prepared it as a text", reads=True)
     if kind == "DiscardStmt":
         return Plan(Scope.HERE, "it is of the session", frees=body.get("target") == "DISCARD_ALL")
+    if kind in ("ListenStmt", "UnlistenStmt"):
+        listens = (kind == "ListenStmt", body.get("conditionname", ""))
+        return Plan(Scope.HERE, f"{kind} is not sent to owners", listens=listens)
     if kind in PLAIN:
         return Plan(Scope.HERE, f"{kind} is not sent to owners", alters=kind == "TruncateStmt")
     if kind in MAKING:
@@ -52,7 +56,8 @@ def _of_transaction(body: Node) -> Plan:
         return Plan(Scope.TRANSACTION, "it is about a savepoint", said=said)
     scope = Scope.TRANSACTION if body["kind"] in _WITHIN else Scope.HERE
     pins = "" if body["kind"] in _WITHIN | _OUTSIDE else "session"
-    return Plan(scope, "it begins or ends a transaction", pins=pins)
+    ends = "" if body.get("chain") else _ENDS.get(body["kind"], "")
+    return Plan(scope, "it begins or ends a transaction", pins=pins, ends=ends)
 
 
 def _setting(body: Node) -> Plan:
@@ -65,6 +70,13 @@ def _setting(body: Node) -> Plan:
         return Plan(Scope.HERE, "it sets something for the session", pins="session")
     said = Said(Act.SET) if name in HELD_SETTINGS else None
     return Plan(Scope.HERE, "it sets something for the transaction", pins="transaction", said=said)
+
+
+def is_until_the_end(set_config: Node) -> bool:
+    """Whether a call of set_config says by a literal that it is for the transaction only."""
+    args = set_config.get("args", ())
+    literal = args[2].get("A_Const", {}) if len(args) == 3 else {}
+    return bool(literal.get("boolval", {}).get("boolval"))
 
 
 def _is_temporary(node: Any) -> bool:

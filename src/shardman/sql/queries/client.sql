@@ -107,3 +107,7 @@ listen shardman_layout
 select n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.oid)
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relispartition or exists (select from pg_catalog.pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition')
+
+-- name: listen_again
+-- On a session that is opened in the place of one that broke.
+listen {}
