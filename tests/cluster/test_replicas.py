@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Timer
+
 import psycopg
 import pytest
 
@@ -75,6 +77,20 @@ def test_a_replica_follows_its_primary(cluster: Cluster, bank: Bank) -> None:
         cluster.sql(dest, "delete from accounts_0_data")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         cluster.sql(dest, "truncate accounts_0_data")
+
+
+def test_a_replica_is_fed_while_its_table_is_locked(cluster: Cluster, bank: Bank) -> None:
+    """As DDL locks it, while it waits for commits that wait for replicas."""
+    primary, replica = succession(cluster, "accounts_0")
+    with cluster.connect(replica, autocommit=False) as holder:
+        holder.execute("lock table only accounts in access exclusive mode")
+        # A commit that waited for the lock would end when the replica is given up, or by this.
+        rescue = Timer(10, holder.rollback)
+        rescue.start()
+        cluster.sql(primary, "update accounts_0_data set touched = touched + 1")
+        rescue.cancel()
+        copy = cluster.sql(primary, "select id, touched from accounts_0_data order by 1")
+        assert cluster.sql(replica, "select id, touched from accounts_0_data order by 1") == copy
 
 
 def test_refused(cluster: Cluster, bank: Bank) -> None:

@@ -35,10 +35,11 @@ select l.cmd_type, s.kind, s.error
   from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
  where l.switched and s.phase = 'finish' and s.state <> 'done'
 """
-#: Checks of data tables that a dump could not be restored with, and those that do not save a scan.
+#: Checks of data tables that a dump could not be restored with or that DDL waits for, and those that do not save a scan.
 OLD_CHECKS = r"""
 select conrelid::regclass from pg_constraint
- where conname = 'shardman_partition' and (pg_get_constraintdef(oid) ~ '''\d+''::oid' or not convalidated)
+ where conname = 'shardman_partition' and (not convalidated
+       or pg_get_constraintdef(oid) ~ '''\d+''::oid' or pg_get_constraintdef(oid) !~ 'applies_changes')
 """
 #: As whom the clerk reaches other nodes.
 CLERKS = """

@@ -56,22 +56,43 @@ $$;
 comment on function shardman.partition_check(jsonb, oid, int) is
     'the partition constraint of partition k as a check that PostgreSQL recognises, so that attaching a data table never scans it';
 
+create or replace function shardman.applies_changes() returns bool
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Not immutable, and called so: PostgreSQL puts the value in its place wherever it makes a check ready, for one statement at a time, and
+    -- only with that gone does it recognise the partition constraint.
+    return current_setting('session_replication_role') = 'replica';
+end
+$$;
+comment on function shardman.applies_changes() is
+    'whether this session brings changes that another node has checked, as what feeds replicas and copies does';
+
+create or replace function shardman.data_check(partition_check text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('shardman.applies_changes() or %s', partition_check) $$;
+comment on function shardman.data_check(text) is
+    'the check of a data table, given its partition constraint. satisfies_hash_partition locks the sharded table; what feeds a replica must not: '
+    'DDL waits with that lock for commits, which wait for their replicas';
+
+create or replace function shardman.is_former_check(sql text) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    -- CHECK (satisfies_hash_partition('16385'::oid, 12, 3, id)), or with ('acc'::regclass)::oid
+    select sql !~ 'shardman\.applies_changes\(\)'
+$$;
+comment on function shardman.is_former_check(text) is 'whether the check of a data table, as PostgreSQL prints it, is one that version 0.1 made';
+
 create or replace function shardman.renew_check(data oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    -- satisfies_hash_partition('16385'::oid, 12, 3, id)
-    former constant text := (select pg_get_constraintdef(oid) from pg_constraint where conrelid = data and conname = 'shardman_partition');
+    former constant text := (select pg_get_expr(conbin, conrelid) from pg_constraint where conrelid = data and conname = 'shardman_partition');
     parent constant regclass := (regexp_match(former, '''([0-9]+)''::oid'))[1]::oid;
 begin
-    if parent is null then
-        return;
-    end if;
-    execute format('alter table %s drop constraint shardman_partition, add constraint shardman_partition %s not valid', data::regclass,
-                   regexp_replace(former, '''[0-9]+''::oid', quote_literal(parent) || '::regclass::oid'));
+    execute format('alter table %s drop constraint shardman_partition, add constraint shardman_partition check (%s) not valid', data::regclass,
+                   shardman.data_check(case when parent is null then former
+                       else regexp_replace(former, '''[0-9]+''::oid', quote_literal(parent) || '::regclass::oid') end));
 end
 $$;
 comment on function shardman.renew_check(oid) is
-    'lets the check of a data table name its parent by name where it does by oid, as version 0.1 did. The check is not valid then';
+    'makes the check of a data table that version 0.1 made as those are that are made now. The check is not valid then';
 
 create or replace function shardman.renew_checks() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -82,7 +103,7 @@ begin
         return;
     end if;
     for old in select conrelid from pg_constraint
-                where conname = 'shardman_partition' and contype = 'c' and pg_get_constraintdef(oid) ~ '''[0-9]+''::oid' loop
+                where conname = 'shardman_partition' and contype = 'c' and shardman.is_former_check(pg_get_constraintdef(oid)) loop
         begin
             perform shardman.renew_check(old);
         exception when others then
@@ -106,7 +127,7 @@ begin
     if found then
         execute format('alter table %s validate constraint shardman_partition', tab);
     elsif not exists (select from pg_constraint where conname = 'shardman_partition' and contype = 'c'
-                         and pg_get_constraintdef(oid) ~ '''[0-9]+''::oid') then
+                         and shardman.is_former_check(pg_get_constraintdef(oid))) then
         delete from shardman.problems where subject = 'checks of version 0.1';
     end if;
     return tab is not null;
@@ -119,8 +140,9 @@ comment on function shardman.validate_a_check() is
 do $$
 begin
     if exists (select from pg_catalog.pg_constraint where conname = 'shardman_partition' and contype = 'c'
-                  and pg_catalog.pg_get_constraintdef(oid) operator(pg_catalog.~) '''[0-9]+''::oid') then
-        insert into shardman.problems (subject, message) values ('checks of version 0.1', 'are made anew, so that a dump can be restored')
+                  and shardman.is_former_check(pg_catalog.pg_get_constraintdef(oid))) then
+        insert into shardman.problems (subject, message)
+            values ('checks of version 0.1', 'are made anew, so that a dump can be restored and DDL does not wait for replicas')
             on conflict do nothing;
     end if;
 end
@@ -140,7 +162,7 @@ begin
     end if;
     execute format('create table %s (like %s including defaults including generated including constraints including storage '
                    'including compression, constraint shardman_partition check (%s))%s%s', data, shardman.sql_name(above),
-                   shardman.partition_check(def, shardman.find_relation(above), shardman.part_number(part_name)),
+                   shardman.data_check(shardman.partition_check(def, shardman.find_relation(above), shardman.part_number(part_name))),
                    ' using ' || quote_ident(nullif(def -> 'storage' ->> 'access_method', 'heap')), shardman.storage_sql(def));
     for item in
         select format('alter table %s add constraint %I %s no inherit', data, c ->> 'name', c ->> 'sql')

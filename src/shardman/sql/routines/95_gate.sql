@@ -43,8 +43,7 @@ begin
         perform set_config('shardman.ddl_keys', shardman.drop_keys(shardman.find_relation(relation))::text, true),
                 set_config('shardman.ddl_busy', '', true);
     elsif starts_with(mode, 'only ') then
-        execute format('lock table only %s in %s mode %s', shardman.name_here(relation), rtrim(replace(substr(mode, 6), 'nowait', '')),
-                       case when mode ~ ' nowait$' then 'nowait' else '' end);
+        execute format('lock table only %s in %s mode', shardman.name_here(relation), substr(mode, 6));
     else
         execute format('lock table %s in %s mode', shardman.name_here(relation), mode);
     end if;
@@ -118,27 +117,6 @@ $$;
 comment on function shardman.hold_at_once(text, text, int[], text) is
     'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait';
 
-create or replace function shardman.hold_drained(relation text, nodes int[], wait text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-    perform shardman.hold_at_once(relation, 'only exclusive', nodes, wait);
-    for try in 1..5 loop
-        begin
-            perform shardman.hold_at_once(relation, 'only access exclusive nowait', nodes, wait);
-            return;
-        exception when lock_not_available then
-            if try = 5 then
-                raise;
-            end if;
-        end;
-        perform pg_sleep(0.005);
-    end loop;
-end
-$$;
-comment on function shardman.hold_drained(text, int[], text) is
-    'locks a table when those who write have come to their end. Who has read and wants to write waits for us: were we to wait for him, too, '
-    'PostgreSQL would end his statement with an error at once; so we only look';
-
 create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -146,10 +124,7 @@ declare
     node  int;
 begin
     foreach mode_ in array modes loop
-        if mode_ = 'drained' then
-            perform shardman.hold_drained(relation, nodes, wait);
-            continue;
-        elsif mode_ = 'only access exclusive' then
+        if mode_ = 'only access exclusive' then
             perform shardman.hold_at_once(relation, mode_, nodes, wait);
             continue;
         end if;
@@ -176,12 +151,6 @@ end
 $$;
 comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as the caller, who may have no way into our schema unless it is his: closes the gate';
 
-create or replace function shardman.has_replicas(relation text) returns bool
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select exists (select from shardman.partitions p where p.relation = has_replicas.relation and p.prv is not null)
-$$;
-comment on function shardman.has_replicas(text) is 'whether any partition of a table has a replica';
-
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -193,11 +162,6 @@ declare
     -- Short first: most transactions are, and every try holds up all others.
     longest numeric := 30;
     wait    numeric := 30;
-    -- What feeds a replica opens the table, to check that a row belongs to it: an access exclusive lock stops it, and whose commit waits for
-    -- the replica then waits for us, while we wait for him. So every other try lets writers, and their replicas, come to their end
-    -- first. That stops who has read and is about to write; where all do, the other kind of try is the one that finds a moment.
-    drains bool := modes[1] = 'only access exclusive' and shardman.has_replicas(relation);
-    copied constant bool := drains;
 begin
     perform shardman.send_now(nodes);
     if modes is null then
@@ -208,8 +172,7 @@ begin
     perform set_config('synchronous_commit', 'local', true);
     loop
         begin
-            perform shardman.close_gate(relation, case when drains then array_replace(modes, 'only access exclusive', 'drained') else modes end, nodes,
-                                        round(wait) || 'ms');
+            perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             if clock_timestamp() > begun + patience then
@@ -221,7 +184,6 @@ begin
         -- Most tries fail of a circle, in which to wait longer only holds others up; some of a long statement, for which only a long wait helps.
         longest := least(500, longest * 1.1);
         wait := case when random() < 0.15 then longest else 30 * power(longest / 30, (random() * random())::numeric) end;
-        drains := copied and not drains;
         perform pg_sleep(random() * 0.05);
     end loop;
     perform set_config('lock_timeout', mine, true);
