@@ -106,8 +106,7 @@ def test_a_type_with_using_is_refused_with_the_way(acc: Cluster) -> None:
             send(acc, 2, f"alter table acc add b text; alter table acc alter {changed}")
         assert "USING column::type" in str(refused.value.diag.message_hint)
     send(acc, 2, "alter table acc alter v type bigint using (v::bigint)")
-    # The metadata are to know the type from which it goes back.
-    eventually("what was submitted has ended", lambda: not acc.commands_left())
+    # The metadata do not know yet from which type it goes back.
     send(acc, 3, "alter table acc alter v type int using (v::int)")
     assert [columns(acc, n, "acc") for n in NODES] == before
     send(acc, 2, "alter table land alter name type varchar(9) using (name::varchar)")

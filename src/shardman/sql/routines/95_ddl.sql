@@ -80,6 +80,7 @@ begin
     end if;
     perform shardman.need_plain_strings(query);
     perform shardman.await_new_tables();
+    perform shardman.await_types(target, query) where tg_tag = 'ALTER TABLE';
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));
     wanted := shardman.other_nodes();
     nodes := shardman.open_doors(wanted);

@@ -26,6 +26,26 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.rewrites_alike(oid, text) is 'whether the new types of columns of a data table give the same values on each copy';
 
+create or replace function shardman.await_types(relation text, query text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    if query !~* '\mtype\M' or current_setting('transaction_isolation') <> 'read committed'
+       or not exists (select from shardman.partitions p where p.relation = await_types.relation and p.prv is not null) then
+        return;
+    end if;
+    -- What this transaction has changed by itself is not in the metadata before it ends.
+    while clock_timestamp() < statement_timestamp() + interval '10 s'
+      and not exists (select from shardman.schema_changes c where await_types.relation = any (c.tables) and c.made_at >= now())
+      and exists (select from shardman.tables t, jsonb_array_elements(t.definition -> 'columns') f, pg_attribute a
+                   where t.relation = await_types.relation and a.attrelid = shardman.find_relation(t.relation) and a.attname = f ->> 'name'
+                     and f ->> 'type' <> format_type(a.atttypid, a.atttypmod)) loop
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_types(text, text) is
+    'before a new type of a table with replicas: waits until the metadata know the types of now, by which shardman.rewrites_alike judges, for ten seconds at most';
+
 create or replace function shardman.generates_alike(data oid, relation text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- Of columns that the metadata do not know yet. Others than generated ones may have values of a default that gives each row its own.
