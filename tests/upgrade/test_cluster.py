@@ -35,7 +35,8 @@ select l.cmd_type, s.kind, s.error
   from shardman.cmd_log l join shardman.cmd_steps s on s.cmd_id = l.id and s.attempt = l.attempt
  where l.switched and s.phase = 'finish' and s.state <> 'done'
 """
-#: Checks of data tables that a dump could not be restored with or that DDL waits for, and those that do not save a scan.
+#: Checks of data tables that a dump could not be restored with or that DDL waits for, and those
+#: that do not save a scan.
 OLD_CHECKS = r"""
 select conrelid::regclass from pg_constraint
  where conname = 'shardman_partition' and (not convalidated
