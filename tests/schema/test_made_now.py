@@ -249,7 +249,7 @@ ARMED = (
 
 @pytest.mark.parametrize("node", [1, 0])
 def test_nobody_shares_what_others_have_by_that_name(app: Cluster, node: int) -> None:
-    """Who calls by himself what DDL calls has his own table shared with himself."""
+    """What one node says was shared is not all nodes' word; and nobody calls by himself what DDL calls."""
     with psycopg.connect(app.dsn(2), autocommit=True) as root:
         root.execute("set shardman.ddl = 'here'")
         root.execute(
@@ -260,7 +260,13 @@ def test_nobody_shares_what_others_have_by_that_name(app: Cluster, node: int) ->
             "alter table app.theirs owner to alice; insert into app.theirs values (1, 's')"
         )
         root.execute("alter table app.theirs drop constraint theirs_pkey")
-    transact(app, node, THEIRS, f"select shardman.arm_now('app.theirs', {node}, '[]')")
+    for call in ("arm_now", "arm_arrived"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            transact(app, node, THEIRS, f"select shardman.{call}('app.theirs', {node}, '[]')")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        transact(app, node, THEIRS, "select shardman.share_now('app.theirs', '{}')")
+    transact(app, node, THEIRS)
+    app.sql(node, f"select shardman.arm_now('app.theirs', {node}, '[]')".encode())
     eventually("what was submitted has ended", lambda: not app.commands_left())
     app.sql(2, "select shardman.reconcile()")
     if node:

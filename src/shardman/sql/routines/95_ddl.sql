@@ -152,6 +152,7 @@ declare
     name   text;
     given  jsonb;
 begin
+    perform shardman.need_own_sequences(target, query, tag);
     if stand then
         given := shardman.finish_stand_in(target, null);
     elsif casts then

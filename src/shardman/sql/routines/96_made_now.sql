@@ -126,6 +126,20 @@ comment on function shardman.arm_now(text, int, jsonb) is
     'for the owner of a table that was made in this transaction: it is shared, as this node has it, from now on. home: the node where it was made; ranges: the '
     'sequences of its definition there. Returns false on a lord that is no worker, which writes it down only';
 
+create or replace function shardman.arm_arrived(relation text, home int, ranges jsonb) returns bool
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    sender constant oid := (select r.oid from pg_roles r where r.rolname = session_user);
+begin
+    if shardman.is_ordinary(sender) and shardman.road_cluster(sender) is null then
+        raise exception 'this comes from other nodes with ALTER TABLE ... ADD FOREIGN KEY, and nobody calls it' using errcode = 'insufficient_privilege',
+            hint = format('To share a table: select shardman.create_shared_table(%L, %s).', relation, home);
+    end if;
+    return shardman.arm_now(relation, home, ranges);
+end
+$$;
+comment on function shardman.arm_arrived(text, int, jsonb) is 'shardman.arm_now, which only the cluster''s role may call, for who comes from another node';
+
 create or replace function shardman.make_now(definition jsonb, rows text[], home int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 declare
@@ -153,7 +167,7 @@ begin
     end loop;
     execute coalesce(shardman.shared_change(shardman.find_relation(definition ->> 'relation'), 'insert'), 'select') using rows;
     perform set_config('shardman.ddl_busy', '', true);
-    if not shardman.arm_now(definition ->> 'relation', home, definition -> 'sequences') then
+    if not shardman.arm_arrived(definition ->> 'relation', home, definition -> 'sequences') then
         perform set_config('shardman.ddl_busy', 'on', true);
         execute format('drop table %s', name);
         perform set_config('shardman.ddl_busy', '', true);

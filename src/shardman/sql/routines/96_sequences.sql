@@ -43,6 +43,33 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.sequence_specs(text) is 'the sequences of a sharded or shared table as the metadata have them';
 
+create or replace function shardman.need_own_sequences(relation text, query text, tag text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  constant oid := shardman.find_relation(relation);
+    lone record;
+begin
+    if tag <> 'ALTER TABLE' or shardman.plain_words(query) !~* '\mdefault\M' then
+        return;
+    end if;
+    -- What an older version has let in is not in the way of other changes.
+    select shardman.metadata_name(s.oid) as name, a.attname into lone
+      from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+      join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_class'::regclass
+      join pg_class s on s.oid = d.refobjid and s.relkind = 'S'
+     where f.adrelid = rel and (shardman.table_of_sequence(s.oid) in (rel, shardman.table_behind(relation))) is not true
+       and strpos(lower(query), lower(replace(a.attname, '"', '""'))) > 0
+     order by 2, 1 limit 1;
+    if found then
+        raise exception 'column % of % cannot have its numbers from the sequence %, which is each node''s own: they would all give the same', quote_ident(lone.attname), relation, lone.name
+            using errcode = 'feature_not_supported',
+                  hint = 'A default of gen_random_uuid() is another on each node. A sequence that belongs to a column when its table is sharded gives each node numbers of its own.';
+    end if;
+end
+$$;
+comment on function shardman.need_own_sequences(text, text, text) is
+    'after DDL where it was sent: raises where a default of a sharded table uses a sequence that is not the table''s, and that has no range of its own on each node';
+
 create or replace function shardman.is_retyped(spec jsonb, seq oid) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select exists (select from pg_sequence s where s.seqrelid = seq and s.seqtypid <> (spec ->> 'type')::regtype)

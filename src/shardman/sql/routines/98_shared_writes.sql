@@ -98,12 +98,45 @@ end
 $$;
 comment on function shardman.await_shared_lock(text) is 'waits until nobody is at work on the copy of a shared table on this node';
 
+create or replace function shardman.wait_for_turn(relation text, nodes int[], me int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    node int;
+begin
+    if nodes[1] = me then
+        perform shardman.take_shared_lock(relation, 'turn');
+    else
+        perform shardman.pass_shared(nodes[1], relation, 'turn', nodes, '{}');
+    end if;
+    foreach node in array nodes loop
+        if node <> me then
+            perform shardman.pass_shared(node, relation, 'free', nodes, '{}');
+        end if;
+    end loop;
+    perform shardman.take_shared_lock(relation, 'work');
+end
+$$;
+comment on function shardman.wait_for_turn(text, int[], int) is 'waits until no other transaction of the cluster writes to a shared table, and takes its locks';
+
+create or replace function shardman.wait_in_trigger(relation text, nodes int[], me int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.wait_for_turn(relation, nodes, me);
+exception when query_canceled then
+    -- Other rows of the statement are on other nodes, and a trigger there has the table until this one is done.
+    raise exception 'a trigger of a sharded table waited for % in a circle: each node that has rows of the statement writes to it, and only one can', relation
+        using errcode = 'SHM12', detail = sqlerrm,
+              hint = format('Let the statement change rows of one node, or let the trigger write to a sharded table: unshare %s and shard it.', relation);
+end
+$$;
+comment on function shardman.wait_in_trigger(text, int[], int) is
+    'shardman.wait_for_turn within a trigger, for a statement from another node: says what it was if the wait is ended, as the shardlord ends circles';
+
 create or replace function shardman.lock_shared(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     held   constant text := coalesce(current_setting('shardman.shared_locked', true), '');
     copies record;
-    node   int;
 begin
     -- The setting is the user's to change. Who does so waits for others where he need not have, or they for him.
     if relation = any (string_to_array(held, chr(10))) then
@@ -122,17 +155,12 @@ begin
         raise exception 'the copy of % on this node is not used: it is just being made or dropped', relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction, or write through another node.';
     end if;
-    if copies.nodes[1] = copies.me then
-        perform shardman.take_shared_lock(relation, 'turn');
+    -- The first depth is this table's own trigger. The name, which anybody may take, only chooses an error's words.
+    if pg_trigger_depth() > 1 and current_setting('application_name') like 'postgres_fdw from %' then
+        perform shardman.wait_in_trigger(relation, copies.nodes, copies.me);
     else
-        perform shardman.pass_shared(copies.nodes[1], relation, 'turn', copies.nodes, '{}');
+        perform shardman.wait_for_turn(relation, copies.nodes, copies.me);
     end if;
-    foreach node in array copies.nodes loop
-        if node <> copies.me then
-            perform shardman.pass_shared(node, relation, 'free', copies.nodes, '{}');
-        end if;
-    end loop;
-    perform shardman.take_shared_lock(relation, 'work');
     perform set_config('shardman.shared_locked', held || chr(10) || relation, true);
 end
 $$;

@@ -131,7 +131,10 @@ language sql volatile set search_path = pg_catalog, pg_temp set jit = off rows 1
           from shardman.partition_state s where s.problem is not null
     )
     select coalesce(f.subject, p.subject), concat_ws(': ', f.problem, p.message), least(p.since, f.since),
-           coalesce(f.hint, 'shardman.reconcile() tries again')
+           coalesce(f.hint,
+                    case when p.subject like 'foreign keys of %'
+                         then 'Delete or mend the rows that refer to nothing: a trigger that returns NULL keeps them when a foreign key deletes. Tried again after five minutes' end,
+                    'shardman.reconcile() tries again')
       from found f full join shardman.problems p on p.subject = f.subject
 $$;
 
