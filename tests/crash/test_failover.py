@@ -1,5 +1,5 @@
-"""kill -9 of the shardlord before and after every step by which others take over from a dead node, of
-a switch of primaries, and of bringing an old copy up to date."""
+"""kill -9 of the shardlord before and after every step by which others take over from a dead node, or one
+partition whose rows are gone, and of bringing an old copy up to date."""
 
 from __future__ import annotations
 
@@ -23,14 +23,24 @@ PRIMARY = "select owner from shardman.partitions where part_name = %s and prv is
 SET = "insert into shardman.settings values (%s, %s) on conflict (name) do update set value = excluded.value"
 
 
+#: A trigger FOR EACH ROW: it is where the primaries are, and counts what is written there.
+COUNTS = """
+create function counts() returns trigger language plpgsql as
+    'begin new.n := old.n + 1; return new; end';
+create trigger counts before update on t for each row execute function counts();
+"""
+
+
 @pytest.fixture(scope="module")
 def ready(cluster: Cluster) -> Cluster:
     """Two tables of one partition, copies of both on each of three nodes. No failover but ours."""
     for table in ("t", "u"):
-        cluster.sql(1, f"create table {table} (id int primary key, v text)")
+        cluster.sql(1, f"create table {table} (id int primary key, v text, n int default 0)")
         cluster.sql(
             1, f"insert into {table} select i, 'v' || i from generate_series(1, %s) i", (ROWS,)
         )
+        if table == "t":
+            cluster.sql(1, COUNTS)
         done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 1)", (table,))
         assert done.status == "success", done
     for name in ("failover_after", "rebuild_after"):
@@ -83,11 +93,14 @@ def victim(cluster: Cluster) -> int:
     return node
 
 
-def served(cluster: Cluster, dead: int) -> None:
-    """The other nodes serve every row, and take writes."""
+def served(cluster: Cluster, dead: int | None = None) -> None:
+    """The other nodes serve every row, and take writes, for each of which the table's trigger acts once."""
+    counted = "select count(*), min(n), max(n) from t"
     for node in {1, 2, 3} - {dead}:
-        assert cluster.value(node, "select count(*) from t") == ROWS
+        ((rows, low, high),) = cluster.sql(node, counted)
+        assert (rows, high) == (ROWS, low)
         cluster.sql(node, "update t set v = v || '.'")
+        assert cluster.sql(node, counted) == [(ROWS, low + 1, low + 1)]
 
 
 @pytest.mark.timeout(1800)
@@ -111,6 +124,25 @@ def test_failover(ready: Cluster) -> None:
         ready.start_node(dead)
         whole(ready)
     assert killed >= 0.8 * len(chosen)
+
+
+def rows_gone(cluster: Cluster) -> str:
+    """Drops the rows of t_0's primary, of which all others have replicas; the command that one of them takes
+    over by."""
+    node = cluster.value(0, PRIMARY, ("t_0",))
+    cluster.sql(node, "drop table t_0_data")
+    return f"select shardman.failover({node}, part_name => 't_0')"
+
+
+@pytest.mark.timeout(1800)
+def test_a_partition_whose_rows_are_gone(ready: Cluster) -> None:
+    every = journal(ready, ready.submit(rows_gone(ready).encode()))
+    served(ready)
+    whole(ready)
+    for point in sample(every, len(every), start=len(every) // 2):
+        assert killed_at(ready, rows_gone(ready), "failover", point)
+        served(ready)
+        whole(ready)
 
 
 @pytest.mark.timeout(1800)
