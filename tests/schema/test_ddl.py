@@ -404,6 +404,8 @@ def test_roles_are_the_same_everywhere(acc: Cluster) -> None:
     acc.sql(3, "alter role staff nosuperuser")
 
 
+#: On each node another one.
+LONE = "create sequence if not exists lone"
 REFUSED = [
     ("do $$ begin alter table app.acc add column no int; end $$", "on this node only"),
     ("do $$ begin alter table app.acc rename to other; end $$", "on this node only"),
@@ -430,6 +432,9 @@ REFUSED = [
     ("alter sequence acc_serial_seq restart with 7", "each has a range of its own"),
     ("alter sequence acc_serial_seq owned by none", "and belongs to it"),
     ("alter sequence acc_serial_seq rename to other", "keeps its name"),
+    ("alter table acc_serial_seq rename to other", "keeps its name"),
+    ("alter table acc alter v set default nextval('lone')", "sequence app.lone, which is each"),
+    ("alter table acc add n bigint default nextval('lone')", "sequence app.lone, which is each"),
     ("alter sequence acc_serial_seq no maxvalue", "and others on other nodes"),
     ("alter sequence acc_serial_seq cycle", "begin anew at its end"),
     ("do $$ begin alter sequence app.acc_serial_seq restart; end $$", "on this node only"),
@@ -582,6 +587,7 @@ def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
     before = columns(acc)
     acc.sql(1, "create role lonely")
     with as_bob(acc, 1) as bob:
+        bob.execute(LONE)
         for statement, said in REFUSED:
             with pytest.raises(psycopg.Error, match=said):
                 bob.execute(statement.encode())

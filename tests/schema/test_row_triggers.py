@@ -234,6 +234,26 @@ def test_a_row_does_not_leave_its_partition(acc: Cluster) -> None:
     send(acc, 2, "drop trigger z on acc", f"delete from acc where id > {ROWS}")
 
 
+def test_one_that_writes_a_shared_table_needs_the_rows_of_one_node(acc: Cluster) -> None:
+    send(
+        acc,
+        1,
+        "create table told (id int primary key)",
+        "insert into told values (0)",
+        "create function tells() returns trigger language plpgsql as"
+        " 'begin update told set id = id + 1; return null; end'",
+    )
+    ok(acc, "select shardman.create_shared_table('app.told', 1)")
+    send(acc, 1, "create trigger z after update on acc for each row execute function tells()")
+    for node in NODES:
+        with pytest.raises(psycopg.Error, match="waited for app.told in a circle") as said:
+            send(acc, node, "update acc set t = ''")
+        assert said.value.sqlstate == "SHM12"
+        send(acc, node, "update acc set t = '' where id = 1")
+    assert [value(acc, n, "select id from told") for n in WORKERS] == [4, 4, 4]
+    send(acc, 2, "drop trigger z on acc")
+
+
 def test_a_function_takes_its_triggers_along(acc: Cluster) -> None:
     send(
         acc,

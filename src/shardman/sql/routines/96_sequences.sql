@@ -11,6 +11,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.table_of_sequence(oid) is 'the table to which a sequence belongs; null where it belongs to none, or is no sequence';
 
+create or replace function shardman.refuse_sequence_name(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'a sequence of % keeps its name', relation using errcode = 'feature_not_supported',
+        hint = 'All nodes know it by that name, and the table finds it by any: leave this out. Rails has it in rename_table, where execute with ALTER TABLE ... RENAME TO does without.';
+end
+$$;
+comment on function shardman.refuse_sequence_name(text) is 'raises where what gives a sharded or shared table its numbers is to be called otherwise, by ALTER SEQUENCE or ALTER TABLE';
+
 create or replace function shardman.need_numbers_kept(relation text, query text, tag text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -19,8 +28,7 @@ declare
     altered  constant text := '\malter\s+(column\s+)?[^\W\d][\w$]*\s+';
 begin
     if tag = 'ALTER SEQUENCE' and words ~* '\m(rename\s+to|set\s+schema)\M' then
-        raise exception 'a sequence of % keeps its name', relation using errcode = 'feature_not_supported',
-            hint = 'All nodes know it by that name. A new name or schema of the table leaves sequences their names.';
+        perform shardman.refuse_sequence_name(relation);
     elsif tag in ('ALTER SEQUENCE', 'ALTER TABLE') and words ~* '\mrestart\s+(with\s+)?-?[0-9]' then
         raise exception 'a sequence of % cannot begin at the same number on all nodes: each has a range of its own', relation
             using errcode = 'feature_not_supported',

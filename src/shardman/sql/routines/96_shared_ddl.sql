@@ -531,6 +531,8 @@ begin
             perform shardman.keep_shared(changed);
             perform shardman.keep_sequences(changed, current_setting('shardman.ddl', true) is distinct from 'spread');
         else
+            perform shardman.refuse_sequence_name(changed) from pg_event_trigger_ddl_commands() d
+              where tg_tag = 'ALTER TABLE' and d.object_type = 'sequence' and shardman.table_of_sequence(d.objid) = rel;
             perform shardman.refuse_shared_ddl(changed);
         end if;
     end loop;

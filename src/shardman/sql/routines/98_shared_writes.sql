@@ -123,14 +123,18 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.wait_for_turn(relation, nodes, me);
 exception when query_canceled then
-    -- Other rows of the statement are on other nodes, and a trigger there has the table until this one is done.
+    -- Other rows of the statement are on other nodes, and a trigger there has the table until this one is done. Where the statement was sent it is written
+    -- down who has waited for whom, with only one to name; a statement from another node is not shown what is newer than itself.
+    if current_setting('application_name') not like 'postgres_fdw from %' and coalesce(shardman.deadlock_of(pg_backend_pid()), ';') like '%;%' then
+        raise;
+    end if;
     raise exception 'a trigger of a sharded table waited for % in a circle: each node that has rows of the statement writes to it, and only one can', relation
         using errcode = 'SHM12', detail = sqlerrm,
               hint = format('Let the statement change rows of one node, or let the trigger write to a sharded table: unshare %s and shard it.', relation);
 end
 $$;
 comment on function shardman.wait_in_trigger(text, int[], int) is
-    'shardman.wait_for_turn within a trigger, for a statement from another node: says what it was if the wait is ended, as the shardlord ends circles';
+    'shardman.wait_for_turn within a trigger: says what it was if the shardlord has ended the wait, as it ends circles';
 
 create or replace function shardman.lock_shared(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -155,8 +159,8 @@ begin
         raise exception 'the copy of % on this node is not used: it is just being made or dropped', relation
             using errcode = 'serialization_failure', hint = 'Repeat the transaction, or write through another node.';
     end if;
-    -- The first depth is this table's own trigger. The name, which anybody may take, only chooses an error's words.
-    if pg_trigger_depth() > 1 and current_setting('application_name') like 'postgres_fdw from %' then
+    -- The first depth is this table's own trigger.
+    if pg_trigger_depth() > 1 then
         perform shardman.wait_in_trigger(relation, copies.nodes, copies.me);
     else
         perform shardman.wait_for_turn(relation, copies.nodes, copies.me);
