@@ -151,13 +151,27 @@ end
 $$;
 comment on function shardman.on_ddl_gate() is 'before DDL on a sharded table, as the caller, who may have no way into our schema unless it is his: closes the gate';
 
+create or replace function shardman.need_time_left(tables text[], purpose text, begun timestamptz, failed text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    patience constant interval := '30 s';
+begin
+    if clock_timestamp() > begun + patience then
+        raise exception '% is in use: no moment was found in % to % it', array_to_string(tables, ', '), patience, purpose
+            using errcode = 'lock_not_available', detail = failed,
+                  hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
+    end if;
+end
+$$;
+comment on function shardman.need_time_left(text[], text, timestamptz, text) is
+    'between two tries to close a gate: raises when they have gone on for half a minute. purpose: a verb; failed: what the last try said';
+
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     modes  constant text[] := shardman.gate_modes(relation, tag, shardman.statement_now(), current_setting('shardman.ddl_path', true));
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
-    patience constant interval := '30 s';
     begun  constant timestamptz := clock_timestamp();
     -- Short first: most transactions are, and every try holds up all others.
     longest numeric := 30;
@@ -175,11 +189,7 @@ begin
             perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
-            if clock_timestamp() > begun + patience then
-                raise exception '% is in use: no moment was found in % to change it', relation, patience
-                    using errcode = 'lock_not_available', detail = sqlerrm,
-                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
-            end if;
+            perform shardman.need_time_left(array[relation], 'change', begun, sqlerrm);
         end;
         -- Most tries fail of a circle, in which to wait longer only holds others up; some of a long statement, for which only a long wait helps.
         longest := least(500, longest * 1.1);

@@ -360,7 +360,6 @@ create or replace function shardman.pass_shared_gate(tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     mine     constant text := current_setting('lock_timeout');
-    patience constant interval := '30 s';
     -- Whoever stands in line to write has a lock on the table where he is, and keeps it until he may write: while several
     -- write without a pause there is no moment in which nobody does.
     polite   constant interval := '2 s';
@@ -385,11 +384,7 @@ begin
             if sqlerrm like '% knows of other copies of %' then
                 raise;
             end if;
-            if clock_timestamp() > begun + patience then
-                raise exception '% is in use: no moment was found in % to change it', array_to_string(shardman.ddl_shared(), ', '), patience
-                    using errcode = 'lock_not_available', detail = sqlerrm,
-                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
-            end if;
+            perform shardman.need_time_left(shardman.ddl_shared(), 'change', begun, sqlerrm);
         end;
         wait := least(500, wait * 1.3);
         perform pg_sleep(random() * 0.05);

@@ -171,7 +171,6 @@ declare
     nodes    constant int[] := coalesce(string_to_array(nullif(current_setting('shardman.ddl_drop_nodes', true), ''), ',')::int[], '{}');
     cascades constant bool := coalesce(shardman.plain_words(shardman.statement_now()) ~* '\mcascade$', false);
     mine     constant text := current_setting('lock_timeout');
-    patience constant interval := '30 s';
     wait     numeric := 50;
 begin
     -- See shardman.pass_gate.
@@ -181,11 +180,7 @@ begin
             perform shardman.put_all_away(tables, nodes, cascades, round(wait) || 'ms');
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
-            if clock_timestamp() > statement_timestamp() + patience then
-                raise exception '% is in use: no moment was found in % to drop it', array_to_string(tables, ', '), patience
-                    using errcode = 'lock_not_available', detail = sqlerrm,
-                          hint = 'Try again; a statement or transaction that uses it for long is in pg_stat_activity of its node.';
-            end if;
+            perform shardman.need_time_left(tables, 'drop', statement_timestamp(), sqlerrm);
         end;
         wait := least(500, wait * 1.2);
         perform pg_sleep(random() * 0.05);
