@@ -223,6 +223,24 @@ def test_odd_names_arrays_and_json(db: shardman.Connection, tmp_path: Path) -> N
     assert all_of(db, 'select "größe,2" from "Ä.b"."T""1" order by 1') == [([],), ([1, None],)]
 
 
+def test_odd_sources(db: shardman.Connection, tmp_path: Path) -> None:
+    assert db.copy_from("acc", iter([{"n": 1, "id": 5}, {"id": 6, "n": 2, "v": "x"}])).rows == 2
+    assert all_of(db, "select id, n, v from acc order by id") == [(5, 1, None), (6, 2, None)]
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(b"id,n\n" + b"1,2\n" * 100000)[:-20])
+    returns = tmp_path / "returns.csv"
+    returns.write_bytes(b"id,n\r1,2\r")
+    for source, said in (
+        ([{"id": 7, "n": 1}, {"id": 8}], "has no 'n': each gives all of id, n"),
+        (pd.DataFrame({"id": [7, 8], "v": ["a", 5]}), "the DataFrame cannot be read"),
+        (cut, "cut.csv.gz cannot be read: Truncated"),
+        (returns, r"returns.csv cannot be read: its lines end with \\r alone"),
+    ):
+        with pytest.raises(psycopg.errors.BadCopyFileFormat, match=said):
+            db.copy_from("acc", source)
+    assert all_of(db, "select count(*) from acc") == [(2,)]
+
+
 def test_shared_and_plain_tables_go_through_the_node(
     db: shardman.Connection, nodes: Cluster
 ) -> None:

@@ -79,32 +79,34 @@ def test_channels_have_two_phases(nodes: Cluster) -> None:
 
 def test_a_ticket_counts_for_its_transaction_and_role_only(nodes: Cluster) -> None:
     """Who writes down that he has committed decides on what he has prepared himself, and on nothing else."""
-    cluster = nodes.value(1, "select cluster from shardman.local")
-    mine, another = (f"shardman_{cluster}_y1_{n}_{'0' * 32}" for n in (5, 6))
-    with psycopg.connect(nodes.dsn(3)) as part:
+    with psycopg.connect(nodes.dsn(1)) as first, psycopg.connect(nodes.dsn(3)) as part:
+        begins = "select shardman.first_part(%s, '{3}')"
+        mine = first.execute(begins, ("0" * 32,)).fetchone()[0]  # type: ignore[index]
         ticket = part.execute("select shardman.other_part(%s)", (mine,)).fetchone()[0]  # type: ignore[index]
         part.rollback()
-    node, xid, proof = ticket.split(":")
-    assert node == "3"
-    decided = "select array(select shardman.parts_decided(3, %s))"
-    with psycopg.connect(nodes.dsn(1)) as first:
+        node, xid, proof = ticket.split(":")
+        assert node == "3"
 
-        def found(gid: str, ticket: str) -> list[str]:
-            first.execute("select shardman.decide(%s, %s)", (gid, [ticket]))
-            rows = first.execute(decided, ([xid, "7"],)).fetchall()
-            first.rollback()
-            return list(rows[0][0])
+        def found(gid: str, ticket: str, role: str = "postgres") -> list[str]:
+            with first.transaction(force_rollback=True):
+                first.execute("delete from shardman.client_decisions")
+                wrote = (
+                    "insert into shardman.client_decisions (gid, role, parts) values (%s, %s, %s)"
+                )
+                first.execute(wrote, (gid, role, [ticket]))
+                decided = "select array(select shardman.parts_decided(3, %s))"
+                return list(first.execute(decided, ([xid, "7"],)).fetchall()[0][0])
 
         assert found(mine, ticket) == [xid]
-        assert found(another, ticket) == []
+        assert found(f"{mine[:-1]}1", ticket) == []
         assert found(mine, f"3:7:{proof}") == []
         assert found(mine, f"4:{xid}:{proof}") == []
+        assert found(mine, ticket, "mallory") == []
         first.execute("create role mallory")
         first.execute("grant usage on schema shardman to mallory")
         first.execute("set local role mallory")
-        first.execute("select shardman.decide(%s, %s)", (mine, [ticket]))
-        first.execute("reset role")
-        assert first.execute(decided, ([xid],)).fetchall() == [([],)]
+        with pytest.raises(psycopg.errors.InvalidTransactionState):
+            first.execute("select shardman.decide(%s, %s)", (mine, [ticket]))
         first.rollback()
 
 

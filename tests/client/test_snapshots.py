@@ -317,6 +317,11 @@ def test_who_stays_in_a_commit_is_named(nodes: Cluster) -> None:
         named = rf"node 2 came to no end: bob \(process {conn.info.backend_pid}\)"
         with pytest.raises(shardman.UserError, match=named), shardman.hold_commits(nodes.dsn(3)):
             pass
+        # Who is not heard of for a minute is ended.
+        assert nodes.value(2, "select shardman.end_sleepers('1 min')") == 0
+        assert nodes.value(2, "select shardman.end_sleepers('1 s')") == 1
+        with shardman.hold_commits(nodes.dsn(3)), pytest.raises(psycopg.OperationalError):
+            conn.execute("select 1")
 
 
 ENDS = """

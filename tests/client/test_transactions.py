@@ -359,6 +359,30 @@ def test_its_outcome_is_forgotten_when_no_node_has_a_part(
         assert nodes.value(1, left, (gid,)) == count
 
 
+def test_a_transaction_is_one_part(nodes: Cluster) -> None:
+    """Whoever may use one table could fill those of all nodes else, by one statement."""
+    many = "select count(shardman.first_part(md5(i::text), '{2}')) from generate_series(1, 3) i"
+    with psycopg.connect(bob(nodes, 1)) as conn:
+        with pytest.raises(psycopg.errors.InvalidTransactionState, match="already"):
+            conn.execute(many)  # type: ignore[arg-type]
+        conn.rollback()
+        first = "select shardman.first_part(%s, %s)"
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+            conn.execute(first, ("d" * 32, [2] * 1001))
+        conn.rollback()
+        with conn.transaction(force_rollback=True):
+            conn.execute(first, ("d" * 32, [2]))
+        (gid,) = conn.execute(first, ("d" * 32, [2])).fetchone()  # type: ignore[misc]
+        with pytest.raises(psycopg.errors.InvalidTransactionState, match="already"):
+            conn.execute("select shardman.other_part(%s)", (gid,))
+        conn.rollback()
+        (gid,) = conn.execute(first, ("d" * 32, [2])).fetchone()  # type: ignore[misc]
+        for parts in (["1"] * 1001, ["x" * 129]):
+            with pytest.raises(psycopg.errors.InvalidParameterValue), conn.transaction():
+                conn.execute("select shardman.decide(%s, %s)", (gid, parts))
+        conn.rollback()
+
+
 def test_names_that_nobody_was_given(nodes: Cluster) -> None:
     """Who reads them takes them apart: one that cannot be would keep a node from forgetting any."""
     with psycopg.connect(bob(nodes, 1), autocommit=True) as conn:
@@ -366,6 +390,10 @@ def test_names_that_nobody_was_given(nodes: Cluster) -> None:
             for call in ("other_part(%s)", "decide(%s, '{}')"):
                 with pytest.raises(psycopg.errors.InvalidParameterValue):
                     conn.execute(f"select shardman.{call}", (name,))  # type: ignore[arg-type]
+        # One that was given is of the transaction to which it was.
+        (gid,) = conn.execute("select shardman.first_part(%s, '{2}')", ("c" * 32,)).fetchone()  # type: ignore[misc]
+        with pytest.raises(psycopg.errors.InvalidTransactionState, match="not the first part"):
+            conn.execute("select shardman.decide(%s, '{}')", (gid,))
     # Former versions have let them in.
     nodes.sql(
         1,

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -119,7 +119,8 @@ class Source:
                     rows = batch.slice(begin, _ROWS)
                     yield Chunk(readable(rows), first, self)
                     first += rows.num_rows
-        except (pa.ArrowException, UnicodeError) as error:
+        except (pa.ArrowException, UnicodeError, OSError) as error:
+            # Also of a compressed file that ends too early: it is an OSError that names no file.
             raise errors.BadCopyFileFormat(
                 f"{self.name} cannot be read: {_in_words(error)}"
             ) from None
@@ -128,6 +129,8 @@ class Source:
 def _in_words(error: Exception) -> str:
     if "straddles two block boundaries" in str(error):
         return "a row is longer than what is read at once: give more with block_bytes=…, or --block"
+    if "new-line character seen in unquoted field" in str(error):
+        return "its lines end with \\r alone: let them end with \\n, or \\r\\n"
     return str(error)
 
 
@@ -168,12 +171,21 @@ class Opener:
         if isinstance(what, pa.RecordBatch):
             what = pa.Table.from_batches([what])
         if hasattr(what, "__arrow_c_stream__"):
-            reader = pa.RecordBatchReader.from_stream(what)
-            return Source(f"the {type(what).__name__}", self._named(reader.schema.names), reader)
+            return self._arrow(what)
         if isinstance(what, Iterable) and not isinstance(what, bytes | dict):
-            rows = _rows(what, self.columns, self.context)
-            return Source("the rows", self.columns, rows)
+            first, given = _first(what)
+            columns = self._named(list(first)) if isinstance(first, dict) else self.columns
+            return Source("the rows", columns, _rows(given, columns, self.context))
         raise TypeError(f"rows cannot be read of a {type(what).__name__}")
+
+    def _arrow(self, what: Any) -> Source:
+        name = f"the {type(what).__name__}"
+        try:
+            reader = pa.RecordBatchReader.from_stream(what)
+        except pa.ArrowException as error:
+            # A column of pandas that holds values of several kinds.
+            raise errors.BadCopyFileFormat(f"{name} cannot be read: {error}") from None
+        return Source(name, self._named(reader.schema.names), reader)
 
     def _named(self, names: Sequence[str]) -> Sequence[str]:
         return self.columns if self.own else names
@@ -225,12 +237,13 @@ def _binary(file: Any) -> BinaryIO:
 
 def _header(name: str, file: io.BufferedReader[Any], format_: Csv) -> list[str]:
     """The first record, which may have several lines."""
-    lines = (line.decode(format_.encoding) for line in iter(file.readline, b""))
+    raw = iter(lambda: file.readline(format_.block_bytes), b"")
+    lines = (line.decode(format_.encoding) for line in raw)
     try:
         found = next(csv.reader(lines, delimiter=format_.delimiter, quotechar=format_.quote), [])
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise errors.BadCopyFileFormat(
-            f"the first line of {name} cannot be read: {error}"
+            f"the first line of {name} cannot be read: {_in_words(error)}"
         ) from None
     return [c.removeprefix("\ufeff") for c in found]
 
@@ -291,15 +304,34 @@ def _rows(rows: Iterable[Any], columns: Sequence[str], context: Any) -> Iterator
         yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
+def _first(rows: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first row, and all of them."""
+    given = iter(rows)
+    first = list(islice(given, 1))
+    return (first[0] if first else None), chain(first, given)
+
+
 def _values(row: Any, columns: Sequence[str]) -> Sequence[Any]:
     """The fields of a row.
 
     Raises:
-        BadCopyFileFormat: it has another number of them.
+        BadCopyFileFormat: it has another number of them, or others.
     """
-    values = [row[c] for c in columns] if isinstance(row, dict) else list(row)
+    if isinstance(row, dict):
+        row = _by_name(row, columns)
+    values = list(row)
     if len(values) != len(columns):
         raise errors.BadCopyFileFormat(
             f"a row has {len(values)} fields, and {len(columns)} are wanted: {row!r:.200}"
         )
     return values
+
+
+def _by_name(row: dict[str, Any], columns: Sequence[str]) -> Sequence[Any]:
+    try:
+        return [row[c] for c in columns]
+    except KeyError as error:
+        raise errors.BadCopyFileFormat(
+            f"a row has no {error}: each gives all of {', '.join(columns)}, which columns=[…] may say, or else"
+            " the first row"
+        ) from None

@@ -49,6 +49,22 @@ $$;
 comment on function shardman.decisions_arrive() is
     'whether there are channels from this node, and all of them carry what clients'' transactions over several nodes have decided here';
 
+create or replace function shardman.need_first_word() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Whoever may use one sharded table could fill these tables otherwise, here and on all nodes to which decisions go, in one statement.
+    if exists (select from shardman.client_transactions t where t.xact = pg_current_xact_id()) then
+        raise exception 'this transaction is a part of one over several nodes already' using errcode = 'invalid_transaction_state',
+            hint = 'Call shardman.first_part, or shardman.other_part, once in a transaction.';
+    end if;
+end
+$$;
+comment on function shardman.need_first_word() is 'raises where this transaction has written down already that it is a part of one over several nodes';
+
+create or replace function shardman.most_parts() returns int
+language sql stable set search_path = pg_catalog, pg_temp as $$ select 1000 $$;
+comment on function shardman.most_parts() is 'on how many nodes a transaction of a client may be, at most';
+
 create or replace function shardman.first_part(token text, nodes int[]) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -58,6 +74,11 @@ begin
     if token !~ '^[0-9a-f]{32}$' then
         raise exception 'a token has 32 hexadecimal digits' using errcode = 'invalid_parameter_value', hint = 'shardman.connect makes one.';
     end if;
+    if cardinality(nodes) > shardman.most_parts() then
+        raise exception 'a transaction is on % nodes at most', shardman.most_parts() using errcode = 'program_limit_exceeded',
+            hint = 'Name each node once that has another part.';
+    end if;
+    perform shardman.need_first_word();
     -- Until this is decided. Nobody holds its other parts up, so whoever closes the gates on all nodes waits for no circle.
     lock table shardman.commit_gate in row share mode;
     if shardman.uses_other_nodes() then
@@ -140,6 +161,7 @@ create or replace function shardman.other_part(gid text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.need_part_name(other_part.gid);
+    perform shardman.need_first_word();
     insert into shardman.client_transactions (gid, role, nodes) values (other_part.gid, shardman.caller(), '{}');
     if not shardman.prepared_arrives() then
         return null;
@@ -152,10 +174,22 @@ comment on function shardman.other_part(text) is
     'for clients, in a part on another node, right before PREPARE TRANSACTION: writes down that it was here; returns what shardman.decide is to be told of it, if anything';
 
 create or replace function shardman.decide(gid text, parts text[]) returns void
-language sql security definer set search_path = pg_catalog, pg_temp as $$
-    select shardman.need_part_name(decide.gid);
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.need_part_name(decide.gid);
+    if not exists (select from shardman.client_transactions t
+                    where (t.gid, t.role, t.xact) = (decide.gid, shardman.caller(), pg_current_xact_id())) then
+        raise exception 'this transaction is not the first part of %', decide.gid using errcode = 'invalid_transaction_state',
+            hint = 'Call shardman.first_part in it before.';
+    end if;
+    -- A ticket has a node, a transaction and 64 digits.
+    if cardinality(parts) > shardman.most_parts() or (select bool_or(octet_length(p.ticket) > 128) from unnest(parts) as p (ticket)) then
+        raise exception 'these are no tickets of parts' using errcode = 'invalid_parameter_value',
+            hint = 'shardman.other_part returns one for each.';
+    end if;
     insert into shardman.client_decisions as d (gid, role, parts) values (decide.gid, shardman.caller(), decide.parts)
-    on conflict on constraint client_decisions_pkey do update set parts = excluded.parts
+    on conflict on constraint client_decisions_pkey do update set parts = excluded.parts;
+end
 $$;
 comment on function shardman.decide(text, text[]) is
     'for clients, in the part on the first node, when all others are prepared: writes down what shardman.other_part has returned for them';

@@ -21,9 +21,22 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.commits_seen(text[]) is 'for clients: which of these transactions over several nodes have a part here that this snapshot sees';
 
+create or replace function shardman.end_sleepers(older interval) returns bigint
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select count(*) filter (where shardman.end_session(k.pid))
+      from pg_locks k join pg_stat_activity a on a.pid = k.pid
+     where k.locktype = 'relation' and k.relation = 'shardman.commit_gate'::regclass and k.mode = 'RowShareLock' and k.granted
+       and k.database = (select d.oid from pg_database d where d.datname = current_database())
+       and a.state in ('idle in transaction', 'idle in transaction (aborted)') and a.state_change < clock_timestamp() - older
+$$;
+comment on function shardman.end_sleepers(interval) is
+    'ends sessions that have begun to commit a transaction of a client over several nodes and were not heard of for so long: their client is gone, or hangs. Returns how many';
+
 create or replace function shardman.hold_commits_here() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    -- A client says the next thing within milliseconds, or when other nodes have prepared their parts.
+    perform shardman.end_sleepers(interval '1 min');
     lock table shardman.commit_gate in exclusive mode;
 end
 $$;
