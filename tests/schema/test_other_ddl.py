@@ -383,3 +383,48 @@ def test_rights_on_what_is_in_no_table_are_the_same_everywhere(acc: Cluster) -> 
     acc.sql(1, "grant execute on function pg_catalog.pg_sleep(float8) to clerk")
     asked = "select proacl is null from pg_proc where proname = 'pg_sleep'"
     assert [acc.value(n, asked) for n in NODES] == [True, False, True, True]
+
+
+def test_who_owns_only_shared_tables(acc: Cluster) -> None:
+    """What he made before he had one comes to the workers with it; later DDL of his goes there, and not to the
+    lord, which has no table of his."""
+    workers = NODES[1:]
+
+    def carl(node: int, *statements: str) -> bool:
+        with psycopg.connect(make_conninfo(acc.dsn(node), user="carl", password="c")) as conn:
+            for statement in statements:
+                conn.execute(statement.encode())
+        return True
+
+    for node in NODES:
+        acc.sql(node, "create role carl login password 'c'")
+    acc.sql(1, "create schema its authorization carl")
+    carl(
+        1,
+        "create table its.t (id int primary key)",
+        "create type its.pair as (a int, b int)",
+        "create function its.before(its.t, its.pair) returns int language sql as 'select 1'",
+    )
+    done = acc.cmd("select shardman.create_shared_table('its.t', 1)")
+    assert done.status == "success", done
+    # Its arguments' types came with it; what needs the table came with the next one.
+    carl(1, "create table its.u (id int primary key)")
+    done = acc.cmd("select shardman.create_shared_table('its.u', 1)")
+    assert done.status == "success", done
+    found = "select array_agg(proname order by 1)::text from pg_proc where pronamespace = 'its'::regnamespace and proname !~ 'shared'"
+    for node in workers:
+        assert acc.value(node, found) == "{before}"
+    eventually(
+        "carl's ways to other nodes are there",
+        lambda: carl(2, "create or replace function its.after() returns int language sql as 'select 2'"),
+        tolerate=psycopg.Error,
+    )
+    carl(3, "create view its.v as select * from its.t", "drop view its.v")
+    for node in workers:
+        assert acc.value(node, found) == "{after,before}"
+    for table in ("t", "u"):
+        done = acc.cmd("select shardman.drop_table(%s)", (f"its.{table}",))
+        assert done.status == "success", done
+    for node in NODES:
+        acc.sql(node, "set shardman.ddl = 'here'; drop schema its cascade")
+    assert check(acc.lord_dsn) == []

@@ -179,6 +179,21 @@ $$;
 comment on function shardman.objects_below(oid[]) is
     'of shardman.spread_objects what these tables or views are made of, as far as catalogs know: types, functions of checks, defaults, triggers, indexes';
 
+create or replace function shardman.objects_of_owner(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    -- A superuser has had a way to other nodes from the first: what of his is on one node alone he wants there.
+    select coalesce(jsonb_agg(to_jsonb(o)), '[]')
+      from pg_class c cross join shardman.spread_objects() o
+     where c.oid = rel and shardman.is_ordinary(c.relowner)
+       and c.relowner = case when o.kind in ('function', 'procedure', 'aggregate') then (select p.proowner from pg_proc p where p.oid = to_regprocedure(o.name))
+                             when o.kind in ('type', 'domain') then (select t.typowner from pg_type t where t.oid = to_regtype(o.name))
+                             when o.kind = 'schema' then (select n.nspowner from pg_namespace n where n.oid = to_regnamespace(o.name)) end
+       and not exists (select from shardman.shared_tables s
+                        where case when o.kind = 'function' then to_regprocedure(o.name) = to_regprocedure(shardman.sql_name(shardman.shared_function(s.relation)) || '()') end)
+$$;
+comment on function shardman.objects_of_owner(oid) is
+    'of shardman.spread_objects the functions, types and schemas of a table''s owner, who had no way to other nodes before his first sharded or shared table';
+
 create or replace function shardman.views_above(relation text) returns oid[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive above (oid) as (

@@ -40,6 +40,14 @@ $$;
 comment on function shardman.may_spread() is
     'whether the caller has a way to other nodes: a superuser, or an owner of a sharded table. Not current_user: that is whose function asks';
 
+create or replace function shardman.barred_lord() returns int
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select n.id from shardman.nodes n join pg_roles r on r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+     where n.lord and n.worker_status is null and shardman.is_ordinary(r.oid) and not exists (select from shardman.tables t where shardman.is_callers(t.relation))
+$$;
+comment on function shardman.barred_lord() is
+    'a lord that is no worker, for a caller who owns shared tables and no sharded one: it has none of his, and he no way there. Null for others';
+
 create or replace function shardman.tables_using(classid_ oid, objid_ oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive used (classid, objid) as (
@@ -117,7 +125,7 @@ begin
         end if;
         return;
     end if;
-    others := shardman.other_nodes();
+    others := array(select n from unnest(shardman.other_nodes()) n where n is distinct from shardman.barred_lord());
     nodes := shardman.open_doors(others);
     perform set_config('shardman.ddl_other', tg_tag, true);
     perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),

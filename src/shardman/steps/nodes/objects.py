@@ -37,8 +37,9 @@ class GiveObjects(FinishStep):
 @step("give_needed")
 @dataclass(frozen=True)
 class GiveNeeded(PrepareStep):
-    """What a table of one node is made of, types and functions, is made on the others where it is missing. Of
-    what cannot be made says the step that checks whether they can have the table."""
+    """What a table of one node is made of, types and functions, is made on the others where it is missing, and
+    so are those of its owner, whose DDL stayed on his node until he had such a table. Of what the table lacks
+    says the step that checks whether they can have it."""
 
     leaves = "types and functions that the table needs there"
 
@@ -50,7 +51,10 @@ class GiveNeeded(PrepareStep):
         return Scope.of([*self.nodes, self.source])
 
     async def do(self, run: Run) -> None:
-        query = "select shardman.objects_below(array[shardman.find_relation(%s)])"
+        query = (
+            "select shardman.objects_below(array[r.oid]) || shardman.objects_of_owner(r.oid)"
+            " from shardman.find_relation(%s) as r (oid)"
+        )
         objects = await value(await run.node(self.source), query, self.relation)
         for node in self.nodes:
             conn = await run.node(node)
