@@ -411,12 +411,17 @@ def test_who_owns_only_shared_tables(acc: Cluster) -> None:
     carl(1, "create table its.u (id int primary key)")
     done = acc.cmd("select shardman.create_shared_table('its.u', 1)")
     assert done.status == "success", done
-    found = "select array_agg(proname order by 1)::text from pg_proc where pronamespace = 'its'::regnamespace and proname !~ 'shared'"
+    found = (
+        "select array_agg(proname order by 1)::text from pg_proc"
+        " where pronamespace = 'its'::regnamespace and proname !~ 'shared'"
+    )
     for node in workers:
         assert acc.value(node, found) == "{before}"
     eventually(
         "carl's ways to other nodes are there",
-        lambda: carl(2, "create or replace function its.after() returns int language sql as 'select 2'"),
+        lambda: carl(
+            2, "create or replace function its.after() returns int language sql as 'select 2'"
+        ),
         tolerate=psycopg.Error,
     )
     carl(3, "create view its.v as select * from its.t", "drop view its.v")
