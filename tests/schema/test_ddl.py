@@ -599,6 +599,39 @@ def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
     settled(acc)
 
 
+def test_what_a_change_would_take_is_told_before(acc: Cluster) -> None:
+    before = columns(acc)
+    acc.sql(1, "analyze app.acc")
+    with as_bob(acc, 1) as bob:
+        for statement, work, locked in (
+            ("alter table acc alter v type text", "written anew", "nobody reads"),
+            ("alter table only app.acc add check (id > -9)", "are read", "nobody reads"),
+            ("alter table acc add told int default 1", "catalogs only", "nobody reads"),
+            ("create index told on acc (v, id);", "index is built", "nobody writes"),
+        ):
+            rows = bob.execute("select * from shardman.preview_change(%s)", (statement,)).fetchall()
+            assert {r[0] for r in rows} == {1, 2, 3, None}, statement
+            assert all(work in r[4] and locked in r[5] for r in rows[:-1]), rows
+            _, copies, counted, *_, seconds = rows[-1]
+            assert (
+                copies == acc.value(0, "select count(*) from shardman.partitions") and seconds >= 0
+            )
+            # One replica of each row.
+            assert ROWS < counted < 4 * ROWS
+        for statement, said in (
+            ("alter table acc alter v type uuid", "cannot be cast"),
+            ("drop table acc", "not one ALTER TABLE"),
+            ("alter table acc drop v; drop table acc", "not one ALTER TABLE"),
+            ("alter table nowhere add x int", "neither sharded nor shared"),
+            ("create index concurrently on acc (v)", "concurrently"),
+            ("alter table acc add nr serial", "with a sequence"),
+            ("alter table acc add at timestamptz, alter v type money", "values that may differ"),
+        ):
+            with pytest.raises(psycopg.Error, match=said):
+                bob.execute("select * from shardman.preview_change(%s)", (statement,))
+    assert columns(acc) == before
+
+
 def test_who_does_not_own_it_cannot(acc: Cluster) -> None:
     for node in NODES:
         acc.sql(
@@ -618,6 +651,7 @@ def test_who_does_not_own_it_cannot(acc: Cluster) -> None:
             "set shardman.ddl_target = 'app.acc'; comment on table app.acc is 'x'",
             "insert into shardman.ddl values ('select 1', '', '0')",
             "select shardman.hold_copies('app.acc')",
+            "select * from shardman.preview_change('alter table app.acc add no int')",
             "select shardman.follow_copies('app.acc')",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

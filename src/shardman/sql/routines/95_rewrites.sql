@@ -61,6 +61,17 @@ $$;
 comment on function shardman.generates_alike(oid, text) is
     'whether new columns of a data table, one of them generated, give the same values on each copy: what is generated is computed from the row alone';
 
+create or replace function shardman.refuse_rewrite(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation
+        using errcode = 'feature_not_supported',
+              hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
+                     'away with shardman.set_replevel(..., 0), and give them back afterwards; behind another new type, try again in a moment.';
+end
+$$;
+comment on function shardman.refuse_rewrite(text) is 'raises for what replicas would do otherwise than their primaries';
+
 create or replace function shardman.on_rewrite() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -84,10 +95,7 @@ begin
         return;
     end if;
     if not (reason = new_type and shardman.rewrites_alike(data, relation_) or reason = new_value and shardman.generates_alike(data, relation_)) then
-        raise exception 'this would write the rows of % anew on each of its copies, with values that may differ', relation_
-            using errcode = 'feature_not_supported',
-                  hint = 'A new column: add it without a default, set the default, then fill it by UPDATE. A new type: take the replicas '
-                         'away with shardman.set_replevel(..., 0), and give them back afterwards; behind another new type, try again in a moment.';
+        perform shardman.refuse_rewrite(relation_);
     end if;
 end
 $$;

@@ -318,6 +318,15 @@ end
 $$;
 comment on function shardman.refuse_mixture(text) is 'raises what a statement gets that changes keys and other things at once';
 
+create or replace function shardman.refuse_new_sequence(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'a column with a sequence cannot be added to %: each node would give the same numbers', relation
+        using errcode = 'feature_not_supported', hint = 'Add a column of type uuid DEFAULT gen_random_uuid(), or make the table anew with the column and copy the rows.';
+end
+$$;
+comment on function shardman.refuse_new_sequence(text) is 'raises for a new serial or identity column of a sharded table';
+
 create or replace function shardman.need_alike(relation text, stand oid, behind oid, keys jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -340,8 +349,7 @@ begin
             using errcode = 'feature_not_supported',
                   hint = 'Leave that out: other nodes would check it when they commit, after some have committed.';
     elsif exists (select from shardman.owned_sequences(stand)) then
-        raise exception 'a column with a sequence cannot be added to %: each node would give the same numbers', relation
-            using errcode = 'feature_not_supported', hint = 'Add a column of type uuid DEFAULT gen_random_uuid(), or make the table anew with the column and copy the rows.';
+        perform shardman.refuse_new_sequence(relation);
     end if;
 end
 $$;
