@@ -434,6 +434,11 @@ def test_client_cursors(nodes: Cluster, keys: dict[str, int]) -> None:
             assert db.explain_route("select v from acc where id = %s", (key,)).straight
             assert value(db, key) == f"v{key}"
         assert db.cursor().mogrify("select %s, %s", (1, "it's")) == "select 1, 'it''s'"
+        write_everywhere(db, keys)
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            db.execute("select nothing from acc where v <> %s", ("%",))
+        assert db.info.transaction_status == TransactionStatus.INERROR
+        db.rollback()
 
 
 # -- adapters -----------------------------------------------------------------------------------

@@ -79,8 +79,13 @@ def looked_at(
     Raises:
         OperationalError: the connection broke.
     """
-    sent = converted(session, query, params)
-    session.pgconn.send_prepare(b"", sent.query, sent.types)
+    kind = session.cursor_factory
+    if issubclass(kind, psycopg.ClientCursor | psycopg.AsyncClientCursor):
+        text = kind(session).mogrify(query, params).encode(session.info.encoding)
+        session.pgconn.send_prepare(b"", text)
+    else:
+        sent = converted(session, query, params)
+        session.pgconn.send_prepare(b"", sent.query, sent.types)
     (result, *_) = yield lambda: session.wait(generators.execute(session.pgconn))
     if result.status != ExecStatus.FATAL_ERROR:
         return None

@@ -35,8 +35,7 @@ _SPLITS = 3
 _MOVED = ("42P01", "42P10", "25006")
 _BUILT_IN_OIDS = 16384
 _OPEN = TransactionStatus.INTRANS
-#: Cursors that do not send parameters beside the text.
-_OWN_WAYS = (psycopg.ClientCursor, psycopg.AsyncClientCursor)
+_OWN_PLACEHOLDERS = (psycopg.RawCursor, psycopg.AsyncRawCursor)
 
 
 @dataclass(frozen=True)
@@ -466,8 +465,8 @@ class Router(Splits):
             psycopg.Error: as the server has it.
             ProgrammingError, TypeError: psycopg would not send it.
         """
-        here = self.sessions[HERE]
-        if isinstance(here.cursor_factory, type) and issubclass(here.cursor_factory, _OWN_WAYS):
+        kind = self.sessions[HERE].cursor_factory
+        if not isinstance(kind, type) or issubclass(kind, _OWN_PLACEHOLDERS):
             return
         parts = self.parts()
         if not parts or not self.plan(query, with_parameters=params is not None).single:
