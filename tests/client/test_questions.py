@@ -18,6 +18,8 @@ from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
 import shardman
+from shardman.client.asking import beside_others
+from shardman.client.routing.picture import HERE
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -245,6 +247,53 @@ JOINED = [
     ),
     'select count(*) from ("Kind%" k join acc a on a.small = k.grp) left join mark m on a.id = m.acc_id',
 ]
+NESTED = [
+    "select count(*) from (select id, grp from acc where grp > 2) s",
+    "select count(*) from (select * from acc order by name) s where s.small < 3 and id > 5",
+    (
+        "select g, sum(n), count(*) filter (where big) from (select grp g, amount * 2 n, id > 9 big from acc) s"
+        " group by g order by g"
+    ),
+    "select upper as u, count(*) as id from (select upper(name), id from acc) s group by u order by 2, 1",
+    "select id + 1, g from (select id, grp as g from (select * from acc where active) b) c order by 1 limit 6",
+    "select * from (select id, name as n from acc) s order by n desc, id limit 4",
+    "select s.*, id as other from (select id from acc) s order by other limit 4",
+    "select count(distinct grp) from (select id, grp from acc where amount > 50) s",
+    "select count(*) from (select distinct grp from acc) s",
+    'select count(*) from (select distinct acc.grp as "col%%1", upper(name) from acc) subquery',
+    "select count(*) from (select grp, count(*) as n from acc group by 1 having count(*) > 3) s",
+    "select n, count(*) from (select grp, count(*) as n from acc group by grp) s group by n order by n desc",
+    (
+        "select max(n), min(grp), sum(n), avg(n + 1), avg(m) from"
+        " (select grp, count(*) as n, sum(amount) as m from acc group by grp) s where s.n > %s"
+    ),
+    "select distinct n %% 2 as odd from (select grp, count(*) as n from acc group by grp) s order by odd",
+    "select count(*) from (select id, name from acc order by id limit 10) s where name like 'Name 1%%'",
+    "select sum(id), bool_or(id > 3), max(grp) from (select id, grp from acc order by id limit 7) s",
+    "select x + 1 as y from (select count(*) as x from acc) s where x > 5",
+    "select grp, n from (select grp, count(*) n from acc group by 1) s order by n desc, grp limit 2 offset 1",
+    "select count(*) from (select id from acc where id in (1, 2, 3, 4, 5, 6, 7, 8)) s",
+    "with s as (select id, grp from acc where grp > 2) select count(*), max(id) from s",
+    (
+        "with a as (select id, grp from acc), b as (select grp, count(*) n from a group by grp)"
+        " select count(*) from b where n > 3"
+    ),
+    "with acc as (select id, small from acc where id > 7) select count(*), sum(small) from acc",
+    "with s as materialized (select distinct note from acc) select count(*), count(note) from s",
+    (
+        'with k as (select grp, label from "Kind%%" where grp < 4) select label, count(*) from acc'
+        " join k using (grp) group by label order by 1"
+    ),
+    (
+        'select count(*), max(l) from acc a left join (select distinct grp as g, label as l from "Kind%%" x'
+        " where x.label like 'kind%%') k on k.g = a.grp"
+    ),
+    (
+        "with k as (select grp from \"Kind%%\" where label = 'kind 1') select count(*) from acc"
+        " where grp in (select k.grp from k)"
+    ),
+    "select count(*) from (select a.id, m.n from acc a join mark m on a.id = m.acc_id where v > 1) s",
+]
 NOT_JOINED = [
     "select count(*) from acc a join mark m on a.grp = m.n",
     "select count(*) from acc a, mark m where a.id = m.acc_id or a.grp = m.n",
@@ -265,6 +314,25 @@ WHOLE = [
     "select avg(weight + 1) from acc",
     "select sum(distinct grp) from acc",
     "select count(string_agg) from (select string_agg(name, ',') from acc) s",
+    "with recursive r as (select grp from acc) select count(*) from r",
+    "with r as (select grp from acc), s as (select nothing from acc) select count(*) from r",
+    "with r as (select grp from acc) select count(*) from r a join r b on a.grp = b.grp",
+    "with r as (with acc as (select id from mark) select 1 from acc) select count(*) from r",
+    "select k, count(*) from (select 2 as k, grp from acc) s group by k",
+    "select count(k) from (select null as k, grp from acc) s",
+    "select count(nothing) from (select id from acc) s",
+    "select count(small) from (select id from acc) s",
+    "select count(nothing) from (select distinct id from acc) s",
+    "select count(s) from (select distinct id from acc) s",
+    "select sum(w) from (select distinct weight w from acc) s",
+    "select sum(c) from (select grp, max(weight) c from acc group by grp) s",
+    "select c from (select grp, count(*) c from acc group by grp) s order by row_number() over (order by c)",
+    "select * from (select id, grp from acc order by id) s limit 1",
+    "select count(*) from (select distinct grp from acc) s, mark",
+    "select count(*) from (select distinct grp from acc union select 1) s",
+    "select count(*) from (select id from acc for update) s",
+    "select count(*) from acc join (select acc_id from mark) m on acc_id = id",
+    'select count(*) from acc join (select grp + 1 as g from "Kind%") k on g = acc.grp',
     "select count(array_agg) from (select array_agg(name order by grp) from acc) s",
     "select array_agg(amount order by amount) from acc",
     "select string_agg(name, note order by name) from acc where id = 0",
@@ -323,6 +391,17 @@ def test_what_is_joined_at_home(
     assert len(route.asked) > 1, route
 
 
+@pytest.mark.parametrize("text", NESTED)
+def test_selects_in_selects(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str
+) -> None:
+    params = (50,) if "%s" in text else ()
+    ordered = "order by" in text
+    assert answer(db, text, params, ordered=ordered) == answer(plain, text, params, ordered=ordered)
+    route = db.explain_route(text, params)
+    assert len(route.asked) > 1, route
+
+
 @pytest.mark.parametrize("text", [*WHOLE, *NOT_JOINED])
 def test_not_in_parts(nodes: Cluster, plain: psycopg.Connection[Any], text: str) -> None:
     # What is not understood keeps a connection on its node, so each has its own.
@@ -377,6 +456,46 @@ def questions(draw: st.DrawFn) -> str:
 )
 @given(text=questions())
 def test_generated(db: shardman.Connection, plain: psycopg.Connection[Any], text: str) -> None:
+    expected = answer(plain, text, None, ordered=True)
+    assert answer(db, text, None, ordered=True) == expected, db.explain_route(text)
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> str:
+    """A question about what a question gives, or about what it is asked of, in parentheses or behind WITH."""
+    function = draw(st.sampled_from(("sum", "avg", "min", "max", "count", "count(*) +count")))
+    if draw(st.booleans()):
+        keys = draw(st.lists(KEYS, min_size=1, max_size=2, unique=True))
+        shown = ", ".join(f"{k} as k{i}" for i, k in enumerate(keys))
+        by = draw(
+            st.sampled_from(
+                (f" group by {', '.join(keys)}", f" group by {', '.join(keys)} having count(*) > 3")
+            )
+        )
+        value = f"{draw(st.sampled_from(('sum', 'min', 'count', 'avg')))}({draw(NUMBERS)})"
+        inner = f"select {shown}, {value} as v from acc{draw(CONDITIONS)}{by}"
+        if draw(st.booleans()):
+            inner = f"select distinct {shown}, {draw(NUMBERS)} as v from acc{draw(CONDITIONS)}"
+    else:
+        inner = f"select {draw(KEYS)} as k0, {draw(NUMBERS)} as v from acc{draw(CONDITIONS)}"
+    text = f"{function}(s.v), count(distinct k0), count(*) from"
+    only = draw(st.sampled_from(("", " where v > 3", " where k0 is not null and v <> 7")))
+    last = draw(
+        st.sampled_from(("", " group by k0 order by k0", " group by 1 order by 1 desc limit 3"))
+    )
+    text = f"select {'k0, ' if last else ''}{text}"
+    if draw(st.booleans()):
+        return f"with s as ({inner}) {text} s{only}{last}"
+    return f"{text} ({inner}) s{only}{last}"
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(text=nested())
+def test_generated_in_each_other(
+    db: shardman.Connection, plain: psycopg.Connection[Any], text: str
+) -> None:
     expected = answer(plain, text, None, ordered=True)
     assert answer(db, text, None, ordered=True) == expected, db.explain_route(text)
 
@@ -615,3 +734,83 @@ def test_a_partition_that_moves_meanwhile(nodes: Cluster) -> None:
         assert db.execute(question).fetchone() == before
         assert nodes.cmd("select shardman.set_partitions_count('acc', 12)").status == "success"
         assert db.execute(question).fetchone() == before
+
+
+def test_nodes_on_one_machine_answer_without_parallel_workers(nodes: Cluster) -> None:
+    willing = "".join(
+        f" -c {name}=0"
+        for name in (
+            "min_parallel_table_scan_size",
+            "parallel_setup_cost",
+            "parallel_tuple_cost",
+        )
+    )
+    with shardman.connect(nodes.dsn(2), autocommit=True, options=willing) as db:
+        db.execute("select count(*) from acc")
+        sessions = db.router.sessions
+        assert len(sessions) == 3
+        assert beside_others(sessions, 2) == set(sessions)
+        # With so many workers for one statement a server would be as busy as three with one worker each.
+        assert beside_others(sessions, 5) == set()
+        for text in ("select count(*), sum(amount) from acc", "select grp from acc group by grp"):
+            question = db.router.plan(text, with_parameters=False).question
+            assert question is not None
+            numbers = tuple(range(6))
+
+            def plan(*, alone: bool, question: Any = question, numbers: Any = numbers) -> str:
+                asked = question.asked(numbers, alone=alone)
+                rows = sessions[HERE].execute("explain " + asked, {"none": None}).fetchall()
+                return "\n".join(r[0] for r in rows)
+
+            # Only partitions of this node's own can be read by workers.
+            own = [i for i, p in enumerate(question.table.parts) if p.node == HERE]
+            assert "Gather" in plan(alone=False, numbers=tuple(own))
+            assert "Gather" not in plan(alone=True, numbers=tuple(own))
+
+
+def test_tables_of_rows_are_named_only_where_they_are_the_partitions(nodes: Cluster) -> None:
+    """A client that hears of nothing: of neither a policy, nor a replica that has become the primary."""
+    nodes.sql(1, "create table led (id int primary key, n int)")
+    made = nodes.cmd("select shardman.create_hash_partitions(1, 'led', 'id', 6)")
+    assert made.status == "success", made
+    nodes.sql(1, "insert into led select i, 1 from generate_series(1, 100) i")
+    owner = nodes.value(0, "select owner from shardman.partitions where part_name = 'led_0'")
+    other = next(n for n in (1, 2, 3) if n != owner)
+    done = nodes.cmd(f"select shardman.create_replica('led_0', {other})")  # type: ignore[arg-type]
+    assert done.status == "success", done
+    question = "select count(*), sum(n) from led"
+    with shardman.connect(nodes.dsn(owner), autocommit=True, refresh_seconds=3600) as db:
+        assert len(db.explain_route(question).asked) > 1
+        assert db.execute(question).fetchone() == (100, 100)
+        db.router._ear.heard = db.router._heard = -1  # type: ignore[union-attr]
+        done = nodes.cmd(f"select shardman.switch_primary('led_0', {other})")  # type: ignore[arg-type]
+        assert done.status == "success", done
+        nodes.sql(other, "update led set n = 2")
+        assert db.execute(question).fetchone() == (100, 200)
+    nodes.sql(1, "create role led_owner login password 'led'")
+    for node in (0, 2, 3):
+        eventually("the role", lambda n=node: _makes_role(nodes, n, "led_owner"))
+    nodes.sql(1, "alter table led owner to led_owner")
+    dsn = psycopg.conninfo.make_conninfo(nodes.dsn(2), user="led_owner", password="led")
+    with (
+        shardman.connect(dsn, autocommit=True, refresh_seconds=3600) as db,
+        psycopg.connect(dsn, autocommit=True) as plain,
+    ):
+        for conn in (db, plain):
+            eventually(
+                "the owner's rights",
+                lambda c=conn: c.execute(question).fetchone() == (100, 200),  # type: ignore[attr-defined]
+                tolerate=psycopg.Error,
+            )
+        nodes.sql(1, "create policy early on led using (id <= 10)")
+        nodes.sql(1, "alter table led enable row level security, force row level security")
+        assert db.execute(question).fetchone() == (10, 20)
+    with shardman.connect(dsn, autocommit=True) as db:
+        assert len(db.explain_route(question).asked) > 1
+        assert db.execute(question).fetchone() == (10, 20)
+
+
+def _makes_role(nodes: Cluster, node: int, name: str) -> bool:
+    if not nodes.sql(node, "select from pg_roles where rolname = %s", (name,)):
+        nodes.sql(node, f"create role {name} login password 'led'")  # type: ignore[arg-type]
+    return True

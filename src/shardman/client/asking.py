@@ -155,9 +155,12 @@ class Questions(Transactions):
         cursors = [
             s.cursor(binary=True, row_factory=psycopg.rows.tuple_row) for s in sessions.values()
         ]
+        crowded = beside_others(sessions, self.picture.workers)
+        # What has moved would end a transaction that is open.
+        by_tables = not self.parts()
         calls = [
-            _call(cursor, question.asked(numbers), values)
-            for cursor, (_, numbers) in zip(cursors, found.asked, strict=True)
+            _call(cursor, question.asked(numbers, alone=n in crowded, by_tables=by_tables), values)
+            for cursor, (n, numbers) in zip(cursors, found.asked, strict=True)
         ]
         try:
             yield from self.without_transactions(sessions, True)
@@ -187,6 +190,26 @@ class Questions(Transactions):
             raise self.told(error, node) from None
         finally:
             yield from self.without_transactions({node: session}, False)
+
+
+def beside_others(sessions: Mapping[str, Any], workers: int) -> set[str]:
+    """Nodes that answer without parallel workers, for their machine is as busy by the nodes on it that are
+    asked as it would be by one server with all of its workers.
+
+    Args:
+        workers: how many a server takes for one statement.
+    """
+    machines: dict[str, list[str]] = {}
+    for node, session in sessions.items():
+        machines.setdefault(_machine(session.info), []).append(node)
+    return {n for nodes in machines.values() if 1 + workers < 2 * len(nodes) > 2 for n in nodes}
+
+
+def _machine(info: psycopg.ConnectionInfo) -> str:
+    """By its address: it may have others, so two may be one, and take no notice of each other."""
+    address = info.hostaddr or info.host
+    here = address.startswith(("/", "@", "127.")) or address in ("", "::1", "localhost")
+    return "" if here else address
 
 
 def _call(cursor: Any, text: str, values: Mapping[str, Any]) -> Callable[[], Any]:

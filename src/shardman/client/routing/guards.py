@@ -17,6 +17,11 @@ from shardman.client.routing.picture import Table, quoted
 
 Node = dict[str, Any]
 
+#: Whatever has a function in it that is not safe beside parallel workers is planned without them
+#: (max_parallel_hazard, clauses.c), also where it is not called. So no setting has to be changed and set back.
+#: In a sub-select, for a condition with something volatile in it is evaluated for each row, and so for none.
+_NO_WORKERS = "(select pg_catalog.set_config('application_name', '', true))"
+
 #: In the message of the error that it raises.
 MOVED = "shardman: other partitions than before"
 #: A parameter or a literal with nothing around it, with or without a cast, up to the operator.
@@ -74,8 +79,19 @@ def _before_column(column: Node, query: bytes) -> int | None:
     return at
 
 
-def guard(tables: Iterable[Table], *, with_parameters: bool) -> bytes:
-    """What is written there."""
+def guard(
+    tables: Iterable[Table],
+    *,
+    with_parameters: bool,
+    numbers: Iterable[int] = (),
+    alone: bool = False,
+) -> bytes:
+    """What is written there.
+
+    Args:
+        numbers: partitions whose rows' tables are named themselves: they must be what the partitions have.
+        alone: the statement is planned without parallel workers.
+    """
     tests = []
     for table in dict.fromkeys(tables):
         last, next_ = (
@@ -86,11 +102,25 @@ def guard(tables: Iterable[Table], *, with_parameters: bool) -> bytes:
             f"pg_catalog.to_regclass({last}) is not null",
             f"pg_catalog.to_regclass({next_}) is null",
         ]
+        tests += [_are_there(table, n) for n in numbers]
+        # Policies are forced upon the owner by the partitions only.
+        tests += [f"not pg_catalog.row_security_active({_parent(table)})"] if numbers else []
+    more = _NO_WORKERS if alone else "current_user"
     text = (
         f"case when {' and '.join(tests)} then true"
-        f" else pg_catalog.concat('{MOVED}', current_user)::pg_catalog.bool end and "
+        f" else pg_catalog.concat('{MOVED}', {more})::pg_catalog.bool end and "
     )
     return (text.replace("%", "%%") if with_parameters else text).encode()
+
+
+def _parent(table: Table) -> str:
+    return f"pg_catalog.to_regclass({_literal(quoted(table.schema, table.name))})"
+
+
+def _are_there(table: Table, number: int) -> str:
+    """That a table is in its partition. The statement has locked it by then, so it stays there."""
+    data = f"pg_catalog.to_regclass({_literal(table.parts[number].data)})"
+    return f"pg_catalog.pg_partition_root({data}) is not distinct from {_parent(table)}"
 
 
 def place_at_end(text: bytes) -> int | None:

@@ -58,9 +58,9 @@ class Joined:
         """Whether a shared table is among them."""
         return self.looks_up or any(s.table.shared for s in self.sources)
 
-    def text(self, number: int) -> str:
-        """The FROM of one partition, in a text with placeholders."""
-        return "".join(p if isinstance(p, str) else _name(p, number) for p in self.pieces)
+    def text(self, number: int, *, data: bool = False) -> str:
+        """The FROM of one partition, in a text with placeholders; ``data``: of the table with its rows."""
+        return "".join(p if isinstance(p, str) else _name(p, number, data) for p in self.pieces)
 
     def column(self, node: Node) -> tuple[Source, str] | None:
         """The column of a table that a name means; None: of none, or of several."""
@@ -72,9 +72,32 @@ class Joined:
         return (found[0], name) if len(found) == 1 else None
 
 
-def _name(table: Table, number: int) -> str:
-    name = quoted(table.schema, table.name) if table.shared else table.parts[number].name
+def _name(table: Table, number: int, data: bool) -> str:
+    if table.shared:
+        name = quoted(table.schema, table.name)
+    else:
+        part = table.parts[number]
+        name = part.data if data else part.name
     return name.replace("%", "%%")
+
+
+_SELECT = frozenset(
+    ("distinctClause", "targetList", "fromClause", "whereClause", "limitOption", "op")
+)
+
+
+def _quoted(*names: str) -> str:
+    return quoted(*names).replace("%", "%%")
+
+
+def _shown(target: Node, found: Joined) -> tuple[str, str, str]:
+    """A plain column that a sub-select shows: its name, its type, and what it is there."""
+    value = target["val"]
+    column = found.column(value) if "ColumnRef" in value else None
+    if column is None:
+        raise NotSplit("a sub-select in its FROM that shows more than columns")
+    source, name = column
+    return str(target.get("name", name)), source.type(name), _quoted(source.alias, name)
 
 
 #: Writes a condition on what was read so far.
@@ -143,6 +166,8 @@ class _Reader:
         ((kind, body),) = item.items()
         if kind == "RangeVar":
             return self._table(body)
+        if kind == "RangeSubselect":
+            return self._select(body)
         if kind != "JoinExpr":
             raise NotSplit(f"{kind} in its FROM")
         if body.get("isNatural") or "alias" in body or "join_using_alias" in body:
@@ -165,6 +190,40 @@ class _Reader:
         self.found.sources.append(source)
         self.found.pieces += [table, " as " + quoted(called).replace("%", "%%")]
         return _Group([] if table.shared else [[source]])
+
+    def _select(self, body: Node) -> _Group:
+        """Rows of shared tables, which each node finds for itself: plain columns of theirs."""
+        ((kind, select),) = body["subquery"].items()
+        alias = body.get("alias", {})
+        called = str(alias.get("aliasname", ""))
+        if (
+            kind != "SelectStmt"
+            or select.keys() - _SELECT
+            or select.get("op", "SETOP_NONE") != "SETOP_NONE"
+            or select.get("distinctClause", [{}]) != [{}]
+            or body.get("lateral")
+            or "colnames" in alias
+            or not called
+            or any(s.alias == called for s in self.found.sources)
+        ):
+            raise NotSplit("a sub-select in its FROM that is not plain")
+        found = joined(select.get("fromClause", ()), None, self.find, self.write)
+        if found.sharded or not found.sources:
+            raise NotSplit("a sub-select of a sharded table in its FROM, beside others")
+        columns = [_shown(t["ResTarget"], found) for t in select["targetList"]]
+        names, types = [n for n, _, _ in columns], [t for _, t, _ in columns]
+        if len({*names}) < len(names):
+            raise NotSplit("two columns of one name")
+        targets = ", ".join(f"{text} as {_quoted(name)}" for name, _, text in columns)
+        where = (
+            f" where {self.write(select['whereClause'], found)}" if "whereClause" in select else ""
+        )
+        distinct = "distinct " if "distinctClause" in select else ""
+        text = f"(select {distinct}{targets} from {found.text(0)}{where})"  # noqa: S608 - all in quotes
+        table = Table("", called, tuple(names), shared=True, types=tuple(types))
+        self.found.sources.append(Source(called, table))
+        self.found.pieces.append(f"{text} as {_quoted(called)}")
+        return _Group([])
 
     def _join(self, body: Node, *, keeps: bool) -> _Group:
         found = self.found

@@ -49,6 +49,7 @@ class Table:
         primary: columns of the primary key.
         types: of the columns; empty for what is not in the default collation.
         problem: why statements on it are not sent to owners; empty when they are.
+        policies: its policies hide rows from whoever is connected.
     """
 
     schema: str
@@ -63,6 +64,7 @@ class Table:
     fingerprint: tuple[Any, ...] = ()
     types: tuple[str, ...] = ()
     primary: tuple[str, ...] = ()
+    policies: bool = False
 
     def number(self, values: Sequence[Any], *, stored: bool) -> int:
         """The partition of a key.
@@ -91,6 +93,7 @@ class Picture:
         functions: names of functions that are not PostgreSQL's own.
         volatile: those of them that may do something.
         addresses: of the other nodes, parameters of libpq.
+        workers: how many of them may help one session with one statement.
         problem: why nothing is sent to owners; empty when it is.
     """
 
@@ -102,6 +105,7 @@ class Picture:
     addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     problem: str = ""
     shape: tuple[Any, ...] = ()
+    workers: int = 0
 
     def is_as(self, other: Picture) -> bool:
         """Whether another one says the same."""
@@ -110,7 +114,11 @@ class Picture:
             and self.settings == other.settings
             and self.addresses == other.addresses
             and self.problem == other.problem
-            and all(t.parts == other.named[n].parts for n, t in self.named.items())
+            and self.workers == other.workers
+            and all(
+                (t.parts, t.policies) == (other.named[n].parts, other.named[n].policies)
+                for n, t in self.named.items()
+            )
         )
 
     def table(self, schema: str | None, name: str) -> Table | None:
@@ -140,6 +148,7 @@ def read(tables: Sequence[Mapping[str, Any]], session: Mapping[str, Any]) -> Pic
             functions,
             volatile,
         ),
+        session["workers"],
     )
 
 
@@ -198,6 +207,7 @@ def _table(row: Mapping[str, Any], addresses: dict[str, dict[str, str]]) -> Tabl
         fingerprint=print_,
         types=tuple(row["types"]),
         primary=tuple(row["primary"]),
+        policies=bool(row["policies"]),
     )
 
 

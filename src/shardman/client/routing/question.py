@@ -8,7 +8,7 @@ its own. Only what gives the same so, in whatever order rows are read, is split.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardman.client.routing.columns import known_column, plain_column, sub_select, written
@@ -21,6 +21,7 @@ from shardman.client.routing.divisible import (
 )
 from shardman.client.routing.guards import guard
 from shardman.client.routing.joining import Find, Joined, joined, reference
+from shardman.client.routing.nested import around, inner, merged, outputs, without_with
 from shardman.client.routing.picture import Table, quoted
 from shardman.client.routing.placeholders import Name
 from shardman.client.routing.writing import (
@@ -28,6 +29,7 @@ from shardman.client.routing.writing import (
     NotSplit,
     column_name,
     function_name,
+    how_sorted,
     is_exact,
     same,
     write,
@@ -42,13 +44,6 @@ _FIELDS = frozenset(
 _CALL_FIELDS = frozenset(
     ("funcname", "args", "agg_star", "agg_filter", "agg_distinct", "funcformat", "location")
 )
-_ORDERS = {"SORTBY_DEFAULT": "", "SORTBY_ASC": " asc", "SORTBY_DESC": " desc"}
-_NULLS = {
-    "SORTBY_NULLS_DEFAULT": "",
-    "SORTBY_NULLS_FIRST": " nulls first",
-    "SORTBY_NULLS_LAST": " nulls last",
-}
-
 
 #: Aggregates whose answer does not depend on the order of rows, whatever the type.
 _ANY_ORDER = frozenset(COMBINED) - {"sum"}
@@ -91,6 +86,8 @@ class Question:
             stand there as numbers between zero bytes, which are in no text.
         head_columns: how many columns are asked for.
         few: about groups, or the first rows; else about all rows that fulfil a condition.
+        one_row: the answer is one row of aggregates, each of which is computed in parts.
+        around: a select whose FROM it is, up to that and behind it, and what it is called there.
         sorts: by what rows are sorted; None where they cannot be merged elsewhere than in PostgreSQL.
     """
 
@@ -105,33 +102,61 @@ class Question:
     head_columns: int
     few: bool
     sorts: tuple[Sort, ...] | None = None
-    texts: dict[tuple[int, ...], str] = field(default_factory=dict)
+    one_row: bool = False
+    around: tuple[str, str, str] | None = None
+    texts: dict[tuple[tuple[int, ...], bool, bool], str] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
         """The one that says where partitions are."""
         return self.tables[0]
 
-    def asked(self, numbers: tuple[int, ...]) -> str:
-        """What a node is asked about some of the partitions."""
-        if numbers not in self.texts:
-            where = f" where {self.condition}" if self.condition else ""
-            # Rows of one table in an order are merged from its partitions' indexes where these are plain.
-            within, behind = ("", where) if len(self.joined.sources) == 1 else (where, "")
-            rows = self._rows_of(numbers, within)
-            check = guard(self.tables, with_parameters=True).decode()
-            answer = f"select {self.head} from ({rows}) as x{behind}{self.tail}"  # noqa: S608
+    def asked(
+        self, numbers: tuple[int, ...], *, alone: bool = False, by_tables: bool = False
+    ) -> str:
+        """What a node is asked about some of the partitions.
+
+        Args:
+            alone: it answers without parallel workers.
+            by_tables: tables of rows may be named in place of partitions, where that is faster. That fails
+                when a partition has moved.
+        """
+        # A table of rows that is named itself gives its rows as they are; from a partition each is made anew
+        # (use_physical_tlist, createplan.c): a quarter of a count(*). But each has workers of its own then.
+        by_tables = by_tables and alone and self.one_row and len(self.joined.sources) == 1
+        by_tables = by_tables and not self.table.policies
+        key = (numbers, alone, by_tables)
+        if key not in self.texts:
+            named = numbers if by_tables else ()
+            check = guard(self.tables, with_parameters=True, numbers=named, alone=alone).decode()
+            answer = self._by_tables(numbers) if by_tables else self._by_partitions(numbers)
             # Within, the condition would be looked at for each row of each partition.
-            self.texts[numbers] = (
+            self.texts[key] = (
                 f"with a as materialized ({answer}) select * from a where {check}true"  # noqa: S608
                 f" limit {MOST_ROWS + 1}"
             )
-        return self.texts[numbers]
+        return self.texts[key]
 
-    def _rows_of(self, numbers: tuple[int, ...], where: str) -> str:
+    def _by_partitions(self, numbers: tuple[int, ...]) -> str:
+        # Rows of one table in an order are merged from its partitions' indexes where these are plain.
+        within, behind = ("", self._where) if len(self.joined.sources) == 1 else (self._where, "")
+        rows = self._rows_of(numbers, within)
+        return f"select {self.head} from ({rows}) as x{behind}{self.tail}"  # noqa: S608
+
+    def _by_tables(self, numbers: tuple[int, ...]) -> str:
+        return " union all ".join(
+            f"select {self.head} from ({self._rows_of((n,), '', data=True)}) as x{self._where}"  # noqa: S608
+            for n in numbers
+        )
+
+    @property
+    def _where(self) -> str:
+        return f" where {self.condition}" if self.condition else ""
+
+    def _rows_of(self, numbers: tuple[int, ...], where: str, *, data: bool = False) -> str:
         columns = ", ".join(f"{c} as x{i}" for i, c in enumerate(self.columns))
         return " union all ".join(
-            f"select {columns} from {self.joined.text(n)}{where}"  # noqa: S608 - all in quotes
+            f"select {columns} from {self.joined.text(n, data=data)}{where}"  # noqa: S608 - all in quotes
             for n in numbers
         )
 
@@ -155,7 +180,11 @@ class Question:
         head, tail = self.merge
         for i, type_ in enumerate(types):
             head, tail = (s.replace(f"\0{i}\0", type_) for s in (head, tail))
-        return f"select {head} from rows from ({sources}) as q({names}){tail}"  # noqa: S608
+        text = f"select {head} from rows from ({sources}) as q({names}){tail}"  # noqa: S608
+        if self.around is None:
+            return text
+        head, tail, alias = self.around
+        return f"select {head} from ({text}) as {alias}{tail}"  # noqa: S608
 
 
 def question(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
@@ -167,6 +196,17 @@ def question(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
     Raises:
         NotSplit: it cannot be answered in parts, or nobody can tell that the answer would be the same.
     """
+    return _plain(merged(without_with(body), find, _aggregates), find, parameters)
+
+
+def _aggregates(tree: Any) -> bool:
+    return any(f in _AGGREGATES for f in _called(tree))
+
+
+def _plain(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
+    within = inner(body)
+    if within is not None:
+        return _within_another(body, *within, find, parameters)
     unknown = body.keys() - _FIELDS
     if unknown or body.get("op", "SETOP_NONE") != "SETOP_NONE":
         raise NotSplit(f"{', '.join(sorted(unknown)) or 'UNION or the like'} in it")
@@ -176,6 +216,24 @@ def question(body: Node, find: Find, parameters: tuple[Name, ...]) -> Question:
     if not found.sharded:
         raise NotSplit("no sharded table in it")
     return _Reader(body, found, find).question(parameters)
+
+
+def _within_another(
+    body: Node, alias: str, select: Node, find: Find, parameters: tuple[Name, ...]
+) -> Question:
+    """A select around groups or first rows: these are put together, and the rest is done with them."""
+    select = merged(select, find, _aggregates)
+    found = _plain(select, find, parameters)
+    if not found.few or found.around is not None:
+        raise NotSplit("a sub-select in its FROM that is not about groups or first rows")
+
+    def type_(node: Node) -> str:
+        source, column = known_column(node, found.joined)
+        return source.type(column)
+
+    head, tail = around(body, alias, outputs(select, find), type_)
+    name = quoted(alias or "s").replace("%", "%%")
+    return replace(found, sorts=None, around=(head, tail, name), texts={})
 
 
 class _Reader:
@@ -214,6 +272,7 @@ class _Reader:
             len(self.asked),
             grouped or bool(body.keys() & {"limitCount", "limitOffset"}) or self._is_distinct(),
             None if grouped else self._sorts(),
+            grouped and not self.keys and not self.grouped and not self.collects,
         )
 
     def _condition(self, node: Node) -> str:
@@ -307,7 +366,7 @@ class _Reader:
         for each in self.body.get("sortClause", ()):
             sort = each["SortBy"]
             node = sort["node"]
-            found.append((self._numbered(node) or self._named(node) or node, _how(sort)))
+            found.append((self._numbered(node) or self._named(node) or node, how_sorted(sort)))
         return found
 
     def _ask(self, expression: str) -> str:
@@ -383,7 +442,7 @@ class _Reader:
         distinct = "distinct " if "agg_distinct" in body else ""
         inside = ", ".join(write(a, self._sent) for a in arguments) or "*"
         order = [
-            write(s["SortBy"]["node"], self._sent) + _how(s["SortBy"])
+            write(s["SortBy"]["node"], self._sent) + how_sorted(s["SortBy"])
             for s in body.get("agg_order", ())
         ]
         by = f" order by {', '.join(order)}" if order else ""
@@ -539,13 +598,6 @@ class _Reader:
 
 def _type(column: str) -> str:
     return f"pg_catalog.\0{column[1:]}\0"
-
-
-def _how(sort: Node) -> str:
-    """How something is sorted."""
-    if "useOp" in sort:
-        raise NotSplit("USING in its ORDER BY")
-    return _ORDERS[sort["sortby_dir"]] + _NULLS[sort["sortby_nulls"]]
 
 
 def _has_aggregate(node: Node, *, deep: bool = True) -> bool:

@@ -51,6 +51,14 @@ _CLOCK = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 _CLOCK_LENGTH = 60
 
 
+_ORDERS = {"SORTBY_DEFAULT": "", "SORTBY_ASC": " asc", "SORTBY_DESC": " desc"}
+_NULLS = {
+    "SORTBY_NULLS_DEFAULT": "",
+    "SORTBY_NULLS_FIRST": " nulls first",
+    "SORTBY_NULLS_LAST": " nulls last",
+}
+
+
 class NotSplit(Exception):
     """The question cannot be answered in parts; the argument says why."""
 
@@ -65,6 +73,13 @@ def same(node: Any) -> Any:
     if isinstance(node, dict):
         return {k: same(v) for k, v in node.items() if k != "location"}
     return [same(n) for n in node] if isinstance(node, list) else node
+
+
+def how_sorted(sort: Node) -> str:
+    """How something is sorted."""
+    if "useOp" in sort:
+        raise NotSplit("USING in its ORDER BY")
+    return _ORDERS[sort["sortby_dir"]] + _NULLS[sort["sortby_nulls"]]
 
 
 def literal(text: str) -> str:

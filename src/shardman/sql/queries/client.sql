@@ -42,6 +42,7 @@ select n.nspname as schema, c.relname as name, pg_catalog.pg_table_is_visible(c.
        (select coalesce(pg_catalog.array_agg(a.attname::text), '{}') from pg_catalog.pg_index x join pg_catalog.pg_attribute a
             on a.attrelid = x.indrelid and a.attnum = any (x.indkey::pg_catalog.int2[]) where x.indrelid = c.oid and x.indisprimary) as primary,
        coalesce(h.numbered, '{}') as numbered, h.own_types, p.partrelid is null as shared,
+       pg_catalog.row_security_active(c.oid) as policies,
        (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname, pg_catalog.format_type(a.atttypid, null), a.atttypmod) order by u.i)
           from pg_catalog.unnest(p.partattrs::pg_catalog.int2[]) with ordinality as u (attnum, i)
           left join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum and u.attnum > 0) as key,
@@ -67,6 +68,7 @@ select pg_catalog.current_schemas(true)::text[] as path,
                 where n.nspname = 'shardman' and p.proname = 'transaction_place' and pg_catalog.has_schema_privilege(n.oid, 'usage')
                   and pg_catalog.has_function_privilege(p.oid, 'execute')) as has_place,
        pg_catalog.current_setting('server_encoding') as encoding,
+       pg_catalog.current_setting('max_parallel_workers_per_gather')::int as workers,
        pg_catalog.current_setting('client_encoding') as sent_in,
        (select coalesce(pg_catalog.array_agg(distinct p.proname::text), '{}') from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
          where n.nspname not in ('pg_catalog', 'information_schema', 'shardman')) as functions,
