@@ -247,6 +247,26 @@ JOINED = [
     ),
     'select count(*) from ("Kind%" k join acc a on a.small = k.grp) left join mark m on a.id = m.acc_id',
 ]
+DERIVED = [
+    "select count(*), sum(n) from acc join (select acc_id as i, n from mark where v > 1) m on i = id",
+    (
+        "select a.name, m.c, m.s from acc a join (select acc_id, count(*) c, sum(n) s from mark group by acc_id"
+        " having count(*) > 1) m on m.acc_id = a.id order by a.id limit 5"
+    ),
+    (
+        "select sum(top), max(c) from acc a left join (select acc_id, max(v) filter (where n < 3) as top,"
+        " count(distinct n) c from mark x where x.v > 0.5 group by x.acc_id) m on m.acc_id = a.id"
+    ),
+    (
+        "with m as (select distinct acc_id, n > 1 as big from mark) select grp, count(*) from acc"
+        " join m on id = acc_id group by grp order by grp"
+    ),
+    (
+        'select label, count(*) from acc join (select grp, max(label) as label from "Kind%" group by grp) k'
+        " using (grp) group by label order by 1"
+    ),
+    "with m as (select acc_id, n from mark) select count(*) from m x join m y on x.acc_id = y.acc_id",
+]
 NESTED = [
     "select count(*) from (select id, grp from acc where grp > 2) s",
     "select count(*) from (select * from acc order by name) s where s.small < 3 and id > 5",
@@ -331,7 +351,13 @@ WHOLE = [
     "select count(*) from (select distinct grp from acc) s, mark",
     "select count(*) from (select distinct grp from acc union select 1) s",
     "select count(*) from (select id from acc for update) s",
-    "select count(*) from acc join (select acc_id from mark) m on acc_id = id",
+    "select count(*) from acc join (select n as id from mark) m on m.id = acc.id",
+    "select count(*) from acc a join (select n, count(*) c from mark group by n) m on m.n = a.id",
+    "select count(*) from acc a join (select distinct n from mark) m on m.n = a.id",
+    "select count(*) from acc a join (select a.id from acc a join mark on a.id = acc_id) m on m.id = a.id",
+    "select max(w) from mark join (select id, sum(weight) w from acc group by id) s on id = acc_id",
+    "select count(*) from acc a join (select acc_id, n from mark limit 5) m on m.acc_id = a.id",
+    "select sum(c) from acc a join (select acc_id, sum(n + 1) c from mark group by acc_id) m on acc_id = id",
     'select count(*) from acc join (select grp + 1 as g from "Kind%") k on g = acc.grp',
     "select count(array_agg) from (select array_agg(name order by grp) from acc) s",
     "select array_agg(amount order by amount) from acc",
@@ -381,7 +407,7 @@ def test_answers_in_parts(
         assert not route.single
 
 
-@pytest.mark.parametrize("text", JOINED)
+@pytest.mark.parametrize("text", [*JOINED, *DERIVED])
 def test_what_is_joined_at_home(
     db: shardman.Connection, plain: psycopg.Connection[Any], text: str
 ) -> None:
@@ -500,9 +526,13 @@ def test_generated_in_each_other(
     assert answer(db, text, None, ordered=True) == expected, db.explain_route(text)
 
 
-SIDES = st.sampled_from(("acc a", "mark m", '"Kind%" k', "acc b", "mark o"))
-COLUMNS = {"a": "id", "b": "id", "m": "acc_id", "o": "acc_id", "k": "grp"}
-OTHER_COLUMNS = {"a": "grp", "b": "small", "m": "n", "o": "n", "k": "grp"}
+SIDES = st.sampled_from(
+    ("acc a", "mark m", '"Kind%" k', "acc b", "mark o", "(select acc_id, n from mark where v > 1) p",
+     "(select acc_id, count(*) as n from mark group by acc_id) q", '(select distinct grp from "Kind%") r',
+     "(select acc_id, n from mark group by acc_id, n) s")
+)  # fmt: skip
+COLUMNS = {"a": "id", "b": "id", "k": "grp", "r": "grp", **dict.fromkeys("mopqs", "acc_id")}
+OTHER_COLUMNS = {"a": "grp", "b": "small", "k": "grp", "r": "grp", **dict.fromkeys("mopqs", "n")}
 
 
 @st.composite

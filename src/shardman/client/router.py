@@ -337,7 +337,8 @@ class Router(Splits):
         self._note(plan)
         if declares:
             self.cursors[declares] = found
-        if found.text is not None and type(query) is str and is_quick(plan):
+        new = type(query) is str and query not in self._quick
+        if found.text is not None and new and is_quick(plan):
             self._quick[query] = Quick(plan)
 
     def _for_all(self, query: Query, params: Params, act: Callable[..., Steps]) -> Steps | None:

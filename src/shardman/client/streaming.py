@@ -17,9 +17,9 @@ from typing import Any
 
 import psycopg
 
-from shardman.client.asking import at_once
 from shardman.client.routing.placeholders import Params
 from shardman.client.routing.question import Sort
+from shardman.client.together import at_once
 
 _END = object()
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from shardman.client import inner
@@ -27,7 +27,8 @@ from shardman.client.naming import as_of_the_table
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE, read
 from shardman.client.sessions import IDLE, Sessions, Steps
-from shardman.sql.loader import queries
+from shardman.client.together import at_once
+from shardman.client.wire import exchange, filled
 
 _FAILED = TransactionStatus.INERROR
 
@@ -383,74 +384,84 @@ class Transactions(Sessions):
         self, writers: Sequence[str], leave: Mapping[str, Callable[..., Any]], done: set[str]
     ) -> Steps:
         first, *others = writers
-        prepared: list[str] = []
-        tickets: list[str] = []
+        tickets: dict[str, str | None] = {}
         gid = ""
         try:
             gid = yield from self._first_part(first, others)
-            for node in others:
-                ticket = yield from self._prepare(node, gid)
-                prepared.append(node)
-                tickets += [ticket] if ticket else []
-                done.add(node)
-                yield leave[node]
-            # A first node of a former version cannot be told.
-            if tickets and not gid.split("_")[2].startswith("x"):
-                yield from self._write_down(first, gid, tickets)
-            done.add(first)
-            yield from self._decide(first, leave[first], gid)
+            try:
+                yield from self._prepare(others, gid, tickets)
+            finally:
+                for node in tickets:
+                    done.add(node)
+                    yield leave[node]
+            told = [t for t in tickets.values() if t]
+
+            def leave_first() -> Any:
+                done.add(first)
+                return leave[first]()
+
+            yield from self._decide(first, leave_first, gid, told)
         except _InDoubt as doubt:
             raise doubt.told from None
         except BaseException as error:
-            for node in prepared:
-                yield from self._finish(node, "tpc_rollback", gid)
+            yield from self._finish(list(tickets), "rollback_prepared", gid)
             if isinstance(error, errors.FeatureNotSupported):
                 yield from self._roll_back({n: e for n, e in leave.items() if n not in done})
                 done.update(leave)
                 raise (yield from self._not_prepared(error, writers)) from None
             raise
-        for node in others:
-            yield from self._finish(node, "tpc_commit", gid)
+        yield from self._finish(others, "commit_prepared", gid)
 
     def _first_part(self, first: str, others: Sequence[str]) -> Steps:
-        cursor = self.sessions[first].cursor(row_factory=psycopg.rows.tuple_row)
-        args = (secrets.token_hex(16), [self.numbers[n] for n in others])
+        session = self.sessions[first]
+        nodes = ",".join(str(self.numbers[n]) for n in others)
+        text = filled(session, "first_part", secrets.token_hex(16), "{" + nodes + "}")
         try:
-            yield lambda: cursor.execute(queries("client")["first_part"], args, prepare=False)
-            row = yield cursor.fetchone
+            gid = yield lambda: exchange(session, text)
         except psycopg.Error as error:
             raise self.told(error, first) from None
-        return row[0]
+        return gid
 
-    def _prepare(self, node: str, gid: str) -> Steps:
-        text = sql.SQL(queries("client")["prepare"]).format(sql.Literal(gid))
-        cursor = self.sessions[node].cursor(row_factory=psycopg.rows.tuple_row)
-        try:
-            yield lambda: cursor.execute(text, prepare=False)
-            row = yield cursor.fetchone
-        except psycopg.Error as error:
-            raise self.told(error, node) from None
-        return row[0]
+    def _prepare(self, nodes: Sequence[str], gid: str, tickets: dict[str, str | None]) -> Steps:
+        """Prepares the parts on some nodes, all at the same time.
 
-    def _write_down(self, first: str, gid: str, tickets: Sequence[str]) -> Steps:
-        """Lets whoever takes over from a node know its part by its copy there."""
-        cursor = self.sessions[first].cursor()
-        try:
-            yield lambda: cursor.execute(
-                queries("client")["decide"], (gid, list(tickets)), prepare=False
-            )
-        except psycopg.Error as error:
-            raise self.told(error, first) from None
+        Args:
+            tickets: gets, for each node that has prepared, by which a copy of its part can be known, if by
+                anything.
+        """
+        sessions = {n: self.sessions[n] for n in nodes}
+        told: list[psycopg.Error] = []
 
-    def _decide(self, first: str, commit: Callable[..., Any], gid: str) -> Steps:
+        def take(node: str, ticket: str | None) -> None:
+            tickets[node] = ticket
+
+        def fail(node: str, error: psycopg.Error) -> None:
+            told.append(self.told(error, node))
+
+        calls = [_part(s, filled(s, "prepare", gid), n, take, fail) for n, s in sessions.items()]
+        yield from _all(list(sessions.values()), calls)
+        if told:
+            raise told[0] from None
+
+    def _decide(
+        self, first: str, leave: Callable[..., Any], gid: str, tickets: Sequence[str]
+    ) -> Steps:
         """Commits on the first node, which is when the transaction is committed.
+
+        Args:
+            tickets: are written down with it, so that whoever takes over from a node knows its part by its
+                copy there.
 
         Raises:
             _InDoubt: nobody can tell whether it is, before that node answers again.
         """
         session = self.sessions[first]
         try:
-            yield commit
+            # A first node of a former version cannot be told.
+            if tickets and not gid.split("_")[2].startswith("x"):
+                text = filled(session, "decide", gid, "{" + ",".join(tickets) + "}")
+                yield lambda: exchange(session, text)
+            yield leave
         except psycopg.Error as error:
             if session.pgconn.status == ConnStatus.OK:
                 raise self.told(error, first) from None
@@ -463,12 +474,11 @@ class Transactions(Sessions):
         except BaseException as error:  # noqa: BLE001 - cut short: it may have been done
             raise _InDoubt(error) from None
 
-    def _finish(self, node: str, verb: str, gid: str) -> Steps:
+    def _finish(self, nodes: Sequence[str], verb: str, gid: str) -> Steps:
         """What cannot be done now the shardlord does."""
-        try:
-            yield partial(getattr(self.sessions[node], verb), gid)
-        except psycopg.Error:
-            return
+        sessions = {n: self.sessions[n] for n in nodes}
+        calls = [_part(s, filled(s, verb, gid), n) for n, s in sessions.items()]
+        yield from _all(list(sessions.values()), calls)
 
     def _not_prepared(self, error: psycopg.Error, nodes: Sequence[str]) -> Steps:
         """Either a partition has moved, so that its node has forwarded, or it can never be prepared."""
@@ -504,6 +514,38 @@ class Transactions(Sessions):
 
 def _is_until(rollback: psycopg.Rollback, block: Any) -> bool:
     return rollback.transaction is None or rollback.transaction is block
+
+
+def _part(
+    session: Any,
+    text: bytes,
+    node: str,
+    take: Callable[[str, str | None], None] = lambda _node, _value: None,
+    fail: Callable[[str, psycopg.Error], None] = lambda _node, _error: None,
+) -> Callable[[], Any]:
+    """What sends a text to one of several nodes, and tells what came of it."""
+
+    def sync() -> None:
+        try:
+            take(node, exchange(session, text))
+        except psycopg.Error as error:
+            fail(node, error)
+
+    async def later() -> None:
+        try:
+            take(node, await exchange(session, text))
+        except psycopg.Error as error:
+            fail(node, error)
+
+    return later if isinstance(session, psycopg.AsyncConnection) else sync
+
+
+def _all(sessions: Sequence[Any], calls: Sequence[Callable[[], Any]]) -> Steps:
+    """Does all of them; one needs no thread."""
+    if len(calls) == 1:
+        yield calls[0]
+    elif calls:
+        yield lambda: at_once(sessions, calls)
 
 
 class _InDoubt(Exception):

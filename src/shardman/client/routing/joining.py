@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from shardman.client.routing.derived import derived, select_of
 from shardman.client.routing.picture import Table, quoted
 from shardman.client.routing.values import family
 from shardman.client.routing.writing import Node, NotSplit
@@ -79,25 +80,6 @@ def _name(table: Table, number: int, data: bool) -> str:
         part = table.parts[number]
         name = part.data if data else part.name
     return name.replace("%", "%%")
-
-
-_SELECT = frozenset(
-    ("distinctClause", "targetList", "fromClause", "whereClause", "limitOption", "op")
-)
-
-
-def _quoted(*names: str) -> str:
-    return quoted(*names).replace("%", "%%")
-
-
-def _shown(target: Node, found: Joined) -> tuple[str, str, str]:
-    """A plain column that a sub-select shows: its name, its type, and what it is there."""
-    value = target["val"]
-    column = found.column(value) if "ColumnRef" in value else None
-    if column is None:
-        raise NotSplit("a sub-select in its FROM that shows more than columns")
-    source, name = column
-    return str(target.get("name", name)), source.type(name), _quoted(source.alias, name)
 
 
 #: Writes a condition on what was read so far.
@@ -192,38 +174,17 @@ class _Reader:
         return _Group([] if table.shared else [[source]])
 
     def _select(self, body: Node) -> _Group:
-        """Rows of shared tables, which each node finds for itself: plain columns of theirs."""
-        ((kind, select),) = body["subquery"].items()
-        alias = body.get("alias", {})
-        called = str(alias.get("aliasname", ""))
-        if (
-            kind != "SelectStmt"
-            or select.keys() - _SELECT
-            or select.get("op", "SETOP_NONE") != "SETOP_NONE"
-            or select.get("distinctClause", [{}]) != [{}]
-            or body.get("lateral")
-            or "colnames" in alias
-            or not called
-            or any(s.alias == called for s in self.found.sources)
-        ):
-            raise NotSplit("a sub-select in its FROM that is not plain")
-        found = joined(select.get("fromClause", ()), None, self.find, self.write)
-        if found.sharded or not found.sources:
-            raise NotSplit("a sub-select of a sharded table in its FROM, beside others")
-        columns = [_shown(t["ResTarget"], found) for t in select["targetList"]]
-        names, types = [n for n, _, _ in columns], [t for _, t, _ in columns]
-        if len({*names}) < len(names):
-            raise NotSplit("two columns of one name")
-        targets = ", ".join(f"{text} as {_quoted(name)}" for name, _, text in columns)
-        where = (
-            f" where {self.write(select['whereClause'], found)}" if "whereClause" in select else ""
-        )
-        distinct = "distinct " if "distinctClause" in select else ""
-        text = f"(select {distinct}{targets} from {found.text(0)}{where})"  # noqa: S608 - all in quotes
-        table = Table("", called, tuple(names), shared=True, types=tuple(types))
-        self.found.sources.append(Source(called, table))
-        self.found.pieces.append(f"{text} as {_quoted(called)}")
-        return _Group([])
+        called, select = select_of(body)
+        if any(s.alias == called for s in self.found.sources):
+            raise NotSplit("a name in its FROM")
+        within = joined(select.get("fromClause", ()), None, self.find, self.write)
+        where = self.write(select["whereClause"], within) if "whereClause" in select else ""
+        made = derived(called, select, within, where)
+        source = Source(called, made.table)
+        self.found.sources.append(source)
+        self.found.pieces += made.pieces
+        self.found.looks_up = self.found.looks_up or within.shares
+        return _Group([] if made.table.shared else [[source]])
 
     def _join(self, body: Node, *, keeps: bool) -> _Group:
         found = self.found

@@ -89,13 +89,19 @@ select node_id from shardman.local
 select node from shardman.transaction_place()
 
 -- name: first_part
-select shardman.first_part(%s, %s)
+select shardman.first_part({0}, {1})
 
 -- name: prepare
 select shardman.other_part({0}); prepare transaction {0}
 
+-- name: commit_prepared
+commit prepared {0}
+
+-- name: rollback_prepared
+rollback prepared {0}
+
 -- name: decide
-select shardman.decide(%s, %s)
+select shardman.decide({0}, {1}); commit
 
 -- name: settings
 select pg_catalog.set_config(name, value, false)
