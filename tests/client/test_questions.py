@@ -18,7 +18,7 @@ from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
 import shardman
-from shardman.client.asking import beside_others
+from shardman.client.asking import sharing_a_machine
 from shardman.client.routing.picture import HERE
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
@@ -779,9 +779,9 @@ def test_nodes_on_one_machine_answer_without_parallel_workers(nodes: Cluster) ->
         db.execute("select count(*) from acc")
         sessions = db.router.sessions
         assert len(sessions) == 3
-        assert beside_others(sessions, 2) == set(sessions)
+        assert sharing_a_machine(sessions, 2) == set(sessions)
         # With so many workers for one statement a server would be as busy as three with one worker each.
-        assert beside_others(sessions, 5) == set()
+        assert sharing_a_machine(sessions, 5) == set()
         for text in ("select count(*), sum(amount) from acc", "select grp from acc group by grp"):
             question = db.router.plan(text, with_parameters=False).question
             assert question is not None

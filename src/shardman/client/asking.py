@@ -154,7 +154,7 @@ class Questions(Transactions):
         cursors = [
             s.cursor(binary=True, row_factory=psycopg.rows.tuple_row) for s in sessions.values()
         ]
-        crowded = beside_others(sessions, self.picture.workers)
+        crowded = sharing_a_machine(sessions, self.picture.workers)
         # What has moved would end a transaction that is open.
         by_tables = not self.parts()
         calls = [
@@ -191,7 +191,7 @@ class Questions(Transactions):
             yield from self.without_transactions({node: session}, False)
 
 
-def beside_others(sessions: Mapping[str, Any], workers: int) -> set[str]:
+def sharing_a_machine(sessions: Mapping[str, Any], workers: int) -> set[str]:
     """Nodes that answer without parallel workers, for their machine is as busy by the nodes on it that are
     asked as it would be by one server with all of its workers.
 
