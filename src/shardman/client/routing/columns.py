@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from shardman.client.routing.divisible import COLUMN_TYPES, LOOKED_UP
-from shardman.client.routing.joining import Find, Joined, Source, Write, joined
+from shardman.client.routing.joining import Find, Write, joined
 from shardman.client.routing.picture import quoted
+from shardman.client.routing.sources import Joined, Source
 from shardman.client.routing.writing import Leaf, Node, NotSplit, function_name, write
 
 _SELECT_FIELDS = frozenset(("targetList", "fromClause", "whereClause", "limitOption", "op"))

@@ -7,10 +7,10 @@ one by DISTINCT or GROUP BY, those of one key must stay apart, for then no two p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shardman.client.routing.divisible import COLUMN_TYPES, LOOKED_UP
 from shardman.client.routing.picture import Column, Table, quoted
+from shardman.client.routing.sources import Joined
 from shardman.client.routing.writing import (
     Node,
     NotSplit,
@@ -19,9 +19,6 @@ from shardman.client.routing.writing import (
     is_exact,
     write,
 )
-
-if TYPE_CHECKING:
-    from shardman.client.routing.joining import Joined
 
 _FIELDS = frozenset(
     ("distinctClause", "targetList", "fromClause", "whereClause", "groupClause", "havingClause")

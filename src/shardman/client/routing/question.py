@@ -20,10 +20,11 @@ from shardman.client.routing.divisible import (
     SPREADS,
 )
 from shardman.client.routing.guards import guard
-from shardman.client.routing.joining import Find, Joined, joined, reference
+from shardman.client.routing.joining import Find, joined, reference
 from shardman.client.routing.nested import around, inner, merged, outputs, without_with
 from shardman.client.routing.picture import Table, quoted
 from shardman.client.routing.placeholders import Name
+from shardman.client.routing.sources import Joined
 from shardman.client.routing.writing import (
     Node,
     NotSplit,
