@@ -264,6 +264,11 @@ def test_a_function_takes_its_triggers_along(acc: Cluster) -> None:
     settled(acc)
     with pytest.raises(psycopg.errors.DependentObjectsStillExist):
         send(acc, 1, "drop function gone()")
+    with as_bob(acc, 1, autocommit=False) as bob:
+        bob.execute("alter function gone() rename to went")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="just got another"):
+            bob.execute("alter table acc disable trigger gone")
+        bob.rollback()
     send(acc, 3, "drop function gone() cascade")
     settled(acc)
     assert there(acc) == {TOUCH}

@@ -270,6 +270,9 @@ begin
     if shardman.called_here(relation) <> relation then
         raise exception 'keys, foreign keys and defaults of a table that has just got another name cannot be changed yet'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Change them before it is renamed, or in another transaction a moment later.';
+    elsif exists (select from jsonb_array_elements(shardman.known_row_triggers(relation) -> 'items') i where to_regprocedure(shardman.trigger_function(i)) is null) then
+        raise exception 'a trigger''s function of % has just got another name', relation
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Rename it afterwards, or change the table in another transaction a moment later.';
     end if;
     perform set_config('shardman.ddl_busy', 'on', true);
     -- What comes back is compared with what the stand-in got.
