@@ -214,7 +214,9 @@ class ShareHome(OfShared, FinishStep):
     async def do(self, run: Run) -> None:
         await _heard(run, self.node)
         conn = await run.node(self.node)
-        await _in_line(conn)
+        # The lord first, which hears of nothing: as soon as the owner may change what is on all nodes, it lets him in.
+        for node in (await run.node(0), conn):
+            await _in_line(node)
         definition = await _definition(run, self.relation)
         statement = sql.SQL(
             "select shardman.arm_shared({}), shardman.set_shared_ranges({})"

@@ -56,9 +56,22 @@ comment on function shardman.open_doors(int[]) is
 
 create or replace function shardman.through_door(node int, statement text, wait text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    deadline constant timestamptz := clock_timestamp() + interval '10 s';
 begin
-    execute format('insert into shardman.%I values ($1, $2, $3)', 'door_' || node || '_' || pg_backend_pid())
-      using statement, current_setting('shardman.ddl_path', true), wait;
+    loop
+        begin
+            execute format('insert into shardman.%I values ($1, $2, $3)', 'door_' || node || '_' || pg_backend_pid())
+              using statement, current_setting('shardman.ddl_path', true), wait;
+            return;
+        exception when insufficient_privilege then
+            -- Who has his first sharded or shared table only just now is let in by each node as soon as it has heard of that.
+            if sqlerrm !~ '\m(ddl|shardman)\M' or clock_timestamp() > deadline then
+                raise;
+            end if;
+            perform pg_sleep(0.2);
+        end;
+    end loop;
 exception when sqlclient_unable_to_establish_sqlconnection or connection_failure then
     raise exception 'node % cannot be reached, and this is done on all nodes or on none', node
         using errcode = 'connection_failure', detail = sqlerrm, hint = 'Start it, or remove it with shardman.rm_node, and try again.';

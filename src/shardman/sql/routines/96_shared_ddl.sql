@@ -110,7 +110,7 @@ comment on function shardman.need_possible_shared(text[], text, text, text) is '
 create or replace function shardman.is_made_here_and_now(rel oid) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     -- Its type's row: that of the table may have been written again since.
-    select coalesce((select pg_xact_status(((pg_current_xact_id()::text::bigint >> 32 << 32) + t.xmin::text::bigint)::text::xid8) = 'in progress'
+    select coalesce((select pg_xact_status(((pg_current_xact_id_if_assigned()::text::bigint >> 32 << 32) + t.xmin::text::bigint)::text::xid8) = 'in progress'
                        from pg_class c join pg_type t on t.oid = c.reltype where c.oid = rel and t.xmin::text::bigint > 2 and age(t.xmin) < 1000000), false)
 $$;
 comment on function shardman.is_made_here_and_now(oid) is 'whether a table was made, or got its name, by the transaction that asks, which others do not see yet';
@@ -154,6 +154,41 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.are_being_shared(text[]) is 'whether new tables are just being shared; made: those of this session';
 
+create or replace function shardman.is_written_here(rel oid) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_locks k where k.pid = pg_backend_pid() and k.locktype = 'relation' and k.relation = rel and k.granted
+                      and k.database = (select d.oid from pg_database d where d.datname = current_database())
+                      and k.mode not in ('AccessShareLock', 'RowShareLock'))
+$$;
+comment on function shardman.is_written_here(oid) is 'whether this transaction has written to a table or changed it: until it has ended nobody can share it';
+
+create or replace function shardman.is_about_to_be_shared(rel oid) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.setting('new_tables', 'plain') = 'shared' and shardman.shared_name(rel) is null
+       and not shardman.is_made_here_and_now(rel) and shardman.has_primary_key(rel)
+       and (exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', n.name)
+                     where l.cmd_type = 'create_shared_table' and l.ended_at is null
+                       and l.submitted_at > clock_timestamp() - interval '1 min')
+            -- What this session has made may be known to nobody here yet.
+            or n.name = any (string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10)))
+               and not exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', n.name)
+                                where l.cmd_type = 'create_shared_table' and l.ended_at is not null))
+      from (select shardman.metadata_name(rel) as name) n
+$$;
+comment on function shardman.is_about_to_be_shared(oid) is 'whether a plain table that others see is shared as soon as its command has come to its turn';
+
+create or replace function shardman.await_sharing(rels oid[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
+      and exists (select from unnest(rels) r where shardman.is_about_to_be_shared(r) and not shardman.is_written_here(r)) loop
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_sharing(oid[]) is
+    'before DDL of tables: waits for those that are just being shared, for half a minute at most, and not for what this transaction itself is in the way of';
+
 create or replace function shardman.await_new_tables() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -166,7 +201,10 @@ begin
     end if;
     perform set_config('shardman.ddl_begun', pg_current_xact_id()::text, true), set_config('shardman.made', array_to_string(now_, chr(10)), false);
     while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
-      and shardman.are_being_shared(array(select unnest(made) except select unnest(now_))) loop
+      and shardman.are_being_shared(array(select unnest(made) except select unnest(now_)))
+      -- It would wait for itself.
+      and not exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and o.name = 'relation'
+                       where l.cmd_type = 'create_shared_table' and l.ended_at is null and shardman.is_written_here(shardman.find_relation(o.opt))) loop
         perform pg_sleep(0.05);
     end loop;
 end
@@ -182,6 +220,11 @@ declare
     nodes  int[];
 begin
     perform shardman.await_name(r) from unnest(rels) r;
+    perform shardman.await_sharing(rels);
+    perform set_config('shardman.new_renamed', case when shardman.renames_table(tag, query)
+                       and exists (select from unnest(rels) r where shardman.shared_name(r) is null and (shardman.is_about_to_be_shared(r)
+                                       or shardman.metadata_name(r) = any (string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10)))))
+                       then 'on' else '' end, true);
     tables := array(select distinct shardman.shared_name(r) from unnest(rels) r where shardman.shared_name(r) is not null order by 1);
     if cardinality(tables) = 0 then
         return;
@@ -649,9 +692,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     -- Who restores a dump makes tables first, and loads their rows, and gives them keys then.
     keyed constant bool := tg_tag = 'ALTER TABLE';
+    -- The command that shares it knows its former name.
+    renamed constant bool := keyed and current_setting('shardman.new_renamed', true) = 'on';
     made  oid;
 begin
-    if keyed and coalesce(current_query(), '') !~* '\madd\M.*\mprimary\s+key\M' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
+    perform set_config('shardman.new_renamed', '', true);
+    if keyed and not renamed and coalesce(current_query(), '') !~* '\madd\M.*\mprimary\s+key\M' or shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     elsif not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
         return;

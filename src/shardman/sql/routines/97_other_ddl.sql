@@ -125,6 +125,8 @@ begin
         end if;
         return;
     end if;
+    -- Other nodes take this transaction's snapshot with what is sent now.
+    perform shardman.await_new_tables();
     others := array(select n from unnest(shardman.other_nodes()) n where n is distinct from shardman.barred_lord());
     nodes := shardman.open_doors(others);
     perform set_config('shardman.ddl_other', tg_tag, true);

@@ -426,9 +426,12 @@ comment on function shardman.arm_shared(text) is 'gives the copy of a shared tab
 
 create or replace function shardman.shared_owners() returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select distinct c.relowner from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
+    select c.relowner from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
+    union
+    -- Those as well whose table is not here yet, or never is, as on a lord that is no worker: what they make elsewhere is sent here.
+    select r.oid from shardman.shared_tables t join pg_roles r on r.rolname = t.definition ->> 'owner'
 $$;
-comment on function shardman.shared_owners() is 'the owners of shared tables on this node';
+comment on function shardman.shared_owners() is 'the owners of shared tables, here and by the metadata';
 
 create or replace function shardman.owns_shared(relation text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$

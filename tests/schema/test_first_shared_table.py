@@ -1,0 +1,62 @@
+"""An application's role whose first tables were only just shared changes at once what is in no table."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+NODES = (0, 1, 2, 3)
+
+
+def test_types_are_made_by_who_has_shared_tables_only(cluster: Cluster) -> None:
+    """On the lord, which has none of them, as well."""
+    for node in NODES:
+        cluster.sql(node, "create role alice login password 'a'")
+    cluster.sql(0, "create schema shop authorization alice")
+    cluster.sql(0, "insert into shardman.settings values ('new_tables', 'shared')")
+    eventually(
+        "all have heard of it",
+        lambda: all(
+            cluster.value(n, "select shardman.setting('new_tables', '')") for n in NODES[1:]
+        ),
+    )
+    dsn = make_conninfo(
+        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
+    )
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        alice.execute("create table customers (id int primary key)")
+        ready = "select has_table_privilege('alice', 'shardman.ddl', 'insert')"
+        eventually("this node lets her in", lambda: cluster.value(1, ready))
+        alice.execute("create type mood as enum ('sad', 'ok')")
+        alice.execute("alter table customers add column mood mood default 'ok'")
+    for node in NODES:
+        assert cluster.value(node, "select 'sad'::shop.mood")
+
+
+def test_a_table_that_is_renamed_before_it_is_shared(cluster: Cluster) -> None:
+    """By the next migration, or in the transaction that makes it. What is in no table is made first, by which
+    other nodes see what there is by then."""
+    dsn = make_conninfo(
+        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
+    )
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        alice.execute("create table versions (id int primary key)")
+        alice.execute("create table lines (id int primary key, amount int)")
+        with alice.transaction():
+            alice.execute("create type size as enum ('s', 'm')")
+            alice.execute("alter table lines rename amount to quantity")
+            alice.execute("alter table lines rename to order_lines")
+            alice.execute("insert into versions values (2)")
+        with alice.transaction():
+            alice.execute("create table drafts (id int primary key)")
+            alice.execute("alter table drafts rename to papers")
+    eventually("the lord knows", lambda: not cluster.commands_left())
+    shared = "select string_agg(relation, ' ' order by relation) from shardman.shared_tables"
+    wanted = "shop.customers shop.order_lines shop.papers shop.versions"
+    eventually("all are shared", lambda: cluster.value(0, shared) == wanted)
+    for node in NODES[1:]:
+        assert cluster.value(node, "select count(quantity) from shop.order_lines") == 0
+        assert cluster.value(node, "select id from shop.versions") == 2
