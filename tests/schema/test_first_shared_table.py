@@ -60,3 +60,16 @@ def test_a_table_that_is_renamed_before_it_is_shared(cluster: Cluster) -> None:
     for node in NODES[1:]:
         assert cluster.value(node, "select count(quantity) from shop.order_lines") == 0
         assert cluster.value(node, "select id from shop.versions") == 2
+
+
+def test_a_table_that_is_made_again_and_renamed(cluster: Cluster) -> None:
+    """As a migration that was taken back and done again does it."""
+    dsn = make_conninfo(
+        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
+    )
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        alice.execute("drop table papers")
+        alice.execute("create table papers (id int primary key)")
+        alice.execute("alter table papers rename to sheets")
+    shared = "select count(*) from shardman.shared_tables where relation = 'shop.sheets'"
+    eventually("it is shared", lambda: cluster.value(0, shared) == 1)

@@ -223,7 +223,10 @@ begin
     perform shardman.await_sharing(rels);
     perform set_config('shardman.new_renamed', case when shardman.renames_table(tag, query)
                        and exists (select from unnest(rels) r where shardman.shared_name(r) is null and (shardman.is_about_to_be_shared(r)
-                                       or shardman.metadata_name(r) = any (string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10)))))
+                                       or shardman.metadata_name(r) = any (string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10)))
+                                       -- It was dropped and made again: restore_layout, too, looks for it by its former name.
+                                       or exists (select from shardman.remembered() l where l.relation = shardman.metadata_name(r)
+                                                     and l.layout ->> 'kind' = 'shared')))
                        then 'on' else '' end, true);
     tables := array(select distinct shardman.shared_name(r) from unnest(rels) r where shardman.shared_name(r) is not null order by 1);
     if cardinality(tables) = 0 then
