@@ -23,9 +23,7 @@ def test_types_are_made_by_who_has_shared_tables_only(cluster: Cluster) -> None:
             cluster.value(n, "select shardman.setting('new_tables', '')") for n in NODES[1:]
         ),
     )
-    dsn = make_conninfo(
-        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
-    )
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
     with psycopg.connect(dsn, autocommit=True) as alice:
         alice.execute("create table customers (id int primary key)")
         ready = "select has_table_privilege('alice', 'shardman.ddl', 'insert')"
@@ -39,9 +37,7 @@ def test_types_are_made_by_who_has_shared_tables_only(cluster: Cluster) -> None:
 def test_a_table_that_is_renamed_before_it_is_shared(cluster: Cluster) -> None:
     """By the next migration, or in the transaction that makes it. What is in no table is made first, by which
     other nodes see what there is by then."""
-    dsn = make_conninfo(
-        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
-    )
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
     with psycopg.connect(dsn, autocommit=True) as alice:
         alice.execute("create table versions (id int primary key)")
         alice.execute("create table lines (id int primary key, amount int)")
@@ -64,9 +60,7 @@ def test_a_table_that_is_renamed_before_it_is_shared(cluster: Cluster) -> None:
 
 def test_a_table_that_is_made_again_and_renamed(cluster: Cluster) -> None:
     """As a migration that was taken back and done again does it."""
-    dsn = make_conninfo(
-        cluster.dsn(1), user="alice", password="a", options="-c search_path=shop"
-    )
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
     with psycopg.connect(dsn, autocommit=True) as alice:
         alice.execute("drop table papers")
         alice.execute("create table papers (id int primary key)")

@@ -214,7 +214,7 @@ class ShareHome(OfShared, FinishStep):
     async def do(self, run: Run) -> None:
         await _heard(run, self.node)
         conn = await run.node(self.node)
-        # The lord first, which hears of nothing: it lets the owner in before he can change what is on all nodes.
+        # The lord, which hears of nothing, lets the owner in before he can change what is on all nodes.
         for node in (await run.node(0), conn):
             await _in_line(node)
         definition = await _definition(run, self.relation)

@@ -180,7 +180,9 @@ comment on function shardman.is_about_to_be_shared(oid) is 'whether a plain tabl
 create or replace function shardman.await_sharing(rels oid[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-    while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
+    -- To other nodes that have this transaction's snapshot already the table would not be a shared one: it is changed as it is.
+    while coalesce(current_setting('shardman.ddl_begun', true), '') <> coalesce(pg_current_xact_id_if_assigned()::text, 'none')
+      and current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
       and exists (select from unnest(rels) r where shardman.is_about_to_be_shared(r) and not shardman.is_written_here(r)) loop
         perform pg_sleep(0.05);
     end loop;
