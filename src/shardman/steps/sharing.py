@@ -214,9 +214,7 @@ class ShareHome(OfShared, FinishStep):
     async def do(self, run: Run) -> None:
         await _heard(run, self.node)
         conn = await run.node(self.node)
-        # The lord, which hears of nothing, lets the owner in before he can change what is on all nodes.
-        for node in (await run.node(0), conn):
-            await _in_line(node)
+        await _in_line(conn)
         definition = await _definition(run, self.relation)
         statement = sql.SQL(
             "select shardman.arm_shared({}), shardman.set_shared_ranges({})"

@@ -428,8 +428,9 @@ create or replace function shardman.shared_owners() returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.relowner from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
     union
-    -- Those as well whose table is not here yet, or never is, as on a lord that is no worker: what they make elsewhere is sent here.
+    -- Those as well whose table is not here yet: what they make elsewhere is sent here. To a lord that is no worker nothing is.
     select r.oid from shardman.shared_tables t join pg_roles r on r.rolname = t.definition ->> 'owner'
+     where not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.lord and n.worker_status is null)
 $$;
 comment on function shardman.shared_owners() is 'the owners of shared tables, here and by the metadata';
 
