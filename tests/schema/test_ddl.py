@@ -595,7 +595,7 @@ def test_what_cannot_be_changes_nothing(acc: Cluster) -> None:
     with as_bob(acc, 1) as bob, pytest.raises(psycopg.errors.InsufficientPrivilege):
         bob.execute("select shardman.submit('rm_node', '{}')")
     # The reconciler may have let it in meanwhile: others have granted to everybody.
-    acc.sql(1, "drop owned by lonely; drop role lonely")
+    acc.sql(1, "drop sequence app.lone; drop owned by lonely; drop role lonely")
     settled(acc)
 
 

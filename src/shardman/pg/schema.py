@@ -156,7 +156,7 @@ async def remove(conn: Connection) -> None:
     await conn.execute("set client_min_messages = warning")
     # A user's extension is not to go with our tables in it.
     await conn.execute(
-        "do $$ begin perform shardman.take_secrets_back();"
+        "do $$ begin perform shardman.take_secrets_back(); perform shardman.keep_marks();"
         " exception when undefined_function or invalid_schema_name then null; end $$"
     )
     await conn.execute("drop schema if exists shardman cascade")

@@ -67,6 +67,20 @@ end
 $$;
 comment on function shardman.set_data_aside(oid, text, bigint) is 'makes a data table, already detached, an ordinary table under another name';
 
+create or replace function shardman.keep_marks() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    data oid;
+begin
+    for data in select o.conrelid from pg_constraint o where o.conname = 'shardman_partition' and o.contype = 'c' order by 1 loop
+        execute format('alter table %s drop constraint shardman_partition, add constraint shardman_partition check (true) not valid', data::regclass);
+    end loop;
+end
+$$;
+comment on function shardman.keep_marks() is
+    'before this schema is dropped, which would take the checks of data tables along: they get one that needs nothing of ours, by which '
+    'shardman.forget_tables knows them should the database become a node again';
+
 create or replace function shardman.forget_tables(cmd_id bigint) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
