@@ -23,6 +23,8 @@ log = structlog.get_logger()
 QUICK_S, SLOW_S = 2.0, 15.0
 #: How often the latter is asked.
 SLOW_EVERY_S = 30.0
+#: To connect, to set the session up and to ask take no longer, in seconds, whatever the node does.
+OVERDUE_S = 5 * QUICK_S
 
 NO_ANSWER = (psycopg.Error, UserError, TimeoutError, OSError)
 
@@ -114,6 +116,7 @@ class NodeAsker:
         self._limits, self._slow_every_s = limits, slow_every_s
         self._session = _Session()
         self._asking: asyncio.Task[None] | None = None
+        self._asked_at = 0.0
         self._asking_slowly: asyncio.Task[None] | None = None
         self._slow_at: float | None = None
         self._told = ""
@@ -133,22 +136,43 @@ class NodeAsker:
         """
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._look(), name=f"metrics of node {self.node}")
+            self._asked_at = time.monotonic()
         begun = time.monotonic()
         await asyncio.wait({self._asking}, timeout=patience_s)
+        self._judge(self._asking)
         if slowly and self._asking_slowly is not None:
             left = max(0.0, begun + patience_s - time.monotonic())
             await asyncio.wait({self._asking_slowly}, timeout=left)
 
+    def _judge(self, asking: asyncio.Task[None]) -> None:
+        """Of whom nothing is heard must not be said that it is up, whatever the reason is."""
+        if not asking.done():
+            if time.monotonic() - self._asked_at < OVERDUE_S:
+                return
+            # Its session goes with it: the next question has one of its own.
+            asking.cancel()
+            self._asking, self._session = None, _Session()
+            error: BaseException | None = TimeoutError(f"no answer in {OVERDUE_S:.0f} s")
+        else:
+            error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
+        if error is not None:
+            self._tell(f"{type(error).__name__}: {error}")
+            self.answers.up = False
+
     async def _look(self) -> None:
+        session = self._session
         try:
-            await self._ask(self._session, "node", QUICK_S)
+            await self._ask(session, "node", QUICK_S)
             if self.lord:
-                await self._ask(self._session, "lord", QUICK_S)
+                await self._ask(session, "lord", QUICK_S)
         except NO_ANSWER as error:
             self._tell(_words(error))
             self.answers.up = False
-            await self._session.close()
+            await session.close()
             return
+        except asyncio.CancelledError:
+            await session.close()
+            raise
         self.answers.up = True
         now = time.monotonic()
         if self._slow_at is None or now - self._slow_at >= self._slow_every_s:
