@@ -154,9 +154,11 @@ async def _migrate(conn: Connection) -> int:
 async def remove(conn: Connection) -> None:
     """Drops the schema with all that is in it; tables of users are not."""
     await conn.execute("set client_min_messages = warning")
-    # A user's extension is not to go with our tables in it.
-    await conn.execute(
-        "do $$ begin perform shardman.take_secrets_back(); perform shardman.keep_marks();"
-        " exception when undefined_function or invalid_schema_name then null; end $$"
-    )
+    # A user's extension is not to go with our tables in it, nor what data tables are known by. Each by itself:
+    # a former version may lack one, and what the other has done would be undone.
+    for prepare in ("take_secrets_back", "keep_marks"):
+        await conn.execute(
+            f"do $$ begin perform shardman.{prepare}();"
+            " exception when undefined_function or invalid_schema_name then null; end $$"
+        )
     await conn.execute("drop schema if exists shardman cascade")
