@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
 from psycopg import sql
 
 from shardman.sql.loader import queries
-from shardman.testing.cluster import LORD, Cluster
+from shardman.testing.cluster import LORD
+from shardman.testing.striking import Striking
 from shardman.testing.waiting import eventually
 
 #: Until what was damaged is found, with time to spare.
@@ -31,25 +30,8 @@ SETTINGS: dict[str, str] = {
 }
 
 
-class Clumsy:
-    """Each strikes a node that is picked, and is over when it returns.
-
-    Args:
-        pick: a node.
-        strike: a node whose own clients are meant, too.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        rng: random.Random,
-        pick: Callable[[], int],
-        strike: Callable[[], int],
-    ) -> None:
-        self._cluster = cluster
-        self._rng = rng
-        self._pick = pick
-        self._strike = strike
+class Clumsy(Striking):
+    """What is dropped, altered or changed, each on one node."""
 
     def harm(self, kind: str, node: int | None = None) -> None:
         """One of the damages of a kind is done, and there is time to find it. What nobody but a person can

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import psycopg
 
 from shardman.sql.loader import queries
-from shardman.testing.cluster import LORD, Cluster
+from shardman.testing.cluster import LORD
+from shardman.testing.striking import Striking
 
 
-class Inside:
-    """Each strikes a node that is picked, and is over when it returns.
-
-    Args:
-        pick: a node; its clients are not meant.
-        strike: a node whose own clients are meant, too.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        rng: random.Random,
-        pick: Callable[[], int],
-        strike: Callable[[], int],
-    ) -> None:
-        self._cluster = cluster
-        self._rng = rng
-        self._pick = pick
-        self._strike = strike
+class Inside(Striking):
+    """What befalls a process or the connections of one server."""
 
     def _one(self, node: int, process: str) -> int | None:
         """One process of a kind; None where there is none, or the node does not answer."""

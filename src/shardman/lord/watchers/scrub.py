@@ -11,7 +11,6 @@ time of the last comparison.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,22 +18,18 @@ from dataclasses import dataclass
 import structlog
 
 from shardman import names
-from shardman.lord.ask import NO_ANSWER, Askers
-from shardman.lord.journal import LordLost
+from shardman.lord.ask import Askers
 from shardman.lord.metadata import Known, Metadata
 from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.policies.scrub import Copy, Turns, pause
+from shardman.lord.policies.scrub import Copy
 from shardman.lord.sessions import Sessions
 from shardman.lord.watchers.channels import Suspend
-from shardman.lord.watchers.readers import Readers
-from shardman.pg.comparison import Changed, Copies, Unsettled
+from shardman.lord.watchers.comparing import Comparing
+from shardman.pg.comparison import Changed, Copies
 from shardman.sql.loader import queries
 from shardman.steps.catalog import value
 
 log = structlog.get_logger()
-
-#: How long nothing is looked for when nothing is due, or the scrub is off, in seconds.
-IDLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +42,15 @@ class Found:
     took: float
 
 
-class Scrub:
-    """Compares copies for one leadership.
+class Scrub(Comparing):
+    """Compares replicas for one leadership.
 
     Args:
         nodes: what is known of the workers: those that are silent are left alone.
         suspend: see `Suspend`.
     """
+
+    compared = "compared"
 
     def __init__(
         self,
@@ -63,55 +60,22 @@ class Scrub:
         nodes: NodeHealth,
         suspend: Suspend,
     ) -> None:
-        self._sessions = sessions
-        self._readers = Readers(sessions, askers)
-        self._metadata = metadata
-        self._nodes = nodes
+        super().__init__(sessions, askers, metadata, nodes)
         self._suspend = suspend
-        self._turns = Turns()
 
-    async def run(self) -> None:
-        """Compares until cancelled."""
-        await self._remember()
-        while True:
-            pause_s = await self._step()
-            await asyncio.sleep(pause_s)
-
-    async def _remember(self) -> None:
-        """When a former shardlord has compared each."""
-        lord = await self._sessions.lord()
-        try:
-            now = time.monotonic()
-            cur = await lord.execute(queries("watch")["compared"])
-            for part, node, age in await cur.fetchall():
-                self._turns.tried((part, node), now - age)
-        finally:
-            await self._sessions.give_back(lord)
-
-    async def _step(self) -> float:
-        """Compares the replica that is due; how long to pause, in seconds."""
-        known, silent, now = self._metadata.known, self._nodes.silent(), time.monotonic()
+    def _copies(self, known: Known, silent: set[int]) -> tuple[list[Copy], list[Copy]]:
         nodes = {
             (c.part_name, c.owner): {c.owner, _owner(known, c.part_name)}
             for c in known.cluster.copies
             if c.prv is not None and c.stale_since is None
         }
         there = [c for c, on in nodes.items() if not on & {None, *silent}]
-        away = [c for c, on in nodes.items() if on & silent]
-        self._turns.keep(there, away, now)
-        copy = self._turns.next(known.settings.scrub_every, now)
-        if copy is None or not (rate := await self._readers.rate(known)):
-            return IDLE_S
-        self._turns.tried(copy, now)
-        try:
-            found = await self._compare(known, copy)
-            await self._tell(known, copy, found)
-        except Unsettled as held:
-            log.debug("not compared", part=copy[0], node=copy[1], waits_for=str(held))
-            return IDLE_S
-        except (Changed, LordLost, *NO_ANSWER):
-            return IDLE_S
-        return pause(found.size, rate, found.took)
+        return there, [c for c, on in nodes.items() if on & silent]
+
+    async def _look(self, known: Known, copy: Copy) -> tuple[int, float]:
+        found = await self._compare(known, copy)
+        await self._tell(known, copy, found)
+        return found.size, found.took
 
     async def _compare(self, known: Known, copy: Copy) -> Found:
         """Raises Unsettled, Changed, or what a node that does not answer does."""

@@ -8,7 +8,6 @@ transaction on one node, so a shardlord that dies here leaves nothing but the ti
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -16,15 +15,11 @@ from contextlib import AsyncExitStack
 import psycopg
 import structlog
 
-from shardman.lord.ask import NO_ANSWER, Askers
-from shardman.lord.journal import LordLost
-from shardman.lord.metadata import Known, Metadata
-from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.policies.scrub import Turns, pause
+from shardman.lord.metadata import Known
+from shardman.lord.policies.scrub import Copy
 from shardman.lord.policies.shared_scrub import MOST_ROWS, agreed, why_not
-from shardman.lord.sessions import Sessions
 from shardman.lord.shared_copies import SharedCopies
-from shardman.lord.watchers.readers import Readers
+from shardman.lord.watchers.comparing import Comparing
 from shardman.model.cluster import Shared
 from shardman.pg.comparison import Changed, Content, Unsettled
 from shardman.pg.connection import Connection
@@ -34,62 +29,21 @@ from shardman.steps.catalog import value
 
 log = structlog.get_logger()
 
-#: How long nothing is looked for when nothing is due, or the scrub is off, in seconds.
-IDLE_S = 1.0
 
+class SharedScrub(Comparing):
+    """Compares copies of shared tables for one leadership: all of a table at once."""
 
-class SharedScrub:
-    """Compares copies of shared tables for one leadership.
+    compared = "shared_compared"
 
-    Args:
-        nodes: what is known of the workers: tables of those that are silent are left alone.
-    """
+    def _copies(self, known: Known, silent: set[int]) -> tuple[list[Copy], list[Copy]]:
+        nodes = {t.relation: {*t.nodes} for t in known.cluster.shared_in_order if len(t.nodes) > 1}
+        there = [(r, 0) for r, on in nodes.items() if not silent & on]
+        return there, [(r, 0) for r, on in nodes.items() if silent & on]
 
-    def __init__(
-        self, sessions: Sessions, askers: Askers, metadata: Metadata, nodes: NodeHealth
-    ) -> None:
-        self._sessions = sessions
-        self._readers = Readers(sessions, askers)
-        self._metadata = metadata
-        self._nodes = nodes
-        self._turns = Turns()
-
-    async def run(self) -> None:
-        """Compares until cancelled."""
-        await self._remember()
-        while True:
-            pause_s = await self._step()
-            await asyncio.sleep(pause_s)
-
-    async def _remember(self) -> None:
-        """When a former shardlord has compared each."""
-        lord = await self._sessions.lord()
-        try:
-            now = time.monotonic()
-            cur = await lord.execute(queries("watch")["shared_compared"])
-            for relation, age in await cur.fetchall():
-                self._turns.tried((relation, 0), now - age)
-        finally:
-            await self._sessions.give_back(lord)
-
-    async def _step(self) -> float:
-        """Compares the table that is due; how long to pause, in seconds."""
-        known, silent, now = self._metadata.known, self._nodes.silent(), time.monotonic()
-        tables = {t.relation: t for t in known.cluster.shared_in_order if len(t.nodes) > 1}
-        away = {r for r, t in tables.items() if silent & {*t.nodes}}
-        self._turns.keep([(r, 0) for r in tables if r not in away], [(r, 0) for r in away], now)
-        due = self._turns.next(known.settings.scrub_every, now)
-        if due is None or not (rate := await self._readers.rate(known)):
-            return IDLE_S
-        self._turns.tried(due, now)
-        try:
-            size = await self._compare(known, tables[due[0]])
-        except Unsettled as held:
-            log.debug("not compared", relation=due[0], waits_for=str(held))
-            return IDLE_S
-        except (Changed, LordLost, *NO_ANSWER):
-            return IDLE_S
-        return pause(size, rate, time.monotonic() - now)
+    async def _look(self, known: Known, copy: Copy) -> tuple[int, float]:
+        begun = time.monotonic()
+        [table] = [t for t in known.cluster.shared_in_order if t.relation == copy[0]]
+        return await self._compare(known, table), time.monotonic() - begun
 
     async def _compare(self, known: Known, table: Shared) -> int:
         """The bytes of one copy.

@@ -181,7 +181,7 @@ select part_name, node, extract(epoch from clock_timestamp() - compared_at)::flo
 select pg_catalog.pg_table_size(shardman.find_relation(shardman.data_table(%s)))
 
 -- name: shared_compared
-select relation, extract(epoch from clock_timestamp() - min(compared_at))::float from shardman.shared_comparisons group by 1
+select relation, 0, extract(epoch from clock_timestamp() - min(compared_at))::float from shardman.shared_comparisons group by 1
 
 -- name: shared_bytes
 select pg_catalog.pg_table_size(shardman.find_relation(%s))
