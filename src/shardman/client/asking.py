@@ -16,11 +16,11 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from shardman.client.answers import arrays, types
+from shardman.client.routing.asked import MOST_ROWS
 from shardman.client.routing.choice import Choice
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params, fit
 from shardman.client.routing.plan import Plan, Scope
-from shardman.client.routing.question import MOST_ROWS
 from shardman.client.routing.values import Unclear
 from shardman.client.routing.writing import tells_time
 from shardman.client.sessions import IDLE, Steps

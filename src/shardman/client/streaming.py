@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 
+from shardman.client.routing.asked import Sort
 from shardman.client.routing.placeholders import Params
-from shardman.client.routing.question import Sort
 from shardman.client.together import at_once
 
 _END = object()

@@ -10,10 +10,10 @@ from itertools import product
 from typing import Any
 
 from shardman.client.held import Said
+from shardman.client.routing.asked import Question
 from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Table
 from shardman.client.routing.placeholders import Name, Params
-from shardman.client.routing.question import Question
 from shardman.client.routing.values import Unclear, family
 
 #: More keys than these are no statement for one partition.

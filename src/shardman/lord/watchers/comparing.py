@@ -1,4 +1,4 @@
-"""What both scrubs have alike: copies take turns, and the next begins when the last has paid for its reading."""
+"""What both scrubs have alike: copies are compared one after the other, with a pause after each."""
 
 from __future__ import annotations
 
