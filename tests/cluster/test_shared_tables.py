@@ -148,6 +148,51 @@ def test_foreign_keys_hold_on_every_node(shared: Cluster) -> None:
     assert check(shared.lord_dsn, data=True) == []
 
 
+FAMILY = """
+create table "Läden".clan (id int primary key);
+create table "Läden".member (
+    clan int references "Läden".clan on delete cascade on update cascade, no int, primary key (clan, no));
+create table "Läden".deed (
+    clan int, no int, day int, by int references "Läden".clan on delete set null on update cascade,
+    primary key (clan, no, day),
+    foreign key (clan, no) references "Läden".member on delete cascade on update cascade);
+insert into "Läden".clan select generate_series(1, 4);
+insert into "Läden".member select c, n from generate_series(1, 4) c, generate_series(1, 3) n;
+insert into "Läden".deed select clan, no, d, 1 + clan % 4 from "Läden".member, generate_series(1, 2) d;
+"""
+
+
+def test_foreign_keys_act_on_shared_tables(shared: Cluster) -> None:
+    """What they delete, or give another key, is sent as well, when it is done there already."""
+    family = ('"Läden".clan', '"Läden".member', '"Läden".deed')
+    run(shared, 1, FAMILY)
+    for relation in family:
+        made = shared.cmd("select shardman.create_shared_table(%s, 1)", (relation,))
+        assert made.status == "success", made
+    run(shared, 1, 'delete from "Läden".clan where id = 1')
+    run(shared, 2, 'update "Läden".clan set id = id + 10 where id in (2, 3)')
+    with session(shared, 3, autocommit=False) as bob:
+        bob.execute('delete from "Läden".deed where clan = 4 and no = 1'.encode())
+        bob.execute(b"savepoint s")
+        bob.execute('delete from "Läden".clan'.encode())
+        bob.execute(b"rollback to s")
+        bob.execute('delete from "Läden".clan where id = 12'.encode())
+        bob.commit()
+    assert rows(shared, family[0]) == [(4,), (13,)]
+    assert rows(shared, family[1]) == [(c, n) for c in (4, 13) for n in (1, 2, 3)]
+    assert [r[0] for r in rows(shared, family[2])] == [*[4] * 4, *[13] * 6]
+    assert check(shared.lord_dsn, data=True) == []
+    # What another copy lacks without their doing is still told.
+    shared.sql(
+        2,
+        'set session_replication_role = replica; delete from "Läden".member where clan = 4'.encode(),
+    )
+    with pytest.raises(psycopg.errors.SerializationFailure, match="0 of 3 rows"):
+        run(shared, 1, 'delete from "Läden".member where clan = 4')
+    for relation in reversed(family):
+        assert shared.cmd("select shardman.drop_table(%s)", (relation,)).status == "success"
+
+
 def test_who_may_not_write_cannot(shared: Cluster) -> None:
     """Nor can a setting of his keep his writes from other nodes."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -80,6 +80,17 @@ def test_it_can_do_what_sharding_needs(server: Server) -> None:
         connection.rollback()
 
 
+def test_other_drivers_can_log_in(server: Server) -> None:
+    """Java's refuses a server's key of fewer than 4096 rounds; here one of a password that somebody makes."""
+    with psycopg.connect(server.dsn) as connection:
+        connection.execute("create role somebody password 'x'")
+        made = connection.execute(
+            "select rolpassword from pg_authid where rolname = 'somebody'"
+        ).fetchone()
+        connection.rollback()
+    assert made is not None and made[0].startswith("SCRAM-SHA-256$4096:")
+
+
 def test_fsync_is_on_unless_told_otherwise(server: Server, pg_programs: Programs) -> None:
     assert ask(server, "show fsync") == "off"
     assert Server("x", Path("/x"), Path("/x.log"), pg_programs, server.account).fsync

@@ -225,6 +225,19 @@ def test_what_is_wished_is_sharded_with_what_has_to_follow() -> None:
     )
 
 
+def test_a_wish_for_what_is_something_else_already_is_in_the_way() -> None:
+    app = application(PGBENCH)
+    done = {n: _with(t, state="shared") for n, t in app.tables.items()}
+    wanted = propose(_with(app, tables=done), 1, Wishes(shard={"pgbench_accounts": "aid"}))
+    told = [o.what for o in obstacles(_with(app, tables=done), wanted)]
+    assert "it is shared already, and the plan wants it sharded" in told
+    other = _with(app.tables["pgbench_history"], state="sharded", by="bid", partitions=4)
+    app = _with(app, tables={**app.tables, other.name: other})
+    wanted = propose(app, 1, Wishes(shard={other.name: "aid"}))
+    told = [o.what for o in obstacles(app, wanted) if o.table == other.name]
+    assert "it is sharded by bid already, and the plan wants aid" in told
+
+
 def test_partitions() -> None:
     assert (
         default_partitions(3) == 12

@@ -279,3 +279,30 @@ def test_nobody_shares_what_others_have_by_that_name(app: Cluster, node: int) ->
     for n in (1, 0):
         app.sql(n, "delete from shardman.shared_tables where relation = 'app.theirs'")
     app.sql(2, "delete from shardman.shared_tables where relation = 'app.theirs'")
+
+
+def test_a_sequence_that_no_column_has_is_told(app: Cluster) -> None:
+    """Mappers make a sequence, then a table without a default, and ask it for keys on any node."""
+    told: list[str] = []
+    with as_bob(app, 1) as bob:
+        bob.add_notice_handler(lambda d: told.append(f"{d.message_primary} {d.message_hint}"))
+        bob.execute("create sequence lone_seq increment by 50")
+        bob.execute("create table lone (id bigint primary key)")
+        bob.commit()
+        assert len(told) == 1 and "app.lone_seq OWNED BY" in told[0]
+        settled(app)
+        with pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
+            bob.execute("alter sequence lone_seq owned by lone.id")
+    assert "only this node has" in str(refused.value)
+    transact(
+        app,
+        2,
+        "create sequence kept_seq increment by 50",
+        "create table kept (id bigint primary key)",
+        "alter sequence kept_seq owned by kept.id",
+    )
+    settled(app)
+    numbers = [app.value(n, "select nextval('app.kept_seq')") for n in NODES for _ in range(2)]
+    assert len({*numbers}) == 6 and numbers[1] == numbers[0] + 50
+    for node in NODES:
+        transact(app, node, "alter sequence kept_seq cache 5")

@@ -133,14 +133,18 @@ class _Proposal:
         return Distribution(node, {**self._choices(), **known})
 
     def _known(self) -> dict[str, Choice]:
-        """What is decided, as it is done."""
+        """What is decided, as it is done. What the person wants otherwise is told to be in the way."""
         return {
             n: Choice(
                 t.state, t.by, t.partitions, t.group if t.group != n else None, why="is it already"
             )
             for n, t in self.tables.items()
-            if t.state != PLAIN
+            if t.state != PLAIN and not self._is_wished_otherwise(t)
         }
+
+    def _is_wished_otherwise(self, table: Table) -> bool:
+        column = self.wishes.shard.get(table.name)
+        return column is not None and table.columns_of(column) != table.columns_of(table.by)
 
     def _join(self, known: Mapping[str, Choice]) -> None:
         """What refers to tables that are sharded goes along: an earlier run may not have come to its end."""

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from shardman.local import LocalCluster
 from shardman.local.daemon import tail
-from shardman.local.server import StopMode
+from shardman.local.server import SCRAM_ITERATIONS, StopMode
 from shardman.pg.connection import SyncConnection
 
 Query = LiteralString | sql.SQL | sql.Composed
@@ -47,6 +47,8 @@ class Cluster:
     ) -> None:
         """Makes it and, unless it is ``bare``, starts everything; ``stock``: on servers with nothing but
         the required settings."""
+        # A hash that is slow to compute protects passwords that can be guessed, and slows down log-ins.
+        quick = {} if fsync else {SCRAM_ITERATIONS: 1}
         # Not pytest's own temporary directory: the servers' account may not enter root's.
         self._parent = Path(tempfile.mkdtemp(prefix="shardman-test-"))
         self._parent.chmod(0o755)
@@ -57,7 +59,7 @@ class Cluster:
                 pg_bin=pg_bin,
                 fsync=fsync,
                 stock=stock,
-                settings=settings,
+                settings={**quick, **(settings or {})},
             )
             if bare:
                 self.local.start_servers()

@@ -553,6 +553,19 @@ $$;
 comment on function shardman.keep_shared(text) is
     'after DDL of a shared table, on each node: raises where it can be shared no longer, and gives it what it lacks for being written through';
 
+create or replace function shardman.refuse_late_sequence(relation text, seq oid) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.metadata_name(seq) not in (select s ->> 'name' from shardman.sequence_specs(relation) s) then
+        raise exception '% is shared, and only this node has %', relation, seq::regclass
+            using errcode = 'feature_not_supported',
+                  hint = format('A sequence that belongs to a table when that is shared is on all nodes, each with numbers of its own: unshare %s, '
+                                'and share it again when the sequence is OWNED BY its column.', relation);
+    end if;
+end
+$$;
+comment on function shardman.refuse_late_sequence(text, oid) is 'raises where a sequence of this node alone is given to a shared table';
+
 create or replace function shardman.on_shared_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -576,6 +589,8 @@ begin
         else
             perform shardman.refuse_sequence_name(changed) from pg_event_trigger_ddl_commands() d
               where tg_tag = 'ALTER TABLE' and d.object_type = 'sequence' and shardman.table_of_sequence(d.objid) = rel;
+            perform shardman.refuse_late_sequence(changed, d.objid) from pg_event_trigger_ddl_commands() d
+              where tg_tag = 'ALTER SEQUENCE' and shardman.table_of_sequence(d.objid) = rel;
             perform shardman.refuse_shared_ddl(changed);
         end if;
     end loop;
@@ -724,3 +739,24 @@ $$;
 comment on function shardman.on_new_table() is
     'after CREATE TABLE: has the new table lie as one of its name did that was dropped, or shared, where the setting new_tables is shared; after ALTER TABLE: shared '
     'when it has got its primary key';
+
+create or replace function shardman.on_new_sequence() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    made regclass;
+begin
+    if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() or shardman.setting('new_tables', 'plain') <> 'shared' then
+        return;
+    end if;
+    for made in
+        select d.objid from pg_event_trigger_ddl_commands() d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
+         where c.relkind = 'S' and c.relpersistence = 'p' and not d.in_extension and shardman.table_of_sequence(d.objid) is null
+    loop
+        raise notice 'only this node has the sequence %', made
+            using hint = format('One that belongs to a table when that is shared is on all nodes, each with numbers of its own: '
+                                'ALTER SEQUENCE %s OWNED BY ..., in the transaction that makes the table.', made);
+    end loop;
+end
+$$;
+comment on function shardman.on_new_sequence() is
+    'after CREATE SEQUENCE, where new tables are shared: says that other nodes do not have it, and what to do, as mappers that ask it for keys would find out there';

@@ -25,6 +25,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
         ('shardman_shared_gate', 'ddl_command_start', 'on_shared_gate', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_shared', 'ddl_command_end', 'on_shared_ddl', k.alone, false),
         ('shardman_new_table', 'ddl_command_end', 'on_new_table', array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE'], false),
+        ('shardman_new_sequence', 'ddl_command_end', 'on_new_sequence', array['CREATE SEQUENCE'], false),
         ('shardman_shared_1_spread', 'ddl_command_end', 'on_shared_spread', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_shared_2_end', 'ddl_command_end', 'on_shared_end', k.of_tables || 'DROP TABLE'::text, false),
         ('shardman_shared_3_dropped', 'ddl_command_end', 'on_drop_end', array['DROP TABLE'], false),

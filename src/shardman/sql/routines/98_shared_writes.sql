@@ -18,7 +18,9 @@
 --
 -- Rows go by statement: INSERT and DELETE of rows that refer to each other are right only together. Of an UPDATE, rows whose
 -- primary key changes go one by one, before foreign keys act on it here (the trigger's name is sorted before PostgreSQL's own):
--- the foreign keys act by themselves on each node.
+-- the foreign keys act by themselves on each node. What they did to rows of another shared table is sent as well, for nothing tells
+-- it from a statement, and comes behind what they act on: rows that are not found any more were theirs, by the count of those that
+-- they have deleted, or given another key, in the same transaction there (shardman.shared_acted).
 --
 -- What a crash leaves: nothing, before the first node commits. Nodes commit one after the other, so a crash in that instant
 -- can leave copies apart: they are compared in the background (lord/watchers/shared_scrub.py), and create_shared_table makes them the same.
@@ -239,6 +241,20 @@ $$;
 comment on function shardman.shared_change(oid, text) is
     'the statement that makes a change of a shared table. $1: rows as text; for key the old and the new one. Null: nothing is to be done';
 
+create or replace function shardman.shared_acted(rel oid, op text) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce((coalesce(nullif(current_setting('shardman.shared_acted', true), ''), '{}')::jsonb ->> (rel || op))::bigint, 0)
+$$;
+comment on function shardman.shared_acted(oid, text) is
+    'how many rows of a shared table foreign keys have deleted here, or given another key, in this transaction, of which the sender has not told yet';
+
+create or replace function shardman.count_shared_acted(rel oid, op text, more bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    select set_config('shardman.shared_acted', (coalesce(nullif(current_setting('shardman.shared_acted', true), ''), '{}')::jsonb
+                                                || jsonb_build_object(rel || op, greatest(0, shardman.shared_acted(rel, op) + more)))::text, true)
+$$;
+comment on function shardman.count_shared_acted(oid, text, bigint) is 'adds to shardman.shared_acted, or takes from it';
+
 create or replace function shardman.make_shared_change(rel oid, op text, rows text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -253,6 +269,14 @@ begin
     execute statement using rows;
     get diagnostics made = row_count;
     perform set_config('shardman.shared', '', true);
+    if op in ('delete', 'key') then
+        -- The triggers have counted those that are made here, too.
+        perform shardman.count_shared_acted(rel, op, -made);
+        if made < wanted and wanted - made <= shardman.shared_acted(rel, op) then
+            perform shardman.count_shared_acted(rel, op, made - wanted);
+            return;
+        end if;
+    end if;
     if op <> 'truncate' and made <> wanted then
         raise exception '% of % rows of % were found on node %', made, wanted, shardman.metadata_name(rel), (shardman.shared_nodes('')).me
             using errcode = 'serialization_failure',
@@ -299,6 +323,22 @@ comment on function shardman.rows_at_once(oid) is
     'how many rows of a shared table are sent at once; of one whose rows refer to each other all of a statement''s are: before the last '
     'one is there the first may not be right';
 
+create or replace function shardman.keys_act_on(rel oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_constraint o
+                    where o.conrelid = rel and o.contype = 'f' and (o.confupdtype in ('c', 'n', 'd') or o.confdeltype in ('c', 'n', 'd')))
+$$;
+comment on function shardman.keys_act_on(oid) is 'whether foreign keys of a table write to it: one statement may then change a row more than once';
+
+create or replace function shardman.rows_as_they_are(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('select array_agg(x.r) from (select y.r, (row_number() over () - 1) / $1 as n '
+                  'from (select distinct t::text as r from shardman_new d join only %s t on %s) as y) as x group by x.n',
+                  rel::regclass, (select string_agg(format('t.%s %s d.%1$s', k.col, k.op), ' and ' order by k.n) from shardman.shared_key(rel) k))
+$$;
+comment on function shardman.rows_as_they_are(oid) is
+    'in a trigger, the rows of shardman_new as they are now, $1 at once: each once, and without those that have been deleted or given another key since';
+
 create or replace function shardman.shared_body(relation text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
     select replace($body$
@@ -307,6 +347,11 @@ declare
     rows_ text[];
 begin
     if shardman.is_arriving() then
+        if tg_when = 'AFTER' and tg_op = 'DELETE' then
+            perform shardman.count_shared_acted(tg_relid, 'delete', (select count(*) from shardman_old));
+        elsif tg_when = 'AFTER' and tg_level = 'ROW' then
+            perform shardman.count_shared_acted(tg_relid, 'key', 1);
+        end if;
         return null;
     end if;
     size := shardman.rows_at_once(tg_relid);
@@ -316,6 +361,10 @@ begin
         perform shardman.send_shared(<relation>, 'truncate', '{}');
     elsif tg_level = 'ROW' then
         perform shardman.send_shared(<relation>, 'key', array[old::text, new::text]);
+    elsif tg_op = 'UPDATE' and shardman.keys_act_on(tg_relid) then
+        for rows_ in execute shardman.rows_as_they_are(tg_relid) using size loop
+            perform shardman.send_shared(<relation>, 'update', rows_);
+        end loop;
     elsif tg_op = 'DELETE' then
         for rows_ in select array_agg(x.r) from (select (d.*)::text as r, (row_number() over () - 1) / size as n from shardman_old as d) as x group by x.n loop
             perform shardman.send_shared(<relation>, 'delete', rows_);
