@@ -11,7 +11,7 @@ from typing import Any
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.errors import Code, UserError
-from shardman.model.cluster import Cluster
+from shardman.model.cluster import Cluster, Shared
 from shardman.model.plan import Json, Plan, Step
 
 
@@ -59,6 +59,37 @@ class CreateSharedTable(Command):
 
     def plan(self, facts: Facts) -> Plan:
         cluster = facts.cluster
+        known = self._known(cluster)
+        # Shared in the transaction that has made it: only the lord does not know.
+        made = self._made(facts)
+        described = self._described(facts, again=known is not None or bool(made))
+        has = known.nodes if known else made
+        others = self._receivers(facts, has)
+        for node in others:
+            if node not in made:
+                self._need_free(facts, node, has)
+        definition = described["definition"]
+        new = [] if known else [n for n in others if n not in made]
+        return Plan(
+            prepare=(
+                *(() if known else self._needed_steps(facts, others)),
+                *(self._check_step(n, definition) for n in new),
+            ),
+            switch=() if known and not made else (self._record_step(definition, made),),
+            finish=(
+                Step(
+                    "share_home",
+                    f"let node {self.node_id} write to copies of {self.relation}",
+                    {"node": self.node_id, "relation": self.relation},
+                ),
+                *(share_step(n, self.relation, self.node_id) for n in others),
+                *(self._views_step(n) for n in others if described.get("views")),
+                Step("converge", "tell all nodes", {}),
+            ),
+        )
+
+    def _known(self, cluster: Cluster) -> Shared | None:
+        """What the metadata have of it; None: it is a plain table so far."""
         if self.relation in cluster.tables:
             raise UserError(
                 f"{self.relation} is sharded",
@@ -73,71 +104,33 @@ class CreateSharedTable(Command):
                 "Name another node",
                 code=Code.NO_SUCH_COPY,
             )
-        # Shared in the transaction that has made it: only the lord does not know.
-        made = self._made(facts)
-        described = self._described(facts, again=known is not None or bool(made))
-        has = known.nodes if known else made
-        # Writers do without a node that has died: it gets its copy when it is back.
-        away = [
-            n
-            for n in self._others(cluster)
-            if has and n not in has and facts.answers.get(f"taken {n}") is None
-        ]
-        others = [n for n in self._others(cluster) if n not in away]
-        for node in others:
-            if node not in made:
-                self._need_free(facts, node, has)
-        definition = described["definition"]
-        return Plan(
-            prepare=(
-                *(
-                    needed_steps(
-                        sorted({*self._answering(facts, others), cluster.lord.id}),
-                        self.relation,
-                        self.node_id,
-                    )
-                    if known is None
-                    else ()
-                ),
-                *(
-                    Step(
-                        "check_shared",
-                        f"check that node {n} can have {self.relation}",
-                        {"node": n, "relation": self.relation, "definition": definition},
-                    )
-                    for n in others
-                    if n not in made and known is None
-                ),
-            ),
-            switch=(
-                *(
-                    ()
-                    if known and not made
-                    else (
-                        Step(
-                            "record_shared",
-                            f"record {self.relation} as shared",
-                            {
-                                "node": self.node_id,
-                                "relation": self.relation,
-                                "definition": definition,
-                                **({"copies": list(made)} if made else {}),
-                            },
-                        ),
-                    )
-                ),
-            ),
-            finish=(
-                Step(
-                    "share_home",
-                    f"let node {self.node_id} write to copies of {self.relation}",
-                    {"node": self.node_id, "relation": self.relation},
-                ),
-                *(share_step(n, self.relation, self.node_id) for n in others),
-                *(self._views_step(n) for n in others if described.get("views")),
-                Step("converge", "tell all nodes", {}),
-            ),
+        return known
+
+    def _receivers(self, facts: Facts, has: tuple[int, ...]) -> list[int]:
+        """The nodes that get a copy. Writers do without one that has died: it gets its copy when it is back."""
+        answering = self._answering(facts, self._others(facts.cluster))
+        return [n for n in self._others(facts.cluster) if not has or n in has or n in answering]
+
+    def _needed_steps(self, facts: Facts, others: list[int]) -> tuple[Step, ...]:
+        nodes = sorted({*self._answering(facts, others), facts.cluster.lord.id})
+        return needed_steps(nodes, self.relation, self.node_id)
+
+    def _check_step(self, node: int, definition: Json) -> Step:
+        return Step(
+            "check_shared",
+            f"check that node {node} can have {self.relation}",
+            {"node": node, "relation": self.relation, "definition": definition},
         )
+
+    def _record_step(self, definition: Json, made: tuple[int, ...]) -> Step:
+        options: dict[str, Json] = {
+            "node": self.node_id,
+            "relation": self.relation,
+            "definition": definition,
+        }
+        if made:
+            options["copies"] = list(made)
+        return Step("record_shared", f"record {self.relation} as shared", options)
 
     def _views_step(self, node: int) -> Step:
         return Step(
