@@ -21,6 +21,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb, set_json_loads
 
 import shardman
+from client import typed_program
 from shardman.client.routing.picture import HERE
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
@@ -768,3 +769,9 @@ async def test_asynchronous_ones(nodes: Cluster, keys: dict[str, int]) -> None:
         await db.tpc_begin("async")
         await db.tpc_prepare()
         await db.tpc_rollback()
+
+
+async def test_rows_have_the_types_that_are_said(nodes: Cluster) -> None:
+    row, acc, named = (1, "v1"), typed_program.Acc(1, "v1"), {"id": 1, "v": "v1"}
+    assert typed_program.run(nodes.dsn(2)) == [row, row, acc, [named], [row], named]
+    assert await typed_program.run_async(nodes.dsn(2)) == [named, acc]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast, overload
 
 import psycopg
 from psycopg import errors
-from psycopg.rows import tuple_row
+from psycopg.rows import AsyncRowFactory, Row, tuple_row
 
 from shardman.client import two_phase
 from shardman.client.blocks import Block
@@ -28,31 +28,27 @@ from shardman.client.server_cursors import AsyncServerCursor
 from shardman.client.sessions import Steps
 from shardman.client.snapshots import IN_SNAPSHOT, need_whole, take
 
-if TYPE_CHECKING:
-
-    class _Psycopg:
-        pass
-else:
-    # As `Connection` has it.
-    _Psycopg = psycopg.AsyncConnection
-
 T = TypeVar("T")
+CursorRow = TypeVar("CursorRow")
 
 
-class AsyncConnection(Likeness, _Psycopg):
+class AsyncConnection(  # type: ignore[misc, override] # as `Connection`
+    Likeness, psycopg.AsyncConnection[Row]
+):
     """As `psycopg.AsyncConnection`; transactions as those of `Connection`."""
 
-    def __init__(self, router: Router, row_factory: Any) -> None:
+    def __init__(self, router: Router, row_factory: AsyncRowFactory[Row]) -> None:
         self.router = router
         self.row_factory = row_factory
         self.lock = asyncio.Lock()
 
     @classmethod
-    async def connect(
+    async def connect(  # type: ignore[override] # of one or several nodes
         cls,
         dsn: str = "",
         *more: str,
         autocommit: bool = False,
+        row_factory: AsyncRowFactory[Row] | None = None,
         fanout: Fanout = "any",
         atomic: bool = True,
         refresh_seconds: float = 2.0,
@@ -63,7 +59,6 @@ class AsyncConnection(Likeness, _Psycopg):
         Raises:
             OperationalError: no node answers.
         """
-        row_factory = options.pop("row_factory", tuple_row)
         router = Router(
             (dsn, *more),
             options,
@@ -73,7 +68,7 @@ class AsyncConnection(Likeness, _Psycopg):
             fanout=fanout,
             atomic=atomic,
         )
-        db = cls(router, row_factory)
+        db = cls(router, row_factory or cast(AsyncRowFactory[Row], tuple_row))
         await db.drive(router.open())
         return db
 
@@ -109,15 +104,44 @@ class AsyncConnection(Likeness, _Psycopg):
         here = await self._drive(self.router.on_here())
         return await here.wait(work, *options)
 
+    @overload
+    def cursor(self, *, binary: bool = False) -> AsyncCursor[Row]: ...
+
+    @overload
+    def cursor(
+        self, *, binary: bool = False, row_factory: AsyncRowFactory[CursorRow]
+    ) -> AsyncCursor[CursorRow]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        *,
+        binary: bool = False,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> AsyncServerCursor[Row]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        *,
+        binary: bool = False,
+        row_factory: AsyncRowFactory[CursorRow],
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> AsyncServerCursor[CursorRow]: ...
+
     def cursor(
         self,
         name: str = "",
         *,
         binary: bool = False,
-        row_factory: Any = None,
+        row_factory: AsyncRowFactory[Any] | None = None,
         scrollable: bool | None = None,
         withhold: bool = False,
-    ) -> AsyncCursor:
+    ) -> AsyncCursor[Any] | AsyncServerCursor[Any]:
         """A cursor; with a name one of the server, where its statement's rows are."""
         factory = row_factory or self.row_factory
         if not name:
@@ -132,9 +156,9 @@ class AsyncConnection(Likeness, _Psycopg):
         prepare: bool | None = None,
         binary: bool = False,
         fanout: Fanout | None = None,
-    ) -> AsyncCursor:
+    ) -> AsyncCursor[Row]:
         """Sends a statement where its rows are."""
-        cursor = AsyncCursor(self, self.row_factory, binary)
+        cursor: AsyncCursor[Row] = AsyncCursor(self, self.row_factory, binary)
         return await cursor.execute(query, params, prepare=prepare, fanout=fanout)
 
     async def commit(self) -> None:
@@ -148,14 +172,14 @@ class AsyncConnection(Likeness, _Psycopg):
     @asynccontextmanager
     async def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
-    ) -> AsyncIterator[Block]:
+    ) -> AsyncIterator[psycopg.AsyncTransaction]:
         """See `Connection.transaction`."""
         block = Block(savepoint_name, force_rollback, self)
         self.router.blocks.append(block)
         try:
             if here:
                 await self.drive(self.router.on_here())
-            yield block
+            yield block  # type: ignore[misc] # it is one for isinstance, too
         except BaseException as error:
             trace = error.__traceback__
             if not await self.drive(self.router.end_block(block, type(error), error, trace)):
@@ -198,7 +222,7 @@ class AsyncConnection(Likeness, _Psycopg):
                 await asyncio.sleep(pauses.next(error))
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[Any]:
+    async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
         """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
         self.router.need_one_node("a pipeline is on one node")
         node = self.router.bound() or HERE
@@ -246,7 +270,7 @@ class AsyncConnection(Likeness, _Psycopg):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's
         stop_after: int | None = None,
-    ) -> AsyncIterator[psycopg.Notify]:
+    ) -> AsyncGenerator[psycopg.Notify, None]:
         """See `Connection.notifies`."""
         here = await self.drive(self.router.session(HERE))
         async for each in here.notifies(timeout=timeout, stop_after=stop_after):

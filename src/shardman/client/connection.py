@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from inspect import isgenerator
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import psycopg
 from psycopg import errors
-from psycopg.rows import tuple_row
+from psycopg.rows import Row, RowFactory, TupleRow, tuple_row
 
 from shardman.client import two_phase
 from shardman.client.blocks import Block
@@ -38,13 +38,9 @@ if TYPE_CHECKING:
     from shardman.client.loading.load import Loaded, Progress
     from shardman.client.loading.unload import Unloaded
 
-    class _Psycopg:
-        pass
-else:
-    # Where psycopg and what builds on it ask whether something is a connection (TypeInfo.fetch), it is one.
-    _Psycopg = psycopg.Connection
-
 T = TypeVar("T")
+#: Of a cursor that has others than the connection's.
+CursorRow = TypeVar("CursorRow")
 
 
 def _loading(part: str) -> Any:
@@ -63,21 +59,48 @@ def _loading(part: str) -> Any:
         ) from error
 
 
+@overload
 def connect(
     dsn: str = "",
     *more: str,
     autocommit: bool = False,
+    row_factory: RowFactory[Row],
     fanout: Fanout = "any",
     atomic: bool = True,
     refresh_seconds: float = 2.0,
     **options: Any,
-) -> Connection:
+) -> Connection[Row]: ...
+
+
+@overload
+def connect(
+    dsn: str = "",
+    *more: str,
+    autocommit: bool = False,
+    row_factory: None = None,
+    fanout: Fanout = "any",
+    atomic: bool = True,
+    refresh_seconds: float = 2.0,
+    **options: Any,
+) -> Connection[TupleRow]: ...
+
+
+def connect(
+    dsn: str = "",
+    *more: str,
+    autocommit: bool = False,
+    row_factory: RowFactory[Any] | None = None,
+    fanout: Fanout = "any",
+    atomic: bool = True,
+    refresh_seconds: float = 2.0,
+    **options: Any,
+) -> Connection[Any]:
     """Connects to a cluster.
 
     Args:
         dsn: of any node; where it is empty, options and the environment say it.
         more: of others, tried in this order where one does not answer.
-        autocommit: as psycopg has it.
+        autocommit, row_factory: as psycopg has them.
         fanout: ``single`` refuses statements that may touch more than one partition.
         atomic: a transaction takes in further nodes, and is committed on all of them or on none; else it stays
             on its first, and uses others through that.
@@ -92,6 +115,7 @@ def connect(
         dsn,
         *more,
         autocommit=autocommit,
+        row_factory=row_factory,
         fanout=fanout,
         atomic=atomic,
         refresh_seconds=refresh_seconds,
@@ -99,25 +123,29 @@ def connect(
     )
 
 
-class Connection(Likeness, Verbs, _Psycopg):
+# Where psycopg and what builds on it ask whether something is a connection (TypeInfo.fetch), it is one.
+class Connection(  # type: ignore[misc, override] # what psycopg's has as attributes is of several sessions
+    Likeness, Verbs, psycopg.Connection[Row]
+):
     """As `psycopg.Connection`, and with a method for each command of the cluster.
 
     A transaction takes in each node to which a statement goes straight, and is committed on all of them or
     on none.
     """
 
-    def __init__(self, router: Router, row_factory: Any) -> None:
+    def __init__(self, router: Router, row_factory: RowFactory[Row]) -> None:
         self.router = router
         self.row_factory = row_factory
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # type: ignore[assignment] # what it does may call it again
         self._client: Client | None = None
 
     @classmethod
-    def connect(
+    def connect(  # type: ignore[override] # of one or several nodes
         cls,
         dsn: str = "",
         *more: str,
         autocommit: bool = False,
+        row_factory: RowFactory[Row] | None = None,
         fanout: Fanout = "any",
         atomic: bool = True,
         refresh_seconds: float = 2.0,
@@ -128,7 +156,6 @@ class Connection(Likeness, Verbs, _Psycopg):
         Raises:
             OperationalError: no node answers.
         """
-        row_factory = options.pop("row_factory", tuple_row)
         router = Router(
             (dsn, *more),
             options,
@@ -138,7 +165,7 @@ class Connection(Likeness, Verbs, _Psycopg):
             fanout=fanout,
             atomic=atomic,
         )
-        db = cls(router, row_factory)
+        db = cls(router, row_factory or cast(RowFactory[Row], tuple_row))
         db.drive(router.open())
         return db
 
@@ -168,15 +195,44 @@ class Connection(Likeness, Verbs, _Psycopg):
 
     # -- as psycopg's ---------------------------------------------------------------------------
 
+    @overload
+    def cursor(self, *, binary: bool = False) -> Cursor[Row]: ...
+
+    @overload
+    def cursor(
+        self, *, binary: bool = False, row_factory: RowFactory[CursorRow]
+    ) -> Cursor[CursorRow]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        *,
+        binary: bool = False,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> ServerCursor[Row]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        *,
+        binary: bool = False,
+        row_factory: RowFactory[CursorRow],
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> ServerCursor[CursorRow]: ...
+
     def cursor(
         self,
         name: str = "",
         *,
         binary: bool = False,
-        row_factory: Any = None,
+        row_factory: RowFactory[Any] | None = None,
         scrollable: bool | None = None,
         withhold: bool = False,
-    ) -> Any:
+    ) -> Cursor[Any] | ServerCursor[Any]:
         """A cursor; with a name one of the server, where its statement's rows are."""
         factory = row_factory or self.row_factory
         if not name:
@@ -191,9 +247,9 @@ class Connection(Likeness, Verbs, _Psycopg):
         prepare: bool | None = None,
         binary: bool = False,
         fanout: Fanout | None = None,
-    ) -> Cursor:
+    ) -> Cursor[Row]:
         """Sends a statement where its rows are."""
-        cursor = Cursor(self, self.row_factory, binary)
+        cursor: Cursor[Row] = Cursor(self, self.row_factory, binary)
         return cursor.execute(query, params, prepare=prepare, fanout=fanout)
 
     def commit(self) -> None:
@@ -213,7 +269,7 @@ class Connection(Likeness, Verbs, _Psycopg):
     @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False, *, here: bool = False
-    ) -> Iterator[Block]:
+    ) -> Iterator[psycopg.Transaction]:
         """A transaction, or a savepoint inside of one. It begins with its first statement, on that one's node.
 
         Args:
@@ -225,7 +281,7 @@ class Connection(Likeness, Verbs, _Psycopg):
         try:
             if here:
                 self.drive(self.router.on_here())
-            yield block
+            yield block  # type: ignore[misc] # it is one for isinstance, too
         except BaseException as error:
             if not self.drive(
                 self.router.end_block(block, type(error), error, error.__traceback__)
@@ -295,7 +351,7 @@ class Connection(Likeness, Verbs, _Psycopg):
                 time.sleep(pauses.next(error))
 
     @contextmanager
-    def pipeline(self) -> Iterator[Any]:
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
         """psycopg's pipeline, on the node of the transaction or the one that was connected to."""
         self.router.need_one_node("a pipeline is on one node")
         node = self.router.bound() or HERE
@@ -392,7 +448,9 @@ class Connection(Likeness, Verbs, _Psycopg):
                 self, table, target, columns, format_, progress or (lambda _done: None)
             )
 
-    def cancel(self, cmd_id: int | None = None) -> bool | None:
+    def cancel(  # type: ignore[override] # a command of the cluster, too
+        self, cmd_id: int | None = None
+    ) -> bool | None:
         """Cancels the statement that is under way; with a number that command of the cluster."""
         if cmd_id is not None:
             return self.client.cancel(cmd_id)
@@ -465,7 +523,7 @@ class Connection(Likeness, Verbs, _Psycopg):
 
     def notifies(
         self, *, timeout: float | None = None, stop_after: int | None = None
-    ) -> Iterator[psycopg.Notify]:
+    ) -> Generator[psycopg.Notify, None, None]:
         """As psycopg's. LISTEN is on the node that was connected to."""
         here = self.drive(self.router.session(HERE))
         yield from here.notifies(timeout=timeout, stop_after=stop_after)
@@ -523,7 +581,7 @@ class Connection(Likeness, Verbs, _Psycopg):
     def _secret(self, info: psycopg.ConnectionInfo) -> dict[str, str]:
         return {"password": info.password} if info.password else {}
 
-    def wait(
+    def wait(  # type: ignore[override] # for a command of the cluster, too
         self, cmd_id: int, timeout: float | None = None, watch: Watcher | None = None
     ) -> Result:
         """See `Client.wait`."""

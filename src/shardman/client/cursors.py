@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import Row, tuple_row
 
 from shardman.client import inner
 from shardman.client.gathered import gather, in_sets
@@ -17,6 +17,13 @@ from shardman.client.routing.placeholders import Params
 from shardman.client.sessions import IDLE, Steps, has_own_dumpers
 from shardman.client.splitting import Gather, Piece
 from shardman.client.streaming import merged, merged_async
+
+if TYPE_CHECKING:
+    _Cursor = psycopg.Cursor
+    _AsyncCursor = psycopg.AsyncCursor
+else:
+    # What is not defined here is looked for in psycopg's cursor of the session, and not in a base.
+    _Cursor = _AsyncCursor = Generic
 
 
 class Driver(Protocol):
@@ -32,8 +39,9 @@ class Driver(Protocol):
 class BaseCursor:
     """What both kinds have in common. All that is not defined here is psycopg's cursor's."""
 
-    def __init__(self, router: Router, row_factory: Any, binary: bool) -> None:
-        self._router = router
+    def __init__(self, db: Driver, row_factory: Any, binary: bool) -> None:
+        self._db = db
+        self._router = db.router
         self._row_factory = row_factory
         self._binary = binary
         self._real: Any = None
@@ -45,6 +53,11 @@ class BaseCursor:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._now(), name)
+
+    @property
+    def connection(self) -> Any:
+        """The connection whose cursor it is."""
+        return self._db
 
     def _now(self) -> Any:
         return self._real if self._real is not None else self._on(self._router.sessions[HERE])
@@ -204,12 +217,8 @@ class BaseCursor:
         return found
 
 
-class Cursor(BaseCursor):
+class Cursor(BaseCursor, _Cursor[Row]):
     """As `psycopg.Cursor`."""
-
-    def __init__(self, db: Driver, row_factory: Any, binary: bool) -> None:
-        super().__init__(db.router, row_factory, binary)
-        self.connection = db
 
     def execute(
         self,
@@ -221,7 +230,7 @@ class Cursor(BaseCursor):
         fanout: Fanout | None = None,
     ) -> Self:
         """Sends a statement where its rows are; ``fanout``: for this one."""
-        db = self.connection
+        db = self._db
         with db.lock:
             failed = None
             straight = None
@@ -245,13 +254,13 @@ class Cursor(BaseCursor):
         self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
         """Sends a statement many times, each to the owner of its row where that is known."""
-        self.connection.drive(self._execute_many(query, list(params_seq), returning))
+        self._db.drive(self._execute_many(query, list(params_seq), returning))
 
     def stream(
         self, query: Query, params: Params = None, **options: Any
     ) -> Generator[Any, None, None]:
         """Row by row: from all nodes at once where each can be asked for its own."""
-        db = self.connection
+        db = self._db
         streams = None
         if not self._sends_keys_otherwise():
             streams = db.drive(self._router.streams(query, params))
@@ -274,11 +283,11 @@ class Cursor(BaseCursor):
         self, statement: Query, params: Params = None, **options: Any
     ) -> Iterator[psycopg.Copy]:
         """COPY, through the node that was connected to."""
-        real, _ = self.connection.drive(self._elsewhere(statement, params))
+        real, _ = self._db.drive(self._elsewhere(statement, params))
         with real.copy(statement, params, **options) as copy:
             yield copy
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Row]:  # type: ignore[override] # psycopg's is the cursor from 3.3 on
         return iter(self._now())
 
     def __next__(self) -> Any:
@@ -301,12 +310,8 @@ class Cursor(BaseCursor):
             self._real.close()
 
 
-class AsyncCursor(BaseCursor):
+class AsyncCursor(BaseCursor, _AsyncCursor[Row]):
     """As `psycopg.AsyncCursor`."""
-
-    def __init__(self, db: Driver, row_factory: Any, binary: bool) -> None:
-        super().__init__(db.router, row_factory, binary)
-        self.connection = db
 
     async def execute(
         self,
@@ -318,7 +323,7 @@ class AsyncCursor(BaseCursor):
         fanout: Fanout | None = None,
     ) -> Self:
         """Sends a statement where its rows are; ``fanout``: for this one."""
-        db = self.connection
+        db = self._db
         failed = None
         async with db.lock:
             straight = None
@@ -342,13 +347,13 @@ class AsyncCursor(BaseCursor):
         self, query: Query, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
         """Sends a statement many times, each to the owner of its row where that is known."""
-        await self.connection.drive(self._execute_many(query, list(params_seq), returning))
+        await self._db.drive(self._execute_many(query, list(params_seq), returning))
 
     async def stream(
         self, query: Query, params: Params = None, **options: Any
     ) -> AsyncGenerator[Any, None]:
         """Row by row: from all nodes at once where each can be asked for its own."""
-        db = self.connection
+        db = self._db
         streams = None
         if not self._sends_keys_otherwise():
             streams = await db.drive(self._router.streams(query, params))
@@ -373,11 +378,11 @@ class AsyncCursor(BaseCursor):
         self, statement: Query, params: Params = None, **options: Any
     ) -> AsyncIterator[psycopg.AsyncCopy]:
         """COPY, through the node that was connected to."""
-        real, _ = await self.connection.drive(self._elsewhere(statement, params))
+        real, _ = await self._db.drive(self._elsewhere(statement, params))
         async with real.copy(statement, params, **options) as copy:
             yield copy
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[Row]:  # type: ignore[override] # as above
         return aiter(self._now())
 
     async def __anext__(self) -> Any:

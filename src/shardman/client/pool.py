@@ -20,7 +20,7 @@ from shardman.client.async_connection import AsyncConnection
 from shardman.client.connection import Connection
 
 
-class ConnectionPool(_ConnectionPool[Any]):
+class ConnectionPool(_ConnectionPool[Connection[Any]]):
     """As `psycopg_pool.ConnectionPool`, of `shardman.Connection`.
 
     Args:
@@ -34,13 +34,13 @@ class ConnectionPool(_ConnectionPool[Any]):
         )
 
 
-class AsyncConnectionPool(_AsyncConnectionPool[Any]):
+class AsyncConnectionPool(_AsyncConnectionPool[AsyncConnection[Any]]):
     """As `psycopg_pool.AsyncConnectionPool`, of `shardman.AsyncConnection`; see `ConnectionPool`."""
 
     def __init__(self, conninfo: str = "", **options: Any) -> None:
         reset = options.pop("reset", None)
 
-        async def back(db: AsyncConnection) -> None:
+        async def back(db: AsyncConnection[Any]) -> None:
             await db.rollback()
             if reset is not None:
                 await reset(db)
@@ -53,7 +53,7 @@ class AsyncConnectionPool(_AsyncConnectionPool[Any]):
 def _reset(options: dict[str, Any]) -> Any:
     reset = options.pop("reset", None)
 
-    def back(db: Connection) -> None:
+    def back(db: Connection[Any]) -> None:
         # psycopg_pool looks at one session, and a transaction may be on others.
         db.rollback()
         if reset is not None:

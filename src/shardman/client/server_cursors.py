@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 import psycopg
+from psycopg.rows import Row
 
 from shardman.client.cursors import AsyncCursor, BaseCursor, Cursor, Driver
 from shardman.client.router import Fanout, Query
 from shardman.client.routing.placeholders import Params
 from shardman.client.sessions import Steps
 
+if TYPE_CHECKING:
+    _Server = psycopg.ServerCursor
+    _AsyncServer = psycopg.AsyncServerCursor
+else:
+    _Server = _AsyncServer = Generic
+
 
 class _Named(BaseCursor):
-    def _name(self, name: str, scrollable: bool | None, withhold: bool) -> None:
+    def _says(self, name: str, scrollable: bool | None, withhold: bool) -> None:
         self._declared = {"name": name, "scrollable": scrollable, "withhold": withhold}
 
     def _new(self, session: Any) -> Any:
@@ -43,7 +50,7 @@ class _Named(BaseCursor):
         yield from self._asked(query, params, steps)
 
 
-class ServerCursor(_Named, Cursor):
+class ServerCursor(_Named, Cursor[Row], _Server[Row]):  # type: ignore[misc] # __iter__, see there
     """As `psycopg.ServerCursor`."""
 
     def __init__(
@@ -56,7 +63,7 @@ class ServerCursor(_Named, Cursor):
         withhold: bool,
     ) -> None:
         super().__init__(db, row_factory, binary)
-        self._name(name, scrollable, withhold)
+        self._says(name, scrollable, withhold)
 
     def execute(  # type: ignore[override]
         self,
@@ -67,7 +74,7 @@ class ServerCursor(_Named, Cursor):
         fanout: Fanout | None = None,
     ) -> Self:
         """Declares it where the statement's rows are."""
-        self.connection.drive(self._declare(query, params, binary, fanout))
+        self._db.drive(self._declare(query, params, binary, fanout))
         return self
 
     @property  # type: ignore[misc]
@@ -80,7 +87,7 @@ class ServerCursor(_Named, Cursor):
         raise psycopg.NotSupportedError("executemany not supported on server-side cursors")
 
 
-class AsyncServerCursor(_Named, AsyncCursor):
+class AsyncServerCursor(_Named, AsyncCursor[Row], _AsyncServer[Row]):  # type: ignore[misc]
     """As `psycopg.AsyncServerCursor`."""
 
     def __init__(
@@ -93,7 +100,7 @@ class AsyncServerCursor(_Named, AsyncCursor):
         withhold: bool,
     ) -> None:
         super().__init__(db, row_factory, binary)
-        self._name(name, scrollable, withhold)
+        self._says(name, scrollable, withhold)
 
     async def execute(  # type: ignore[override]
         self,
@@ -104,7 +111,7 @@ class AsyncServerCursor(_Named, AsyncCursor):
         fanout: Fanout | None = None,
     ) -> Self:
         """Declares it where the statement's rows are."""
-        await self.connection.drive(self._declare(query, params, binary, fanout))
+        await self._db.drive(self._declare(query, params, binary, fanout))
         return self
 
     @property  # type: ignore[misc]
