@@ -14,7 +14,7 @@ from shardman.client.gathered import gather, in_sets
 from shardman.client.router import Failed, Fanout, Query, Router
 from shardman.client.routing.picture import HERE
 from shardman.client.routing.placeholders import Params
-from shardman.client.sessions import IDLE, Steps, has_own_dumpers
+from shardman.client.sessions import Steps, has_own_dumpers
 from shardman.client.splitting import Gather, Piece
 from shardman.client.streaming import merged, merged_async
 
@@ -237,10 +237,9 @@ class Cursor(BaseCursor, _Cursor[Row]):
             if not self._sends_keys_otherwise():
                 straight = self._router.straight(query, params)
             if straight is not None:
-                node, text = straight
+                node, text, fresh = straight
                 self._count = None
                 session = self._router.sessions[node]
-                fresh = session.pgconn.transaction_status == IDLE
                 try:
                     self._on(session).execute(text, params, prepare=prepare, binary=binary)
                     return self
@@ -330,10 +329,9 @@ class AsyncCursor(BaseCursor, _AsyncCursor[Row]):
             if not self._sends_keys_otherwise():
                 straight = self._router.straight(query, params)
             if straight is not None:
-                node, text = straight
+                node, text, fresh = straight
                 self._count = None
                 session = self._router.sessions[node]
-                fresh = session.pgconn.transaction_status == IDLE
                 try:
                     await self._on(session).execute(text, params, prepare=prepare, binary=binary)
                     return self

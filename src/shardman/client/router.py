@@ -65,8 +65,9 @@ class Router(Splits):
         self._plans.clear()
         self._quick.clear()
 
-    def straight(self, query: Query, params: Params) -> tuple[str, bytes] | None:
-        """The node and the text for a statement that was sent straight before, its key in one parameter.
+    def straight(self, query: Query, params: Params) -> tuple[str, bytes, bool] | None:
+        """The node and the text for a statement that was sent straight before, its key in one parameter, and
+        whether it is the first of its transaction.
 
         The same answer as `run` gives, where nothing stands against it, in a few microseconds; else None.
         """
@@ -81,20 +82,24 @@ class Router(Splits):
         if session is None or not self.is_alive(node, session):
             return None
         own = session.pgconn.transaction_status
+        alone = True
         for other, open_ in self.sessions.items():
-            status = open_.pgconn.transaction_status
-            # All of them are parts of one transaction, or this one is a transaction by itself.
-            if other != node and status != IDLE and not own == status == _OPEN:
-                return None
+            if other != node and (status := open_.pgconn.transaction_status) != IDLE:
+                # All of them are parts of one transaction, or this one is taken in.
+                if status != _OPEN or own not in (_OPEN, IDLE):
+                    return None
+                alone = False
         if own == IDLE and (self.held or node in self.wrote):
             # It is to be told something before, or its part of the transaction is gone.
             return None
         for block in self.blocks:
             if node not in block.entered:
                 return None
+        if own == IDLE and not alone and not (node in self.numbers and self.may_take_in()):
+            return None
         if quick.writes and self.is_open():
             self.wrote.add(node)
-        return node, text
+        return node, text, alone and own == IDLE
 
     def _is_special(self) -> bool:
         return bool(

@@ -36,6 +36,7 @@ Call = Callable[[], Any]
 Steps = Generator[Call, Any, Any]
 
 IDLE = TransactionStatus.IDLE
+_ENDED = (IDLE, TransactionStatus.UNKNOWN)
 _AVOID_SECONDS = 5.0
 _OWN_DUMPERS = "keys are sent in a way of your own: db.adapters"
 #: A session that has rested for longer is looked at before a transaction begins on it.
@@ -401,11 +402,12 @@ class Sessions:
         """All nodes of the transaction that is open."""
         if self.pipeline is not None:
             return [self.pipeline]
-        found = dict.fromkeys(n for block in self.blocks for n in block.entered)
+        found = [n for block in self.blocks for n in block.entered]
         for node, session in self.sessions.items():
-            if session.pgconn.transaction_status not in (IDLE, TransactionStatus.UNKNOWN):
-                found[node] = None
-        return list(found)
+            if session.pgconn.transaction_status not in _ENDED:
+                found.append(node)
+        # In their order, each once.
+        return list(dict.fromkeys(found))
 
 
 class Shared(AdaptersMap):

@@ -4,10 +4,15 @@
 --
 -- Whoever may use a sharded table calls first_part and other_part. A row counts for parts of the same role only, so
 -- nobody decides on what is another's.
+--
+-- Both are a part of each such commit, so what they ask is in PL/pgSQL, which keeps plans for a session (functions of SQL do so from
+-- PostgreSQL 18 on), and in few statements: to call a function with settings costs as much as to look into an index.
 
 create or replace function shardman.caller() returns name
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(nullif(current_setting('role'), 'none'), session_user)::name
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return coalesce(nullif(current_setting('role'), 'none'), session_user)::name;
+end
 $$;
 comment on function shardman.caller() is 'as whom the session acts, also within functions that act as the nodes'' role';
 
@@ -40,14 +45,29 @@ comment on function shardman.uses_other_nodes() is
     'whether this transaction has used another node through postgres_fdw, so that it could not be prepared, and its commit is not one act';
 
 create or replace function shardman.decisions_arrive() returns bool
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Nodes without replicas are done here.
+    if not exists (select from pg_get_replication_slots()) then
+        return false;
+    end if;
     -- Channels of a former version carry none.
-    select coalesce(bool_and(exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = 'shardman.client_decisions'::regclass)), false)
-      from shardman.local l join pg_publication p on starts_with(p.pubname, format('shardman_%s_%s_', l.cluster, l.node_id))
-      join pg_replication_slots s on s.slot_name = p.pubname and s.database = current_database()
+    return (select coalesce(bool_and(exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = 'shardman.client_decisions'::regclass)), false)
+              from shardman.local l join pg_publication p on starts_with(p.pubname, format('shardman_%s_%s_', l.cluster, l.node_id))
+              join pg_replication_slots s on s.slot_name = p.pubname and s.database = current_database());
+end
 $$;
 comment on function shardman.decisions_arrive() is
     'whether there are channels from this node, and all of them carry what clients'' transactions over several nodes have decided here';
+
+create or replace function shardman.may_use_other_nodes() returns bool
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    -- There is this setting once the library is loaded, which whatever uses a foreign table does.
+    return current_setting('postgres_fdw.application_name', true) is not null;
+end
+$$;
+comment on function shardman.may_use_other_nodes() is 'whether anything in this session may have used another node through postgres_fdw: quicker than to ask that';
 
 create or replace function shardman.need_first_word() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -68,8 +88,10 @@ comment on function shardman.most_parts() is 'on how many nodes a transaction of
 create or replace function shardman.first_part(token text, nodes int[]) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    gid_    text;
-    arrives constant bool := shardman.decisions_arrive();
+    gid_     text;
+    said_    bool;
+    arrives_ constant bool := shardman.decisions_arrive();
+    role_    constant name := shardman.caller();
 begin
     if token !~ '^[0-9a-f]{32}$' then
         raise exception 'a token has 32 hexadecimal digits' using errcode = 'invalid_parameter_value', hint = 'shardman.connect makes one.';
@@ -78,17 +100,22 @@ begin
         raise exception 'a transaction is on % nodes at most', shardman.most_parts() using errcode = 'program_limit_exceeded',
             hint = 'Name each node once that has another part.';
     end if;
-    perform shardman.need_first_word();
     -- Until this is decided. Nobody holds its other parts up, so whoever closes the gates on all nodes waits for no circle.
     lock table shardman.commit_gate in row share mode;
-    if shardman.uses_other_nodes() then
+    if shardman.may_use_other_nodes() and shardman.uses_other_nodes() then
         raise exception 'this part of the transaction has used other nodes through this one' using errcode = 'feature_not_supported';
     end if;
-    select format('shardman_%s_%s%s_%s_%s', p.cluster, case when arrives then 'y' else 'z' end, p.node, pg_current_xact_id(), token)
-      into strict gid_ from shardman.transaction_place() p;
-    insert into shardman.client_transactions (gid, role, nodes) values (gid_, shardman.caller(), first_part.nodes);
-    if arrives then
-        insert into shardman.client_decisions (gid, role) values (gid_, shardman.caller());
+    -- As transaction_place() has it.
+    select format('shardman_%s_%s%s_%s_%s', l.cluster, case when arrives_ then 'y' else 'z' end, l.node_id, pg_current_xact_id(), token),
+           exists (select from shardman.client_transactions t where t.xact = pg_current_xact_id())
+      into strict gid_, said_ from shardman.local l
+     where l.node_id is not null and not l.leaving and current_setting('max_prepared_transactions')::int > 0;
+    if said_ then
+        perform shardman.need_first_word();
+    end if;
+    insert into shardman.client_transactions (gid, role, nodes) values (gid_, role_, first_part.nodes);
+    if arrives_ then
+        insert into shardman.client_decisions (gid, role) values (gid_, role_);
     end if;
     return gid_;
 end
@@ -106,9 +133,14 @@ comment on function shardman.part_ticket(text, name, int, text) is
     'says that a transaction of a node is a part of this one and this role''s: only the nodes can make it, so nobody decides on what is another''s';
 
 create or replace function shardman.prepared_arrives() returns bool
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from pg_replication_slots s, shardman.local l
-                    where s.two_phase and s.database = current_database() and starts_with(s.slot_name, format('shardman_%s_%s_', l.cluster, l.node_id)))
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from pg_get_replication_slots() s where s.two_phase) then
+        return false;
+    end if;
+    return exists (select from pg_replication_slots s, shardman.local l
+                    where s.two_phase and s.database = current_database() and starts_with(s.slot_name, format('shardman_%s_%s_', l.cluster, l.node_id)));
+end
 $$;
 comment on function shardman.prepared_arrives() is 'whether what is prepared on this node is prepared on nodes with its replicas as well';
 
@@ -141,8 +173,10 @@ comment on function shardman.await_room() is
     'waits until fewer parts are prepared here than all nodes with replicas of this one have room for: their channels would stand still otherwise';
 
 create or replace function shardman.is_part_name(gid text) returns bool
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select gid ~ format('^shardman_%s_[xyz][0-9]{1,9}_[0-9]{1,19}_[0-9a-f]{32}$', l.cluster) from shardman.local l
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return (select gid ~ format('^shardman_%s_[xyz][0-9]{1,9}_[0-9]{1,19}_[0-9a-f]{32}$', l.cluster) from shardman.local l);
+end
 $$;
 comment on function shardman.is_part_name(text) is 'whether this is a name that shardman.first_part gives';
 
@@ -159,15 +193,17 @@ comment on function shardman.need_part_name(text) is 'raises for a name that nob
 
 create or replace function shardman.other_part(gid text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    role_ constant name := shardman.caller();
 begin
     perform shardman.need_part_name(other_part.gid);
     perform shardman.need_first_word();
-    insert into shardman.client_transactions (gid, role, nodes) values (other_part.gid, shardman.caller(), '{}');
+    insert into shardman.client_transactions (gid, role, nodes) values (other_part.gid, role_, '{}');
     if not shardman.prepared_arrives() then
         return null;
     end if;
     perform shardman.await_room();
-    return shardman.part_ticket(other_part.gid, shardman.caller(), (select p.node from shardman.transaction_place() p), pg_current_xact_id()::xid::text);
+    return shardman.part_ticket(other_part.gid, role_, (select p.node from shardman.transaction_place() p), pg_current_xact_id()::xid::text);
 end
 $$;
 comment on function shardman.other_part(text) is
