@@ -45,11 +45,11 @@ def dsn(cluster: Cluster, node: int, **more: str) -> str:
 
 def keys(cluster: Cluster) -> dict[int, int]:
     """A key on each node."""
-    found: dict[int, int] = {}
-    for id_ in range(1, 61):
-        node = cluster.value(1, "select node from shardman.partition_of('app.acc', %s)", (id_,))
-        found.setdefault(node, id_)
-    return found
+    one_of_each = """
+    select p.node, min(i) from generate_series(1, 60) i
+     cross join lateral shardman.partition_of('app.acc', i) p group by p.node
+    """
+    return dict(cluster.sql(1, one_of_each))
 
 
 def waiting(cluster: Cluster) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -62,11 +65,11 @@ def prepared(cluster: Cluster) -> int:
 
 def keys(cluster: Cluster) -> dict[int, int]:
     """A key on each node."""
-    found = {}
-    for id_ in range(1, 61):
-        node = cluster.value(1, "select node from shardman.partition_of('app.acc', %s)", (id_,))
-        found.setdefault(node, id_)
-    return found
+    one_of_each = """
+    select p.node, min(i) from generate_series(1, 60) i
+     cross join lateral shardman.partition_of('app.acc', i) p group by p.node
+    """
+    return dict(cluster.sql(1, one_of_each))
 
 
 def values(cluster: Cluster, *ids: int) -> list[int]:
@@ -218,6 +221,114 @@ def test_a_client_that_dies(nodes: Cluster, db: shardman.Connection, at: str, le
     die(nodes, at, a, b)
     eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=10)
     assert values(nodes, a, b) == [left, 60 - left]
+
+
+STOPS = """
+import os, signal, sys
+import shardman
+from shardman.client.transactions import Transactions
+
+dsn, at, *keys = sys.argv[1:]
+real = getattr(Transactions, at)
+
+def steps(self, nodes, *args):
+    pid = self.sessions[nodes[-1]].info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    print(pid, flush=True)
+    return (yield from real(self, nodes, *args))
+
+setattr(Transactions, at, steps)
+db = shardman.connect(dsn)
+for key, n in zip(keys, (-5, 2, 3)):
+    db.execute("update acc set n = n + %s where id = %s", (n, int(key)))
+db.commit()
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "left"),
+    [("_prepare", [30, 30, 30]), ("_finish", [25, 32, 33])],
+    ids=["prepare", "commit"],
+)
+def test_a_client_that_is_killed_while_two_nodes_are_told_at_once(
+    nodes: Cluster, db: shardman.Connection, at: str, left: list[int]
+) -> None:
+    """One node has done it. The other does what was sent to it when all has been decided without it."""
+    ids = [keys(nodes)[n] for n in (1, 2, 3)]
+    args = [sys.executable, "-c", STOPS, bob(nodes, 1), at, *map(str, ids)]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        pid = int(client.stdout.readline())
+        try:
+            done = int(at == "_prepare")
+            eventually("one has done it", lambda: nodes.value(2, PARTS) == done, seconds=10)
+            client.kill()
+            client.wait()
+            eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=20)
+        finally:
+            client.kill()
+            os.kill(pid, signal.SIGCONT)
+    gone = "select not exists (select from pg_stat_activity where pid = %s)"
+    eventually("it has done what it was told", lambda: nodes.value(3, gone, (pid,)), seconds=10)
+    eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=20)
+    assert values(nodes, *ids) == left
+
+
+@pytest.mark.parametrize(
+    ("at", "left"),
+    [("_prepare", [30, 30, 30]), ("_finish", [25, 32, 33])],
+    ids=["prepare", "commit"],
+)
+def test_ctrl_c_while_two_nodes_are_told_at_once(
+    nodes: Cluster, db: shardman.Connection, at: str, left: list[int]
+) -> None:
+    """Who catches it goes on with sessions on which nothing is under way any more."""
+    ids = [keys(nodes)[n] for n in (1, 2, 3)]
+    for id_, n in zip(ids, (-5, 2, 3), strict=True):
+        pay(db, id_, n)
+    pid = db.router.sessions[db.router.parts()[-1]].info.backend_pid
+    real = getattr(db.router, at)
+    main = threading.get_ident()
+    goes_on = threading.Timer(1, os.kill, (pid, signal.SIGCONT))
+
+    def steps(*args: Any) -> Any:
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+        goes_on.start()
+        return (yield from real(*args))
+
+    setattr(db.router, at, steps)
+    with pytest.raises(KeyboardInterrupt):
+        db.commit()
+    delattr(db.router, at)
+    assert not goes_on.is_alive()
+    db.rollback()
+    eventually("nothing is prepared", lambda: prepared(nodes) == 0, seconds=10)
+    assert values(nodes, *ids) == left
+    for id_ in ids:
+        pay(db, id_, 1)
+    db.commit()
+    assert values(nodes, *ids) == [n + 1 for n in left]
+
+
+def test_a_client_that_hangs_in_a_commit_is_ended(nodes: Cluster, db: shardman.Connection) -> None:
+    """Whoever holds commits waits for what is being decided, and a client that is stopped never says it."""
+    a, b = (keys(nodes)[n] for n in (1, 3))
+    hangs = DIES.replace("os._exit(0)", "os.kill(os.getpid(), 19)")
+    args = [sys.executable, "-c", hangs, bob(nodes, 1), "_prepare", str(a), str(b)]
+    with subprocess.Popen(args, stderr=subprocess.PIPE, text=True) as client:
+        try:
+            eventually("a part is prepared", lambda: prepared(nodes) == 1, seconds=20)
+            ends = "select shardman.end_sleepers(%s)"
+            assert nodes.value(1, ends, ("1 min",)) == 0
+            eventually("it is ended", lambda: nodes.value(1, ends, ("0.5 s",)) == 1, seconds=10)
+            with shardman.hold_commits(nodes.lord_dsn):
+                assert prepared(nodes) == 0
+        finally:
+            client.send_signal(signal.SIGCONT)
+        assert "on all nodes or on none" in client.communicate(timeout=20)[1]
+        assert client.returncode == 1
+    assert values(nodes, a, b) == [30, 30]
 
 
 def test_what_is_in_doubt_is_told(nodes: Cluster, db: shardman.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shardman.cli.main import main
 from shardman.local import ports
+from shardman.metrics import node as asking
 from shardman.metrics.catalog import METRICS
 from shardman.testing.cluster import Cluster
 from shardman.testing.faults import freeze
@@ -174,6 +176,34 @@ def test_a_node_that_hangs_keeps_nobody(cluster: Cluster) -> None:
             until=lambda up: up == 1,
             seconds=30,
         )
+
+
+def test_who_is_not_heard_of_is_not_up_whatever_waits(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait has a limit of its own, and all of them together one: here that comes first."""
+    monkeypatch.setattr(asking, "OVERDUE_S", 0.5)
+
+    async def look() -> None:
+        asker = asking.NodeAsker(2, {"partitions": False, "tables": 100}, 1e9)
+        asker.params = conninfo_to_dict(cluster.dsn(2))
+        await asker.ask(20, slowly=True)
+        assert asker.answers.up
+        go_on = freeze(cluster, 2)
+        try:
+            await asker.ask(0.1, slowly=False)
+            assert asker.answers.up
+            await asyncio.sleep(0.5)
+            await asker.ask(0.1, slowly=False)
+            assert not asker.answers.up
+        finally:
+            go_on()
+        # The next question does not wait behind that one.
+        await asker.ask(20, slowly=False)
+        assert asker.answers.up
+        await asker.leave()
+
+    asyncio.run(look())
 
 
 def test_a_shardlord_that_stands_by_serves_them(cluster: Cluster) -> None:

@@ -66,10 +66,10 @@ class Router(Splits):
         self._quick.clear()
 
     def straight(self, query: Query, params: Params) -> tuple[str, bytes, bool] | None:
-        """The node and the text for a statement that was sent straight before, its key in one parameter, and
-        whether it is the first of its transaction.
+        """The node and the text for a statement that was sent straight before, its key in one parameter.
 
-        The same answer as `run` gives, where nothing stands against it, in a few microseconds; else None.
+        Also whether it is the first of its transaction. The same answer as `run` gives, where nothing stands
+        against it, in a few microseconds; else None.
         """
         quick = self._quick.get(query) if type(query) is str else None
         if quick is None or params is None or self._is_special():
@@ -81,25 +81,37 @@ class Router(Splits):
         session = self.sessions.get(node)
         if session is None or not self.is_alive(node, session):
             return None
-        own = session.pgconn.transaction_status
-        alone = True
-        for other, open_ in self.sessions.items():
-            if other != node and (status := open_.pgconn.transaction_status) != IDLE:
-                # All of them are parts of one transaction, or this one is taken in.
-                if status != _OPEN or own not in (_OPEN, IDLE):
-                    return None
-                alone = False
-        if own == IDLE and (self.held or node in self.wrote):
+        begins = session.pgconn.transaction_status == IDLE
+        if begins and (self.held or node in self.wrote):
             # It is to be told something before, or its part of the transaction is gone.
             return None
         for block in self.blocks:
             if node not in block.entered:
                 return None
-        if own == IDLE and not alone and not (node in self.numbers and self.may_take_in()):
+        first = self._is_first(node, begins)
+        if first is None:
             return None
         if quick.writes and self.is_open():
             self.wrote.add(node)
-        return node, text, alone and own == IDLE
+        return node, text, first
+
+    def _is_first(self, node: str, begins: bool) -> bool | None:
+        """Whether a statement on a node begins the transaction; None where it is not so simple.
+
+        Args:
+            begins: nothing is open there.
+        """
+        own = self.sessions[node].pgconn.transaction_status
+        first = begins
+        for other, session in self.sessions.items():
+            if other != node and (status := session.pgconn.transaction_status) != IDLE:
+                # All of them are parts of one transaction, or this one is taken in.
+                if status != _OPEN or own not in (_OPEN, IDLE):
+                    return None
+                first = False
+        if begins and not first and not (node in self.numbers and self.may_take_in()):
+            return None
+        return first
 
     def _is_special(self) -> bool:
         return bool(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,10 @@ from psycopg import errors, sql
 from shardman.client.loading.rejects import BadRow, Rejects
 from shardman.client.loading.sources import Chunk
 from shardman.client.loading.texts import encode, line_ends
+from shardman.client.together import Worker, interrupt
 
 #: Pieces that wait for a node: one, while another is under way.
 _WAITING = 1
-_CANCEL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,7 @@ class Senders:
 
     def __init__(self, sessions: Mapping[str, Any], rejects: Rejects) -> None:
         self.by_node = {n: Sender(n, s, rejects) for n, s in sessions.items()}
-        self._threads = [
-            threading.Thread(target=s.work, name=f"copy to {n}", daemon=True)
-            for n, s in self.by_node.items()
-        ]
+        self._threads = [Worker(s.work, f"copy to {n}") for n, s in self.by_node.items()]
 
     def put(self, node: str, piece: Piece) -> None:
         """Gives a node rows, and waits while it has enough of them.
@@ -159,24 +155,15 @@ class Senders:
             self.raise_error()
 
 
-def _finish(sender: Sender, thread: threading.Thread) -> None:
+def _finish(sender: Sender, thread: Worker) -> None:
     """Waits until all that it was given has arrived, or it has failed."""
-    while thread.is_alive():
+    while not thread.wait(0):
         try:
             sender.queue.put(None, timeout=1)
             break
         except Full:
             continue
-    thread.join()
-
-
-def interrupt(session: Any, thread: threading.Thread) -> None:
-    """Cancels what a thread does on a session; one whose node does not answer is closed, and left to itself."""
-    with suppress(psycopg.Error):
-        session.cancel_safe(timeout=_CANCEL_SECONDS)
-    thread.join(_CANCEL_SECONDS)
-    if thread.is_alive():
-        session.close()
+    thread.wait()
 
 
 class Failure(Exception):

@@ -6,17 +6,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from shardman.client.loading.driver import Driver
-from shardman.client.loading.sending import Failure, interrupt
+from shardman.client.loading.sending import Failure
 from shardman.client.loading.sinks import Sink, open_sink
 from shardman.client.loading.sources import Csv
 from shardman.client.loading.target import Target, find
 from shardman.client.routing.picture import HERE
+from shardman.client.together import Worker, interrupt
 from shardman.sql.loader import queries
 
 #: What is kept of a node's rows before it is written.
@@ -96,21 +98,19 @@ def _run(
     columns: sql.Composed,
     writer: _Writer,
 ) -> None:
-    threads = [
-        threading.Thread(
-            target=_read, args=(node, session, tables[node], columns, writer), daemon=True
-        )
+    workers = [
+        Worker(partial(_read, node, session, tables[node], columns, writer))
         for node, session in sessions.items()
     ]
-    for thread in threads:
-        thread.start()
+    for worker in workers:
+        worker.start()
     try:
-        for thread in threads:
-            thread.join()
+        for worker in workers:
+            worker.wait()
     except BaseException:
         writer.error = Failure("", None, psycopg.errors.QueryCanceled("it was cancelled"))
-        for thread, session in zip(threads, sessions.values(), strict=True):
-            interrupt(session, thread)
+        for worker, session in zip(workers, sessions.values(), strict=True):
+            interrupt(session, worker)
         raise
 
 
