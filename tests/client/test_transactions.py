@@ -184,6 +184,44 @@ def test_a_partition_that_moved(nodes: Cluster) -> None:
     assert nodes.cmd("select shardman.move_part(%s, 1)", (f"app.{part}",)).status == "success"
 
 
+def test_who_listens_is_notified_by_the_commit_that_decides(
+    nodes: Cluster, db: shardman.Connection
+) -> None:
+    """PostgreSQL prepares no part that has notified."""
+    a, b, c = (keys(nodes)[n] for n in (1, 2, 3))
+
+    def heard() -> list[str]:
+        return [n.payload for n in listener.notifies(timeout=0.3)]
+
+    with psycopg.connect(bob(nodes, 2), autocommit=True) as listener:
+        listener.execute("listen paid")
+        pay(db, a, -1), pay(db, c, 1)
+        db.execute("select pg_notify('paid', %s::text)", (1,))
+        assert len(db.router.parts()) == 3
+        assert heard() == []
+        db.commit()
+        assert heard() == ["1"]
+        # Also where it comes first, on a node that has a part of its own, and in a block.
+        with db.transaction():
+            db.execute("notify paid, '2'")
+            pay(db, c, -1), pay(db, b, 1)
+            with db.transaction(force_rollback=True):
+                db.execute("notify paid, 'not'")
+        assert heard() == ["2"]
+        with pytest.raises(psycopg.errors.CheckViolation), db.transaction():
+            fail(pay(db, a, -1), db.execute("notify paid, 'not'"), pay(db, c, -100))
+        pay(db, a, -1), pay(db, c, 1)
+        db.execute("notify paid, 'not'")
+        db.rollback()
+        assert heard() == []
+        # What is looked up as well is not for the node where it is sent.
+        pay(db, a, 1), pay(db, c, 1)
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            db.execute("select pg_notify('paid', n::text) from acc")
+        db.rollback()
+    assert values(nodes, a, b, c) == [29, 31, 30]
+
+
 DIES = """
 import os, sys
 import shardman

@@ -152,7 +152,7 @@ class Router(Splits):
             self.cursors,
         )
         found = choose(plan, params, self.picture, now)
-        if found.text is None and not plan.is_local:
+        if found.text is None and not (plan.is_local or found.notifies):
             self.need_one_node(f"this statement cannot be sent straight ({found.reason})")
         if (fanout or self.fanout) == "single" and not found.single:
             raise errors.FeatureNotSupported(
@@ -531,7 +531,9 @@ class Router(Splits):
             return
         if not plan.reads:
             self.wrote.add(found.node)
-        if found.text is None and not plan.is_local:
+        if found.notifies:
+            self.decides = found.node
+        elif found.text is None and not plan.is_local:
             self.through = True
 
     def _may_repeat(self, plan: Plan, found: Choice, session: Any, error: psycopg.Error) -> bool:

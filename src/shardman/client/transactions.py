@@ -44,6 +44,7 @@ class Transactions(Sessions):
         loners: nodes that can have no part of a transaction over several.
         held: savepoints and settings that each node of it is told.
         cursors: of the server, by name: where their statements went.
+        decides: the node whose part must be the one that is not prepared; None: any may be.
     """
 
     atomic: bool = True
@@ -52,6 +53,7 @@ class Transactions(Sessions):
     loners: set[str] = field(default_factory=set)
     held: Held = field(default_factory=Held)
     cursors: dict[str, Choice] = field(default_factory=dict)
+    decides: str | None = None
 
     def is_open(self) -> bool:
         """Whether there is a transaction that a statement would be a part of."""
@@ -126,6 +128,7 @@ class Transactions(Sessions):
         if self.bound() is None:
             self.cursors.clear()
             self.through = False
+            self.decides = None
             self.wrote.clear()
             if self.pinned == "transaction":
                 self.pinned = ""
@@ -367,6 +370,7 @@ class Transactions(Sessions):
         done: set[str] = set()
         try:
             writers = [n for n in leave if n in self.wrote]
+            writers.sort(key=lambda n: n != self.decides)
             # One that has only read may still fail, as SERIALIZABLE: before anything is decided.
             for node in [n for n in leave if n not in writers]:
                 done.add(node)

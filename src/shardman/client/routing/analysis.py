@@ -14,6 +14,7 @@ import pgparse
 from shardman.client.routing.asked import Question
 from shardman.client.routing.expressions import Level, Node, NotHere, nodes
 from shardman.client.routing.guards import as_condition, guard, place_at_end
+from shardman.client.routing.notifying import notifies
 from shardman.client.routing.parting import need_same_everywhere, split
 from shardman.client.routing.parts import Split
 from shardman.client.routing.picture import Picture
@@ -60,6 +61,7 @@ class _Analysis(Statements):
                 str(error),
                 pins=self._hidden_pins(body),
                 sharded=self._names_sharded(body),
+                notifies=notifies(kind, body),
             )
         return self._placed(kind, body)
 

@@ -26,6 +26,7 @@ class Choice:
         takes_in: the transaction is on others so far.
         asked: nodes that are asked, each about some partitions, before the statement is sent as it is.
         split: they are sent the statement itself, each the parts of its partitions.
+        notifies: it does nothing else, as a part of the transaction.
     """
 
     node: str
@@ -36,6 +37,7 @@ class Choice:
     takes_in: bool = False
     asked: tuple[tuple[str, tuple[int, ...]], ...] = ()
     split: bool = False
+    notifies: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def choose(plan: Plan, params: Params, picture: Picture, now: Situation) -> Choi
         found = _to_cursor(plan, now.cursors[plan.current_of])
         if found is not None:
             return found
+    if plan.notifies and now.loners is not None and HERE not in now.loners:
+        takes_in = bool(now.parts) and HERE not in now.parts
+        return Choice(HERE, None, plan.reason, takes_in=takes_in, notifies=True)
     if plan.scope is Scope.HERE or (plan.own_types and now.own_types):
         if there != HERE:
             raise errors.FeatureNotSupported(

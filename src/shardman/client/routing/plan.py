@@ -218,6 +218,7 @@ class Plan:
         ends: the transaction that is open, by commit or rollback.
         listens: whether to it from now on, or no more, and the channel; empty: to none any more.
         single: one statement, as far as can be told.
+        notifies: it does nothing else.
     """
 
     scope: Scope
@@ -240,6 +241,7 @@ class Plan:
     ends: str = ""
     listens: tuple[bool, str] | None = None
     single: bool = True
+    notifies: bool = False
     texts: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 from shardman.client.held import Act, Said
 from shardman.client.routing.known import HELD_SETTINGS, MAKING, PLAIN
+from shardman.client.routing.notifying import notifies
 from shardman.client.routing.plan import Plan, Scope
 
 Node = dict[str, Any]
@@ -40,7 +41,8 @@ def utility(kind: str, body: Node) -> Plan:
         listens = (kind == "ListenStmt", body.get("conditionname", ""))
         return Plan(Scope.HERE, f"{kind} is not sent to owners", listens=listens)
     if kind in PLAIN:
-        return Plan(Scope.HERE, f"{kind} is not sent to owners", alters=kind == "TruncateStmt")
+        why, alters = f"{kind} is not sent to owners", kind == "TruncateStmt"
+        return Plan(Scope.HERE, why, alters=alters, notifies=notifies(kind, body))
     if kind in MAKING:
         pins = "session" if _is_temporary(body) else ""
         return Plan(Scope.HERE, f"{kind} is not sent to owners", pins=pins, alters=True)
