@@ -85,6 +85,27 @@ def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[SyncConnection
             holder.execute("delete from public.crash_point")
 
 
+def next_point(holder: SyncConnection, point: Point) -> None:
+    """Lets the command that stands at a point go on to a later one, and waits until it stands there."""
+    (cmd_type,) = holder.execute(
+        "select cmd_type from shardman.cmd_log where status = 'in progress'"
+        " order by id desc limit 1"
+    ).fetchone() or ("",)
+    holder.execute(
+        "insert into public.crash_point values (%s, %s, %s)", (cmd_type, point.n, point.state)
+    )
+    holder.execute("select pg_advisory_unlock(%s)", (LOCK,))
+    # Behind who has stood at the former one.
+    holder.execute("select pg_advisory_lock(%s)", (LOCK,))
+    waiting = "select from pg_locks where locktype = 'advisory' and objid = %s and not granted"
+    eventually(
+        f"the command comes to {point}",
+        lambda: holder.execute(waiting, (LOCK,)).fetchall(),
+        seconds=60,
+        every=0.02,
+    )
+
+
 def wait_until_stopped(holder: SyncConnection, cmd_id: int, seconds: float = 30) -> None:
     """Returns once the command stands at its point.
 

@@ -9,9 +9,19 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import psycopg
 import pytest
 
-from crash.stops import Point, armed, comes_to, kill_shardlord, points, sample, wait_until_stopped
+from crash.stops import (
+    Point,
+    armed,
+    comes_to,
+    kill_shardlord,
+    next_point,
+    points,
+    sample,
+    wait_until_stopped,
+)
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
@@ -137,6 +147,40 @@ def ready(module_cluster_factory: Callable[..., Cluster]) -> Cluster:
 
 #: What is tried where not all are; a group's number of partitions is in test_groups.py.
 SOME = ("unshard_table", "create_shared_table")
+
+
+#: Commands that release all nodes in one step, and a later step of each.
+RELEASED = {
+    "select shardman.set_partitions_count('{t}', 4)": "use the plain routes",
+    "select shardman.rename_table('{t}', '{t}_new')": "write down what it is",
+}
+
+
+@pytest.mark.parametrize("command", RELEASED if LONG else [*RELEASED][:1])
+def test_a_server_is_back_that_was_not_released(ready: Cluster, command: str) -> None:
+    case = Case((SHARD,), command, WORKERS, 0)
+    cmd = begin(ready, case, new_table(ready, case))
+    assert ready.wait(cmd).status == "success"
+    with ready.connect(0) as lord:
+        found = {p.title: p for p in points(lord, cmd) if p.state == "started"}
+        cmd_type = command.split("(", maxsplit=1)[0].removeprefix("select shardman.")
+    table = new_table(ready, case)
+    with armed(ready.lord_dsn, cmd_type, found["release all nodes"]) as holder:
+        cmd = begin(ready, case, table)
+        wait_until_stopped(holder, cmd)
+        ready.kill_node(1)
+        next_point(holder, found[RELEASED[command]])
+        ready.start_node(1)
+    done = ready.wait(cmd, 30)
+    assert done.status == "success", done
+    name = f"{table}_new" if "rename" in command else table
+    for node in WORKERS:
+        eventually(
+            f"node {node} has the table",
+            lambda node=node: ready.value(node, f"select count(*) from {name}".encode()) == ROWS,  # type: ignore[misc]
+            tolerate=psycopg.Error,
+        )
+    clean(ready)
 
 
 @pytest.mark.timeout(1800)

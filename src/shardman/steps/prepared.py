@@ -92,6 +92,16 @@ async def end_prepared(run: Run, node: int, verb: str, *, gate: bool = True) -> 
             await conn.execute("select pg_notify('shardman_layout', '')")
 
 
+async def released(run: Run, node: int) -> Connection:
+    """A session on a node on which nothing of the command is prepared any more.
+
+    For what stands behind a release that goes on without nodes that are away: one that is back by then has the
+    locks still, and who waited for them would wait for ever.
+    """
+    await end_prepared(run, node, "commit")
+    return await run.node(node)
+
+
 @step("commit_prepared")
 @dataclass(frozen=True)
 class CommitPrepared(FinishStep):

@@ -32,7 +32,7 @@ from shardman.steps.locks import (
     patiently,
     rolled_back,
 )
-from shardman.steps.prepared import end_prepared, prepare, prepare_gate
+from shardman.steps.prepared import end_prepared, prepare, prepare_gate, released
 from shardman.tasks import all_of, each_of
 
 Sessions = Mapping[int, Connection]
@@ -220,6 +220,7 @@ class RedefineRenamed(FinishStep):
         return Scope()
 
     async def do(self, run: Run) -> None:
+        await released(run, self.node)
         async with run.extra_session(self.node) as conn:
             found = await value(conn, "select shardman.redefine(%s)", self.relation)
             shared = await value(conn, "select shardman.redefine_shared(%s)", self.relation)

@@ -14,9 +14,10 @@ from shardman.steps.catalog import need_relation, value, written
 from shardman.steps.catalog import relation as find
 from shardman.steps.convergence import await_metadata
 from shardman.steps.locks import LIMIT_S, Deadline, begin_locked, patiently, rolled_back
-from shardman.steps.prepared import end_prepared
+from shardman.steps.prepared import released
 from shardman.steps.references import held
 from shardman.steps.split.tables import end_servers, stop_log
+from shardman.tasks import all_of
 
 #: How long a node may take to hear of the new partitions, whose indexes take their names then.
 HEAR_S = 10.0
@@ -50,8 +51,7 @@ class SplitClear(FinishStep):
         return Scope.of([self.node])
 
     async def do(self, run: Run) -> None:
-        conn = await run.node(self.node)
-        await end_prepared(run, self.node, "commit")
+        conn = await released(run, self.node)
         tables = [self.relation, *self.beside]
         old = [name for relation in tables for name in await self._asides(run, conn, relation)]
         # First all foreign keys: they lead from old data tables to old ones.
@@ -119,4 +119,5 @@ class EndSplitServers(FinishStep):
         return Scope.of(self.members)
 
     async def do(self, run: Run) -> None:
+        await all_of(*(released(run, node) for node in self.members))
         await end_servers(run, self.members, self.owners)
