@@ -10,7 +10,12 @@ from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
 from shardman.commands.forget_layout import forget_steps
 from shardman.commands.remains import asides, drop_asides, need_alone
-from shardman.commands.unshare_table import drop_copies, need_unreferred, shared_dependents
+from shardman.commands.unshare_table import (
+    drop_copies,
+    forget_copies,
+    need_unreferred,
+    shared_dependents,
+)
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Plan, Step
@@ -45,7 +50,7 @@ class DropTable(Command):
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         """What on each node is made of the table, and what was set aside of it."""
         if self.relation in cluster.shared:
-            return shared_dependents(cluster.shared[self.relation])
+            return () if self.follow else shared_dependents(cluster.shared[self.relation])
         if self.follow and self.relation not in cluster.tables:
             return ()
         return tuple(
@@ -57,9 +62,11 @@ class DropTable(Command):
     def plan(self, facts: Facts) -> Plan:
         cluster, relation = facts.cluster, self.relation
         if relation in cluster.shared:
-            if not self.follow:
-                # What was dropped is gone: the metadata of what referred to it may follow later.
-                need_unreferred(facts, relation)
+            if self.follow:
+                # All that use it have let it go. A worker that was away has its copy still, and on a lord that
+                # is a worker the statement itself has forgotten who has one.
+                return forget_copies(relation, sorted(n.id for n in cluster.workers), keep=None)
+            need_unreferred(facts, relation)
             return self._forgetting(
                 cluster, drop_copies(facts, cluster.shared[relation], keep=None)
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.remains import need_alone
@@ -72,7 +74,11 @@ def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
     for node in table.nodes:
         if node != keep or facts.answers.get(f"dependents {node}") is None:
             need_alone(facts, table.relation, node, "Drop it there first, or unshare it")
-    relation = table.relation
+    return forget_copies(table.relation, table.nodes, keep)
+
+
+def forget_copies(relation: str, nodes: Iterable[int], keep: int | None) -> Plan:
+    """Drops what these nodes have of a shared table, once the metadata do not have it any more."""
     return Plan(
         switch=(
             Step(
@@ -88,7 +94,7 @@ def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
                     f"make {relation} a plain table of node {node}",
                     {"node": node, "relation": relation},
                 )
-                for node in table.nodes
+                for node in nodes
                 if node == keep
             ),
             *(
@@ -97,7 +103,7 @@ def drop_copies(facts: Facts, table: Shared, keep: int | None) -> Plan:
                     f"drop the copy of {relation} on node {node}",
                     {"node": node, "relation": relation},
                 )
-                for node in table.nodes
+                for node in nodes
                 if node != keep
             ),
             Step("converge", "tell all nodes", {}),

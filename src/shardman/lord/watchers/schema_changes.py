@@ -4,7 +4,8 @@ A change travels in the sender's transaction, whose parts are committed one afte
 came in between, or a node was away, the rows of shardman.schema_changes say so, and a node that has the
 change repeats it, as its sender, on one that lacks it. Where a table was renamed (shardman.renamed_tables), the
 command that lets the metadata follow is submitted once more, should it be lost; so it is where a table was
-shared in the transaction that made it, and the lord's metadata do not have it. A shardlord that dies here
+shared in the transaction that made it, and the lord's metadata do not have it, or was dropped, and they have it
+still. A shardlord that dies here
 leaves nothing but what the next one finds: the change and the note that a node has it are one transaction.
 """
 
@@ -62,6 +63,8 @@ class SchemaChanges:
         self._renamed: set[tuple[str, str]] = set()
         #: The tables that nodes shared by themselves, at the last look, and on which.
         self._made: set[tuple[int, str]] = set()
+        #: The shared tables that DROP TABLE has dropped, at the last look.
+        self._dropped: set[str] = set()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -80,6 +83,7 @@ class SchemaChanges:
         found: dict[int, list[Change]] = {}
         renamed: set[tuple[str, str]] = set()
         made: set[tuple[int, str]] = set()
+        dropped: set[str] = set()
 
         async def ask(node: int) -> None:
             rows = await self._try(node, "here")
@@ -88,10 +92,12 @@ class SchemaChanges:
             renamed.update((row[0], row[1]) for row in await self._try(node, "names") or ())
             if node in workers:
                 made.update((node, row[0]) for row in await self._try(node, "made") or ())
+                dropped.update(row[0] for row in await self._try(node, "dropped") or ())
 
         await all_of(*(ask(n) for n in members - silent))
         await self._follow(renamed)
         await self._record(made)
+        await self._drop(dropped)
         work = due(found, members)
         for node, key in work.settle:
             await self._try(node, "settle", key.id, key.sender)
@@ -113,6 +119,12 @@ class SchemaChanges:
         ):
             await self._lord.execute(queries("changes")["record"].encode(), (relation, node))
         self._made = made
+
+    async def _drop(self, dropped: set[str]) -> None:
+        """The same of shared tables that are gone."""
+        for relation in sorted(dropped & self._dropped):
+            await self._lord.execute(queries("changes")["drop"].encode(), (relation,))
+        self._dropped = dropped
 
     async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:
         try:

@@ -17,6 +17,22 @@ select case when x.dropped then shardman.submit('drop_table', json_build_object(
 -- name: made
 select s.relation from shardman.shared_tables s where s.definition ? 'made_now'
 
+-- name: dropped
+-- DROP TABLE takes the copies out of this node's metadata, and the command that it submits the table.
+select s.relation from shardman.shared_tables s
+ where not s.definition ? 'made_now' and not exists (select from shardman.shared_copies c where c.relation = s.relation)
+
+-- name: drop
+-- Only where the command has failed since the table was shared last: what this node's metadata say may be old. In vain is tried again after a while.
+select shardman.submit('drop_table', json_build_object('relation', t.relation, 'aside', false, 'follow', true))
+  from shardman.shared_tables t
+ cross join lateral (
+       select l.* from shardman.cmd_log l
+        where l.cmd_type in ('drop_table', 'create_shared_table')
+          and exists (select from shardman.cmd_opts o where o.cmd_id = l.id and (o.name, o.opt) = ('relation', t.relation))
+        order by l.id desc limit 1) as last
+ where t.relation = %s and last.cmd_type = 'drop_table' and last.status in ('failed', 'canceled') and last.ended_at < now() - interval '5 s'
+
 -- name: record
 select shardman.submit('create_shared_table', json_build_object('relation', x.relation, 'node_id', x.node))
   from (select %s::text as relation, %s::int as node) x

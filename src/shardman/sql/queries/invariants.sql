@@ -42,9 +42,9 @@ select p.part_name, part.oid is not null as partition, data.oid is not null as d
 
 -- name: ranges
 select q.name, s.seqmin, s.seqmax
-  from shardman.tables t,
-       jsonb_to_recordset(coalesce(t.definition -> 'sequences', '[]')) as q (name text)
-  left join pg_catalog.pg_sequence s on s.seqrelid = shardman.find_relation(q.name)
+  from shardman.tables t
+ cross join lateral jsonb_to_recordset(coalesce(t.definition -> 'sequences', '[]')) as q (name text)
+  left join pg_catalog.pg_sequence s on s.seqrelid = shardman.find_relation(shardman.owned_here(t.relation, q.name))
 
 -- name: faults
 select subject, problem, hint from shardman.drift

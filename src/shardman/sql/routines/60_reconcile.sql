@@ -253,9 +253,11 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     spec jsonb;
     col  jsonb;
+    name text;
 begin
     for spec in select x from jsonb_array_elements(t.definition -> 'sequences') x loop
-        if shardman.find_relation(spec ->> 'name') is null then
+        name := shardman.owned_here(t.relation, spec ->> 'name');
+        if shardman.find_relation(name) is null then
             perform shardman.make_sequence(spec, spec ->> 'name');
             execute format('alter sequence %s owned by %s.%I', shardman.sql_name(spec ->> 'name'), shardman.sql_name(t.relation), spec ->> 'column');
             for col in
@@ -264,8 +266,8 @@ begin
             loop
                 execute format('alter table %s alter column %I set default %s', shardman.sql_name(t.relation), col ->> 'name', col ->> 'default');
             end loop;
-        elsif not shardman.is_retyped(spec, shardman.find_relation(spec ->> 'name')) then
-            perform shardman.make_sequence(spec, spec ->> 'name');
+        elsif not shardman.is_retyped(spec, shardman.find_relation(name)) then
+            perform shardman.make_sequence(spec, name);
         end if;
     end loop;
 end

@@ -243,8 +243,16 @@ comment on function shardman.real_name(oid) is 'the name of a relation, whatever
 
 create or replace function shardman.owned_here(relation text, seq text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    -- PostgreSQL has it in the schema of its table, always.
-    select shardman.relation_text((shardman.relation_parts(shardman.called_here(relation)))[1], (shardman.relation_parts(seq))[2])
+    -- PostgreSQL has it in the schema of its table, always. By DDL it may have another name, of which the metadata do not know yet, or only they.
+    with me as (
+        select shardman.find_relation(relation) as rel,
+               shardman.relation_text((shardman.relation_parts(shardman.called_here(relation)))[1], (shardman.relation_parts(seq))[2]) as name
+    )
+    select coalesce((select me.name where shardman.table_of_sequence(shardman.find_relation(me.name)) = me.rel),
+                    (select shardman.real_name(o.seq) from shardman.owned_sequences(me.rel) o join shardman.sequence_specs(relation) s on s ->> 'column' = o.column_name
+                      where s ->> 'name' = owned_here.seq and shardman.find_relation(me.name) is null limit 1),
+                    me.name)
+      from me
 $$;
 comment on function shardman.owned_here(text, text) is 'what a sequence of a table of the metadata is called on this node';
 

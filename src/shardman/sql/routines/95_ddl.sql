@@ -64,7 +64,7 @@ begin
     end if;
     -- Of several the first stands for all: what is sent is the statement.
     target := tables[1];
-    if target is null and tg_tag not like '% TRIGGER' then
+    if target is null then
         perform shardman.refuse_reference_to_sharded(query, tg_tag, current_setting('shardman.ddl_path', true)) where tg_tag = 'ALTER TABLE';
         perform shardman.start_shared_ddl(query, tg_tag, current_setting('shardman.ddl_path', true));
     end if;

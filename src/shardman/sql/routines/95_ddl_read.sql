@@ -48,7 +48,7 @@ begin
     perform set_config('search_path', path, true);
     rel := pg_catalog.to_regclass(named)::pg_catalog.oid;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    return coalesce((select i.indrelid from pg_index i where i.indexrelid = rel), case when tag = 'ALTER SEQUENCE' then shardman.table_of_sequence(rel) end,
+    return coalesce((select i.indrelid from pg_index i where i.indexrelid = rel), case when tag in ('ALTER SEQUENCE', 'ALTER TABLE') then shardman.table_of_sequence(rel) end,
                     case when tag <> 'DROP INDEX' then rel end);
 end
 $$;

@@ -31,6 +31,8 @@ begin
         perform shardman.make_stand_in(relation);
     elsif mode = 'tuning' then
         perform shardman.make_tuning_stand_in(relation);
+    elsif starts_with(mode, 'numbers ') then
+        perform shardman.free_sequence(relation, substr(mode, 9));
     elsif starts_with(mode, 'refers ') then
         perform shardman.hold_named(substr(mode, 8));
     elsif starts_with(mode, 'beside ') then

@@ -188,14 +188,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.redefined_columns(oid, oid) is 'the columns of a parent, stored and analyzed as those of a data table of its';
 
-create or replace function shardman.redefined_sequences(parent oid, former jsonb) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(jsonb_agg(shardman.spec_now(s, o.seq, o.type, false) || jsonb_build_object('column', o.column_name) order by n), '[]')
-      from jsonb_array_elements(former) with ordinality as u (s, n)
-      join shardman.owned_sequences(parent) o on shardman.metadata_name(o.seq) = s ->> 'name'
-$$;
-comment on function shardman.redefined_sequences(oid, jsonb) is 'the sequences of a definition that the parent still has';
-
 create or replace function shardman.redefine(relation text) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -233,7 +225,7 @@ begin
         'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')
                              from shardman.own_indexes(parent) i),
-        'sequences', shardman.redefined_sequences(parent, t.definition -> 'sequences'),
+        'sequences', shardman.sequences_now(t.relation, t.definition -> 'sequences', false),
         -- In a move it is another one for a while, and none that the table has.
         'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys')
                                    or shardman.identity_index(data) is null and t.definition -> 'replica_identity' ->> 'kind' <> 'full'

@@ -3,6 +3,9 @@
 --
 -- With a wider type come ranges of that type, as it would have had from the first; they begin above all numbers of the former one, so whatever
 -- node has which of the two for a moment, no number is given twice. A copy of a shared table knows its former range, and goes back to it.
+--
+-- A sequence that has come with a new column, or got another name, is known by the table and column that it belongs to until the metadata have it;
+-- its range says which those of all other nodes are.
 
 create or replace function shardman.table_of_sequence(seq oid) returns oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -11,15 +14,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.table_of_sequence(oid) is 'the table to which a sequence belongs; null where it belongs to none, or is no sequence';
 
-create or replace function shardman.refuse_sequence_name(relation text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-begin
-    raise exception 'a sequence of % keeps its name', relation using errcode = 'feature_not_supported',
-        hint = 'All nodes know it by that name, and the table finds it by any: leave this out. Rails has it in rename_table, where execute with ALTER TABLE ... RENAME TO does without.';
-end
-$$;
-comment on function shardman.refuse_sequence_name(text) is 'raises where what gives a sharded or shared table its numbers is to be called otherwise, by ALTER SEQUENCE or ALTER TABLE';
-
 create or replace function shardman.need_numbers_kept(relation text, query text, tag text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -27,8 +21,9 @@ declare
     sharded  constant bool := exists (select from shardman.tables t where t.relation = need_numbers_kept.relation);
     altered  constant text := '\malter\s+(column\s+)?[^\W\d][\w$]*\s+';
 begin
-    if tag = 'ALTER SEQUENCE' and words ~* '\m(rename\s+to|set\s+schema)\M' then
-        perform shardman.refuse_sequence_name(relation);
+    if tag = 'ALTER SEQUENCE' and words ~* '\mowned\s+by\s+none\M' then
+        raise exception 'sequence % gives % its numbers, and belongs to it', (regexp_match(shardman.one_statement(query), shardman.ddl_pattern(tag), 'i'))[1], relation
+            using errcode = 'feature_not_supported', hint = 'Leave out OWNED BY; ALTER COLUMN ... DROP DEFAULT ends that it gives numbers.';
     elsif tag in ('ALTER SEQUENCE', 'ALTER TABLE') and words ~* '\mrestart\s+(with\s+)?-?[0-9]' then
         raise exception 'a sequence of % cannot begin at the same number on all nodes: each has a range of its own', relation
             using errcode = 'feature_not_supported',
@@ -50,6 +45,89 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      cross join jsonb_array_elements(t.definition -> 'sequences') s where t.relation = sequence_specs.relation
 $$;
 comment on function shardman.sequence_specs(text) is 'the sequences of a sharded or shared table as the metadata have them';
+
+create or replace function shardman.range_here(seq oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select jsonb_build_object('base', r.base, 'width', r.width)
+      from pg_sequence s
+     cross join lateral (select s.seqmax::numeric - s.seqmin + 1 as width, s.seqmin - 1 - shardman.my_id() * (s.seqmax::numeric - s.seqmin + 1) as base) r
+     where s.seqrelid = seq and r.base > 0 and s.seqstart = s.seqmin and not s.seqcycle
+$$;
+comment on function shardman.range_here(oid) is
+    'base and width of the ranges that all nodes have of a sequence, by what this one has; null where it has none, but all numbers, as a new one';
+
+create or replace function shardman.sequences_now(relation text, known jsonb, returns_ bool) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(coalesce(shardman.spec_now(k.spec, o.seq, o.type, returns_),
+                                       jsonb_build_object('type', format_type(o.type, null), 'increment', s.seqincrement, 'cache', s.seqcache, 'cycle', false,
+                                                          'acl', shardman.acl_json(c.relacl, c.relowner), 'comment', obj_description(o.seq, 'pg_class'))
+                                       || shardman.range_here(o.seq))
+                              || jsonb_build_object('column', o.column_name, 'name', shardman.relation_text((shardman.relation_parts(relation))[1], c.relname))
+                              order by k.n, c.relname), '[]')
+      from shardman.owned_sequences(shardman.find_relation(relation)) o
+      join pg_sequence s on s.seqrelid = o.seq
+      join pg_class c on c.oid = o.seq
+      left join lateral (select x.spec, x.n from jsonb_array_elements(known) with ordinality as x (spec, n)
+                          where shardman.find_relation(shardman.owned_here(relation, x.spec ->> 'name')) = o.seq limit 1) k on true
+     where k.spec is not null or shardman.range_here(o.seq) is not null
+$$;
+comment on function shardman.sequences_now(text, jsonb, bool) is
+    'the sequences of a sharded or shared table as they are now; known: those of its definition. returns_: see shardman.spec_now';
+
+create or replace function shardman.number_shared(relation text, rel oid, made oid[], arrives bool) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    ranges constant jsonb := case when arrives then nullif(current_setting('shardman.ddl_ranges', true), '')::jsonb else shardman.describe_sequences(rel) end;
+    busy   constant text := coalesce(current_setting('shardman.ddl_busy', true), '');
+    spec   jsonb;
+    range  jsonb;
+    seq    oid;
+    given  jsonb := '[]';
+begin
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for spec, seq in
+        select s, o.seq from jsonb_array_elements(shardman.describe_sequences(rel)) s join shardman.owned_sequences(rel) o on o.column_name = s ->> 'column'
+         where o.seq = any (made)
+    loop
+        select r into range from jsonb_array_elements(ranges) r where r ->> 'column' = spec ->> 'column';
+        if range is null then
+            raise exception 'nobody has said which numbers column % of % has on which node', quote_ident(spec ->> 'column'), relation
+                using errcode = 'object_not_in_prerequisite_state', hint = 'Bring all nodes to the same version, and try again.';
+        end if;
+        -- Numbers alone: what becomes of them is run by the cluster's role.
+        spec := spec || jsonb_build_object('base', (range ->> 'base')::numeric, 'width', (range ->> 'width')::numeric);
+        perform shardman.make_sequence(spec, shardman.real_name(seq));
+        given := given || jsonb_build_array(spec);
+    end loop;
+    perform set_config('shardman.ddl_busy', busy, true);
+    if not arrives then
+        perform set_config('shardman.ddl_ranges', case when given <> '[]' then given::text else '' end, true);
+    end if;
+end
+$$;
+comment on function shardman.number_shared(text, oid, oid[], bool) is
+    'after a column with a sequence was added to a shared table, on each node: gives the sequence the numbers of this node. made: the sequences that the statement '
+    'has made; arrives: it comes from the node that has found the ranges, in shardman.ddl_ranges';
+
+create or replace function shardman.ranges_here(relation text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('column', o.column_name) || shardman.range_here(o.seq)), '[]') from shardman.owned_sequences(shardman.find_relation(relation)) o
+$$;
+comment on function shardman.ranges_here(text) is 'shardman.range_here of all sequences of a table, as shardman.number_shared takes them';
+
+create or replace function shardman.numbering(relation text, ranges jsonb, ends bool) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Each copy has numbered its rows in an order of its own. Out of the way with those, for a unique index finds them one by one; and they are set
+    -- by UPDATE, which GENERATED ALWAYS does not let through.
+    select format('alter table %s alter column %I set generated %s', shardman.name_here(relation), a.attname, case when ends then 'always' else 'by default' end)
+      from jsonb_array_elements(ranges) r join pg_attribute a on a.attrelid = shardman.find_relation(relation) and a.attname = r ->> 'column' where a.attidentity = 'a'
+    union all
+    select format('alter table %1$s alter column %2$I type %3$s using %2$I + %4$s', shardman.name_here(relation), a.attname, format_type(a.atttypid, a.atttypmod), r ->> 'base')
+      from jsonb_array_elements(ranges) r join pg_attribute a on a.attrelid = shardman.find_relation(relation) and a.attname = r ->> 'column'
+     where not ends and exists (select from pg_index i where i.indrelid = a.attrelid and i.indisunique and a.attnum = any (i.indkey::int2[]))
+$$;
+comment on function shardman.numbering(text, jsonb, bool) is
+    'the statements for other nodes in front of the rows that get numbers by a new column of a shared table, and (ends) behind them';
 
 create or replace function shardman.need_own_sequences(relation text, query text, tag text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -152,6 +230,32 @@ end
 $$;
 comment on function shardman.take_range(jsonb, oid, bool) is
     'gives a sequence this node''s range, where it has another. shared: its table has been there before, and what it has given is in the copy on this node';
+
+create or replace function shardman.dropped_numbers(relation text, query text) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select o.column_name::text from shardman.owned_sequences(shardman.find_relation(relation)) o
+     where shardman.one_statement(query) ~* format('\mdrop\s+(column\s+)?(if\s+exists\s+)?("%s"|%1$s(?!\w))', regexp_replace(replace(o.column_name, '"', '""'), '(\W)', '\\\1', 'g'))
+$$;
+comment on function shardman.dropped_numbers(text, text) is 'the columns with sequences that an ALTER TABLE of a sharded table drops';
+
+create or replace function shardman.free_sequence(relation text, column_ text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    busy constant text := coalesce(current_setting('shardman.ddl_busy', true), '');
+    copy oid;
+begin
+    perform shardman.need_owner(relation);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for copy in
+        select c.oid from shardman.copies_here(relation) c (oid) join pg_attribute a on a.attrelid = c.oid and a.attname = column_ and a.atthasdef
+    loop
+        execute format('alter table only %s alter column %I drop default', copy::regclass, column_);
+    end loop;
+    perform set_config('shardman.ddl_busy', busy, true);
+end
+$$;
+comment on function shardman.free_sequence(text, text) is
+    'a part of the gate, for the owner of a sharded table who drops a column: replicas, which are in no partition, use its sequence no more';
 
 create or replace function shardman.loosen_sequences(relation text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$

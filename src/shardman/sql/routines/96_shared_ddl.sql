@@ -34,7 +34,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '% is a shared table, and this would change its copy on this node only', relation
         using errcode = 'feature_not_supported',
-              hint = format('Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO. Triggers, rules and policies: '
+              hint = format('Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO. Rules and policies: '
                             'make it a plain table with shardman.unshare_table(%L, ...) first.', relation);
 end
 $$;
@@ -87,6 +87,7 @@ declare
     other text;
 begin
     perform shardman.need_numbers_kept(tables[1], query, tag);
+    perform shardman.need_own_trigger(tables[1], query, tag);
     if tag = 'ALTER TABLE' and words ~* '\mset\s+unlogged$' then
         raise exception 'a shared table cannot be unlogged: after a crash its node would have no rows' using errcode = 'feature_not_supported',
             hint = 'Leave it logged; or make it a plain table, with shardman.unshare_table.';
@@ -251,7 +252,7 @@ begin
     perform set_config('shardman.ddl_shared', array_to_string(tables, chr(10)), true), set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true);
     perform set_config('shardman.ddl_wanted', array_to_string(nodes || shardman.my_id(), ','), true),
             set_config('shardman.ddl_change', gen_random_uuid()::text, true);
-    perform set_config('shardman.ddl_rewritten', '', true);
+    perform set_config('shardman.ddl_rewritten', '', true), set_config('shardman.ddl_ranges', '', true);
 end
 $$;
 comment on function shardman.start_shared_ddl(text, text, text) is
@@ -465,10 +466,12 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     tables constant text[] := shardman.ddl_shared();
     nodes constant int[] := coalesce(string_to_array(nullif(current_setting('shardman.ddl_nodes', true), ''), ',')::int[], '{}');
+    ranges constant jsonb := case when tag = 'ALTER TABLE' then nullif(current_setting('shardman.ddl_ranges', true), '')::jsonb end;
     node  int;
     rows_ text[];
 begin
     foreach node in array nodes loop
+        perform shardman.through_door(node, format('select set_config(''shardman.ddl_ranges'', %L, true)', ranges), '10s') where ranges is not null;
         -- The note first: see shardman.spread_ddl.
         perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, tables[1], tables)), '10s');
         if query ~* '\mset\s+constraints\M' then
@@ -477,6 +480,7 @@ begin
         perform shardman.send_on(node, query);
     end loop;
     if current_setting('shardman.ddl_rewritten', true) = 'on' then
+        perform shardman.through_door(n, s, '10s') from unnest(nodes) n, shardman.numbering(tables[1], ranges, false) s;
         for rows_ in execute format('select array_agg(x.r) from (select (t.*)::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
                                     shardman.name_here((shardman.ddl_shared())[1])) loop
             foreach node in array nodes loop
@@ -484,6 +488,7 @@ begin
                     (shardman.ddl_shared())[1], (shardman.shared_nodes((shardman.ddl_shared())[1])).nodes, rows_), '10s');
             end loop;
         end loop;
+        perform shardman.through_door(n, s, '10s') from unnest(nodes) n, shardman.numbering(tables[1], ranges, true) s;
     end if;
 end
 $$;
@@ -500,6 +505,9 @@ begin
     end if;
     if locks like '%,keys' then
         perform shardman.through_door(node, format('select shardman.loosen_shared(%L)', c.target), '500ms');
+    end if;
+    if c.tag = 'ALTER TABLE' then
+        perform shardman.through_door(node, format('select set_config(''shardman.ddl_ranges'', %L, true)', shardman.ranges_here(c.target)), '500ms');
     end if;
     perform shardman.through_door(node, c.statement, '5s');
 end
@@ -530,10 +538,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where o ->> 'what' not like 'there is a function %'
     union all
     select shardman.obstacle(format('the copies of %s would give %s the same numbers', relation, quote_ident(s.column_name)),
-                             format('Make it a plain table with shardman.unshare_table(%L, ...), add the column, and share it again', relation))
+                             'ALTER TABLE ... ADD COLUMN ... serial, or GENERATED ... AS IDENTITY, makes a sequence with each node''s own numbers')
       from me, shardman.owned_sequences(me.rel) s
-     where not exists (select from shardman.shared_tables t cross join jsonb_array_elements(t.definition -> 'sequences') k
-                        where t.relation = shared_ddl_obstacles.relation and shardman.owned_here(relation, k ->> 'name') = shardman.metadata_name(s.seq))
+     where shardman.range_here(s.seq) is null
+       and not exists (select from shardman.sequence_specs(relation) k where shardman.find_relation(shardman.owned_here(relation, k ->> 'name')) = s.seq)
 $$;
 comment on function shardman.shared_ddl_obstacles(text) is 'what a shared table has that none may have, after it was changed';
 
@@ -569,6 +577,7 @@ comment on function shardman.refuse_late_sequence(text, oid) is 'raises where a 
 create or replace function shardman.on_shared_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    arrives constant bool := coalesce(current_setting('shardman.ddl', true), '') = 'spread';
     rel     oid;
     changed text;
 begin
@@ -582,13 +591,13 @@ begin
                                              shardman.ddl_relation_of(d.classid, d.objid)) as rel offset 0) as r
          where r.rel is not null and shardman.shared_name(r.rel) is not null
     loop
-        if changed = any (shardman.ddl_shared()) or coalesce(current_setting('shardman.ddl', true), '') = 'spread' then
+        if changed = any (shardman.ddl_shared()) or arrives then
             perform shardman.note_name(changed, rel);
+            perform shardman.number_shared(changed, rel, array(select d.objid from pg_event_trigger_ddl_commands() d where d.command_tag = 'CREATE SEQUENCE'), arrives)
+              where tg_tag = 'ALTER TABLE';
             perform shardman.keep_shared(changed);
-            perform shardman.keep_sequences(changed, current_setting('shardman.ddl', true) is distinct from 'spread');
+            perform shardman.keep_sequences(changed, not arrives);
         else
-            perform shardman.refuse_sequence_name(changed) from pg_event_trigger_ddl_commands() d
-              where tg_tag = 'ALTER TABLE' and d.object_type = 'sequence' and shardman.table_of_sequence(d.objid) = rel;
             perform shardman.refuse_late_sequence(changed, d.objid) from pg_event_trigger_ddl_commands() d
               where tg_tag = 'ALTER SEQUENCE' and shardman.table_of_sequence(d.objid) = rel;
             perform shardman.refuse_shared_ddl(changed);
@@ -660,7 +669,7 @@ begin
           join shardman.local l on l.node_id = c.node and not l.leaving
          -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
          -- Those of foreign keys that refer to it come and go with the other table.
-         where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column')
+         where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column', 'default value')
          -- Parts of a table before the table.
          order by 2 desc, 1
     loop
@@ -678,10 +687,7 @@ create or replace function shardman.redefine_shared(relation text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- The ranges of sequences are those of the first day, or of that of their type.
     select shardman.define_shared(c.oid)
-           || jsonb_build_object('sequences', (
-                  select coalesce(jsonb_agg(shardman.spec_now(k, s.seq, s.type, true) order by n), '[]')
-                    from jsonb_array_elements(t.definition -> 'sequences') with ordinality as u (k, n)
-                    join shardman.owned_sequences(c.oid) s on s.seq = shardman.find_relation(shardman.owned_here(t.relation, k ->> 'name'))))
+           || jsonb_build_object('sequences', shardman.sequences_now(t.relation, t.definition -> 'sequences', true))
            || jsonb_strip_nulls(jsonb_build_object('former', t.definition -> 'former', 'lock', t.definition -> 'lock'))
       from shardman.shared_tables t join pg_class c on c.oid = shardman.find_relation(t.relation)
      where t.relation = redefine_shared.relation and shardman.shared_lacks(relation) is null

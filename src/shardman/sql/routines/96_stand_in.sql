@@ -7,7 +7,7 @@
 -- ONLY and on each copy, foreign keys on the data tables. It is the caller who makes what is made: his default, his right to refer.
 --
 -- A default is computed once where the statement was sent, and travels as a value; one that gives each row another is set first,
--- and then the rows of the primaries are written, which replicas get as they get any write.
+-- and then the rows of the primaries are written, which replicas get as they get any write. Numbers of a new sequence come so, from each node's own range.
 --
 -- Until the metadata know, what was changed is written down (shardman.changed_constraints): nothing makes again what was dropped.
 
@@ -100,6 +100,7 @@ create or replace function shardman.gate_modes(relation text, tag text, query te
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
     select case when shardman.tunes(query, tag) then string_to_array(shardman.ddl_lock_modes(tag, query), ',') || 'tuning'::text
                 when not shardman.needs_stand_in(relation, query, tag, path) then string_to_array(nullif(shardman.ddl_lock_modes(tag, query), ''), ',')
+                     || array(select 'numbers ' || c from shardman.dropped_numbers(relation, query) c where tag = 'ALTER TABLE')
                 -- To rename an index takes no such locks; the stand-in does.
                 else array_remove(string_to_array(shardman.ddl_lock_modes('ALTER TABLE', query), ','), 'keys')
                      || array(select 'refers ' || r from unnest(shardman.statement_refers_to(query, path)) r)
@@ -111,7 +112,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
 $$;
 comment on function shardman.gate_modes(text, text, text, text) is
     'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; beside: one that is sharded; '
-    'referred: or did; stand-in, tuning: the end of the gate';
+    'referred: or did; numbers: what copies have of a column''s sequence; stand-in, tuning: the end of the gate';
 
 create or replace function shardman.make_stub(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -321,15 +322,6 @@ end
 $$;
 comment on function shardman.refuse_mixture(text) is 'raises what a statement gets that changes keys and other things at once';
 
-create or replace function shardman.refuse_new_sequence(relation text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-begin
-    raise exception 'a column with a sequence cannot be added to %: each node would give the same numbers', relation
-        using errcode = 'feature_not_supported', hint = 'Add a column of type uuid DEFAULT gen_random_uuid(), or make the table anew with the column and copy the rows.';
-end
-$$;
-comment on function shardman.refuse_new_sequence(text) is 'raises for a new serial or identity column of a sharded table';
-
 create or replace function shardman.need_alike(relation text, stand oid, behind oid, keys jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -351,8 +343,9 @@ begin
         raise exception 'a key of % cannot be DEFERRABLE or WITHOUT OVERLAPS', relation
             using errcode = 'feature_not_supported',
                   hint = 'Leave that out: other nodes would check it when they commit, after some have committed.';
-    elsif exists (select from shardman.owned_sequences(stand)) then
-        perform shardman.refuse_new_sequence(relation);
+    elsif exists (select from shardman.owned_sequences(stand) o join pg_sequence s on s.seqrelid = o.seq where s.seqincrement < 0 or s.seqcycle) then
+        raise exception 'a sequence of % counts upwards and does not begin anew, as each node has a range of its own', relation
+            using errcode = 'feature_not_supported', hint = 'Leave out CYCLE, and let it count upwards.';
     end if;
 end
 $$;
@@ -363,6 +356,20 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select l.leaf, shardman.metadata_name(l.part) from shardman.leaves(parent) l join pg_class c on c.oid = l.leaf where c.relkind = 'r' order by 2
 $$;
 comment on function shardman.data_tables_here(oid) is 'the data tables in the partitions of a table on this node';
+
+create or replace function shardman.new_sequence(stand oid, behind oid, column_ text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- The stand-in has no rows, so all nodes find the same ranges. INSERT was enough for an identity column; the default in its place needs more.
+    select coalesce((select jsonb_build_object('sequence', s || jsonb_build_object('low', r.low, 'high', r.high, 'users',
+                                case when a.attidentity = '' then '[]'
+                                     else (select coalesce(jsonb_agg(distinct coalesce(x ->> 'grantee', '')), '[]') from jsonb_array_elements(shardman.describe_acl(behind)) x
+                                            where x ->> 'privilege' = 'INSERT') end))
+                       from jsonb_array_elements(shardman.describe_sequences(stand)) s cross join lateral shardman.sequence_range(s) r
+                       join pg_attribute a on a.attrelid = stand and a.attname = s ->> 'column'
+                      where s ->> 'column' = column_), '{}')
+$$;
+comment on function shardman.new_sequence(oid, oid, text) is
+    'what a new column''s item of shardman.stand_in_changes has of its sequence: its range on this node, and users, who may insert into the table';
 
 create or replace function shardman.stand_in_changes(relation text, stand oid, behind oid) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -392,7 +399,8 @@ begin
     perform shardman.need_alike(relation, stand, behind, keys);
     return jsonb_build_object(
         'keys', keys, 'dropped_keys', dropped, 'foreign_keys', refers, 'dropped_references', lost, 'renamed_keys', renamed, 'renamed_references', called,
-        'columns', (select coalesce(jsonb_agg(c order by n), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
+        'columns', (select coalesce(jsonb_agg(c || case when c ->> 'default' like 'nextval(%' then shardman.new_sequence(stand, behind, c ->> 'name') else '{}' end order by n), '[]')
+                      from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
                      where not exists (select from pg_attribute a where a.attrelid = behind and a.attname = c ->> 'name' and a.attnum > 0 and not a.attisdropped)),
         'not_null', (select coalesce(jsonb_agg(s ->> 'name'), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) s
                        join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name' where s -> 'not_null' <> b -> 'not_null'),
@@ -490,41 +498,67 @@ $$;
 comment on function shardman.default_kind(jsonb) is
     'as the caller: whether the default of a new column is the same always (constant), in a transaction (stable), or another for each row (volatile)';
 
+create or replace function shardman.fill_column(relation text, col jsonb, changes jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    data text;
+begin
+    -- On one server no trigger acts for a new column.
+    perform shardman.rest_row_triggers(relation, true);
+    for data in select * from jsonb_array_elements_text(changes -> 'data') loop
+        execute format('update only %s set %I = default', data, col ->> 'name');
+    end loop;
+    perform shardman.rest_row_triggers(relation, false);
+end
+$$;
+comment on function shardman.fill_column(text, jsonb, jsonb) is 'gives each row of the primaries on this node its own value of a default; replicas get it as any other write';
+
+create or replace function shardman.make_column_sequence(relation text, col jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    spec constant jsonb := col -> 'sequence';
+    name constant text := shardman.sql_name(spec ->> 'name');
+    who  text;
+begin
+    execute format('create sequence %s as %s increment %s minvalue %s maxvalue %s start %4$s cache %6$s owned by %7$s.%8$I', name, spec ->> 'type', spec ->> 'increment',
+                   spec ->> 'low', spec ->> 'high', spec ->> 'cache', shardman.sql_name(relation), col ->> 'name');
+    for who in select * from jsonb_array_elements_text(spec -> 'users') loop
+        execute format('grant usage on sequence %s to %s', name, case when who = '' then 'public' else quote_ident(who) end);
+    end loop;
+end
+$$;
+comment on function shardman.make_column_sequence(text, jsonb) is 'as the caller: the sequence of a new column, with this node''s range';
+
 create or replace function shardman.add_column_alike(relation text, col jsonb, changes jsonb, given text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 declare
-    kind  constant text := shardman.default_kind(col);
+    kind  constant text := case when col ? 'sequence' then 'sequence' else shardman.default_kind(col) end;
     head  constant text := format('alter table %s add column ', shardman.sql_name(relation));
     ends  constant text := case when (col ->> 'not_null')::bool then ' not null' else '' end;
     plain constant jsonb := col || '{"not_null": false}';
     value text := given;
-    data  text;
 begin
     if kind = 'constant' or kind = 'volatile' and not (changes ->> 'replicated')::bool then
         execute head || shardman.column_sql(plain) || ends;
         return null;
-    elsif kind = 'stable' then
+    elsif kind = 'sequence' then
+        -- For a moment, and NOT NULL wants something.
+        value := '0';
+        execute head || shardman.column_sql(plain || jsonb_build_object('default', value)) || ends;
+        perform shardman.make_column_sequence(relation, col);
+    elsif kind = 'stable' or ends <> '' then
         if value is null then
             execute format('select coalesce(quote_literal((%s)::%s), ''NULL'')', col ->> 'default', col ->> 'type') into value;
         end if;
         execute head || shardman.column_sql(plain || jsonb_build_object('default', value || '::' || (col ->> 'type'))) || ends;
-    elsif ends <> '' then
-        raise exception 'column % of % cannot be NOT NULL from the first: its default gives each row a value of its own, which replicas get a moment later',
-                        quote_ident(col ->> 'name'), relation
-            using errcode = 'feature_not_supported', hint = 'Add it without NOT NULL; when that has committed, ALTER COLUMN ... SET NOT NULL.';
     else
         execute head || shardman.column_sql(plain || '{"default": null}');
     end if;
     -- Replicas have no defaults: they get the column as it is now.
     perform shardman.follow_copies(relation);
     execute format('alter table %s alter column %I set default %s', shardman.sql_name(relation), col ->> 'name', col ->> 'default');
-    if kind = 'volatile' then
-        -- On one server no trigger acts for a new column.
-        perform shardman.rest_row_triggers(relation, true);
-        for data in select * from jsonb_array_elements_text(changes -> 'data') loop
-            execute format('update only %s set %I = default', data, col ->> 'name');
-        end loop;
-        perform shardman.rest_row_triggers(relation, false);
+    if kind <> 'stable' then
+        perform shardman.fill_column(relation, col, changes);
     end if;
     return value;
 end

@@ -71,12 +71,10 @@ begin
         raise exception '% is sharded, and this would put % above or below it on this node only', relation, rel::regclass
             using errcode = 'feature_not_supported',
                   hint = 'A sharded table has the partitions that it was made with, and is none itself. Copy the rows: INSERT INTO ... SELECT.';
-    elsif shardman.numbered_by(rel) is not null and tag = 'ALTER TABLE' then
-        perform shardman.refuse_sequence_name(relation);
     elsif shardman.numbered_by(rel) is not null then
         raise exception '% gives % its numbers, and this would change it on this node only', rel::regclass, relation
             using errcode = 'feature_not_supported',
-                  hint = 'ALTER SEQUENCE, by itself and not from within a function or DO, changes it on all nodes, each in a range of its own. ' || here;
+                  hint = 'ALTER SEQUENCE (or ALTER TABLE ... RENAME), by itself and not from within a function or DO, changes it on all nodes, each in a range of its own. ' || here;
     elsif object_type in ('trigger', 'rule', 'statistics object') and tag <> 'COMMENT' then
         raise exception '% is sharded, and this % would be on this node only', relation, object_type
             using errcode = 'feature_not_supported',

@@ -23,6 +23,52 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.other_statement(text, text) is 'a statement as it is sent to other nodes; null where it is not';
 
+create or replace function shardman.nth_other(query text, tag text, after int) returns int
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    statements constant text[] := shardman.split_statements(query);
+    -- Those of temporary objects call the trigger as well.
+    pattern    constant text := case when tag = 'COMMENT' then '^comment\s' else replace(shardman.other_pattern(tag), '(?:recursive', '(?:(?:temp|temporary|local|global)\s+)*(?:recursive') end;
+begin
+    if exists (select from unnest(statements) with ordinality as u (s, n)
+                where shardman.statement_kind(s) is null and not (n = cardinality(statements) and s ~* '^(commit|end)\M')
+                   or shardman.statement_kind(s) = 'DO' and s ~* replace(lower(tag), ' ', '\s+(or\s+replace\s+)?')) then
+        return null;
+    end if;
+    return (select min(n) from unnest(statements) with ordinality as u (s, n) where n > after and s ~* pattern);
+end
+$$;
+comment on function shardman.nth_other(text, text, int) is
+    'shardman.nth_statement for what is in no table: the number of the first statement of a kind behind another one; null: which it is cannot be said';
+
+create or replace function shardman.take_other(tag text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    sent constant text := current_query();
+    now_ constant text := extract(epoch from statement_timestamp()) || ' ' || tag;
+    seen constant text[] := string_to_array(current_setting('shardman.ddl_nth_other', true), '/');
+    nth  int;
+begin
+    perform set_config('shardman.ddl_other_statement', '', true);
+    if sent is null or shardman.one_statement(sent) is not null then
+        return sent;
+    end if;
+    nth := shardman.nth_other(sent, tag, case when seen[1] = now_ then seen[2]::int else 0 end);
+    if nth is not null then
+        perform set_config('shardman.ddl_nth_other', now_ || '/' || nth, true),
+                set_config('shardman.ddl_other_statement', (shardman.split_statements(sent))[nth], true);
+    end if;
+    return shardman.other_now();
+end
+$$;
+comment on function shardman.take_other(text) is 'shardman.take_statement, after DDL of what is in no table';
+
+create or replace function shardman.other_now() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(nullif(current_setting('shardman.ddl_other_statement', true), ''), current_query())
+$$;
+comment on function shardman.other_now() is 'the statement of DDL of what is in no table that is under way; the whole query where that cannot be told from it';
+
 create or replace function shardman.spreads_schema(schema_name text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when schema_name is null then s.value = 'all' else schema_name !~ '^pg_|^information_schema$|^shardman$'
@@ -94,7 +140,7 @@ begin
     if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     end if;
-    statement := shardman.other_statement(current_query(), tg_tag);
+    statement := shardman.other_statement(shardman.take_other(tg_tag), tg_tag);
     if tg_tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') then
         wanted := statement is not null and shardman.spreads_rights(statement, tg_tag);
     elsif starts_with(tg_tag, 'DROP') then
@@ -146,7 +192,7 @@ language plpgsql as $$
 begin
     if pg_catalog.current_setting('shardman.ddl_other', true) operator(pg_catalog.=) tg_tag
        and pg_catalog.current_setting('shardman.ddl_busy', true) operator(pg_catalog.<>) 'on' then
-        perform shardman.spread_other(pg_catalog.current_query(), tg_tag);
+        perform shardman.spread_other(shardman.other_now(), tg_tag);
     end if;
 end
 $$;
@@ -222,7 +268,7 @@ begin
         execute format('drop foreign table shardman.%I', 'door_' || node || '_' || pg_backend_pid());
     end loop;
     if current_setting('shardman.ddl_change', true) <> '' then
-        perform shardman.keep_change(shardman.change_sent(current_query(), tg_tag, '', '{}'));
+        perform shardman.keep_change(shardman.change_sent(shardman.other_now(), tg_tag, '', '{}'));
     end if;
     perform set_config('shardman.ddl_other', '', true), set_config('shardman.ddl_using', '', true), set_config('shardman.ddl_busy', '', true);
     -- Types and functions may have other names now.

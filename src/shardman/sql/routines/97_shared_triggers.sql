@@ -1,6 +1,7 @@
 -- The application's own triggers on a shared table. They act where a statement is given, with what they do to the row or to other
 -- tables, and what came of it is sent to the other copies: there they must not act once more. So on every node the condition of each
--- is shardman.fires_here(), and what it was before.
+-- is shardman.fires_here(), and what it was before. Plain DDL makes, changes and drops them on all nodes (96_shared_ddl.sql); each node puts
+-- the condition in front when the statement has been done there.
 
 create or replace function shardman.fires_here() returns bool
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -48,9 +49,26 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
       from pg_trigger g cross join lateral (select pg_get_triggerdef(g.oid) as def offset 0) d
      where g.tgrelid = rel and not g.tgisinternal
        and g.tgfoid is distinct from (select shardman.find_function(shardman.shared_function(shardman.metadata_name(rel))))
+       -- The function may bear the table's former name still.
+       and g.tgfoid is distinct from (select x.tgfoid from pg_trigger x where x.tgrelid = rel and x.tgname = 'A_shardman_lock')
        and not exists (select from pg_proc f where f.oid = g.tgfoid and f.pronamespace = 'shardman'::regnamespace)
 $$;
 comment on function shardman.own_triggers(oid) is 'the application''s triggers on a table, as they are and as they are on a plain one';
+
+create or replace function shardman.need_own_trigger(relation text, query text, tag text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    word  constant text := '("(?:[^"]|"")+"|[^\W\d][\w$]*)';
+    named constant text := (regexp_match(shardman.one_statement(query), '\mtrigger\s+(?:if\s+exists\s+)?' || word, 'i'))[1];
+    name_ constant text := (parse_ident(named))[1];
+begin
+    if tag like '% TRIGGER' and exists (select from shardman.shared_trigger_forms() f where f.name = name_) then
+        raise exception 'the trigger % of % is the cluster''s: it sends what is written to all copies', quote_ident(name_), relation
+            using errcode = 'feature_not_supported', hint = 'Leave it as it is, and call yours otherwise.';
+    end if;
+end
+$$;
+comment on function shardman.need_own_trigger(text, text, text) is 'raises where DDL of triggers names one of those that a shared table has from us';
 
 create or replace function shardman.describe_triggers(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$

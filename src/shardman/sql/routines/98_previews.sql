@@ -104,9 +104,6 @@ begin
     if after_ ->> 'file' <> before_ ->> 'file' then
         perform shardman.need_written_alike(to_regclass('pg_temp.shardman_preview'), relation);
     end if;
-    if exists (select from shardman.owned_sequences(to_regclass('pg_temp.shardman_preview'))) and (select c.relkind = 'p' from pg_class c where c.oid = rel) then
-        perform shardman.refuse_new_sequence(relation);
-    end if;
     raise exception 'it is undone' using errcode = 'triggered_action_exception';
 exception when triggered_action_exception then
     if work is null then

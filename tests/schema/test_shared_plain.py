@@ -1,0 +1,190 @@
+"""What applications' migrations do to tables besides columns and keys: triggers of shared tables, columns
+with numbers of their own, names of sequences. And a table whose drop the lord's metadata did not hear of."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, value
+from shardman.nodes.invariants import check
+from shardman.testing.cluster import Cluster
+from shardman.testing.waiting import eventually
+
+SCHEMA = """
+create table tag (id serial primary key, t text, n int default 0);
+insert into tag (t) select 't' || i from generate_series(1, 60) i;
+delete from tag where id % 2 = 0;
+create table log (id bigserial primary key, what text);
+create table acc (id int primary key, v int, old serial, unique (id, v));
+insert into acc select i, i from generate_series(1, 60) i;
+create function touch() returns trigger language plpgsql as 'begin new.n := new.n + 1; return new; end';
+"""
+#: As django-pgtrigger sends it, in one query.
+PGTRIGGER = """
+create or replace function pgtrigger_log() returns trigger as $$
+    begin insert into log (what) values (tg_op || old.t); return null; end;
+$$ language plpgsql;
+drop trigger if exists pgtrigger_log on "tag";
+create trigger pgtrigger_log after update of t or delete on "tag" for each row when (old.t is not null)
+    execute procedure pgtrigger_log();
+comment on trigger pgtrigger_log on "tag" is 'a1b2';
+"""
+TRIGGERS = """
+select coalesce(string_agg(concat_ws(' ', pg_get_triggerdef(oid), tgenabled,
+                                     obj_description(oid, 'pg_trigger')), ', ' order by tgname), '')
+  from pg_trigger
+ where tgrelid = 'app.tag'::regclass and not tgisinternal and tgfoid::regproc::text !~ '_shared'
+"""
+
+
+@pytest.fixture(scope="module")
+def app(cluster: Cluster) -> Cluster:
+    """Two shared tables of bob's, and a sharded one with replicas."""
+    commands = (
+        "select shardman.create_shared_table('app.tag', 1)",
+        "select shardman.create_shared_table('app.log', 1)",
+        "select shardman.create_hash_partitions(1, 'app.acc', 'id', 3)",
+        "select shardman.set_replevel('app.acc', 1)",
+    )
+    move_in(cluster, SCHEMA, commands, "acc")
+    return cluster
+
+
+def send(cluster: Cluster, node: int, *queries: str) -> None:
+    with as_bob(cluster, node) as bob:
+        for query in queries:
+            bob.execute(query.encode())
+
+
+def settled(cluster: Cluster) -> None:
+    eventually("what was submitted has ended", lambda: not cluster.commands_left())
+    failed = "select cmd_type, error from shardman.cmd_log where status = 'failed'"
+    assert cluster.sql(0, failed) == []
+    assert check(cluster.lord_dsn, data=True, patience=30) == []
+
+
+def same(cluster: Cluster, query: str, nodes: tuple[int, ...] = WORKERS) -> object:
+    """What all these nodes say alike."""
+    found = [cluster.value(n, query) for n in nodes]
+    assert len(set(map(str, found))) == 1, found
+    return found[0]
+
+
+def test_triggers_of_a_shared_table(app: Cluster) -> None:
+    send(app, 3, PGTRIGGER)
+    with as_bob(app, 2, autocommit=False) as bob:
+        bob.execute(
+            "create trigger touch before update on tag for each row execute function touch()"
+        )
+        bob.execute("update tag set t = 'new' where id = 1")
+        bob.execute("savepoint s")
+        bob.execute("drop trigger touch on tag")
+        bob.execute("alter trigger pgtrigger_log on tag rename to x")
+        bob.execute("update tag set t = 'newer' where id = 1")
+        bob.execute("rollback to s")
+        bob.commit()
+    for node in WORKERS:
+        send(app, node, f"update tag set t = 'of {node}' where id = 3")
+    assert same(app, "select string_agg(what, ' ' order by id) from app.log")
+    assert value(app, 1, "select count(*) from log") == 4
+    assert same(app, "select string_agg(n::text, ' ' order by id) from app.tag where id < 4") == "1 3"
+    assert "a1b2" in str(same(app, TRIGGERS))
+    send(app, 1, "alter trigger pgtrigger_log on tag rename to logged")
+    send(app, 2, "alter table tag disable trigger user")
+    send(app, 3, "update tag set t = 'quiet' where id = 3", "alter table tag enable trigger touch")
+    send(app, 1, "create or replace trigger touch before insert on tag for each row execute function touch()")
+    send(app, 2, "insert into tag (t) values ('made')", "update tag set t = 'x' where t = 'made'")
+    assert same(app, "select sum(n) from app.tag") == 5
+    assert value(app, 3, "select count(*) from log") == 4
+    for refused in (
+        'drop trigger "A_shardman_lock" on tag',
+        "alter trigger shardman_insert on tag rename to mine",
+        'create or replace trigger "A_shardman_key" after update on tag for each row execute function touch()',
+    ):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="is the cluster's"):
+            send(app, 2, refused)
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="acts on what is replicated too"):
+        send(app, 2, "alter table tag enable always trigger touch")
+    settled(app)
+    triggers = """select t ->> 'name' from shardman.shared_tables s, jsonb_array_elements(s.definition -> 'triggers') t
+                   where s.relation = 'app.tag'"""
+    assert app.sql(0, triggers) == [("logged",), ("touch",)]
+    send(app, 3, "drop trigger touch on tag; drop trigger logged on tag; drop function pgtrigger_log()")
+    assert same(app, TRIGGERS) == ""
+    settled(app)
+
+
+def test_new_columns_have_numbers_of_their_own(app: Cluster) -> None:
+    with as_bob(app, 2, autocommit=False) as bob:
+        bob.execute("alter table tag add column k bigserial unique")
+        bob.execute("alter table acc add column k bigserial")
+        bob.execute("savepoint s")
+        bob.execute("alter table acc add column x serial; alter table tag add column x serial")
+        bob.execute("rollback to s")
+        bob.execute("alter table acc add column i int generated always as identity")
+        bob.execute("alter table tag add column i int generated always as identity")
+        bob.execute("insert into acc (id, v) values (101, 1)")
+        bob.execute("insert into tag (t) values ('first')")
+        bob.commit()
+    for node in WORKERS:
+        send(app, node, f"insert into acc (id, v) select 200 + {node} * 10 + i, i from generate_series(1, 5) i")
+        send(app, node, f"insert into tag (t) values ('at {node}')")
+    with pytest.raises(psycopg.errors.GeneratedAlways):
+        send(app, 3, "insert into tag (i) values (1)")
+    different = "select (count(*), count(distinct k), count(distinct i))::text from app.{}"
+    assert same(app, different.format("acc"), NODES) == f"({ROWS + 16},{ROWS + 16},{ROWS + 16})"
+    rows = value(app, 1, "select count(*) from tag")
+    assert same(app, different.format("tag")) == f"({rows},{rows},{rows})"
+    assert same(app, "select md5(string_agg(t::text, ' ' order by id)) from app.tag t")
+    settled(app)
+    # At once, as a migration is taken back, on a table with replicas; the numbers of an older one too.
+    send(app, 3, "alter table acc drop column k, drop column old", "alter table tag drop column k")
+    settled(app)
+    send(app, 1, "insert into acc (id, v) values (501, 1)", "insert into tag (t) values ('x')")
+    known = """select jsonb_path_query_array(definition, '$.sequences[*].name')::text
+                 from shardman.{} where relation = 'app.{}'"""
+    assert app.value(0, known.format("tables", "acc")) == '["app.acc_i_seq"]'
+    assert app.value(0, known.format("shared_tables", "tag")) == '["app.tag_id_seq", "app.tag_i_seq"]'
+
+
+def test_sequences_are_called_otherwise(app: Cluster) -> None:
+    """As Rails' rename_table has it, and back."""
+    for node, former, wanted in ((2, "tag", "label"), (3, "label", "tag")):
+        with as_bob(app, node, autocommit=False) as bob:
+            bob.execute(f'alter table "{former}" rename to "{wanted}"'.encode())
+            bob.execute(f'alter table "{former}_id_seq" rename to "{wanted}_id_seq"'.encode())
+            bob.execute(f'alter index "{former}_pkey" rename to "{wanted}_pkey"'.encode())
+            bob.commit()
+        for other in WORKERS:
+            send(app, other, f"insert into {wanted} (t) values ('after')")
+        settled(app)
+    send(app, 0, "alter sequence if exists acc_i_seq rename to acc_numbers")
+    send(app, 0, "alter sequence acc_numbers increment by 3")
+    send(app, 2, "insert into acc (id, v) select i, 1 from generate_series(600, 610) i")
+    settled(app)
+    assert same(app, "select count(distinct i) = count(*) from app.acc", NODES) is True
+    increments = "select increment_by from pg_sequences where sequencename = 'acc_numbers'"
+    assert same(app, increments, NODES) == 3
+    assert same(app, "select count(*) from pg_sequences where sequencename ~ 'label|acc_i'", NODES) == 0
+    for refused in ("alter sequence tag_id_seq owned by none", "drop sequence tag_id_seq cascade"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            send(app, 1, refused)
+
+
+def test_a_drop_of_which_the_lord_has_not_heard_is_repeated(app: Cluster) -> None:
+    app.stop_lord()
+    send(app, 2, "drop table log")
+    drop = "select max(id) from shardman.cmd_log where cmd_type = 'drop_table'"
+    assert app.value(0, f"select shardman.cancel_cmd(({drop}))")
+    send(app, 3, "create table log (id int primary key)")
+    app.start_lord()
+    eventually(
+        "the new one is shared",
+        lambda: app.value(0, "select node from shardman.shared_copies where relation = 'app.log' limit 1")
+        and app.value(1, "select to_regclass('app.log')"),
+        timeout=60,
+    )
+    send(app, 1, "insert into log values (1)")
+    settled(app)
+    assert same(app, "select sum(id) from app.log") == 1
