@@ -111,6 +111,7 @@ def test_what_some_nodes_committed_all_get(acc: Cluster) -> None:
         (1, 3, "alter table acc add column note text not null default 'x'", "note text not null"),
         (2, 0, "alter table acc add constraint low check (v < 1000)", "CHECK ((v < 1000))"),
         (0, 2, "alter table acc rename v to w", "w integer"),
+        (3, 1, "alter table acc add column n bigserial", "n bigint not null"),
     ):
         half_committed(acc, node, statement, at=at)
         healed(acc)

@@ -19,6 +19,7 @@ from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
 NODES = (1, 2, 3)
+QUIET = "suppress_redundant_updates_trigger"
 KIND = '"Län"."Art\'s"'
 #: DDL on a node with it waits in its COMMIT there, and fails then.
 TRAP = """
@@ -39,7 +40,8 @@ create function trap.catch() returns event_trigger language plpgsql as $$
 begin
     insert into trap.caught values (1);
 end $$;
-create event trigger a_trap on ddl_command_end when tag in ('ALTER TABLE', 'CREATE INDEX', 'DROP TABLE')
+create event trigger a_trap on ddl_command_end
+    when tag in ('ALTER TABLE', 'CREATE INDEX', 'CREATE TRIGGER', 'DROP TABLE')
     execute function trap.catch();
 """
 NO_TRAP = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
@@ -134,6 +136,12 @@ def test_what_some_nodes_committed_all_get(shared: Cluster) -> None:
     for node, at, statement in (
         (1, 3, f"alter table {KIND} add column at float not null default random()"),
         (2, 3, f"create index on {KIND} (v)"),
+        (2, 1, f"alter table {KIND} add column n bigserial unique"),
+        (
+            1,
+            2,
+            f"create trigger quiet before update on {KIND} for each row execute function {QUIET}()",
+        ),
         (1, 3, f"alter table {KIND} alter id type text using id || '!'"),
     ):
         with writing(shared):
@@ -143,7 +151,10 @@ def test_what_some_nodes_committed_all_get(shared: Cluster) -> None:
     for node in NODES:
         assert shared.value(node, f"select max(id) from {KIND}") == "9!", node
         indexes = "select count(*) from pg_indexes where tablename = 'Art''s'"
-        assert shared.value(node, indexes) == 2
+        assert shared.value(node, indexes) == 3
+        assert shared.value(node, f"select count(n) from {KIND}") == 30
+        guarded = "select pg_get_triggerdef(oid) from pg_trigger where tgname = 'quiet'"
+        assert "fires_here" in str(shared.value(node, guarded))
     with as_bob(shared, 3) as bob:
         bob.execute(f"insert into {KIND} values ('new', 1, 2)".encode())
         bob.execute(f"update {KIND} set v = v + 1".encode())
