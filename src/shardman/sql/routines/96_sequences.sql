@@ -110,7 +110,7 @@ comment on function shardman.number_shared(text, oid, oid[], bool) is
     'has made; arrives: it comes from the node that has found the ranges, in shardman.ddl_ranges';
 
 create or replace function shardman.ranges_here(relation text) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object('column', o.column_name) || shardman.range_here(o.seq)), '[]') from shardman.owned_sequences(shardman.find_relation(relation)) o
 $$;
 comment on function shardman.ranges_here(text) is 'shardman.range_here of all sequences of a table, as shardman.number_shared takes them';
