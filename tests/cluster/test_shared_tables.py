@@ -340,7 +340,6 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
     ("statement", "words"),
     [
         (f"alter table {PLACE} enable row level security", "row-level security"),
-        (f"alter table {PLACE} add column n serial", "the same numbers"),
         (f"alter table {PLACE} drop column id cascade", "primary key|on this node only"),
         (f"create index concurrently on {PLACE} (hits)", "CONCURRENTLY"),
         (f"do $$ begin alter table {PLACE} add column x int; end $$", "on this node only"),
