@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from psycopg.types.numeric import Int4, Int8
+
 Made = tuple[str, list[Any]]
 
 
@@ -22,7 +24,8 @@ class Maker:
         cast = "text" if isinstance(key, str) else self.r.choice(("int", "bigint"))
         how = self.r.randrange(6)
         if how < 3:
-            self.params.append(key)
+            kind = type(key) if isinstance(key, str) else self.r.choice((int, int, Int4, Int8))
+            self.params.append(kind(key))
             return "%s" + ("", "::" + cast, "")[how]
         literal = f"'{key}'" if isinstance(key, str) or how == 5 else str(key)
         return literal + ("::" + cast if how == 4 else "")

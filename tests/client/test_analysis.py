@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.numeric import Int4, Int8, IntNumeric
 
 from shardman import names
 from shardman.client.routing.analysis import analyse
@@ -328,6 +329,13 @@ def test_what_makes_another_session_of_it(sql: str, pins: str) -> None:
         (b"x", "text", False),
         (1, "numeric", True),
         (1.0, "numeric", False),
+        # As Django sends whole numbers, whatever the column is.
+        (Int8(7), "bigint", True),
+        (Int8(7), "smallint", True),
+        (Int4(7), "bigint", True),
+        (Int8(2**31), "integer", True),
+        (Int8(2**63), "bigint", False),
+        (IntNumeric(7), "bigint", False),
     ],
 )
 def test_only_what_is_certain_has_a_hash(value: Any, type_: str, clear: bool) -> None:

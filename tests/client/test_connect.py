@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types.numeric import Int2, Int4, Int8
 
 import shardman
 from client.statements import Made, Maker
@@ -108,6 +109,8 @@ def test_the_partition_is_where_sql_says(db: shardman.Connection, db_nodes: Clus
             (partition,),
             True,
         )
+        for kind in (Int2, Int4, Int8):
+            assert db.explain_route("select * from acc where id = %s", (kind(key),)) == route
 
 
 def test_a_transaction_is_on_the_node_of_its_first_statement(db_nodes: Cluster) -> None:

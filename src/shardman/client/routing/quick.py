@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from shardman.client.routing.placeholders import Params
 from shardman.client.routing.plan import Plan, Scope
-from shardman.client.routing.values import Unclear
+from shardman.client.routing.values import INTEGER_TYPES, Unclear
 
 _KEYS = 100_000
 #: What can be looked up without being mistaken for a value of another type.
-_PLAIN = frozenset((int, str))
+_PLAIN = frozenset((*INTEGER_TYPES, str))
 
 
 def is_quick(plan: Plan) -> bool:

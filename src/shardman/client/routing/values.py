@@ -14,9 +14,12 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from psycopg.types.numeric import Int2, Int4, Int8
+
 from shardman.model.partition_hash import HASHERS
 
 _INTEGERS = ("smallint", "integer", "bigint")
+INTEGER_TYPES = (int, Int2, Int4, Int8)
 _NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -28,8 +31,9 @@ class Unclear(Exception):
 
 
 def _integer(value: Any) -> int | None:
-    if type(value) is int:
-        return value if -_INT8 <= value < _INT8 else None
+    if type(value) in INTEGER_TYPES:
+        # psycopg has types that say as which the server is to take a value; Django gives nothing else.
+        return int(value) if -_INT8 <= value < _INT8 else None
     if type(value) is str and _NUMBER.fullmatch(value):
         return int(value)
     return None
@@ -71,7 +75,7 @@ def _exactly(type_: type) -> Callable[[Any], Any]:
 
 
 #: What may be a key.
-KEY_TYPES = (int, str, bool, bytes, float, Decimal, uuid.UUID, dt.date, dt.datetime)
+KEY_TYPES = (*INTEGER_TYPES, str, bool, bytes, float, Decimal, uuid.UUID, dt.date, dt.datetime)
 
 #: What a value is in a column of a type; None when it is not certain.
 _MEANINGS: dict[str, Callable[[Any], Any]] = {
