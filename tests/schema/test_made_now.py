@@ -306,3 +306,30 @@ def test_a_sequence_that_no_column_has_is_told(app: Cluster) -> None:
     assert len({*numbers}) == 6 and numbers[1] == numbers[0] + 50
     for node in NODES:
         transact(app, node, "alter sequence kept_seq cache 5")
+
+
+def test_tables_of_a_transaction_are_shared_before_those_that_refer_to_them(app: Cluster) -> None:
+    """pg_dump and most mappers write tables, then their foreign keys, in the order of names."""
+    transact(
+        app,
+        2,
+        "create table zoo_cage (id int primary key, keeper int)",
+        "create table zoo_keeper (id int, town int)",
+        "create table zoo_town (id int primary key)",
+        "insert into zoo_town values (1); insert into zoo_keeper values (1, 1)",
+        "alter table zoo_keeper add primary key (id)",
+        "alter table zoo_cage add foreign key (keeper) references zoo_keeper on delete cascade",
+        "alter table zoo_keeper add foreign key (town) references zoo_town",
+        "alter table zoo_town rename to zoo_village",
+        "create table zoo_none (id int primary key)",
+        "drop table zoo_none",
+    )
+    settled(app)
+    assert everywhere(
+        app, "select k.id from app.zoo_keeper k join app.zoo_village v on v.id = town"
+    )
+    assert everywhere(app, "select count(*) from app.zoo_cage") == [(0,)]
+    assert app.value(1, "select count(*) from shardman.new_tables") == 0
+    last = "select array_agg(status::text) from (select status from shardman.cmd_log where"
+    last += " cmd_type = 'create_shared_table' order by id desc limit 3) c"
+    assert app.value(0, last.encode()) == ["success"] * 3

@@ -76,10 +76,6 @@ begin
     end loop;
     defined := shardman.need_shareable(relation);
     perform shardman.arm_now(relation, shardman.my_id(), defined -> 'sequences');
-    if relation <> all (coalesce(string_to_array(nullif(current_setting('shardman.made', true), ''), chr(10)), '{}')) then
-        -- It was called otherwise when it was made.
-        perform shardman.submit('create_shared_table', json_build_object('relation', relation, 'node_id', shardman.my_id()));
-    end if;
     perform set_config('shardman.ddl_now', (coalesce(nullif(current_setting('shardman.ddl_now', true), ''), '[]')::jsonb
                                             || jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'definition', defined)))::text, true);
 end

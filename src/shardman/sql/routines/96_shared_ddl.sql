@@ -704,14 +704,49 @@ create or replace function shardman.share_new(rel oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if shardman.has_primary_key(rel) then
-        perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(rel), 'node_id', shardman.my_id()));
+        insert into shardman.new_tables values (share_new.rel) on conflict do nothing;
         perform set_config('shardman.made', concat_ws(chr(10), nullif(current_setting('shardman.made', true), ''), shardman.metadata_name(rel)), false);
     else
         raise notice '% has no primary key, and stays on this node until it has one', shardman.metadata_name(rel);
     end if;
 end
 $$;
-comment on function shardman.share_new(oid) is 'lets a new table be shared, or says why it is not';
+comment on function shardman.share_new(oid) is 'lets a new table be shared when its transaction has ended, or says why it is not';
+
+create or replace function shardman.submit_new_tables() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    -- Not when they were made: foreign keys come behind all tables, in the order of names (pg_dump, most mappers).
+    todo oid[] := array(select n.rel from shardman.new_tables n join pg_class c on c.oid = n.rel order by n.rel);
+    free oid[];
+begin
+    delete from shardman.new_tables;
+    while todo <> '{}' loop
+        free := array(select r from unnest(todo) r
+                       where not exists (select from pg_constraint o
+                                          where o.conrelid = r and o.contype = 'f' and o.confrelid <> r and o.confrelid = any (todo)) order by r);
+        if free = '{}' then
+            -- A circle. What is in the way of each its command says.
+            free := todo;
+        end if;
+        perform shardman.submit('create_shared_table', json_build_object('relation', shardman.metadata_name(r), 'node_id', shardman.my_id()))
+           from unnest(free) with ordinality as u (r, i) order by i;
+        todo := array(select r from unnest(todo) r where r <> all (free) order by r);
+    end loop;
+    return null;
+end
+$$;
+comment on function shardman.submit_new_tables() is
+    'before the end of a transaction: has the tables shared that it has made, those first to which others refer. All at the first call';
+
+do $$
+begin
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'shardman.new_tables'::regclass and tgname = 'ends') then
+        create constraint trigger ends after insert on shardman.new_tables deferrable initially deferred
+            for each row execute function shardman.submit_new_tables();
+    end if;
+end
+$$;
 
 create or replace function shardman.on_new_table() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
