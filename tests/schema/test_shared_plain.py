@@ -204,6 +204,7 @@ def test_a_drop_of_which_the_lord_has_not_heard_is_repeated(app: Cluster) -> Non
         lambda: app.value(1, "select to_regclass('app.log')"),
         seconds=60,
     )
+    eventually("what was submitted has ended", lambda: not app.commands_left())
     send(app, 1, "insert into log values (1)")
     settled(app)
     assert same(app, "select sum(id) from app.log") == 1
