@@ -29,6 +29,7 @@ from shardman.lord.task_group import run_together, say_what_runs
 from shardman.lord.watchers.channels import Channels
 from shardman.lord.watchers.client_transactions import ClientTransactions
 from shardman.lord.watchers.deadlocks import Deadlocks
+from shardman.lord.watchers.entrances import Entrances
 from shardman.lord.watchers.followers import Followers
 from shardman.lord.watchers.holds import Holds
 from shardman.lord.watchers.leftovers import Leftovers
@@ -89,6 +90,7 @@ class Office:
         self._client_transactions = ClientTransactions(sessions, askers, metadata, health)
         self._deadlocks = Deadlocks(askers, metadata, health)
         self._holds = Holds(sessions, askers, metadata, health)
+        self._entrances = Entrances(sessions, askers, metadata, health)
         self._schema_changes = SchemaChanges(sessions, askers, metadata, health)
         self.cancel_running = inbox.cancel_running
         self.stop = inbox.stop
@@ -122,6 +124,7 @@ class Office:
                 client_transactions=self._client_transactions.run(),
                 deadlocks=self._deadlocks.run(),
                 holds=self._holds.run(),
+                entrances=self._entrances.run(),
             )
         finally:
             await self._askers.close()

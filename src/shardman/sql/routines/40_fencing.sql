@@ -34,7 +34,7 @@ begin
     loop
         perform pg_terminate_backend(pid)
            from pg_stat_get_activity(null)
-          where case when application_name ~ '^shardman lord [0-9]{1,18}$'
+          where case when application_name ~ '^shardman lord [0-9]{1,18}( |$)'
                      then split_part(application_name, ' ', 3)::bigint < epoch_ end
             and datid = (select oid from pg_database where datname = current_database())
             and pid <> pg_backend_pid();

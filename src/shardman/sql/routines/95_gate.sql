@@ -83,23 +83,32 @@ create or replace function shardman.hold_asked() returns bool
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     asked constant jsonb := nullif(current_setting('shardman.ddl_hold', true), '')::jsonb;
+    holders_of constant text := asked ->> 'holders_of';
 begin
     if asked is null then
         return null;
     end if;
     perform set_config('lock_timeout', asked ->> 'wait', true);
+    if holders_of is not null and asked ->> 'mode' = 'before holders' then
+        execute format('lock table only %s in access share mode', shardman.name_here(asked ->> 'relation'));
+        perform shardman.stand_before_holder(asked ->> 'relation', holders_of, false);
+        return true;
+    end if;
+    perform shardman.stand_before_holder(asked ->> 'relation', holders_of, true) where holders_of is not null;
     perform shardman.hold_table(asked ->> 'relation', asked ->> 'mode');
+    perform shardman.need_holder_behind(asked ->> 'relation', holders_of) where holders_of is not null;
     return true;
 exception when lock_not_available or deadlock_detected then
+    perform shardman.dismiss_holder(asked ->> 'relation', holders_of) where holders_of is not null;
     return false;
 end
 $$;
 comment on function shardman.hold_asked() is 'shardman.hold_table with what the setting shardman.ddl_hold says; whether the lock was had';
 
-create or replace function shardman.hold_at_once(relation text, mode text, nodes int[], wait text) returns void
+create or replace function shardman.hold_at_once(relation text, mode text, nodes int[], wait text, holders_of text default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set enable_async_append = on as $$
 declare
-    asked constant text := jsonb_build_object('relation', relation, 'mode', mode, 'wait', wait)::text;
+    asked constant text := jsonb_build_object('relation', relation, 'mode', mode, 'wait', wait, 'holders_of', holders_of)::text;
     doors constant text := (select string_agg(format(' union all select statement from shardman.%I', 'door_' || n || '_' || pg_backend_pid()), '')
                               from unnest(nodes) n);
     held  bool;
@@ -116,10 +125,10 @@ begin
     end if;
 end
 $$;
-comment on function shardman.hold_at_once(text, text, int[], text) is
-    'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait';
+comment on function shardman.hold_at_once(text, text, int[], text, text) is
+    'shardman.hold_table on this node and others at the same time; raises where a lock is not had within wait; holders_of: on the others before their holders for this session';
 
-create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text) returns void
+create or replace function shardman.close_gate(relation text, modes text[], nodes int[], wait text, holders_of text default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     mode_ text;
@@ -127,7 +136,8 @@ declare
 begin
     foreach mode_ in array modes loop
         if mode_ = 'only access exclusive' then
-            perform shardman.hold_at_once(relation, mode_, nodes, wait);
+            perform shardman.hold_at_once(relation, 'before holders', nodes, wait, holders_of) where holders_of is not null;
+            perform shardman.hold_at_once(relation, mode_, nodes, wait, holders_of);
             continue;
         end if;
         perform set_config('lock_timeout', wait, true);
@@ -138,7 +148,8 @@ begin
     end loop;
 end
 $$;
-comment on function shardman.close_gate(text, text[], int[], text) is 'one try: raises where a lock is not had within wait';
+comment on function shardman.close_gate(text, text[], int[], text, text) is
+    'one try: raises where a lock is not had within wait. holders_of: as for shardman.hold_at_once';
 
 create or replace function shardman.on_ddl_gate() returns event_trigger
 language plpgsql as $$
@@ -174,7 +185,8 @@ declare
     modes  constant text[] := shardman.gate_modes(relation, tag, shardman.statement_now(), current_setting('shardman.ddl_path', true));
     nodes  constant int[] := string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[];
     mine   constant text := current_setting('lock_timeout');
-    begun  constant timestamptz := clock_timestamp();
+    begun  timestamptz;
+    holders_of text;
     -- Short first: most transactions are, and every try holds up all others.
     longest numeric := 30;
     wait    numeric := 30;
@@ -186,9 +198,11 @@ begin
     -- This transaction holds the replicas' locks until it has ended on all nodes. If its end on one waited for replicas on
     -- another, with rows that it has written as well, it would wait for itself.
     perform set_config('synchronous_commit', 'local', true);
+    holders_of := shardman.hold_entrances(relation, shardman.statement_now(), tag);
+    begun := clock_timestamp();
     loop
         begin
-            perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms');
+            perform shardman.close_gate(relation, modes, nodes, round(wait) || 'ms', holders_of);
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             perform shardman.need_time_left(array[relation], 'change', begun, sqlerrm);
