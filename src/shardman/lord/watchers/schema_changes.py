@@ -97,7 +97,7 @@ class SchemaChanges:
         await all_of(*(ask(n) for n in members - silent))
         await self._follow(renamed)
         await self._record(made)
-        await self._drop(dropped)
+        await self._drop(dropped, workers)
         work = due(found, members)
         for node, key in work.settle:
             await self._try(node, "settle", key.id, key.sender)
@@ -120,10 +120,13 @@ class SchemaChanges:
             await self._lord.execute(queries("changes")["record"].encode(), (relation, node))
         self._made = made
 
-    async def _drop(self, dropped: set[str]) -> None:
-        """The same of shared tables that are gone."""
+    async def _drop(self, dropped: set[str], workers: set[int]) -> None:
+        """The same of shared tables that are gone. The command drops what copies there are, so every worker has
+        to say that it has none: one whose metadata are damaged is not believed alone."""
         for relation in sorted(dropped & self._dropped):
-            await self._lord.execute(queries("changes")["drop"].encode(), (relation,))
+            copies = await all_of(*(self._try(n, "copy", relation) for n in workers))
+            if all(rows and not rows[0][0] for rows in copies):
+                await self._lord.execute(queries("changes")["drop"].encode(), (relation,))
         self._dropped = dropped
 
     async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:

@@ -21,6 +21,10 @@ select s.relation from shardman.shared_tables s where s.definition ? 'made_now'
 -- DROP TABLE takes the copies out of this node's metadata, and the command that it submits the table.
 select s.relation from shardman.shared_tables s
  where not s.definition ? 'made_now' and not exists (select from shardman.shared_copies c where c.relation = s.relation)
+   and not shardman.is_a_copy(s.relation)
+
+-- name: copy
+select shardman.is_a_copy(%s)
 
 -- name: drop
 -- Only where the command has failed since the table was shared last: what this node's metadata say may be old. In vain is tried again after a while.
