@@ -3,6 +3,8 @@ with numbers of their own, names of sequences. And a table whose drop the lord's
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
@@ -208,3 +210,20 @@ def test_a_drop_of_which_the_lord_has_not_heard_is_repeated(app: Cluster) -> Non
     send(app, 1, "insert into log values (1)")
     settled(app)
     assert same(app, "select sum(id) from app.log") == 1
+
+
+def test_one_node_whose_metadata_are_damaged_drops_nothing(app: Cluster) -> None:
+    app.stop_lord()
+    cmd = app.submit("select shardman.drop_table('app.tag')")
+    assert app.value(0, "select shardman.cancel_cmd(%s)", (cmd,))
+    gone = "delete from shardman.shared_copies where relation = 'app.tag' returning relation, node"
+    lost = app.sql(2, gone)
+    assert len(lost) == len(WORKERS)
+    app.start_lord()
+    # Twice as long as it takes until what was dropped is looked for.
+    time.sleep(12)
+    submitted = "select count(*) from shardman.cmd_log where cmd_type = 'drop_table' and id > %s"
+    assert app.value(0, submitted, (cmd,)) == 0
+    for row in lost:
+        app.sql(2, "insert into shardman.shared_copies (relation, node) values (%s, %s)", row)
+    assert same(app, "select count(*) from app.tag") > 0
