@@ -330,6 +330,10 @@ def test_tables_of_a_transaction_are_shared_before_those_that_refer_to_them(app:
     )
     assert everywhere(app, "select count(*) from app.zoo_cage") == [(0,)]
     assert app.value(1, "select count(*) from shardman.new_tables") == 0
+    # The lord, who is no worker, has no copy, nor what writes to one.
+    stray = "select array_agg(p.oid::regprocedure::text) from pg_proc p"
+    stray += r" where proname like '%\_shared' and proowner = 'bob'::regrole"
+    assert app.value(0, stray.encode()) is None
     last = "select array_agg(status::text) from (select status from shardman.cmd_log where"
     last += " cmd_type = 'create_shared_table' order by id desc limit 3) c"
     assert app.value(0, last.encode()) == ["success"] * 3

@@ -114,6 +114,8 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
        and not exists (select from extended e where e.classid = 'pg_proc'::regclass and e.objid = p.oid)
        -- What a range type brings with it.
        and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'i')
+       -- The trigger functions of shared tables come and go with their copies (98_shared_writes.sql), and a lord that is no worker has none.
+       and coalesce(obj_description(p.oid, 'pg_proc'), '') not like 'pg_shardman: writes to the shared table %'
     union all
     select 'view', v.name,
            format('create view %s%s as %s', v.name, ' with (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), ';'))
