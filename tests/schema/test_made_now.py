@@ -235,7 +235,14 @@ def test_what_is_in_the_way_is_said(app: Cluster) -> None:
         refers = f"alter table post add column x int references {name} (id)"
         with pytest.raises(error, match=says):
             transact(app, 1, made, refers)
+    transact(app, 1, "create table taken (id int primary key)")
+    eventually("it was tried", lambda: not app.commands_left())
+    told = "select problem from shardman.cluster_problems where subject = 'app.taken'"
+    assert "node 2 has a relation app.taken of its own" in app.value(0, told)
     app.sql(2, "drop table app.taken")
+    assert app.cmd("select shardman.create_shared_table('app.taken', 1)").status == "success"
+    assert app.sql(0, told) == []
+    transact(app, 1, "drop table taken")
     settled(app)
     assert check(app.lord_dsn, data=True) == []
 

@@ -71,6 +71,15 @@ create or replace view shardman.cluster_problems as
        and not exists (select from shardman.cmd_log c where c.status = 'in progress' and c.cmd_type in ('add_node', 'create_shared_table'))
      group by n.id
     union all
+    select f.relation, format('could not be shared, and is on one node only, if it is there still: command %s: %s', f.id, f.error),
+           format('Do what the error says, then select shardman.create_shared_table(%L, %s); or drop the table. This is told for a day', f.relation, f.node)
+      from (select distinct on (r.opt) l.id, l.status, l.error, l.ended_at, r.opt as relation, n.opt as node
+              from shardman.cmd_log l join shardman.cmd_opts r on r.cmd_id = l.id and r.name = 'relation' join shardman.cmd_opts n on n.cmd_id = l.id and n.name = 'node_id'
+             where l.cmd_type = 'create_shared_table' and l.ended_at > clock_timestamp() - interval '1 day'
+             order by r.opt, l.id desc) f, shardman.local h
+     where h.lord and f.status = 'failed' and shardman.setting('new_tables', 'plain') = 'shared'
+       and not exists (select from shardman.shared_tables t where t.relation = f.relation) and not exists (select from shardman.tables t where t.relation = f.relation)
+    union all
     select d.subject, d.problem, d.hint from shardman.parts_in_doubt d
     union all
     -- Whether the other node has as much room only that knows: nodes have the same settings.
