@@ -71,7 +71,9 @@ def sample(every: list[Point], stride: int, start: int = 0) -> list[Point]:
 @contextmanager
 def armed(lord_dsn: str, cmd_type: str, point: Point) -> Iterator[SyncConnection]:
     """While the block runs, a command of this type stops at this point."""
-    with psycopg.connect(lord_dsn, autocommit=True) as holder:
+    # What is made here is for the lord alone, also while a node is dead.
+    here = "-c shardman.ddl=here"
+    with psycopg.connect(lord_dsn, autocommit=True, options=here) as holder:
         holder.execute(_SETUP)
         holder.execute("delete from public.crash_point")
         holder.execute(
