@@ -327,7 +327,7 @@ def featured(cluster: Cluster) -> Cluster:
     """A table with a bit of everything; what it is made of is known everywhere."""
     needed, own = FEATURES.split("create schema shop;")
     for node in (0, 1, 2, 3):
-        cluster.sql(node, needed)  # type: ignore[arg-type]
+        cluster.sql(node, f"set shardman.ddl = 'here'; {needed}".encode())
     with cluster.connect(1) as conn:
         conn.execute("create schema shop;" + own)  # type: ignore[arg-type]
         asked = {k: conn.execute(q).fetchall() for k, q in QUESTIONS.items()}  # type: ignore[arg-type]
