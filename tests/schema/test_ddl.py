@@ -647,7 +647,6 @@ def test_who_does_not_own_it_cannot(acc: Cluster) -> None:
             "insert into shardman.ddl values ('select 1', '', '0')",
             "select shardman.hold_copies('app.acc')",
             "select * from shardman.preview_change('alter table app.acc add no int')",
-            "select shardman.follow_copies('app.acc')",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 mallory.execute(statement.encode())
