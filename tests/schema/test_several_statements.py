@@ -70,6 +70,46 @@ def test_each_of_them_changes_all_nodes(acc: Cluster, table: str) -> None:
     assert {str(columns(acc, n, table)).count("text") for n in WORKERS} == {int(table == "land")}
 
 
+def test_kinds_that_alternate_are_told_apart(acc: Cluster) -> None:
+    """The next of a kind is behind what came before it, also if that was of another kind."""
+    send(
+        acc,
+        1,
+        """create function app.f() returns int language sql as $$ select 1; $$;
+        comment on function app.f() is 'f'; create type app.pair as (a int);
+        grant execute on function app.f() to public; grant select on app.acc to public;
+        create function app.g() returns int language sql as $$ select 2; $$;
+        comment on function app.g() is 'g'; revoke select on app.acc from public;
+        create type app.other as (a int);
+        alter table app.acc add told int; create function app.h() returns int language sql as 'select 3'""",
+    )
+    made = (
+        "select string_agg(concat_ws(' ', proname, obj_description(oid, 'pg_proc'), prosrc), ',' order by 1)"
+        " || to_regtype('app.pair')::text || to_regtype('app.other')::text"
+        " from pg_proc where pronamespace = 'app'::regnamespace and proname in ('f', 'g', 'h')"
+    )
+    assert {value(acc, n, made) for n in NODES} == {
+        "f f  select 1; ,g g  select 2; ,h select 3pairother"
+    }
+    assert all("told int" in str(columns(acc, n, "acc")) for n in NODES)
+    public = (
+        "select bool_or(starts_with(a::text, '=')) from pg_class, unnest(relacl) a"
+        " where oid = 'app.acc'::regclass"
+    )
+    assert not any(value(acc, n, public) for n in NODES)
+    send(acc, 3, "drop function app.f, app.g; drop function app.h; drop type app.pair, app.other")
+    send(acc, 3, "alter table acc drop told")
+
+
+def test_what_stays_on_one_node_says_so(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        said: list[str | None] = []
+        bob.add_notice_handler(lambda diag: said.append(diag.message_primary))
+        bob.execute("do $$ begin create type app.alone as enum ('a'); end $$")
+        assert any("only this node has it" in str(each) for each in said)
+        bob.execute("drop type app.alone")
+
+
 def test_one_that_fails_takes_back_the_others(acc: Cluster) -> None:
     before = [columns(acc, n, t) for n in WORKERS for t in ("acc", "land")]
     with pytest.raises(psycopg.errors.DuplicateColumn):

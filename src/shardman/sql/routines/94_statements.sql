@@ -30,58 +30,68 @@ create or replace function shardman.statement_kind(statement text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when m[1] is not null then regexp_replace(upper(m[1]), '\s+((UNIQUE|OR\s+REPLACE|CONSTRAINT)\s+)*', ' ')
                 when statement ~* '^comment\s+on\s' then 'COMMENT'
+                -- Those of roles call no event trigger.
+                when statement ~* '^(grant|revoke)\s[^"]*\mon\M' then upper(substring(statement, '^\w+'))
+                when statement ~* '^(grant|revoke)\s[^"]*$' then ''
                 when statement ~* '^(create|alter|drop)\s+extension\M' or statement ~* '^create\s.*\mas\s+(select|with|execute|table|values)\M' then null
                 when statement ~* '^(create|alter|drop)\M' then 'OTHER'
+                -- What is done to one node alone calls them as well, and is not seen by all.
+                when statement ~* '^(set|reset)\s.*\m(shardman|session_replication_role|event_triggers)\M' then null
                 when statement ~* '^(begin|start\s+transaction|set|reset)\M' then ''
                 when statement ~* '^do\M' then 'DO' end
       from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy'
                                            || '|create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger|(?:alter|drop)\s+trigger))\M', 'i')) as r (m)
 $$;
 comment on function shardman.statement_kind(text) is
-    'what event triggers call DDL of tables, by its first words; OTHER: other DDL; DO; empty: nothing that calls them; null: anything else';
+    'what event triggers call DDL of tables, or rights, by its first words; OTHER: other DDL; DO; empty: nothing that calls them; null: anything else';
 
-create or replace function shardman.nth_statement(query text, tag text, after int) returns int
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+create or replace function shardman.nth_statement(statements text[], tag text, after int) returns int
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
-    statements constant text[] := shardman.split_statements(query);
-    kinds      constant text[] := array(select shardman.statement_kind(s) from unnest(statements) with ordinality as u (s, n) order by n);
+    kinds constant text[] := array(select shardman.statement_kind(s) from unnest(statements) with ordinality as u (s, n) order by n);
     -- It ends the transaction with what is said here, so only as the last.
-    last_      constant int := cardinality(statements) - (statements[cardinality(statements)] ~* '^(commit|end)\M')::int;
+    last_ constant int := cardinality(statements) - (statements[cardinality(statements)] ~* '^(commit|end)\M')::int;
+    -- As it is called, whatever stands between its words. Also of what is temporary.
+    words constant text := replace(lower(tag), ' ', '\s+(?:(?:or\s+replace|temp|temporary|local|global|recursive|unique|constraint)\s+)*') || '\M';
 begin
-    if cardinality(statements) < 2 or array_position(kinds[:last_], null) is not null
-       or exists (select from unnest(statements, kinds) as u (s, k)
-                   where k = 'DO' and s ~* replace(case tag when 'CREATE INDEX' then 'create (unique )?index' when 'CREATE TRIGGER' then 'create (or replace )?(constraint )?trigger' else lower(tag) end, ' ', '\s+')) then
+    if array_position(kinds[:last_], null) is not null
+       or exists (select from unnest(statements, kinds) as u (s, k) where k = 'DO' and s ~* words) then
         return null;
     end if;
-    return (select min(n) from unnest(kinds) with ordinality as u (k, n) where k = tag and n > after);
+    return (select min(n) from unnest(statements, kinds) with ordinality as u (s, k, n)
+             where n > after and (k = tag or k = 'OTHER' and s ~* ('^' || words)));
 end
 $$;
-comment on function shardman.nth_statement(text, text, int) is
-    'the number of the first statement of a kind behind another one in a query of several; null: which it is cannot be said';
+comment on function shardman.nth_statement(text[], text, int) is
+    'the number of the first of these statements of a kind behind another one; null: which it is cannot be said';
 
-create or replace function shardman.take_statement(tag text) returns text
+create or replace function shardman.take_statement(tag text, place text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    sent  constant text := current_query();
+    sent       constant text := current_query();
     -- All that came in one text have this time.
-    now_  constant text := extract(epoch from statement_timestamp());
-    seen  constant text[] := string_to_array(current_setting('shardman.ddl_nth', true), '/');
-    nth   int;
+    now_       constant text := extract(epoch from statement_timestamp());
+    seen       constant text[] := string_to_array(current_setting('shardman.' || place || '_nth', true), '/');
+    statements text[];
+    nth        int;
 begin
-    perform set_config('shardman.ddl_statement', '', true);
-    if sent is null or sent ~* '^\s*select\M' or shardman.one_statement(sent) is not null then
+    perform set_config('shardman.' || place || '_statement', '', true);
+    if sent is null or sent ~* '^\s*select\M' or sent !~ ';\s*\S' then
         return sent;
     end if;
-    nth := shardman.nth_statement(sent, tag, case when seen[1] = now_ then seen[2]::int else 0 end);
+    -- A long script is read once for each of its statements, so no more often than that.
+    statements := shardman.split_statements(sent);
+    nth := case when cardinality(statements) > 1 then shardman.nth_statement(statements, tag, case when seen[1] = now_ then seen[2]::int else 0 end) end;
     if nth is null then
         return sent;
     end if;
-    perform set_config('shardman.ddl_nth', now_ || '/' || nth, true),
-            set_config('shardman.ddl_statement', (shardman.split_statements(sent))[nth], true);
-    return shardman.statement_now();
+    perform set_config('shardman.' || place || '_nth', now_ || '/' || nth, true),
+            set_config('shardman.' || place || '_statement', statements[nth], true);
+    return statements[nth];
 end
 $$;
-comment on function shardman.take_statement(text) is 'before DDL of a table: the statement itself, where it came with others in one query';
+comment on function shardman.take_statement(text, text) is
+    'at DDL: the statement itself, where it came with others in one query. Place: which event counts, ddl before a change of a table, ddl_other after any other';
 
 create or replace function shardman.statement_now() returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$

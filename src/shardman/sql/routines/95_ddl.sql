@@ -41,7 +41,7 @@ begin
     end if;
     perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true),
             set_config('shardman.ddl_now', '', true);
-    query := shardman.take_statement(tg_tag);
+    query := shardman.take_statement(tg_tag, 'ddl');
     if tg_tag in ('ALTER TRIGGER', 'DROP TRIGGER') then
         perform shardman.refuse_hidden(query, tg_tag, current_setting('shardman.ddl_path', true));
     end if;

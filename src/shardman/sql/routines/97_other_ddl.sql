@@ -23,46 +23,6 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.other_statement(text, text) is 'a statement as it is sent to other nodes; null where it is not';
 
-create or replace function shardman.nth_other(query text, tag text, after int) returns int
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-declare
-    statements constant text[] := shardman.split_statements(query);
-    -- Those of temporary objects call the trigger as well.
-    pattern    constant text := case when tag = 'COMMENT' then '^comment\s' else replace(shardman.other_pattern(tag), '(?:recursive', '(?:(?:temp|temporary|local|global)\s+)*(?:recursive') end;
-begin
-    if exists (select from unnest(statements) with ordinality as u (s, n)
-                where shardman.statement_kind(s) is null and not (n = cardinality(statements) and s ~* '^(commit|end)\M')
-                   or shardman.statement_kind(s) = 'DO' and s ~* replace(lower(tag), ' ', '\s+(or\s+replace\s+)?')) then
-        return null;
-    end if;
-    return (select min(n) from unnest(statements) with ordinality as u (s, n) where n > after and s ~* pattern);
-end
-$$;
-comment on function shardman.nth_other(text, text, int) is
-    'shardman.nth_statement for what is in no table: the number of the first statement of a kind behind another one; null: which it is cannot be said';
-
-create or replace function shardman.take_other(tag text) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    sent constant text := current_query();
-    now_ constant text := extract(epoch from statement_timestamp()) || ' ' || tag;
-    seen constant text[] := string_to_array(current_setting('shardman.ddl_nth_other', true), '/');
-    nth  int;
-begin
-    perform set_config('shardman.ddl_other_statement', '', true);
-    if sent is null or shardman.one_statement(sent) is not null then
-        return sent;
-    end if;
-    nth := shardman.nth_other(sent, tag, case when seen[1] = now_ then seen[2]::int else 0 end);
-    if nth is not null then
-        perform set_config('shardman.ddl_nth_other', now_ || '/' || nth, true),
-                set_config('shardman.ddl_other_statement', (shardman.split_statements(sent))[nth], true);
-    end if;
-    return shardman.other_now();
-end
-$$;
-comment on function shardman.take_other(text) is 'shardman.take_statement, after DDL of what is in no table';
-
 create or replace function shardman.other_now() returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(nullif(current_setting('shardman.ddl_other_statement', true), ''), current_query())
@@ -140,7 +100,7 @@ begin
     if shardman.is_own_ddl() or not shardman.is_member() or shardman.is_copy() then
         return;
     end if;
-    statement := shardman.other_statement(shardman.take_other(tg_tag), tg_tag);
+    statement := shardman.other_statement(shardman.take_statement(tg_tag, 'ddl_other'), tg_tag);
     if tg_tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') then
         wanted := statement is not null and shardman.spreads_rights(statement, tg_tag);
     elsif starts_with(tg_tag, 'DROP') then
@@ -168,6 +128,9 @@ begin
             raise exception '% uses this, and it would be changed on this node only', using_[1]
                 using errcode = 'feature_not_supported',
                       hint = 'Send the statement by itself, as the owner of a sharded table or a superuser. To change this node alone: set shardman.ddl = ''here''.';
+        elsif wanted and statement is null and tg_tag ~ '^(CREATE|ALTER|DROP)\M' and shardman.may_spread() then
+            raise notice 'only this node has it: it came with others in one query, or from within a routine'
+                using hint = 'Send it by itself. set shardman.ddl = ''here'' where one node is meant.';
         end if;
         return;
     end if;
