@@ -101,11 +101,49 @@ def test_kinds_that_alternate_are_told_apart(acc: Cluster) -> None:
     send(acc, 3, "alter table acc drop told")
 
 
+BLOCKS = [
+    # Of Rails, of Drizzle, and by hand.
+    """DO $$
+       BEGIN
+         IF NOT EXISTS (
+           SELECT 1 FROM pg_type t JOIN pg_namespace n ON t.typnamespace = n.oid
+            WHERE t.typname = 'mood' AND n.nspname = ANY (current_schemas(false))
+         ) THEN
+           CREATE TYPE "mood" AS ENUM ('sad', 'ok');
+         END IF;
+       END
+       $$;""",
+    """DO $$ BEGIN
+        ALTER TABLE "acc" ADD CONSTRAINT "positive" CHECK (v >= 0);
+       EXCEPTION WHEN duplicate_object THEN null;
+       END $$;""",
+    """-- as needed
+       do language plpgsql $x$ begin
+         if not exists (select from pg_attribute where attrelid = 'land'::regclass and attname = 'm') then
+           alter table land add m mood default 'ok'; -- now
+         end if;
+       exception when duplicate_column then raise notice 'it is there; or so';
+       end; $x$""",
+]
+
+
+def test_a_block_that_does_one_thing_where_it_is_needed(acc: Cluster) -> None:
+    for block in BLOCKS * 2:
+        send(acc, 2, block)
+    for node in NODES:
+        assert value(acc, node, "select 'ok'::mood::text") == "ok"
+        assert value(acc, node, "select count(*) from pg_constraint where conname = 'positive'")
+    assert all("m mood" in str(columns(acc, n, "land")) for n in WORKERS)
+    send(
+        acc, 3, "alter table land drop m; drop type mood; alter table acc drop constraint positive"
+    )
+
+
 def test_what_stays_on_one_node_says_so(acc: Cluster) -> None:
     with as_bob(acc, 2) as bob:
         said: list[str | None] = []
         bob.add_notice_handler(lambda diag: said.append(diag.message_primary))
-        bob.execute("do $$ begin create type app.alone as enum ('a'); end $$")
+        bob.execute("do $$ begin create type app.alone as enum ('a'); perform 1; end $$")
         assert any("only this node has it" in str(each) for each in said)
         bob.execute("drop type app.alone")
 

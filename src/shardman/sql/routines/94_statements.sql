@@ -2,8 +2,8 @@
 --
 -- PostgreSQL tells event triggers the whole text. Each statement of DDL calls them once, one after the other, so the first
 -- ALTER TABLE in the text is the first that comes, as long as nothing else in the text can make DDL of the same kind: a function
--- may, so a text with a SELECT is not understood, and DO only where its words are of another kind. Of what
--- is not understood a sharded or shared table is not changed (97_lone_ddl.sql).
+-- may, so a text with a SELECT is not understood, and DO only where its words are of another kind, or where it is all of the query
+-- and does one statement, if that is needed. Of what is not understood a sharded or shared table is not changed (97_lone_ddl.sql).
 
 create or replace function shardman.split_statements(query text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -65,6 +65,24 @@ $$;
 comment on function shardman.nth_statement(text[], text, int) is
     'the number of the first of these statements of a kind behind another one; null: which it is cannot be said';
 
+create or replace function shardman.statement_of_block(block text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    body  constant text := (regexp_match(block, '^do\s+(?:language\s+plpgsql\s+)?(\$\w*\$)(.*)\1(?:\s*language\s+plpgsql)?$', 'i'))[2];
+    -- What remains of them: the end of IF and of the block, and what is done about an error, if that is nothing but words.
+    parts constant text[] := array(
+        select s from unnest(shardman.split_statements(body)) s
+         where s !~* '^(?:exception\s+)?(?:when\s[\w\s]+\sthen\s+)?(?:null|raise\s+(?:notice|info|debug)\s.*)$' and s !~* '^end(?:\s+if)?$');
+begin
+    if cardinality(parts) = 1 then
+        return (regexp_match(parts[1], '^begin\s+(?:if\s.*?\sthen\s+)?((?:create|alter|drop|comment|grant|revoke)\M.*)$', 'i'))[1];
+    end if;
+    return null;
+end
+$$;
+comment on function shardman.statement_of_block(text) is
+    'the one statement of DDL of a DO that is made to do it only where it is needed, or to pass over an error; null of any other';
+
 create or replace function shardman.take_statement(tag text, place text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -81,7 +99,13 @@ begin
     end if;
     -- A long script is read once for each of its statements, so no more often than that.
     statements := shardman.split_statements(sent);
-    nth := case when cardinality(statements) > 1 then shardman.nth_statement(statements, tag, case when seen[1] = now_ then seen[2]::int else 0 end) end;
+    if cardinality(statements) = 1 then
+        if statements[1] !~* '^do\M' then
+            return sent;
+        end if;
+        statements := array[shardman.statement_of_block(statements[1])];
+    end if;
+    nth := shardman.nth_statement(statements, tag, case when seen[1] = now_ then seen[2]::int else 0 end);
     if nth is null then
         return sent;
     end if;
