@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
 
 from cluster.writers import Client, Writers
+from crash.stops import Point, armed, wait_until_stopped
 from shardman.errors import Code
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster, CommandResult
@@ -231,6 +234,60 @@ def test_the_shardlord_is_killed(sharded: Cluster) -> None:
         done = sharded.wait(cmd)
         assert done.status == "success", done
     whole(sharded, rows, 9)
+
+
+def test_who_comes_between_the_commits_of_two_nodes_waits(sharded: Cluster) -> None:
+    """He comes in by one that has committed, and is sent to one that has not, for partitions with new names and
+    for rows that were the last to be written before."""
+    assert resize(sharded, 3).status == "success"
+    sharded.sql(1, f"truncate {TABLE}".encode())
+    release = _release(sharded)
+    made: list[int] = []
+    with (
+        ThreadPoolExecutor(20) as clients,
+        armed(sharded.lord_dsn, "set_partitions_count", release) as holder,
+    ):
+        stopped = threading.Event()
+        writer = clients.submit(_insert, sharded, made, stopped)
+        cmd = sharded.submit("select shardman.set_partitions_count(%s, 6)", (TABLE,))
+        wait_until_stopped(holder, cmd)
+        last = made[-18:]
+        (gid,) = sharded.sql(1, "select gid from pg_prepared_xacts")[0]
+        sharded.sql(1, f"commit prepared '{gid}'".encode())
+        changes = [clients.submit(_change, sharded, row) for row in last]
+        for node in (2, 3):
+            eventually(
+                f"clients wait on node {node}",
+                lambda n=node: sharded.value(n, "select count(*) from pg_locks where not granted"),  # type: ignore[misc]
+            )
+        stopped.set()
+        holder.execute("select pg_advisory_unlock_all()")
+        assert sharded.wait(cmd).status == "success"
+        assert [change.result() for change in changes] == [1] * len(last)
+        writer.result()
+    whole(sharded, {row: int(row in last) for row in made}, 6)
+
+
+def _release(cluster: Cluster) -> Point:
+    """Where a split of this table is about to commit on all nodes."""
+    n = cluster.value(0, "select max(n) from shardman.cmd_steps where kind = 'split_release'")
+    return Point(n, "", "started")
+
+
+def _insert(cluster: Cluster, made: list[int], stopped: threading.Event) -> None:
+    """Rows without pauses through node 1."""
+    with cluster.connect(1) as conn:
+        while not stopped.is_set():
+            conn.execute(
+                f"insert into {TABLE} (id, value) values (%s, 0)".encode(), (len(made) + 1,)
+            )
+            made.append(len(made) + 1)
+
+
+def _change(cluster: Cluster, row: int) -> int:
+    """How many rows a change of one found."""
+    with cluster.connect(1) as conn:
+        return conn.execute(f"update {TABLE} set value = 1 where id = %s".encode(), (row,)).rowcount
 
 
 def test_with_replicas(sharded: Cluster) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,10 @@ T = TypeVar("T")
 LOCK_TIMEOUTS_MS = (30, 60, 120, 240, 400)
 #: Pauses between them, in s.
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+#: Between two tries `for_circles`, in s at most, and for how long they go on at that rate.
+_BETWEEN_S = 0.1
+_HURRIED_S = 60.0
 
 #: How long a step after a switch tries before it leaves the rest for later.
 LIMIT_S = 5.0
@@ -66,6 +71,23 @@ def _patience() -> Iterator[tuple[int, float]]:
     timeouts = itertools.chain(LOCK_TIMEOUTS_MS, itertools.repeat(LOCK_TIMEOUTS_MS[-1]))
     pauses = itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
     return zip(timeouts, pauses, strict=False)
+
+
+def for_circles() -> Iterator[tuple[int, float]]:
+    """As `_patience`, for what is locked on all nodes at once.
+
+    Most tries fail of a circle, in which to wait longer only holds others up: who uses the table comes to
+    another node to write there, and stands behind us (sql/routines/95_gate.sql). The next one finds others on
+    their way. Some fail of a long statement, for which only a long wait helps, and for hours perhaps.
+    """
+    hurried_until = time.monotonic() + _HURRIED_S
+    shortest, most = LOCK_TIMEOUTS_MS[0], float(LOCK_TIMEOUTS_MS[0])
+    while True:
+        most = min(LOCK_TIMEOUTS_MS[-1], most * 1.1)
+        chance = random.random()  # noqa: S311 - no secret
+        wait = most if chance > 0.85 else shortest * (most / shortest) ** (chance**2)
+        pause = _BETWEEN_S if time.monotonic() < hurried_until else PAUSES_S[-1]
+        yield round(wait), chance * pause
 
 
 @asynccontextmanager
@@ -140,6 +162,7 @@ async def patiently(
     attempt: Callable[[Deadline], Awaitable[T]],
     *,
     limit_s: float = math.inf,
+    patience: Iterator[tuple[int, float]] | None = None,
 ) -> T:
     """Tries until nobody holds what is wanted, saying for whom it waits.
 
@@ -147,12 +170,13 @@ async def patiently(
         attempt: one try; gets until when it may wait for locks.
         limit_s: afterwards it is given up. Steps that come after a switch have a limit: others wait for
             them, and they are tried again later.
+        patience: milliseconds for locks, and the pause in seconds after it, of one try after the other.
 
     Raises:
         Temporary: given up.
     """
     until = time.monotonic() + limit_s
-    for timeout_ms, pause in _patience():
+    for timeout_ms, pause in patience or _patience():
         try:
             found = await attempt(Deadline(timeout_ms))
             break

@@ -26,6 +26,10 @@ declare
     part constant oid := shardman.find_relation(part_name);
 begin
     if part is not null then
+        if exists (select from pg_class c where c.oid = part and c.relkind = 'p' and not c.relispartition) then
+            -- Made for an exchange of partitions (shardman.make_awaited_partition), which puts it in its place when its node commits.
+            execute format('lock table only %s in access share mode', part::regclass);
+        end if;
         if not exists (select from pg_inherits where inhrelid = part and inhparent = shardman.find_relation(parent)) then
             raise exception 'there is another relation with the name % on this node', part_name
                 using errcode = 'duplicate_table', hint = 'Rename it or drop it; the partition appears by itself then.';

@@ -4,8 +4,10 @@
 -- Each node that has copies, of primaries or of replicas, splits its own: rows never leave their node, for those of partition k of n
 -- belong to k, k + n, k + 2n, … of m * n, and back. The new data tables hang on a partitioned table of their own (the split), which
 -- sends each row to its place. Writes to the old ones leave their keys in a log (start_split_log), rows are copied (split_copy), and
--- keys in the log are brought up to date (replay_split) again and again, at last while nobody on any node can use the table. Then
--- every node exchanges all partitions (split_swap, split_refer) in a transaction that is prepared.
+-- keys in the log are brought up to date (replay_split) again and again, at last while nobody on any node can use the table
+-- (hold_for_exchange): in a transaction that is committed before any node can commit the exchange, for whom a node that has sends to
+-- one that has not yet waits there with a picture of this moment. Then every node exchanges all partitions (split_swap, split_refer) in a
+-- transaction that is prepared.
 
 create or replace function shardman.split_mark(relation text) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
@@ -109,11 +111,31 @@ begin
         perform shardman.make_data_table(part, relation, definition, false);
         execute format('alter table %s attach partition %s for values with (modulus %s, remainder %s)', split,
                        shardman.sql_name(shardman.data_table(part)), definition ->> 'partitions_count', k);
+        perform shardman.make_awaited_partition(definition, part) where k >= former;
     end loop;
 end
 $$;
 comment on function shardman.make_split(jsonb, int, int[], bigint) is
-    'makes the new data tables of a split on this node, empty and without keys. definition: with the new number of partitions';
+    'makes the new data tables of a split on this node, empty and without keys, and partitions that have new names. definition: with the new number of partitions';
+
+create or replace function shardman.make_awaited_partition(definition jsonb, part text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- There before the exchange, which locks it: whom a node sends that has committed waits here for this node, instead of finding no such relation.
+    execute format('create table %s (like %s including defaults including generated including constraints including storage including compression) '
+                   'partition by list (%s)', shardman.sql_name(part), shardman.sql_name(definition ->> 'relation'), definition ->> 'partition_key');
+    perform shardman.leave_to_owner(shardman.find_relation(part));
+end
+$$;
+comment on function shardman.make_awaited_partition(jsonb, text) is
+    'makes a partition with a new name, empty and in no table; the exchange puts it in its place';
+
+create or replace function shardman.awaited_partition(data regclass) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select p.oid from pg_class d join pg_class p on p.relnamespace = d.relnamespace and d.relname = p.relname || '_data'
+     where d.oid = data and p.relkind = 'p' and not p.relispartition and not exists (select from pg_inherits i where i.inhparent = p.oid)
+$$;
+comment on function shardman.awaited_partition(regclass) is 'what shardman.make_awaited_partition made for a new data table, as long as it is in no table';
 
 create or replace function shardman.make_split_indexes(definition jsonb, former int, k int, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -132,10 +154,15 @@ comment on function shardman.make_split_indexes(jsonb, int, int, bigint) is 'key
 create or replace function shardman.drop_split(relation text, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    split constant oid := shardman.find_relation(shardman.split_table(relation, cmd_id));
-    made  regclass;
+    split   constant oid := shardman.find_relation(shardman.split_table(relation, cmd_id));
+    made    regclass;
+    awaited regclass;
 begin
     for made in select i.inhrelid::regclass from pg_inherits i where i.inhparent = split loop
+        awaited := shardman.awaited_partition(made);
+        if awaited is not null then
+            execute format('drop table %s', awaited);
+        end if;
         perform shardman.unpublish(shardman.metadata_name(made));
         execute format('drop table %s', made);
     end loop;
@@ -306,7 +333,7 @@ end
 $$;
 comment on function shardman.replay_split(text, int, int, bigint) is
     'brings the rows whose keys are in the log up to date in the new data tables, and returns how many entries there were; in a repeatable-read '
-    'transaction, or while nobody can write. Raises SHM16 when an old one was truncated';
+    'transaction, or while nobody can write (shardman.hold_for_exchange). Raises SHM16 when an old one was truncated';
 
 create or replace function shardman.unlogged_sum(relation text, tables text[], cmd_id bigint, out rows bigint, out hash numeric)
 language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -340,6 +367,25 @@ comment on function shardman.split_content(text, text[], text[], bigint) is
     'compares old and new data tables under one snapshot, but for what is in the log; rows: of the old ones, found: of the new ones';
 
 -- The exchange ----------------------------------------------------------------------------------
+
+create or replace function shardman.hold_for_exchange(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    l record;
+begin
+    for l in select s.part, s.leaf, s.kind from shardman.leaves(shardman.find_relation(relation)) s order by s.part loop
+        if l.kind = 'data' then
+            execute format('lock table only %s in access exclusive mode', l.part::regclass);
+            execute format('lock table only %s in exclusive mode', l.leaf::regclass);
+        else
+            -- By its partition alone can a route be locked.
+            execute format('lock table %s in access exclusive mode', l.part::regclass);
+        end if;
+    end loop;
+end
+$$;
+comment on function shardman.hold_for_exchange(text) is
+    'for who has locked the table alone: locks its partitions, and data tables so that they can be read: the last rows come to the new ones in another transaction';
 
 create or replace function shardman.take_partitions_off(relation text, former int, partitions_count int, gone text[], cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -424,6 +470,7 @@ begin
         else
             execute format('alter table %s attach partition %s for values with (modulus %s, remainder %s)', parent::regclass,
                            shardman.sql_name(part), count_, k);
+            perform shardman.follow_parent(shardman.find_relation(part), parent) where k >= former;
         end if;
         if here ? k::text then
             execute format('alter table %s detach partition %s', shardman.sql_name(split), shardman.sql_name(here ->> k::text));

@@ -10,7 +10,10 @@ and new data tables are equal. Then each node exchanges all partitions, in a tra
 locks outlive every crash, and nobody sees one node's new partitions before the metadata have decided. Foreign
 keys come last in it: those between colocated tables lead from new data tables to new ones.
 
-Statements that wait for the lock find the new partitions when they get it.
+Statements that wait for the lock find the new partitions when they get it. Nodes commit one after the other;
+whom one that has sends to one that has not waits there, for partitions with new names exist before, and the
+exchange locks them (`shardman.make_awaited_partition`). He has a picture of before that node's commit: so the
+rest of the log is replayed in a transaction of its own, which is committed before the exchange is prepared.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -28,7 +31,15 @@ from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import value
 from shardman.steps.confirmation import catch_up_channels, drain_channels
-from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.locks import (
+    HELD,
+    Busy,
+    Deadline,
+    begin_locked,
+    for_circles,
+    patiently,
+    rolled_back,
+)
 from shardman.steps.prepared import end_prepared, prepare
 from shardman.steps.references import held
 from shardman.steps.split.base import OfSplit
@@ -36,6 +47,12 @@ from shardman.steps.split.rows import catch_up_all, replay_rest
 from shardman.tasks import all_of, each_of
 
 Sessions = Mapping[int, Connection]
+
+#: How long is waited, in ms, for who reads a single old data table when nobody can write to it any more.
+DATA_MS = 100
+
+_READABLE: LiteralString = "select shardman.hold_for_exchange(%s)"
+_WHOLLY: LiteralString = "select shardman.hold_table(%s, 'access exclusive')"
 
 
 @step("split_cut_over")
@@ -78,6 +95,9 @@ class SplitCutOver(OfSplit, UndoableStep):
                 src: await extra.enter_async_context(run.extra_session(src))
                 for src in sorted({src for src, _ in self.channels})
             }
+            writers = {
+                n: await extra.enter_async_context(run.extra_session(n)) for n in self.holders
+            }
 
             async def attempt(deadline: Deadline) -> None:
                 state = await self._state(sessions)
@@ -88,16 +108,22 @@ class SplitCutOver(OfSplit, UndoableStep):
                 async with run.cut_over_lock, held(run, referred, where):
                     run.figures.cut_over.begin()
                     try:
-                        await self._up(run, sessions, emitters, deadline, state)
+                        await self._up(run, sessions, emitters, writers, deadline, state)
                     except HELD:
                         # The next try begins with nothing: nothing must be locked while it pauses.
                         await self.undo(run)
                         raise
 
-            await patiently(run, attempt)
+            await patiently(run, attempt, patience=for_circles())
 
     async def _up(
-        self, run: Run, sessions: Sessions, emitters: Sessions, deadline: Deadline, state: str
+        self,
+        run: Run,
+        sessions: Sessions,
+        emitters: Sessions,
+        writers: Sessions,
+        deadline: Deadline,
+        state: str,
     ) -> None:
         async with AsyncExitStack() as stack:
             for conn in sessions.values():
@@ -105,7 +131,9 @@ class SplitCutOver(OfSplit, UndoableStep):
             await self._close_gate(sessions, deadline)
             await self._need_no_old_snapshots(run, sessions)
             await drain_channels(run, emitters, list(self.channels))
-            await all_of(*(self._replay_rest(run, sessions[n], n) for n in self.holders))
+            await all_of(*(self._replay_rest(run, writers[n], n) for n in self.holders))
+            for conn in sessions.values():
+                await self._partitions(conn, _WHOLLY, Deadline(DATA_MS))
             if await self._state(sessions) != state:
                 raise Busy("somebody who is changing a table")
             await all_of(*(self._swap(run, conn) for conn in sessions.values()))
@@ -113,22 +141,22 @@ class SplitCutOver(OfSplit, UndoableStep):
 
     async def _close_gate(self, sessions: Sessions, deadline: Deadline) -> None:
         tables = [split.relation for split in self.splits]
+        # All ask at the same instant.
+        await all_of(*(conn.execute("begin") for conn in sessions.values()))
         await all_of(
             *(
                 begin_locked(conn, tables, "access exclusive", deadline, node)
                 for node, conn in sessions.items()
             )
         )
-        await all_of(*(self._partitions(conn, deadline) for conn in sessions.values()))
+        await all_of(*(self._partitions(conn, _READABLE, deadline) for conn in sessions.values()))
 
-    async def _partitions(self, conn: Connection, deadline: Deadline) -> None:
+    async def _partitions(self, conn: Connection, hold: LiteralString, deadline: Deadline) -> None:
         for split in self.splits:
             await conn.execute(
                 "select set_config('lock_timeout', %s, true)", (f"{deadline.left_ms()}ms",)
             )
-            await conn.execute(
-                "select shardman.hold_table(%s, 'access exclusive')", (split.relation,)
-            )
+            await conn.execute(hold, (split.relation,))
 
     async def _replay_rest(self, run: Run, conn: Connection, node: int) -> None:
         for split in self.splits:

@@ -107,20 +107,30 @@ async def catch_up_all(run: Run, splits: Sequence[OfSplit]) -> None:
 
 
 async def replay_rest(run: Run, split: OfSplit, conn: Connection, node: int) -> None:
-    """What is left, in the transaction that keeps all writers out.
+    """What is left, while another session keeps all writers out; committed at once.
+
+    As replication writes: the checks of new data tables would want the sharded table, which is locked.
 
     Raises:
         Busy: somebody has truncated the table just before.
     """
-    try:
-        with unhurried(conn):
-            await conn.execute(
-                "select shardman.replay_split(%s, %s, %s, %s)", (*split.sizes, run.cmd_id)
-            )
-    except psycopg.Error as error:
-        if error.sqlstate != TRUNCATED:
-            raise
-        raise Busy(f"rows of {split.relation} to be copied anew on node {node}") from None
+    async with rolled_back(conn):
+        await conn.execute("begin")
+        await conn.execute("set local session_replication_role = replica")
+        # With it PostgreSQL would look at the bounds of an old data table, and lock the table for it.
+        await conn.execute("set local constraint_exclusion = partition")
+        # Channels have nothing to bring of it: replicas replay their own.
+        await conn.execute("set local synchronous_commit = local")
+        try:
+            with unhurried(conn):
+                await conn.execute(
+                    "select shardman.replay_split(%s, %s, %s, %s)", (*split.sizes, run.cmd_id)
+                )
+        except psycopg.Error as error:
+            if error.sqlstate != TRUNCATED:
+                raise
+            raise Busy(f"rows of {split.relation} to be copied anew on node {node}") from None
+        await conn.execute("commit")
 
 
 @step("split_verify")
