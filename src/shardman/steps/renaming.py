@@ -29,6 +29,7 @@ from shardman.steps.locks import (
     Busy,
     Deadline,
     begin_locked,
+    for_circles,
     patiently,
     rolled_back,
 )
@@ -107,7 +108,7 @@ class RenameCutOver(OfRenamed, UndoableStep):
                         await self.undo(run)
                         raise
 
-            await patiently(run, attempt)
+            await patiently(run, attempt, patience=for_circles())
 
     async def _called(self, conn: Connection) -> str:
         """ALTER TABLE may have given it the name already; where it does so just now, this comes again."""

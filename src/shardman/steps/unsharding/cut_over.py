@@ -28,7 +28,7 @@ from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.steps.base import Made, Run, Scope, UndoableStep, step
 from shardman.steps.catalog import value
-from shardman.steps.locks import Busy, Deadline, begin_locked, patiently, rolled_back
+from shardman.steps.locks import Busy, Deadline, begin_locked, for_circles, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare
 from shardman.steps.references import held
 from shardman.steps.unsharding.base import OfDefined, parts_of
@@ -103,7 +103,7 @@ class UnshardCutOver(OfDefined, UndoableStep):
                 run.figures.cut_over.begin()
                 await self._prepare(run, conn, others, wait_ms)
 
-        await patiently(run, attempt)
+        await patiently(run, attempt, patience=for_circles())
 
     def _referred(self) -> list[str]:
         keys: Json = self.definition.get("foreign_keys")
