@@ -9,6 +9,12 @@ select 'schema ' || nspname from pg_namespace where nspname !~ '^(pg_|informatio
 union all
 select c.relkind::text || ' ' || c.oid::regclass::text from pg_class c
  where c.relnamespace in (select oid from pg_namespace where nspname !~ '^(pg_|information_schema)')
+union all
+select 'function ' || p.oid::regprocedure::text from pg_proc p
+ where p.pronamespace in (select oid from pg_namespace where nspname !~ '^(pg_|information_schema)')
+union all
+select 'type ' || t.oid::regtype::text from pg_type t
+ where t.typnamespace in (select oid from pg_namespace where nspname !~ '^(pg_|information_schema)')
 union all select 'extension ' || extname from pg_extension
 union all select 'server ' || srvname || ' ' || coalesce(srvoptions::text, '') from pg_foreign_server
 union all select 'mapping ' || srvname || ' ' || usename || ' ' || coalesce(umoptions::text, '')

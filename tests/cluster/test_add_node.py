@@ -21,14 +21,23 @@ from shardman.testing.plugin import ClusterFactory
 from shardman.testing.waiting import eventually
 
 ROWS = 200
+NEEDED = """
+create schema app;
+create function app.is_short(text) returns bool language sql immutable as 'select length($1) < 9';
+create domain app.short as text check (app.is_short(value));
+create function app.word() returns app.short language sql stable as $$ select 'word'::app.short $$;
+create type app.mood as enum ('sad', 'ok');
+create domain app.moods as app.mood[];
+"""
 PASSWORD = "hush'\\ 50%"
 
 
 @pytest.fixture(scope="module")
 def ready(module_cluster_factory: ClusterFactory) -> Cluster:
-    """Two workers, and two sharded tables: one in public, one in a schema of its own."""
+    """Two workers, and two sharded tables: one in public, one in a schema of its own. With a shared one that
+    has types and functions that a new node lacks."""
     cluster = module_cluster_factory(workers=2)
-    cluster.sql(1, "create schema app")
+    cluster.sql(1, NEEDED)
     for table in ("accounts", "app.orders"):
         name = sql.Identifier(*table.split("."))
         cluster.sql(1, sql.SQL("create table {} (id bigint primary key, v text)").format(name))
@@ -39,6 +48,10 @@ def ready(module_cluster_factory: ClusterFactory) -> Cluster:
         )
         done = cluster.cmd("select shardman.create_hash_partitions(1, %s, 'id', 4)", (table,))
         assert done.status == "success", done
+    cluster.sql(1, "alter table app.orders add s app.short default app.word()")
+    cluster.sql(1, "create table app.lands (id int primary key, m app.moods default '{ok}')")
+    done = cluster.cmd("select shardman.create_shared_table('app.lands', 1)")
+    assert done.status == "success", done
     return cluster
 
 
@@ -101,6 +114,9 @@ def works(cluster: Cluster, dsn: str) -> None:
             row = node.execute(sql.SQL("select count(*), sum(id) from {}").format(name)).fetchone()
             assert row == (ROWS, ROWS * (ROWS + 1) // 2)
         node.execute("update accounts set v = v where id <= 10")
+        assert node.execute("select 'ok' = any ('{ok}'::app.moods)").fetchone() == (True,)
+        with pytest.raises(psycopg.errors.CheckViolation):
+            node.execute("update app.orders set s = 'much too long'")
         row = node.execute("select count(*) from shardman.drift").fetchone()
         assert row == (0,)
         row = node.execute("select shardman.rebalance('accounts')").fetchone()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from shardman.commands.arguments import argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.create_shared_table import share_step
+from shardman.commands.reachability import who_answers
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster
 from shardman.model.plan import Json, Plan, Step
@@ -35,9 +36,10 @@ class AddNode(Command):
         return frozenset({Claim("membership")})
 
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
-        """Whether it is the lord's own database."""
+        """Whether it is the lord's own database; who has shared tables to show."""
         lord = cluster.lord
         return (
+            *(who_answers(cluster) if cluster.shared else ()),
             Question(
                 "lord",
                 lord.id,
@@ -50,7 +52,7 @@ class AddNode(Command):
         # An id is never used twice: names of objects and ranges of sequences carry it.
         node_id = max(facts.cluster.nodes) + 1
         if facts.answers.get("lord"):
-            return self._lord(facts.cluster, node_id)
+            return self._lord(facts, node_id)
         for node in facts.cluster.nodes.values():
             if node.connstring == self.connstring and node.status != "removed":
                 raise UserError(
@@ -66,6 +68,7 @@ class AddNode(Command):
                 Step("node_schema", "install the schema", new),
                 Step("node_reaches", "check that it reaches the other nodes", new),
                 Step("node_metadata", "subscribe to the metadata", new),
+                self._needed(node_id, [facts.cluster.lord.id, *self._sharing(facts)]),
                 Step("node_tables", "make the routes to all sharded tables", new),
                 *self._check_shared(facts.cluster, node_id),
             ),
@@ -100,8 +103,23 @@ class AddNode(Command):
             ),
         )
 
-    def _lord(self, cluster: Cluster, node_id: int) -> Plan:
+    def _needed(self, node_id: int, sources: list[int]) -> Step:
+        return Step(
+            "give_all_needed",
+            "make the types and functions that tables need",
+            {"node": node_id, "sources": list(dict.fromkeys(sources))},
+        )
+
+    def _sharing(self, facts: Facts) -> list[int]:
+        """Nodes that have all shared tables between them: a lord that is no worker has none. One that does not
+        answer can show nothing; what the new node lacks then is said by who checks that it can have them."""
+        answering = {n.id for n in facts.cluster.workers if facts.answers.get(f"answers {n.id}")}
+        holders = (answering.intersection(t.nodes) for t in facts.cluster.shared_in_order)
+        return sorted({min(each) for each in holders if each})
+
+    def _lord(self, facts: Facts, node_id: int) -> Plan:
         """The lord's database has the schema and all metadata, and every node reaches it."""
+        cluster = facts.cluster
         lord = cluster.lord
         if lord.status is not None:
             raise UserError(
@@ -110,7 +128,10 @@ class AddNode(Command):
                 code=Code.NODE_EXISTS,
             )
         return Plan(
-            prepare=self._check_shared(cluster, lord.id),
+            prepare=(
+                *([self._needed(lord.id, sharing)] if (sharing := self._sharing(facts)) else ()),
+                *self._check_shared(cluster, lord.id),
+            ),
             switch=(
                 Step(
                     "lord_joins",

@@ -156,18 +156,47 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.note_missing_schemas() is 'remembers which schemas of sharded tables this database does not have yet';
 
+create or replace function shardman.make_needed(objects jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform shardman.made(format('%s %s', o ->> 'kind', o ->> 'name'))
+       from jsonb_array_elements(objects) o where not shardman.has_object(o ->> 'kind', o ->> 'name');
+    perform shardman.make_objects(objects);
+end
+$$;
+comment on function shardman.make_needed(jsonb) is
+    'makes what this node lacks of what other nodes'' tables are made of (shardman.objects_below), and remembers it until the node has joined';
+
+create or replace function shardman.keep_needed() returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    update shardman.local set made = array(select m from unnest(made) m where m !~ '^(type|domain|function|procedure|aggregate) ' and m !~ '^extension (?!postgres_fdw$)')
+$$;
+comment on function shardman.keep_needed() is 'the node has joined: what shardman.make_needed has made stays when it leaves';
+
 create or replace function shardman.take_back() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    left_ text[];
+    kept  text[];
     thing text;
 begin
     perform shardman.reset_database();
-    for thing in select m from shardman.local, unnest(made) as m order by m like 'extension %' loop
-        begin
-            execute format('drop %s', thing);
-        exception when undefined_object or invalid_schema_name or dependent_objects_still_exist then
-            null;  -- The user has it in use by now, or has dropped it himself.
-        end;
+    left_ := array(select m from shardman.local, unnest(made) as m order by m ~ '^schema ', m ~ '^extension ');
+    loop
+        kept := '{}';
+        foreach thing in array left_ loop
+            begin
+                execute format('drop %s', thing);
+            exception
+                when undefined_object or undefined_function or invalid_schema_name then
+                    null;  -- The user has dropped it himself.
+                when dependent_objects_still_exist or insufficient_privilege then
+                    kept := kept || thing;
+            end;
+        end loop;
+        -- One may have been in the way of another; the user has the rest in use by now.
+        exit when cardinality(kept) in (0, cardinality(left_));
+        left_ := kept;
     end loop;
 end
 $$;

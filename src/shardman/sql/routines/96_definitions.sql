@@ -181,6 +181,13 @@ $$;
 comment on function shardman.objects_below(oid[]) is
     'of shardman.spread_objects what these tables or views are made of, as far as catalogs know: types, functions of checks, defaults, triggers, indexes';
 
+create or replace function shardman.all_tables() returns oid[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array(select r.oid from (select relation from shardman.tables union all select relation from shardman.shared_tables) t
+                  cross join lateral (select shardman.find_relation(t.relation) as oid offset 0) r where r.oid is not null)
+$$;
+comment on function shardman.all_tables() is 'the sharded and shared tables that this node has';
+
 create or replace function shardman.objects_of_owner(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     -- A superuser has had a way to other nodes from the first: what of his is on one node alone he wants there.

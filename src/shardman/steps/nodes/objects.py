@@ -30,8 +30,33 @@ class GiveObjects(FinishStep):
             source, "select coalesce(jsonb_agg(to_jsonb(o)), '[]') from shardman.spread_objects() o"
         )
         failed = await value(conn, "select shardman.make_objects(%s)", Jsonb(objects))
+        await conn.execute("select shardman.keep_needed()")
         for what in failed or ():
             run.say(f"On node {self.node}: {what}.")
+
+
+@step("give_all_needed")
+@dataclass(frozen=True)
+class GiveAllNeeded(PrepareStep):
+    """What the tables of some nodes are made of, types and functions, is made on a node that is being added. Of
+    what it lacks then the steps say that make the tables."""
+
+    leaves = "types and functions that tables need"
+    clears = "undone with the schema"
+
+    node: int
+    sources: list[int]
+
+    def scope(self) -> Scope:
+        return Scope.of([self.node, *self.sources])
+
+    async def do(self, run: Run) -> None:
+        conn = await run.node(self.node)
+        for source in self.sources:
+            objects = await value(
+                await run.node(source), "select shardman.objects_below(shardman.all_tables())"
+            )
+            await conn.execute("select shardman.make_needed(%s)", (Jsonb(objects),))
 
 
 @step("give_needed")
