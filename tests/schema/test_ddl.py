@@ -507,6 +507,76 @@ def test_how_rows_are_stored_is_the_same_on_all_copies(acc: Cluster) -> None:
         bob.execute("alter table acc drop column note, drop column twice")
 
 
+def test_ddl_finds_what_was_changed_after_its_first_statement(acc: Cluster) -> None:
+    """On other nodes DDL looks in the snapshot of its first statement there, and then waits for locks."""
+    with psycopg.connect(acc.dsn(2)) as late, psycopg.connect(acc.dsn(2), autocommit=True) as other:
+        other.execute("create table app.seen (id int); set shardman.ddl = 'here'")
+        late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        late.execute("select 1")
+        other.execute("truncate app.seen")
+        late.execute("set local shardman.ddl = 'here'; alter table app.seen add column v int")
+        # Twice in the catalog, to this transaction.
+        twice = "select count(*), count(distinct oid) from pg_class where relname = 'seen'"
+        assert late.execute(twice).fetchone() == (2, 1)
+        found = late.execute(
+            "select shardman.find_relation('app.seen') = 'app.seen'::regclass"
+        ).fetchone()
+        assert found == (True,)
+        late.rollback()
+        other.execute("drop table app.seen")
+
+
+def test_a_copy_that_is_being_made_keeps_its_identity(acc: Cluster) -> None:
+    """Its primary key comes after its rows; DDL in between does not let replication go by whole rows."""
+    part, node = acc.sql(
+        0,
+        "select p.part_name, n from shardman.partitions p, generate_series(1, 3) n where p.prv is null"
+        " and not exists (select from shardman.partitions q where (q.part_name, q.owner) = (p.part_name, n))"
+        " limit 1",
+    )[0]
+    identity = f"select relreplident::text from pg_class where oid = '{part}_data'::regclass"
+    acc.sql(node, "select shardman.make_data_table(%s, keys => false)", (part,))
+    try:
+        with as_bob(acc, 1) as bob:
+            bob.execute(
+                "alter table acc add column half int generated always as (v / 2) stored,"
+                " add column own int default 1"
+            )
+            bob.execute("create index by_own on acc (own)")
+        assert acc.value(node, identity) == "d"
+        got = f"select half, own from {part}_data"
+        assert acc.sql(node, got) == []
+    finally:
+        acc.sql(node, f"set shardman.ddl = 'here'; drop table {part}_data")
+        with as_bob(acc, 1) as bob:
+            bob.execute("alter table acc drop column half, drop column own")
+    followed(acc)
+
+
+def test_rows_are_changed_behind_ddl_when_a_partition_has_just_moved(acc: Cluster) -> None:
+    """A migration does both in one transaction. The rows' way is not the DDL's until routes are exchanged."""
+    part, away, third = acc.sql(
+        0,
+        "select p.part_name, n, 6 - p.owner - n from shardman.partitions p, generate_series(1, 3) n"
+        " where p.prv is null and n <> p.owner and not exists"
+        " (select from shardman.partitions q where (q.part_name, q.owner) = (p.part_name, n)) limit 1",
+    )[0]
+    with psycopg.connect(acc.dsn(third)) as before:
+        # Until it ends, this node's route leads to where the partition was.
+        before.execute("select 1")
+        moved = acc.cmd("select shardman.move_part(%s, %s)", (part, away))
+        assert moved.status == "success", moved
+        ending = threading.Timer(0.5, before.rollback)
+        ending.start()
+        with as_bob(acc, third) as bob, bob.transaction():
+            bob.execute("alter table acc add column nick text default ''")
+            assert bob.execute("update acc set nick = name").rowcount == ROWS
+        ending.join()
+    with as_bob(acc, 1) as bob:
+        bob.execute("alter table acc drop column nick")
+    followed(acc)
+
+
 def numbers(cluster: Cluster, sequence: str) -> list[tuple[object, ...]]:
     """Increment, cache and type of a sequence on all nodes that have it, and that their ranges are apart."""
     rows = [

@@ -99,8 +99,11 @@ declare
     p    constant text[] := shardman.relation_parts(coalesce(here, relation));
 begin
     -- In PL/pgSQL, which keeps the plan: an SQL function is planned again in each statement that calls it.
+    -- In REPEATABLE READ, as on every node that DDL is sent on to, what has been changed by somebody else after the snapshot, and then by
+    -- this transaction, is there twice. The second is its own.
     return (select c.oid from pg_class c
-             where c.relname = p[2] and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = p[1]));
+             where c.relname = p[2] and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = p[1])
+             order by age(c.xmin) limit 1);
 end
 $$;
 comment on function shardman.find_relation(text) is 'the oid of a relation of this database by its name in the metadata; null when there is none';

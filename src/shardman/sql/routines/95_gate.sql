@@ -56,7 +56,8 @@ comment on function shardman.hold_table(text, text) is
 
 create or replace function shardman.copies_here(relation text) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select c.oid
+    -- Once each, also those that are there twice, see shardman.find_relation.
+    select distinct c.oid
       from (select distinct p.part_name from shardman.partitions p where p.relation = copies_here.relation) as p
       join pg_class c on c.oid = shardman.find_relation(shardman.data_table(p.part_name))
      where c.relkind = 'r' and not c.relispartition
@@ -179,6 +180,24 @@ $$;
 comment on function shardman.need_time_left(text[], text, timestamptz, text) is
     'between two tries to close a gate: raises when they have gone on for half a minute. purpose: a verb; failed: what the last try said';
 
+create or replace function shardman.await_routes(relation text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    -- What this transaction itself is in the way of is not waited for, nor what somebody else is for longer.
+    while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '3 s'
+      and exists (select from shardman.partitions p, pg_foreign_table f, pg_foreign_server s
+                   where p.relation = await_routes.relation and p.prv is null
+                     and p.changed_at between clock_timestamp() - interval '10 s' and now()
+                     and f.ftrelid = shardman.find_relation(shardman.route_table(p.part_name))
+                     and s.oid = f.ftserver and s.srvname <> shardman.node_server(p.owner)) loop
+        perform pg_sleep(0.05);
+    end loop;
+end
+$$;
+comment on function shardman.await_routes(text) is
+    'before DDL: until the routes of partitions that have just moved are exchanged. Rows that the transaction changes after the table would reach the '
+    'new node through another session than the DDL, and wait for its locks';
+
 create or replace function shardman.pass_gate(relation text, tag text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -198,6 +217,7 @@ begin
     -- This transaction holds the replicas' locks until it has ended on all nodes. If its end on one waited for replicas on
     -- another, with rows that it has written as well, it would wait for itself.
     perform set_config('synchronous_commit', 'local', true);
+    perform shardman.await_routes(relation);
     holders_of := shardman.hold_entrances(relation, shardman.statement_now(), tag);
     begun := clock_timestamp();
     loop

@@ -97,7 +97,8 @@ comment on function shardman.own_indexes(oid) is 'the indexes of a table that be
 
 create or replace function shardman.index_changes(relation text, copy oid, parent oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('create %sindex %I on %s %s', case when w.is_unique then 'unique ' else '' end,
+    -- A move or a new replica may have built it after the snapshot in which we look (on other nodes it is that of our first statement there).
+    select format('create %sindex if not exists %I on %s %s', case when w.is_unique then 'unique ' else '' end,
                   shardman.free_name(n.nspname, w.name, shardman.part_number(regexp_replace(c.relname, '_data$', ''))), copy::regclass, w.sql)
       from shardman.own_indexes(parent) w, pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.oid = copy and not exists (select from shardman.own_indexes(copy) h where (h.sql, h.is_unique) = (w.sql, w.is_unique))
@@ -132,9 +133,13 @@ begin
         for change in select * from shardman.index_changes(relation, copy, parent) loop
             execute change;
         end loop;
-        perform shardman.keep_identity(copy);
     end loop;
-    for copy in select d.data from shardman.data_tables_here(parent) d loop
+    -- Where the table has its primary key a copy that lacks it is one that is being made, or has got it after the snapshot in which we look.
+    for copy in
+        select d from (select * from shardman.copies_here(relation) union all select d.data from shardman.data_tables_here(parent) d) as x (d)
+         where not exists (select from pg_index i where i.indrelid = parent and i.indisprimary)
+            or exists (select from pg_class c where c.oid = d and c.relreplident = 'i')
+    loop
         perform shardman.keep_identity(copy);
     end loop;
 end
