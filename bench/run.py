@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from measure_background import background
+from measure_commands import commands
 from measure_conversion import conversion
 from measure_ddl import ddl
 from measure_failover import failover
@@ -28,6 +29,7 @@ SECTIONS: dict[str, Callable[[bool], Table]] = {
     "conversion": conversion,
     "moves": moves,
     "ddl": ddl,
+    "commands": commands,
     "metadata": metadata,
     "replicas": replicas,
     "background": background,

@@ -36,6 +36,7 @@ from shardman.lord.watchers.leftovers import Leftovers
 from shardman.lord.watchers.lord_standby_names import LordStandbyNames
 from shardman.lord.watchers.maintenance import Maintenance
 from shardman.lord.watchers.nodes import Nodes
+from shardman.lord.watchers.reach import Reach
 from shardman.lord.watchers.rebuild import Rebuild
 from shardman.lord.watchers.reconciler import Reconciler
 from shardman.lord.watchers.retention import Retention
@@ -87,10 +88,11 @@ class Office:
         self._lord_standby_names = LordStandbyNames(sessions, metadata, health)
         self._followers = Followers(sessions, metadata, health, lambda: reconciler.unserved)
         self._roles = RolesAlike(askers, metadata, health)
-        self._client_transactions = ClientTransactions(sessions, askers, metadata, health)
+        reach = Reach(sessions, askers, metadata, health)
+        self._client_transactions = ClientTransactions(reach)
         self._deadlocks = Deadlocks(askers, metadata, health)
-        self._holds = Holds(sessions, askers, metadata, health)
-        self._entrances = Entrances(sessions, askers, metadata, health)
+        self._holds = Holds(reach)
+        self._entrances = Entrances(reach)
         self._schema_changes = SchemaChanges(sessions, askers, metadata, health)
         self.cancel_running = inbox.cancel_running
         self.stop = inbox.stop

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import psycopg
 import structlog
 
-from shardman.lord.ask import NO_ANSWER, Askers
+from shardman.lord.ask import NO_ANSWER
 from shardman.lord.journal import LordLost
-from shardman.lord.metadata import Metadata
-from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.sessions import Sessions
 from shardman.lord.watchers.prepared_seen import PreparedSeen
+from shardman.lord.watchers.reach import Reach
 from shardman.sql.loader import queries
 from shardman.steps.catalog import value
 from shardman.steps.client_parts import end_as
@@ -64,15 +62,10 @@ class Part:
 class ClientTransactions:
     """The look at prepared parts of one leadership."""
 
-    def __init__(
-        self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
-    ) -> None:
-        self._sessions = sessions
-        self._askers = askers
-        self._metadata = metadata
-        self._health = health
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
         self._forgot_at = time.monotonic()
-        self._prepared = PreparedSeen(sessions)
+        self._prepared = PreparedSeen(reach.sessions)
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -81,8 +74,8 @@ class ClientTransactions:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
-        members = set(self._metadata.known.cluster.members)
-        reached = members - self._health.silent()
+        members = set(self._reach.metadata.known.cluster.members)
+        reached = set(self._reach.nodes())
         decided: dict[int, str] = {}
         if time.monotonic() - self._forgot_at >= FORGET_EVERY_S and reached == members:
             self._forgot_at = time.monotonic()
@@ -101,7 +94,7 @@ class ClientTransactions:
         before the parts: those of what was decided on by then are prepared, or have ended."""
         try:
             answers = await all_of(
-                *(self._askers.ask(n, queries("transactions")["snapshot"]) for n in members)
+                *(self._reach.askers.ask(n, queries("transactions")["snapshot"]) for n in members)
             )
         except (*NO_ANSWER, LordLost):
             return {}
@@ -112,7 +105,7 @@ class ClientTransactions:
     async def _parts(self, node: int) -> list[tuple[Part, float]] | None:
         """Those on a node with their age in seconds; None when it does not answer."""
         try:
-            rows = await self._askers.ask(node, queries("transactions")["parts"])
+            rows = await self._reach.askers.ask(node, queries("transactions")["parts"])
         except (*NO_ANSWER, LordLost):
             return None
         await self._prepared.saw(
@@ -126,7 +119,7 @@ class ClientTransactions:
 
     async def _forget(self, node: int, left: set[str], seen: str) -> None:
         try:
-            await self._askers.ask(
+            await self._reach.askers.ask(
                 node, queries("transactions")["forget"], [*left], seen, REMEMBER_S
             )
         except (*NO_ANSWER, LordLost):
@@ -163,17 +156,17 @@ class ClientTransactions:
         return outcome == "elsewhere"
 
     async def _ask(self, node: int, query: str, *params: str | int) -> str:
-        ((answer,),) = await self._askers.ask(node, queries("transactions")[query], *params)
+        ((answer,),) = await self._reach.askers.ask(node, queries("transactions")[query], *params)
         return str(answer)
 
     async def _place(self, node: int) -> str | None:
         """Where what a node decides counts; None when it is no member."""
-        lord = await self._sessions.lord()
+        lord = await self._reach.sessions.lord()
         try:
             found = await value(lord, queries("transactions")["place"], node)
             return None if found is None else str(found)
         finally:
-            await self._sessions.give_back(lord)
+            await self._reach.sessions.give_back(lord)
 
     async def _end(self, part: Part, members: set[int], reached: set[int]) -> None:
         try:
@@ -183,7 +176,7 @@ class ClientTransactions:
         if (verb := _VERBS.get(outcome)) is None:
             return
         try:
-            async with self._sessions.on_known(part.node) as conn:
+            async with self._reach.sessions.on_known(part.node) as conn:
                 await end_as(conn, verb, part.gid, part.role)
         except psycopg.errors.UndefinedObject:
             return  # Its client was there first.

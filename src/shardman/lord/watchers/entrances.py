@@ -11,11 +11,9 @@ from typing import Any
 
 import structlog
 
-from shardman.lord.ask import NO_ANSWER, Askers, interruptible
+from shardman.lord.ask import NO_ANSWER, interruptible
 from shardman.lord.journal import LordLost
-from shardman.lord.metadata import Metadata
-from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.sessions import Sessions
+from shardman.lord.watchers.reach import Reach
 from shardman.pg.connection import Connection
 from shardman.pg.wording import plain
 from shardman.sql.loader import queries
@@ -49,31 +47,23 @@ class Wish:
 class Entrances:
     """Those of one leadership."""
 
-    def __init__(
-        self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
-    ) -> None:
-        self._sessions = sessions
-        self._askers = askers
-        self._metadata = metadata
-        self._health = health
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
         self._tasks: dict[Wish, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Looks until cancelled; then all entrances are open."""
         try:
             while True:
-                await all_of(*(self._look(n) for n in self._nodes()))
+                await all_of(*(self._look(n) for n in self._reach.nodes()))
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             for task in self._tasks.values():
                 cancel_once(task)
 
-    def _nodes(self) -> list[int]:
-        return sorted({*self._metadata.known.cluster.members} - self._health.silent())
-
     async def _look(self, node: int) -> None:
         try:
-            rows = await self._askers.ask(node, queries("entrances")["look"])
+            rows = await self._reach.askers.ask(node, queries("entrances")["look"])
         except (*NO_ANSWER, LordLost):
             return
         for session, relation, xact in rows:
@@ -95,7 +85,7 @@ class Entrances:
         """From the wish to the end of its transaction. Where a holder is lost the change goes on without."""
         try:
             async with AsyncExitStack() as stack:
-                others = [n for n in self._nodes() if n != wish.node]
+                others = [n for n in self._reach.nodes() if n != wish.node]
                 sessions = await all_of(*(self._holder(stack, n, wish) for n in others))
                 first = await self._open(stack, wish.node)
                 # The first node's is the answer, when all others are there.
@@ -148,11 +138,11 @@ class Entrances:
         Raises:
             psycopg.Error, UserError, LordLost: the node does not answer.
         """
-        lord = await self._sessions.lord()
+        lord = await self._reach.sessions.lord()
         try:
-            session = await self._sessions.open(node, lord)
+            session = await self._reach.sessions.open(node, lord)
         finally:
-            await self._sessions.give_back(lord)
+            await self._reach.sessions.give_back(lord)
         stack.push_async_callback(session.close)
         return session
 

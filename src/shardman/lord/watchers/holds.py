@@ -12,11 +12,9 @@ import psycopg
 import structlog
 
 from shardman.errors import Code, UserError
-from shardman.lord.ask import NO_ANSWER, Askers
+from shardman.lord.ask import NO_ANSWER
 from shardman.lord.journal import LordLost
-from shardman.lord.metadata import Metadata
-from shardman.lord.policies.nodes import NodeHealth
-from shardman.lord.sessions import Sessions
+from shardman.lord.watchers.reach import Reach
 from shardman.pg.connection import Connection
 from shardman.pg.wording import plain
 from shardman.sql.loader import queries
@@ -50,13 +48,8 @@ class Hold:
 class Holds:
     """Those of one leadership."""
 
-    def __init__(
-        self, sessions: Sessions, askers: Askers, metadata: Metadata, health: NodeHealth
-    ) -> None:
-        self._sessions = sessions
-        self._askers = askers
-        self._metadata = metadata
-        self._health = health
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
         self._holds: dict[tuple[int, str], Hold] = {}
         self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
 
@@ -64,8 +57,7 @@ class Holds:
         """Looks until cancelled; then all commits go on."""
         try:
             while True:
-                nodes = {*self._metadata.known.cluster.members} - self._health.silent()
-                await all_of(*(self._look(n) for n in nodes))
+                await all_of(*(self._look(n) for n in self._reach.nodes()))
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             for task in self._tasks.values():
@@ -73,7 +65,7 @@ class Holds:
 
     async def _look(self, node: int) -> None:
         try:
-            rows = await self._askers.ask(node, queries("snapshots")["look_for_holds"])
+            rows = await self._reach.askers.ask(node, queries("snapshots")["look_for_holds"])
         except (*NO_ANSWER, LordLost):
             return
         for row, pid, session, wish in rows:
@@ -130,7 +122,7 @@ class Holds:
         Raises:
             UserError: it has lasted for too long, or a gate is open.
         """
-        longest = self._metadata.known.settings.hold_commits_for
+        longest = self._reach.metadata.known.settings.hold_commits_for
         until = time.monotonic() + longest
         while not hold.release.is_set():
             if time.monotonic() > until:
@@ -149,18 +141,18 @@ class Holds:
     async def _open_all(self, stack: AsyncExitStack) -> dict[int, Connection]:
         """A session on each node."""
         found: dict[int, Connection] = {}
-        lord = await self._sessions.lord()
-        stack.push_async_callback(self._sessions.give_back, lord)
-        for node in sorted(self._metadata.known.cluster.members):
+        lord = await self._reach.sessions.lord()
+        stack.push_async_callback(self._reach.sessions.give_back, lord)
+        for node in sorted(self._reach.metadata.known.cluster.members):
             try:
-                session = await self._sessions.open(node, lord)
+                session = await self._reach.sessions.open(node, lord)
             except (psycopg.Error, UserError) as error:
                 raise UserError(
                     f"node {node} cannot be reached: {plain(error)}",
                     "Try again when it is there",
                     code=Code.NODE_UNREACHABLE,
                 ) from error
-            stack.push_async_callback(self._sessions.give_back, session)
+            stack.push_async_callback(self._reach.sessions.give_back, session)
             found[node] = session
         return found
 
@@ -170,12 +162,12 @@ class Holds:
         Raises:
             psycopg.Error, UserError, TimeoutError, LordLost: its node does not answer.
         """
-        ((hold.row,),) = await self._askers.ask(
+        ((hold.row,),) = await self._reach.askers.ask(
             hold.node, queries("snapshots")["tell_hold"], hold.pid, hold.session, failed
         )
 
     async def _end(self, node: int, row: int, why: str | None) -> None:
         try:
-            await self._askers.ask(node, queries("snapshots")["end_hold"], why, why, row)
+            await self._reach.askers.ask(node, queries("snapshots")["end_hold"], why, why, row)
         except (*NO_ANSWER, LordLost) as error:
             log.warning("a session was not told", node=node, reason=plain(error))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
 
 from shardman import names
+from shardman.errors import UserError
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Run, Scope, step
 from shardman.steps.catalog import need_relation, value, written
@@ -16,7 +18,7 @@ from shardman.steps.convergence import await_metadata
 from shardman.steps.locks import LIMIT_S, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import released
 from shardman.steps.references import held
-from shardman.steps.split.tables import end_servers, stop_log
+from shardman.steps.split.tables import drop_servers, stop_log
 from shardman.tasks import all_of
 
 #: How long a node may take to hear of the new partitions, whose indexes take their names then.
@@ -107,7 +109,7 @@ class SplitClear(FinishStep):
 @dataclass(frozen=True)
 class EndSplitServers(FinishStep):
     """Drops the second foreign servers. Where a transaction older than the exchange is open, routes stay on
-    them for a while; then each node's own reconciliation drops them."""
+    them for a while; then each node's own reconciliation drops them, as it does on a node that is away."""
 
     leaves = "foreign servers of the routes, which work"
     each_by_itself = True
@@ -119,5 +121,8 @@ class EndSplitServers(FinishStep):
         return Scope.of(self.members)
 
     async def do(self, run: Run) -> None:
-        await all_of(*(released(run, node) for node in self.members))
-        await end_servers(run, self.members, self.owners)
+        async def end(node: int) -> None:
+            with suppress(psycopg.OperationalError, UserError):
+                await drop_servers(run, await released(run, node), self.owners)
+
+        await all_of(*(end(node) for node in self.members))

@@ -209,8 +209,13 @@ async def end_servers(run: Run, members: list[int], owners: list[int]) -> None:
     """Drops those that no route is on."""
 
     async def drop(_: int, conn: Connection) -> None:
-        for owner in owners:
-            server = names.fresh_server(owner, run.cmd_id)
-            await conn.execute("select shardman.drop_unused_server(%s)", (server,))
+        await drop_servers(run, conn, owners)
 
     await on_each(run, members, drop)
+
+
+async def drop_servers(run: Run, conn: Connection, owners: list[int]) -> None:
+    """Drops a node's, but for those that a route is on."""
+    for owner in owners:
+        server = names.fresh_server(owner, run.cmd_id)
+        await conn.execute("select shardman.drop_unused_server(%s)", (server,))
