@@ -65,8 +65,6 @@ def _kinds(cluster: Cluster, level: int) -> Iterator[Kind]:
     yield Kind(
         "set_partitions_count", tuple(f"set_partitions_count('t', {n})" for n in (8, 4, 2, 4))
     )
-    # What is made of its table would keep a node from coming back.
-    cluster.sql(3, "set shardman.ddl = 'here'; drop view v")
     dsn = cluster.worker_dsns[3].replace("'", "''")
     yield Kind(
         "drain_node, rm_node, add_node, rebalance",

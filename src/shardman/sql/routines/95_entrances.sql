@@ -23,19 +23,6 @@ end
 $$;
 comment on function shardman.writes_anew(text, text) is 'whether a statement may write all rows of a table anew';
 
-create or replace function shardman.may_write_anew_later(query text, tag text) returns bool
-language sql volatile set search_path = pg_catalog, pg_temp as $$
-    -- In a transaction block: who sends a statement alone begins both at once.
-    select statement_timestamp() > transaction_timestamp()
-       and 'only access exclusive' = any (string_to_array(shardman.ddl_lock_modes(tag, query), ','))
-       and not exists (select from pg_locks l join pg_class c on c.oid = l.relation and c.relkind = 'p'
-                        where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.granted and l.mode = 'AccessExclusiveLock'
-                          and l.database = (select d.oid from pg_database d where d.datname = current_database()))
-$$;
-comment on function shardman.may_write_anew_later(text, text) is
-    'whether a statement is the first of its transaction that has a table for itself: who stands behind it stands behind one about the same table that '
-    'writes rows anew, too. For a second table one would wait for holders with the first one locked';
-
 create or replace function shardman.session_name(begun timestamptz, pid int) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select to_hex(floor(extract(epoch from begun))::bigint) || '.' || to_hex(pid)
@@ -85,7 +72,7 @@ declare
     held bool := false;
 begin
     -- What this transaction has locked already others wait for, before any holder.
-    if shardman.is_held(shardman.find_relation(relation)) or not (shardman.writes_anew(query, tag) or shardman.may_write_anew_later(query, tag)) then
+    if not shardman.writes_anew(query, tag) or shardman.is_held(shardman.find_relation(relation)) then
         return null;
     end if;
     begin
@@ -101,7 +88,7 @@ begin
 end
 $$;
 comment on function shardman.hold_entrances(text, text, text) is
-    'in front of the gate, for a statement that may write rows anew, or is followed by such a one in its transaction: asks the shardlord for holders, and returns for whom they are; null: there are none';
+    'in front of the gate, for a statement that may write rows anew: asks the shardlord for holders, and returns for whom they are; null: there are none';
 
 create or replace function shardman.look_for_entrances() returns table (session text, relation text, xact text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
