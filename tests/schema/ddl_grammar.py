@@ -262,6 +262,29 @@ def change_index(rng: Random, shape: Shape, table: Table) -> str:
     return one(rng, (f"drop index {name}", f"drop index if exists {name}", renamed))
 
 
+def statistics(rng: Random, shape: Shape, table: Table) -> str:
+    """Extended ones. Unnamed they are from 16 on."""
+    name = one(rng, ("", "both ", '"Both of it" ', "if not exists both "))
+    kinds = one(rng, ("", "", "(ndistinct) ", "(dependencies, mcv) "))
+    columns = some(rng, list(table.columns), most=3)
+    there = one(rng, table.statistics, "missing")
+    made = f"create statistics {name}{kinds}on {', '.join(columns)} from {table.name}"
+    said = one(rng, ("'so'", "null"))
+    expression = f"create statistics {name}on (coalesce({columns[0]}::text, '')) from {table.name}"
+    return one(
+        rng,
+        (
+            *(made,) * 3,
+            expression,
+            f"drop statistics {one(rng, ('', 'if exists '))}{there}",
+            f"alter statistics {there} rename to both_{rng.randint(1, 4)}",
+            f"alter statistics {there} set statistics {one(rng, ('50', '-1'))}",
+            f"alter statistics {there} set schema {one(rng, (shape.schema, shape.other_schema))}",
+            f"comment on statistics {there} is {said}",
+        ),
+    )
+
+
 def comment(rng: Random, shape: Shape, table: Table) -> str:
     said = one(rng, ("'so'", "'it''s; so'", "E'two\\nlines'", "null"))
     what = one(
@@ -314,7 +337,6 @@ def refused(rng: Random, shape: Shape, table: Table) -> str:
     return one(
         rng,
         (
-            f"create statistics on {', '.join(list(table.columns)[:2])} from {table.name}",
             f"create rule quiet as on delete to {table.name} do instead nothing",
             f"create index concurrently on {table.name} ({table.keys[0]})",
             f"do $$ begin alter table {table.name} add column by_do int; end $$",
@@ -418,6 +440,7 @@ ABOUT: tuple[Maker, ...] = (
     *(create_index,) * 2,
     index_on_expression,
     *(change_index,) * 2,
+    *(statistics,) * 2,
     *(comment,) * 2,
     *(policy,) * 2,
     *(rights,) * 2,

@@ -25,6 +25,7 @@ class Table:
     constraints: dict[str, str]
     indexes: tuple[str, ...]
     policies: tuple[str, ...]
+    statistics: tuple[str, ...]
     shared: bool
 
     @property
@@ -59,6 +60,10 @@ select i.indexrelid::regclass::text from pg_index i
  order by i.indexrelid
 """
 POLICIES = "select quote_ident(polname) from pg_policy where polrelid = %s order by oid"
+STATISTICS = """
+select format('%%I.%%I', n.nspname, s.stxname) from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace
+ where s.stxrelid = %s order by s.oid
+"""
 VIEWS = """
 select oid::regclass::text from pg_class
  where relkind = 'v' and relnamespace = any (%s::regnamespace[]) order by oid
@@ -96,6 +101,7 @@ def read_shape(
             constraints=dict(ask(CONSTRAINTS, oid)),
             indexes=tuple(row[0] for row in ask(INDEXES, oid)),
             policies=tuple(row[0] for row in ask(POLICIES, oid)),
+            statistics=tuple(row[0] for row in ask(STATISTICS, oid)),
             shared=first == "country",
         )
     both = [schema, f"{schema}b"]

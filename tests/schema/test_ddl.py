@@ -438,7 +438,6 @@ REFUSED = [
     ("alter table acc cluster on acc_pkey", "data tables of several nodes"),
     ("alter table acc set (fillfactor = 70), add more int", "in one statement with other things"),
     ("alter table acc set (fillfactor = 1)", "out of bounds"),
-    ("create statistics s on id, v from acc", "statistics object would be on this node only"),
     (
         "grant select on acc to lonely",
         r"(?s)node 0: role .lonely. does not exist.*shardman.sync_roles",
@@ -784,4 +783,76 @@ def test_a_table_is_dropped_everywhere(acc: Cluster) -> None:
     left = "select count(*) from pg_class where relnamespace = 'app'::regnamespace"
     assert [acc.value(n, left) for n in NODES] == [0, 0, 0, 0]
     assert acc.value(0, "select count(*) from shardman.tables") == 0
+    settled(acc)
+
+
+STATISTICS = """
+select string_agg(s, ', ' order by s) from (
+    select case c.relkind when 'p' then 'table' else 'data' end || ' ' || regexp_replace(e.stxname, '_[0-9]$', '')
+           || ' ' || pg_get_statisticsobjdef_columns(e.oid)
+           || coalesce(' target ' || nullif((to_jsonb(e) ->> 'stxstattarget')::int, -1), '')
+           || case c.relkind when 'p' then ' of ' || pg_get_userbyid(e.stxowner) else '' end as s
+      from pg_statistic_ext e join pg_class c on c.oid = e.stxrelid
+     where e.stxrelid in (select c.oid from pg_class c where relname ~ '^acc(_[0-9]_data)?$') group by 1) as x
+"""
+
+
+def statistics(cluster: Cluster) -> set[str | None]:
+    """Of the workers, all of which have data tables."""
+    return {cluster.value(n, STATISTICS) for n in NODES[1:]}
+
+
+def test_extended_statistics_are_those_of_the_table_and_of_its_copies(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc add column p int, add column q int")
+        bob.execute('create statistics "Pairs" (ndistinct, mcv) on p, q from acc')
+    with as_bob(acc, 3) as bob:
+        bob.execute('alter statistics "Pairs" rename to pairs; alter statistics pairs set statistics 40')
+        bob.execute("comment on statistics app.pairs is 'of both'")
+        bob.execute("create statistics odd on (p + q) from acc")
+        assert statistics(acc) == {
+            "data odd (p + q), data pairs p, q target 40,"
+            " table odd (p + q) of bob, table pairs p, q target 40 of bob"
+        }
+        bob.execute("begin; drop statistics odd; rollback")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+            bob.execute("do $$ begin drop statistics app.odd; end $$")
+        bob.execute("drop statistics if exists odd, nobodys")
+    only = "data pairs p, q target 40, table pairs p, q target 40 of bob"
+    assert statistics(acc) == {only}
+    followed(acc)
+    # What one node has lost comes back, and who is new gets what there is.
+    acc.sql(2, "set shardman.ddl = 'here'; drop statistics app.pairs")
+    acc.sql(2, "select shardman.reconcile()")
+    assert statistics(acc) == {only}
+    with as_bob(acc, 1) as bob:
+        # They go with a column.
+        bob.execute("alter table acc drop column p; alter table acc drop column q")
+    assert statistics(acc) == {None}
+    settled(acc)
+
+
+def test_checks_that_are_not_valid_yet_are_no_obstacle(acc: Cluster) -> None:
+    """Rows that break it are moved, and get replicas."""
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc add column bad int default 7")
+        bob.execute("alter table acc add constraint good check (bad <> 7) not valid")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            bob.execute("update acc set bad = 7")
+        followed(acc)
+        (part, owner), *_ = acc.sql(
+            0,
+            "select p.part_name, p.owner from shardman.partitions p where p.relation = 'app.acc' and p.prv is null"
+            " order by 1",
+        )
+        done = acc.cmd("select shardman.switch_primary(%s)", (part,))
+        assert done.status in ("success", "done"), done
+        for level in (0, 1):
+            done = acc.cmd("select shardman.set_replevel('app.acc', %s)", (level,))
+            assert done.status in ("success", "done"), done
+        settled(acc)
+        assert acc.value(int(owner), "select count(*) from app.acc where bad = 7") == ROWS
+        bob.execute("update acc set bad = 1")
+        bob.execute("alter table acc validate constraint good")
+        bob.execute("alter table acc drop column bad")
     settled(acc)

@@ -167,6 +167,55 @@ def test_new_columns_have_numbers_of_their_own(app: Cluster) -> None:
     )
 
 
+def test_another_primary_key(app: Cluster) -> None:
+    with as_bob(app, 2) as bob:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="has no primary key"):
+            bob.execute("alter table log drop constraint log_pkey")
+        bob.execute("insert into log (what) values ('a'), ('b')")
+        bob.execute("alter table log add column u uuid not null default gen_random_uuid()")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="values of its own"):
+            bob.execute("alter table log drop column id, add w bigserial primary key")
+        with bob.transaction():
+            bob.execute("alter table log drop constraint log_pkey")
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState), bob.transaction():
+                bob.execute("update log set what = 'c'")
+            bob.execute("insert into log (what) values ('c')")
+            bob.execute("alter table log add primary key (u)")
+    send(app, 3, "update log set u = gen_random_uuid() where what = 'a'")
+    send(app, 3, "delete from log where what <> 'a'", "alter table log drop constraint log_pkey, add primary key (id)")
+    send(app, 1, "update log set id = id + 1", "alter table log drop column u")
+    rows = {n: app.sql(n, "select id, what from app.log") for n in WORKERS}
+    assert rows[1] == rows[2] == rows[3] and len(rows[1]) == 1
+    eventually("what was submitted has ended", lambda: not app.commands_left())
+    assert check(app.lord_dsn, data=True, patience=30) == []
+
+
+def test_statistics_and_checks_that_are_not_valid(app: Cluster) -> None:
+    send(
+        app,
+        3,
+        "alter table tag add constraint named check (t <> 't1') not valid",
+        "create statistics both on t, n from tag",
+        "alter statistics both set statistics 10",
+        "comment on statistics both is 'both'",
+    )
+    with as_bob(app, 1) as bob:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            bob.execute("alter table tag validate constraint named")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+            bob.execute("do $$ begin drop statistics app.both; end $$")
+    # A copy that is made anew has the rows that break it.
+    app.sql(2, "set shardman.ddl = 'here'; drop statistics app.both; alter table app.tag drop constraint named")
+    eventually("what was submitted has ended", lambda: not app.commands_left())
+    assert app.cmd("select shardman.create_shared_table('app.tag', 1)").status in ("success", "done")
+    assert check(app.lord_dsn, data=True, patience=30) == []
+    found = "select stxname, (select count(*) from app.tag where t = 't1') from pg_statistic_ext where stxrelid = 'app.tag'::regclass"
+    assert {n: app.sql(n, found) for n in WORKERS} == dict.fromkeys(WORKERS, [("both", 1)])
+    send(app, 2, "drop statistics both", "update tag set t = 'one' where t = 't1'", "alter table tag validate constraint named")
+    send(app, 1, "alter table tag drop constraint named")
+    assert {app.value(n, "select count(*) from pg_statistic_ext") for n in WORKERS} == {0}
+
+
 def test_sequences_are_called_otherwise(app: Cluster) -> None:
     """As Rails' rename_table has it, and back."""
     for node, former, wanted in ((2, "tag", "label"), (3, "label", "tag")):

@@ -345,7 +345,7 @@ def _of(shape: Shape, shared: str, schema: str, lines: list[str]) -> list[str]:
     names = [t.bare.strip('"') for t in shape.tables.values() if t.bare != shared]
     kinds = [
         *(f"table {s} " for s in (schema, f"{schema}b")),
-        *("column ", "constraint ", "index ", "policy "),
+        *("column ", "constraint ", "index ", "statistics ", "policy "),
     ]
     heads = tuple(f"{kind}{name} " for kind in kinds for name in names)
     return [line for line in lines if line.startswith(heads)]

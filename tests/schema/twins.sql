@@ -28,6 +28,10 @@ select concat_ws(' ', 'index', s.relname, replace(pg_get_indexdef(i.indexrelid),
                  obj_description(i.indexrelid, 'pg_class'))
   from shown s join pg_index i on i.indrelid = s.oid
 union all
+select concat_ws(' ', 'statistics', s.relname, n.nspname, e.stxname, pg_get_userbyid(e.stxowner), pg_get_statisticsobjdef_columns(e.oid), e.stxkind::text,
+                 nullif(coalesce(e.stxstattarget, -1), -1), obj_description(e.oid, 'pg_statistic_ext'))
+  from shown s join pg_statistic_ext e on e.stxrelid = s.oid join pg_namespace n on n.oid = e.stxnamespace
+union all
 select concat_ws(' ', 'policy', s.relname, p.polname, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, s.oid),
                  pg_get_expr(p.polwithcheck, s.oid), (select string_agg(r::regrole::text, ',' order by r) from unnest(p.polroles) r),
                  obj_description(p.oid, 'pg_policy'))

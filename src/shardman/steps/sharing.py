@@ -345,7 +345,16 @@ class ShareOut(OfShared, FinishStep):
                 # Their ranges are those of the first day.
                 live["sequences"] = definition["sequences"]
                 await make(into, self.node, self.relation, live)
+            # Rows that are there may break checks that are not valid.
+            await into.execute(
+                "select shardman.drop_late_checks(rel, rel) from shardman.find_relation(%s) as rel",
+                (self.relation,),
+            )
             await self._copy(run, out, into)
+            await into.execute(
+                "select shardman.lay_late_checks(shardman.find_relation(%s), %s)",
+                (self.relation, Jsonb(live)),
+            )
             await into.execute("set local session_replication_role = origin")
             await into.execute("select shardman.arm_shared(%s)", (self.relation,))
             for statement in again:

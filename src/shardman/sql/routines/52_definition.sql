@@ -17,7 +17,7 @@
 --   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions.
 --                       Those to tables that are colocated with it, or to itself, have also to_columns and actions, of which
 --                       shardman.reference_sql makes that of each data table; sql is what a plain table would have
---   statistics        [{name, kinds, sql, target, comment}]: extended statistics
+--   statistics        [{name, schema, kinds, sql, target, comment}]: extended statistics
 --   sequences         [{name, column, type, increment, base, width, cache, cycle, acl, comment}]
 --                       node i gives base + i * width + 1 … base + (i + 1) * width
 --   schema            {name, owner, acl, comment}: for nodes that lack it
@@ -226,6 +226,7 @@ create or replace function shardman.describe_statistics(rel oid) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'name', s.stxname,
+               'schema', (select n.nspname from pg_namespace n where n.oid = s.stxnamespace),
                'kinds', (select string_agg(case k when 'd' then 'ndistinct' when 'f' then 'dependencies' when 'm' then 'mcv' end, ', ')
                            from unnest(s.stxkind) as k where k <> 'e'),
                'sql', pg_get_statisticsobjdef_columns(s.oid),
@@ -253,10 +254,22 @@ $$;
 comment on function shardman.owned_sequences(oid) is
     'the sequences of a table, serial and identity, with the type that bounds their numbers';
 
+create or replace function shardman.base_above(top numeric, type oid) returns bigint
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select least((floor(top / s.step) + 2) * s.step, shardman.type_max(type))
+      from (select case type when 'int2'::regtype then 100 when 'int4'::regtype then 1000000 else 1073741824 end::bigint as step) as s
+$$;
+comment on function shardman.base_above(numeric, oid) is 'where the ranges of all nodes begin, of a sequence of that type that has given numbers up to the first argument';
+
+create or replace function shardman.range_width(base bigint, type oid) returns bigint
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select case when type = 'int8'::regtype then least(8796093022208, (shardman.type_max(type) - base) / 100) else (shardman.type_max(type) - base) / 100 end
+$$;
+comment on function shardman.range_width(bigint, oid) is 'how many numbers each node has of a sequence of that type, above a base';
+
 create or replace function shardman.sequence_base(seq oid, rel oid, column_name name, type oid) returns bigint
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    step bigint := case type when 'int2'::regtype then 100 when 'int4'::regtype then 1000000 else 1073741824 end;
     top  numeric;
     used text := '0';
 begin
@@ -266,7 +279,7 @@ begin
     end if;
     execute format('select greatest(0, (select last_value from %s), %s)', seq::regclass, used) into top;
     -- One step more than needed: while the table is being sharded, the old sequence goes on.
-    return least((floor(top / step) + 2) * step, shardman.type_max(type));
+    return shardman.base_above(top, type);
 end
 $$;
 comment on function shardman.sequence_base(oid, oid, name, oid) is 'above every number that the sequence has given or soon will';
@@ -301,8 +314,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                'type', format_type(o.type, null),
                'increment', s.seqincrement,
                'base', b.base,
-               'width', case when o.type = 'int8'::regtype then least(8796093022208, (shardman.type_max(o.type) - b.base) / 100)
-                             else (shardman.type_max(o.type) - b.base) / 100 end,
+               'width', shardman.range_width(b.base, o.type),
                'cache', s.seqcache,
                'cycle', false,
                'acl', case when a.attidentity = '' then shardman.acl_json(c.relacl, c.relowner)

@@ -30,7 +30,7 @@ begin
     select array_agg(shardman.column_sql(c) order by n) into items
       from jsonb_array_elements(definition -> 'columns') with ordinality as u (c, n);
     select items || coalesce(array_agg(format('constraint %I %s', c ->> 'name', c ->> 'sql') order by n), '{}') into items
-      from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, n) where not (c ->> 'no_inherit')::bool;
+      from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, n) where not (c ->> 'no_inherit')::bool and not shardman.is_late(c);
     body := array_to_string(items, E',\n    ');
     for i in 0 .. jsonb_array_length(definition -> 'sequences') - 1 loop
         body := replace(body, shardman.next_value(definition -> 'sequences' -> i ->> 'name'),
@@ -119,7 +119,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from me, jsonb_array_elements(definition -> 'columns') c where c ->> 'comment' is not null
     union all
     select format('comment on constraint %I on %s is %L', c ->> 'name', me.name, c ->> 'comment')
-      from me, jsonb_array_elements(definition -> 'checks') c where c ->> 'comment' is not null and not (c ->> 'no_inherit')::bool
+      from me, jsonb_array_elements(definition -> 'checks') c where c ->> 'comment' is not null and not (c ->> 'no_inherit')::bool and not shardman.is_late(c)
     union all
     select format('create index %I on %s %s', x ->> 'name', me.name, x ->> 'sql')
       from me, jsonb_array_elements(definition -> 'shared_indexes') x
@@ -143,6 +143,7 @@ create or replace function shardman.parent_script(definition jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.parent_sql(definition, definition ->> 'relation') || E';\n'
            || coalesce((select string_agg(x || E';\n', '') from shardman.parent_extras(definition, definition ->> 'relation') as x), '')
+           || coalesce((select string_agg(x || E';\n', '') from shardman.late_script(definition, shardman.sql_name(definition ->> 'relation')) as x), '')
      where definition is not null
 $$;
 comment on function shardman.parent_script(jsonb) is 'all that makes the parent, to be read; its sequences each node makes for itself';

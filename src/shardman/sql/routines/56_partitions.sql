@@ -168,9 +168,10 @@ begin
                    'including compression, constraint shardman_partition check (%s))%s%s', data, shardman.sql_name(above),
                    shardman.data_check(shardman.partition_check(def, shardman.find_relation(above), shardman.part_number(part_name))),
                    ' using ' || quote_ident(nullif(def -> 'storage' ->> 'access_method', 'heap')), shardman.storage_sql(def));
+    perform shardman.drop_late_checks(shardman.find_relation(shardman.data_table(part_name)), shardman.find_relation(above));
     for item in
         select format('alter table %s add constraint %I %s no inherit', data, c ->> 'name', c ->> 'sql')
-          from jsonb_array_elements(def -> 'checks') c where (c ->> 'no_inherit')::bool
+          from jsonb_array_elements(def -> 'checks') c where (c ->> 'no_inherit')::bool and not shardman.is_late(c)
         union all
         select shardman.column_tuning(def, data)
     loop
@@ -309,6 +310,9 @@ begin
         raise exception 'there is no table % on this node', shardman.data_table(part_name) using errcode = 'undefined_table';
     end if;
     perform shardman.make_identity(part_name, def);
+    -- Of those that the table still has.
+    perform shardman.lay_late_checks(data, jsonb_build_object('checks', (
+        select coalesce(jsonb_agg(jsonb_build_object('name', l.name, 'sql', l.sql)), '[]') from shardman.late_checks(shardman.find_relation(def ->> 'relation')) l)));
     for item in
         select e from jsonb_array_elements((def -> 'keys') || (def -> 'indexes') || coalesce(def -> 'shared_indexes', '[]')) e
     loop
@@ -320,7 +324,7 @@ begin
 end
 $$;
 comment on function shardman.make_data_indexes(text, jsonb) is
-    'makes all keys, indexes and statistics objects that a data table lacks; safe to repeat';
+    'makes all keys, indexes and statistics objects that a data table lacks, and checks that hold from now on; safe to repeat';
 
 create or replace function shardman.make_statistics(data oid, item jsonb, k int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

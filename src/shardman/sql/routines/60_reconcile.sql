@@ -242,6 +242,8 @@ begin
         perform shardman.fill_partition(p.part_name, p.owner);
     end loop;
     perform shardman.mend_keys(t.definition, shardman.find_relation(t.relation));
+    perform shardman.lay_late_checks(shardman.find_relation(t.relation), t.definition);
+    perform shardman.mend_statistics(t.relation);
 end
 $$;
 comment on function shardman.make_table(shardman.tables) is
@@ -286,6 +288,7 @@ begin
     elsif shardman.is_parent_of(t.definition, shardman.find_relation(relation_)) then
         perform shardman.mend_sequences(t);
         perform shardman.mend_keys(t.definition, shardman.find_relation(relation_));
+        perform shardman.mend_statistics(relation_);
     elsif t.partitions_count = (select count(*) from shardman.partitions p where p.relation = relation_ and p.prv is null)
           and shardman.renamed_to(relation_) is null and not shardman.is_renamed(relation_) then
         perform shardman.make_table(t);

@@ -14,7 +14,7 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         select 3, format(E'create table %s (\n    %s\n)', me.name, array_to_string(
                    array(select shardman.column_sql(c) from jsonb_array_elements(definition -> 'columns') with ordinality as u (c, i) order by i)
                    || array(select format('constraint %I %s%s', c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
-                              from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, i) order by i), E',\n    '))
+                              from jsonb_array_elements(definition -> 'checks') with ordinality as u (c, i) where not shardman.is_late(c) order by i), E',\n    '))
           from me
         union all
         select 4, format('alter sequence %s owned by %s.%I', shardman.sql_name(s ->> 'name'), me.name, s ->> 'column')
@@ -33,8 +33,9 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         select 2, i, format('create %sindex %I on %s %s', case when (x ->> 'unique')::bool then 'unique ' end, x ->> 'name', me.name, x ->> 'sql')
           from me, jsonb_array_elements((definition -> 'indexes') || coalesce(definition -> 'shared_indexes', '[]')) with ordinality as u (x, i)
         union all
-        select 3, i, format('create statistics %I.%I %s on %s from %s', me.schema, x ->> 'name', '(' || (x ->> 'kinds') || ')', x ->> 'sql', me.name)
-          from me, jsonb_array_elements(definition -> 'statistics') with ordinality as u (x, i)
+        select 3, 1, shardman.statistics_script(definition, me.name) from me
+        union all
+        select 3, 2, shardman.late_script(definition, me.name) from me
         union all
         select 4, i, format('comment on table %s is %L', me.name, definition ->> 'comment') from me, (values (1)) as v (i)
          where definition ->> 'comment' is not null
@@ -72,7 +73,7 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         select 3, format(E'create table %s (\n    %s\n)%s', me.name, shardman.shared_columns(definition), shardman.storage_sql(definition)) from me
         union all
         select 4, format('alter table %s add constraint %I %s%s', me.name, c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
-          from me, jsonb_array_elements(definition -> 'checks') c
+          from me, jsonb_array_elements(definition -> 'checks') c where not shardman.is_late(c)
         union all
         select 5, format('alter sequence %s owned by %s.%I', q.name, me.name, s ->> 'column') from me, sequences q where q.identity is null
         union all

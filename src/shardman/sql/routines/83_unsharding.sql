@@ -99,12 +99,13 @@ begin
     execute format('create table %s (like %s including all excluding indexes excluding statistics excluding identity)%s%s', tab,
                    shardman.sql_name(relation), ' using ' || quote_ident(nullif(definition -> 'storage' ->> 'access_method', 'heap')),
                    shardman.storage_sql(definition));
+    perform shardman.drop_late_checks(shardman.find_relation(shadow), shardman.find_relation(relation));
     for item in
         select format('alter table %s add constraint %I %s no inherit', tab, c ->> 'name', c ->> 'sql')
-          from jsonb_array_elements(definition -> 'checks') c where (c ->> 'no_inherit')::bool
+          from jsonb_array_elements(definition -> 'checks') c where (c ->> 'no_inherit')::bool and not shardman.is_late(c)
         union all
         select format('comment on constraint %I on %s is %L', c ->> 'name', tab, c ->> 'comment')
-          from jsonb_array_elements(definition -> 'checks') c where (c ->> 'no_inherit')::bool and c ->> 'comment' is not null
+          from jsonb_array_elements(definition -> 'checks') c where (c ->> 'no_inherit')::bool and c ->> 'comment' is not null and not shardman.is_late(c)
         union all
         select shardman.column_tuning(definition, tab)
         union all
@@ -169,6 +170,7 @@ begin
     if definition -> 'replica_identity' ->> 'kind' = 'full' then
         execute format('alter table %s replica identity full', tab::regclass);
     end if;
+    perform shardman.lay_late_checks(tab, definition);
     perform shardman.make_plain_statistics(tab, schema, x.s, shardman.unshard_name(cmd_id, 'st' || x.i))
        from jsonb_array_elements(definition -> 'statistics') with ordinality as x (s, i);
     perform shardman.give_to(tab, shardman.our_role());
@@ -473,11 +475,15 @@ begin
         select format('alter statistics %I.%I rename to %I', schema, shardman.unshard_name(cmd_id, 'st' || x.i), x.s ->> 'name')
           from jsonb_array_elements(definition -> 'statistics') with ordinality as x (s, i)
         union all
+        select format('alter statistics %I.%I set schema %I', schema, x.s ->> 'name', shardman.statistics_schema(x.s, relation))
+          from jsonb_array_elements(definition -> 'statistics') as x (s) where shardman.statistics_schema(x.s, relation) <> schema
+        union all
         select format('alter table %s rename to %I', shardman.sql_name(shadow), (shardman.relation_parts(relation))[2])
     loop
         execute line;
     end loop;
     perform shardman.plain_rights_of(parent, plain);
+    perform shardman.own_statistics(plain);
     perform shardman.plain_sequence(s, plain) from jsonb_array_elements(definition -> 'sequences') s;
     for line in
         select format('alter table %s add constraint %I %s not valid', plain::regclass, f ->> 'name', f ->> 'sql')

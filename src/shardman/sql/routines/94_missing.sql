@@ -96,6 +96,7 @@ begin
             perform shardman.refuse_drop(part);
         end if;
         perform shardman.refuse_lone_drops();
+        perform shardman.note_lost_statistics();
         insert into shardman.emptied
         select p.part_name
           from pg_event_trigger_dropped_objects() d

@@ -62,7 +62,9 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
       from s join pg_rewrite r on r.ev_class = s.rel
     union all
     select s.rel, 'extended statistics',
-           concat_ws(' ', (select string_agg(k::text, '' order by k) from unnest(e.stxkind) as k), pg_get_statisticsobjdef_columns(e.oid))
+           concat_ws(' ', case when s.kind = 'table' then quote_ident(e.stxname) end, (select string_agg(k::text, '' order by k) from unnest(e.stxkind) as k),
+                     pg_get_statisticsobjdef_columns(e.oid), 'target ' || nullif((to_jsonb(e) ->> 'stxstattarget')::int, -1),
+                     case when s.kind = 'table' then 'is ' || quote_literal(obj_description(e.oid, 'pg_statistic_ext')) end)
       from s join pg_statistic_ext e on e.stxrelid = s.rel
     union all
     select s.rel, 'storage', 'unlogged' from s join pg_class c on c.oid = s.rel where c.relpersistence <> 'p'

@@ -39,7 +39,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
                 when statement ~* '^(set|reset)\s.*\m(shardman|session_replication_role|event_triggers)\M' then null
                 when statement ~* '^(begin|start\s+transaction|set|reset)\M' then ''
                 when statement ~* '^do\M' then 'DO' end
-      from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy'
+      from (select regexp_match(statement, '^((?:alter\s+(?:table|index|sequence)|create\s+(?:unique\s+)?index|(?:create|alter|drop)\s+statistics|drop\s+(?:index|table)|(?:create|alter|drop)\s+policy'
                                            || '|create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger|(?:alter|drop)\s+trigger))\M', 'i')) as r (m)
 $$;
 comment on function shardman.statement_kind(text) is

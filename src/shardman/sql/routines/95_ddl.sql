@@ -206,6 +206,11 @@ begin
         perform shardman.follow_table(changed.relation, changed.renamed);
         perform shardman.keep_sequences(changed.relation, false);
     end loop;
+    if coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
+        perform shardman.note_statistics(s.relation, e.stxrelid), shardman.follow_statistics(s.relation)
+           from pg_event_trigger_ddl_commands() d join pg_statistic_ext e on d.classid = 'pg_statistic_ext'::regclass and e.oid = d.objid
+          cross join lateral (select shardman.sharded_name(e.stxrelid) offset 0) as s (relation) where s.relation is not null;
+    end if;
     if tg_tag = 'ALTER SEQUENCE' and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
         perform shardman.keep_sequences(s.relation, target is not null)
            from pg_event_trigger_ddl_commands() d cross join lateral (select shardman.sharded_name(shardman.table_of_sequence(d.objid)) offset 0) as s (relation)

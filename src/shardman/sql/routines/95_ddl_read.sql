@@ -29,6 +29,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
         when 'CREATE TRIGGER' then '^create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger\s+WORD\s+(?:before|after|instead\s+of)\s+EVENT(?:\s+or\s+EVENT)*\s+on\s+(NAME)'
         when 'ALTER TRIGGER' then '^alter\s+trigger\s+WORD\s+on\s+(NAME)'
         when 'DROP TRIGGER'  then '^drop\s+trigger\s+(?:if\s+exists\s+)?WORD\s+on\s+(NAME)'
+        when 'CREATE STATISTICS' then '^create\s+statistics\M.*\son\s.*\sfrom\s+(?:only\s+)?(NAME)(?:\s*\*)?$'
         when 'DROP TABLE'    then '^drop\s+table\s+(?:if\s+exists\s+)?(NAME)'
         when 'COMMENT'       then '^comment\s+on\s+(?:column\s+(NAME)\s*\.\s*WORD|(?:(?:table|index)|(?:constraint|policy|trigger)\s+WORD\s+on)\s+(NAME))\s+is\s'
     end, 'EVENT', '(?:insert|delete|truncate|update(?:\s+of\s+WORD(?:\s*,\s*WORD)*)?)'), 'NAME', '(?:WORD(?:\s*\.\s*WORD)?)'), 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)')
@@ -42,7 +43,9 @@ declare
     named  constant text := coalesce(found_[1], found_[2]);
     rel    oid;
 begin
-    if named is null then
+    if shardman.is_about_statistics(query, tag) and tag <> 'CREATE STATISTICS' then
+        return shardman.statistics_of(query, tag, path);
+    elsif named is null then
         return null;
     end if;
     perform set_config('search_path', path, true);
@@ -53,7 +56,7 @@ begin
 end
 $$;
 comment on function shardman.ddl_relation(text, text, text) is
-    'the table that a statement of this kind is about, or whose index or sequence, read with this search_path; null where that cannot be said';
+    'the table that a statement of this kind is about, or whose index, sequence or statistics object, read with this search_path; null where that cannot be said';
 
 create or replace function shardman.granted_tables(query text, path text) returns text[]
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -95,7 +98,8 @@ begin
     return exists (select from pg_event_trigger where evtname = 'shardman_ddl_start' and evtenabled <> 'D')
        and (cardinality(shardman.granted_tables(query, 'public')) > 0
             or exists (select from unnest(array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY',
-                                                'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER', 'COMMENT', 'ALTER SEQUENCE']) as tag
+                                                'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER', 'COMMENT', 'ALTER SEQUENCE',
+                                                'CREATE STATISTICS', 'ALTER STATISTICS', 'DROP STATISTICS']) as tag
                         where shardman.sharded_name(shardman.ddl_relation(query, tag, 'public')) is not null));
 end
 $$;
@@ -118,8 +122,8 @@ comment on function shardman.drops_key(text, text) is 'whether an ALTER TABLE na
 
 create or replace function shardman.touches_reference(relation text, query text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f cross join unnest(array['drop', 'rename', 'alter']) as verb
-                    where t.relation = touches_reference.relation and shardman.names_constraint(query, verb, f ->> 'name'))
+    select exists (select from shardman.known_references(relation) f cross join unnest(array['drop', 'rename', 'alter', 'validate']) as verb
+                    where shardman.names_constraint(query, verb, f ->> 'name'))
 $$;
 comment on function shardman.touches_reference(text, text) is 'whether an ALTER TABLE names one of the table''s foreign keys';
 

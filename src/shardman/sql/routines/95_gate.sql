@@ -14,12 +14,14 @@ create or replace function shardman.ddl_lock_modes(tag text, query text) returns
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when tag in ('GRANT', 'REVOKE', 'COMMENT', 'ALTER SEQUENCE') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
                 when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
+                -- Readers and writers go on.
+                when tag like '% STATISTICS' then 'only share update exclusive,share update exclusive,statistics'
                 when shardman.renames_table(tag, query) then 'only access exclusive'
                 else 'only access exclusive,access exclusive,copies' end
            || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
 $$;
 comment on function shardman.ddl_lock_modes(text, text) is
-    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile';
+    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile; statistics: and what it makes before';
 
 create or replace function shardman.hold_table(relation text, mode text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -29,6 +31,10 @@ begin
         perform shardman.hold_copies(relation);
     elsif mode = 'stand-in' then
         perform shardman.make_stand_in(relation);
+    elsif mode = 'identities' then
+        perform shardman.make_identities(relation);
+    elsif mode = 'statistics' then
+        perform shardman.hold_statistics(relation);
     elsif mode = 'tuning' then
         perform shardman.make_tuning_stand_in(relation);
     elsif starts_with(mode, 'numbers ') then

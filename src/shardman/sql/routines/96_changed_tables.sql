@@ -142,6 +142,7 @@ begin
     loop
         perform shardman.keep_identity(copy);
     end loop;
+    perform shardman.follow_statistics(relation);
 end
 $$;
 comment on function shardman.follow_table(text, bool) is
@@ -230,6 +231,7 @@ begin
         'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')
                              from shardman.own_indexes(parent) i),
+        'statistics', shardman.redefined_statistics(t, parent),
         'sequences', shardman.sequences_now(t.relation, t.definition -> 'sequences', false),
         -- In a move it is another one for a while, and none that the table has.
         'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys')

@@ -98,7 +98,8 @@ begin
     end loop;
     perform shardman.through_door(node, c.statement, '5s');
     if modes && array['stand-in', 'tuning'] then
-        perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target, shardman.missing_values(c.target)), '5s');
+        perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target,
+            shardman.missing_values(c.target) || jsonb_build_object('', shardman.numbers_here(c.target))), '5s');
     end if;
     foreach name in array c.tables loop
         perform shardman.through_door(node, format('select shardman.follow_copies(%L)', name), '5s');

@@ -162,6 +162,7 @@ begin
         execute statement;
     end loop;
     execute coalesce(shardman.shared_change(shardman.find_relation(definition ->> 'relation'), 'insert'), 'select') using rows;
+    perform shardman.lay_late_checks(shardman.find_relation(definition ->> 'relation'), definition);
     perform set_config('shardman.ddl_busy', '', true);
     if not shardman.arm_arrived(definition ->> 'relation', home, definition -> 'sequences') then
         perform set_config('shardman.ddl_busy', 'on', true);

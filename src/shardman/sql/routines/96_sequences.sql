@@ -28,7 +28,7 @@ begin
         raise exception 'a sequence of % cannot begin at the same number on all nodes: each has a range of its own', relation
             using errcode = 'feature_not_supported',
                   hint = 'RESTART without a number begins each node''s range anew; setval() lets one node go on elsewhere in its range, which is in pg_sequences.';
-    elsif tag = 'ALTER TABLE' and sharded and words ~* (altered || '(add\s+generated\s+(always|by\s+default)\s+as\s+identity|set\s+generated|restart\M|set\s+(increment|cache|minvalue|maxvalue|start|cycle|no\s+\w+)\M|drop\s+identity(?!\s+if))') then
+    elsif tag = 'ALTER TABLE' and sharded and words ~* (altered || '(restart\M|(set\s+generated\s+(always|by\s+default)\s+)?set\s+(increment|cache|minvalue|maxvalue|start|cycle|no\s+\w+)\M)') then
         raise exception 'columns of % are no identity columns: what was one has a sequence of its own and a default', relation
             using errcode = 'feature_not_supported',
                   hint = coalesce((select format('ALTER SEQUENCE %s changes what gives it numbers; ALTER COLUMN ... DROP DEFAULT ends that.', shardman.sql_name(s ->> 'name'))

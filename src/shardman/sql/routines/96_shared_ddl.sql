@@ -371,7 +371,8 @@ declare
     retypes constant bool := shardman.ddl_lock_modes('ALTER TABLE', shardman.statement_now()) like '%,keys';
     me      constant int := (shardman.shared_nodes(tables[1])).me;
     locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.name_here(t)), '; ' order by t) from unnest(tables) t)
-                             || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end;
+                             || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end
+                             || case when shardman.drops_from(shardman.statement_now(), 'ALTER TABLE') then format('; select shardman.loosen_key(%L)', tables[1]) else '' end;
     node    int;
 begin
     foreach node in array array[me] || nodes loop
@@ -419,7 +420,7 @@ begin
     perform shardman.send_now(string_to_array(concat_ws(',', nullif(current_setting('shardman.ddl_nodes', true), ''),
                                                         nullif(current_setting('shardman.ddl_now_door', true), '')), ',')::int[]);
     -- Everybody may go on reading and writing.
-    if shardman.ddl_lock_modes(tag, shardman.statement_now()) = '' then
+    if shardman.ddl_lock_modes(tag, shardman.statement_now()) = '' or tag like '% STATISTICS' then
         return;
     end if;
     loop
@@ -479,7 +480,10 @@ begin
         end if;
         perform shardman.send_on(node, query);
     end loop;
-    if current_setting('shardman.ddl_rewritten', true) = 'on' then
+    if current_setting('shardman.ddl_rewritten', true) = 'on' and tag = 'ALTER TABLE' and shardman.plain_words(query) ~* '\mprimary\s+key\M' then
+        raise exception 'each copy of % would make values of its own for its primary key', tables[1]
+            using errcode = 'feature_not_supported', hint = 'Add the column first, then drop the key, and add the other one: three statements, in one transaction.';
+    elsif current_setting('shardman.ddl_rewritten', true) = 'on' then
         perform shardman.through_door(n, s, '10s') from unnest(nodes) n, shardman.numbering(tables[1], ranges, false) s;
         for rows_ in execute format('select array_agg(x.r) from (select (t.*)::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
                                     shardman.name_here((shardman.ddl_shared())[1])) loop
@@ -500,11 +504,14 @@ declare
     locks constant text := shardman.ddl_lock_modes(c.tag, c.statement);
 begin
     perform shardman.through_door(node, format('select shardman.note_change(%L)', to_jsonb(c)), '500ms');
-    if locks <> '' and c.tag <> 'DROP TABLE' then
+    if locks <> '' and c.tag <> 'DROP TABLE' and c.tag not like '% STATISTICS' then
         perform shardman.through_door(node, format('lock table only %s in access exclusive mode', shardman.sql_name(c.target)), '5s');
     end if;
     if locks like '%,keys' then
         perform shardman.through_door(node, format('select shardman.loosen_shared(%L)', c.target), '500ms');
+    end if;
+    if shardman.drops_from(c.statement, c.tag) then
+        perform shardman.through_door(node, format('select shardman.loosen_key(%L)', c.target), '500ms');
     end if;
     if c.tag = 'ALTER TABLE' then
         perform shardman.through_door(node, format('select set_config(''shardman.ddl_ranges'', %L, true)', shardman.ranges_here(c.target)), '500ms');
@@ -536,6 +543,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select o from me, shardman.shared_obstacles(me.rel) as o
      -- Those are ours.
      where o ->> 'what' not like 'there is a function %'
+       -- It is to have one when the transaction ends.
+       and o ->> 'what' <> format('%s has no primary key, by which other nodes would find its rows', relation)
+       and o ->> 'what' not in (select format('the constraint %s has never been validated, rows that break it could not be moved', l.name) from shardman.late_checks(me.rel) l)
     union all
     select shardman.obstacle(format('the copies of %s would give %s the same numbers', relation, quote_ident(s.column_name)),
                              'ALTER TABLE ... ADD COLUMN ... serial, or GENERATED ... AS IDENTITY, makes a sequence with each node''s own numbers')
@@ -548,14 +558,22 @@ comment on function shardman.shared_ddl_obstacles(text) is 'what a shared table 
 create or replace function shardman.keep_shared(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    arrives constant bool := coalesce(current_setting('shardman.ddl', true), '') = 'spread';
     problem jsonb;
 begin
     select o into problem from shardman.shared_ddl_obstacles(relation) o limit 1;
     if problem is not null then
         raise exception '%', problem ->> 'what' using errcode = 'feature_not_supported', hint = (problem ->> 'hint') || '.';
     end if;
+    if not shardman.has_primary_key(shardman.find_relation(relation)) then
+        perform shardman.note_keyless(relation) where not arrives;
+        return;
+    end if;
     -- Its trigger function goes with the table's owner, and what was disabled is not.
     perform shardman.arm_shared(relation);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.own_statistics(shardman.find_relation(relation));
+    perform set_config('shardman.ddl_busy', '', true);
 end
 $$;
 comment on function shardman.keep_shared(text) is
@@ -670,6 +688,12 @@ begin
          -- Of a trigger, a policy, a rule or a constraint the names begin with those of its table.
          -- Those of foreign keys that refer to it come and go with the other table.
          where (d.address_names[3] like 'RI\_ConstraintTrigger\_%') is not true and d.object_type in ('table', 'trigger', 'policy', 'rule', 'table constraint', 'table column', 'default value')
+        union all
+        select t.relation, d.object_type
+          from pg_event_trigger_dropped_objects() d
+         cross join shardman.shared_tables t cross join jsonb_array_elements(t.definition -> 'statistics') s
+         where d.object_type = 'statistics object' and d.original and shardman.shared_name(shardman.find_relation(t.relation)) = t.relation
+           and (shardman.statistics_schema(s, t.relation), s ->> 'name') = (d.schema_name, d.object_name)
          -- Parts of a table before the table.
          order by 2 desc, 1
     loop

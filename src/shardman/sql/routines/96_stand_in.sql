@@ -71,9 +71,15 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_about_triggers(text, text) is 'whether a statement makes, changes or drops triggers of a table';
 
+create or replace function shardman.alters_identity(query text, tag text) returns bool
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(tag = 'ALTER TABLE' and shardman.plain_words(query) ~* '\malter\s+(column\s+)?[^\W\d][\w$]*\s+(set\s+generated|drop\s+identity)\M', false)
+$$;
+comment on function shardman.alters_identity(text, text) is 'whether a statement is about identity columns as if the table had some';
+
 create or replace function shardman.needs_stand_in(relation text, query text, tag text, path text) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select shardman.renames_key(relation, query, tag, path) or shardman.is_about_triggers(query, tag) or coalesce(tag = 'ALTER TABLE'
+    select shardman.renames_key(relation, query, tag, path) or shardman.is_about_triggers(query, tag) or shardman.alters_identity(query, tag) or coalesce(tag = 'ALTER TABLE'
        and (shardman.plain_words(query) ~* '\madd\M.*\m(primary\s+key|unique|foreign\s+key|references|serial|bigserial|smallserial|identity)\M'
             or shardman.one_statement(query) ~* '\madd\M.*\mdefault\s+(?!-?[0-9]|''|true\M|false\M|null\M)'
             or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query) or shardman.renames_reference(relation, query)), false)
@@ -108,11 +114,11 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
                      || array(select distinct 'referred ' || (f ->> 'to')
                                 from shardman.tables t cross join jsonb_array_elements(t.definition -> 'foreign_keys') f
                                where t.relation = gate_modes.relation and shardman.names_constraint(query, 'drop', f ->> 'name'))
-                     || 'stand-in'::text end
+                     || 'stand-in'::text || case when shardman.alters_identity(query, tag) then array['identities'] else '{}' end end
 $$;
 comment on function shardman.gate_modes(text, text, text, text) is
     'shardman.ddl_lock_modes for a statement about a sharded table. refers: and a table to which it is to refer; beside: one that is sharded; '
-    'referred: or did; numbers: what copies have of a column''s sequence; stand-in, tuning: the end of the gate';
+    'referred: or did; numbers: what copies have of a column''s sequence; stand-in, tuning: the end of the gate; identities: behind it';
 
 create or replace function shardman.make_stub(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -213,9 +219,15 @@ comment on function shardman.plain_keys(oid) is 'name and text of a table''s pri
 
 create or replace function shardman.reference_mark(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select format('CHECK ((%L::text IS NOT NULL))', name)
+    select format('CHECK ((%L::text IS NOT NULL)) NOT VALID', name)
 $$;
-comment on function shardman.reference_mark(text) is 'the check that stands for a foreign key on a stand-in, as PostgreSQL writes it: by it one is known that got another name';
+comment on function shardman.reference_mark(text) is 'the check that stands for a foreign key on a stand-in, as PostgreSQL writes it: by it one is known that got another name, or was validated';
+
+create or replace function shardman.is_mark(check_ oid, name text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pg_get_constraintdef(check_) in (shardman.reference_mark(name), regexp_replace(shardman.reference_mark(name), ' NOT VALID$', ''))
+$$;
+comment on function shardman.is_mark(oid, text) is 'whether a check stands for the foreign key that had this name before the statement';
 
 create or replace function shardman.put_aside(relation text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -234,6 +246,8 @@ declare
 begin
     perform shardman.put_aside(relation);
     execute format('create table %s (like %s including defaults including constraints including generated) partition by %s', name, rel::regclass, pg_get_partkeydef(rel));
+    perform shardman.drop_late_checks(shardman.find_relation(relation), rel);
+    perform shardman.lay_late_checks(shardman.find_relation(relation), jsonb_build_object('checks', shardman.describe_checks(rel)));
 end
 $$;
 comment on function shardman.set_aside(text) is 'shardman.put_aside, and puts an empty table like it in its place';
@@ -293,6 +307,24 @@ $$;
 comment on function shardman.make_stand_in(text) is
     'within the gate, for the owner of a sharded table: puts it aside and an empty table in its place, on which the statement is done. A check stands for each foreign key';
 
+create or replace function shardman.make_identities(relation text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    stand  constant oid := shardman.find_relation(relation);
+    behind constant oid := shardman.table_behind(relation);
+    col    name;
+begin
+    perform shardman.need_owner(relation);
+    perform set_config('shardman.ddl_busy', 'on', true);
+    for col in select o.column_name from shardman.owned_sequences(behind) o join pg_attribute a on a.attrelid = stand and a.attname = o.column_name and a.atthasdef and a.attnotnull loop
+        execute format('alter table %s alter column %I drop default, alter column %2$I add generated by default as identity', stand::regclass, col);
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.make_identities(text) is
+    'behind the gate, for the owner of a sharded table: the columns of its stand-in that have numbers are identity columns, as the statement takes them for';
+
 create or replace function shardman.stand_in_reference(relation text, o pg_constraint) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -327,7 +359,8 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if exists (select from jsonb_array_elements(shardman.describe_columns(behind)) b
                  left join jsonb_array_elements(shardman.describe_columns(stand)) s on s ->> 'name' = b ->> 'name'
-                where s is null or s ->> 'type' <> b ->> 'type' or s -> 'collation' <> b -> 'collation' or s -> 'default' <> b -> 'default'
+                where s is null or s ->> 'type' <> b ->> 'type' or s -> 'collation' <> b -> 'collation'
+                   or s -> 'default' <> b -> 'default' and not shardman.is_identity(stand, s ->> 'name') and not (b ->> 'default' like 'nextval(%' and s ->> 'default' is null)
                    or s -> 'generated' <> b -> 'generated'
                    or (s -> 'not_null' <> b -> 'not_null' and not exists (select from jsonb_array_elements(keys) k where k ->> 'sql' like 'PRIMARY KEY%')))
        or exists (select from jsonb_array_elements(shardman.describe_checks(behind)) b
@@ -371,6 +404,12 @@ $$;
 comment on function shardman.new_sequence(oid, oid, text) is
     'what a new column''s item of shardman.stand_in_changes has of its sequence: its range on this node, and users, who may insert into the table';
 
+create or replace function shardman.is_identity(rel oid, column_ text) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_attribute a where a.attrelid = rel and a.attname = column_ and a.attnum > 0 and a.attidentity <> '')
+$$;
+comment on function shardman.is_identity(oid, text) is 'whether a column is an identity column';
+
 create or replace function shardman.stand_in_changes(relation text, stand oid, behind oid) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -381,7 +420,7 @@ declare
     called  constant jsonb := (select coalesce(jsonb_agg(jsonb_build_object('from', f ->> 'name', 'to', o.conname)), '[]')
                                  from shardman.known_references(relation) f
                                  join pg_constraint o on o.conrelid = stand and o.contype = 'c' and o.conname <> f ->> 'name'
-                                  and pg_get_constraintdef(o.oid) = shardman.reference_mark(f ->> 'name'));
+                                  and shardman.is_mark(o.oid, f ->> 'name'));
     keys    constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(stand)) k
                                 where not shardman.plain_keys(behind) @> jsonb_build_array(k) and not exists (select from jsonb_array_elements(renamed) r where r -> 'to' = k -> 'name'));
     dropped constant jsonb := (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(shardman.plain_keys(behind)) k
@@ -402,12 +441,21 @@ begin
         'columns', (select coalesce(jsonb_agg(c || case when c ->> 'default' like 'nextval(%' then shardman.new_sequence(stand, behind, c ->> 'name') else '{}' end order by n), '[]')
                       from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
                      where not exists (select from pg_attribute a where a.attrelid = behind and a.attname = c ->> 'name' and a.attnum > 0 and not a.attisdropped)),
+        'numbered', (select coalesce(jsonb_agg(s || shardman.new_sequence(stand, behind, s ->> 'name') order by s ->> 'name'), '[]')
+                       from jsonb_array_elements(shardman.describe_columns(stand)) s join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name'
+                      where b ->> 'default' is null and shardman.is_identity(stand, s ->> 'name')),
+        'unnumbered', (select coalesce(jsonb_agg(s -> 'name'), '[]')
+                         from jsonb_array_elements(shardman.describe_columns(stand)) s join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name'
+                        where b ->> 'default' like 'nextval(%' and s ->> 'default' is null),
         'not_null', (select coalesce(jsonb_agg(s ->> 'name'), '[]') from jsonb_array_elements(shardman.describe_columns(stand)) s
                        join jsonb_array_elements(shardman.describe_columns(behind)) b on b ->> 'name' = s ->> 'name' where s -> 'not_null' <> b -> 'not_null'),
         'checks', (select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(shardman.describe_checks(stand)) s
                     where not exists (select from pg_constraint o where o.conrelid = behind and o.contype = 'c' and o.conname = s ->> 'name')
                       and not exists (select from shardman.known_references(relation) f where f ->> 'name' = s ->> 'name')
                       and not exists (select from jsonb_array_elements(called) r where r -> 'to' = s -> 'name')),
+        'validated', (select coalesce(jsonb_agg(f -> 'name'), '[]') from shardman.known_references(relation) f
+                       join pg_constraint o on o.conrelid = stand and o.contype = 'c' and o.convalidated and shardman.is_mark(o.oid, f ->> 'name')),
+        'late', (select coalesce(jsonb_agg(o.conname), '[]') from pg_constraint o where o.conrelid = stand and o.contype = 'f' and not o.convalidated),
         'deferrable', (select string_agg(quote_ident(o.conname), ', ' order by o.conname) from pg_constraint o where o.conrelid = stand and o.contype = 'f' and o.condeferrable),
         'replicated', exists (select from shardman.partitions p where p.relation = stand_in_changes.relation and p.prv is not null));
 end
@@ -439,7 +487,9 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
      where not exists (select from shardman.tables t where t.relation = c.relation)
         or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'row_triggers'
                       and coalesce(t.definition -> 'row_triggers' ->> 'change', md5('[]')) = c.item ->> 'change')
-        or exists (select from shardman.tables t where t.relation = c.relation and c.kind <> 'row_triggers'
+        or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'statistics'
+                      and c.item is not distinct from (select s from jsonb_array_elements(t.definition -> 'statistics') s where 'statistics ' || (s ->> 'name') = c.name))
+        or exists (select from shardman.tables t where t.relation = c.relation and c.kind not in ('row_triggers', 'statistics')
                       and c.item ->> 'sql' is not distinct from (select k ->> 'sql' from jsonb_array_elements(t.definition -> c.kind) k where k ->> 'name' = c.name))
 $$;
 comment on function shardman.forget_constraints() is 'forgets what the metadata know by now';
@@ -471,7 +521,8 @@ begin
     perform shardman.note_constraints(relation, changes);
     return changes || jsonb_build_object(
         'data', (select coalesce(jsonb_agg(d.data::regclass order by d.part_name), '[]') from shardman.data_tables_here(behind) d),
-        'foreign_keys', (select coalesce(jsonb_agg(format('alter table %s add constraint %I %s', d.data::regclass, f ->> 'name', shardman.reference_sql(f, d.part_name))), '[]')
+        'foreign_keys', (select coalesce(jsonb_agg(format('alter table %s add constraint %I %s%s', d.data::regclass, f ->> 'name', shardman.reference_sql(f, d.part_name),
+                                                          case when changes -> 'late' ? (f ->> 'name') then ' not valid' end)), '[]')
                            from jsonb_array_elements(changes -> 'foreign_keys') f, shardman.data_tables_here(behind) d));
 end
 $$;
@@ -529,6 +580,47 @@ end
 $$;
 comment on function shardman.make_column_sequence(text, jsonb) is 'as the caller: the sequence of a new column, with this node''s range';
 
+create or replace function shardman.range_of_spec(spec jsonb) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select jsonb_build_object('low', r.low, 'high', r.high) from shardman.sequence_range(spec) r
+$$;
+comment on function shardman.range_of_spec(jsonb) is 'shardman.sequence_range, for who may not read what it reads: the numbers of this node';
+
+create or replace function shardman.number_column(relation text, col jsonb, given jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    spec  jsonb := col -> 'sequence';
+    type  constant regtype := spec ->> 'type';
+    top   numeric;
+    kept  constant text := (select shardman.metadata_name(o.seq) from shardman.owned_sequences(shardman.find_relation(relation)) o where o.column_name = col ->> 'name' limit 1);
+begin
+    if kept is not null then
+        -- It had numbers before, and goes on with its ranges.
+        execute format('alter table %s alter column %I set default %s', shardman.sql_name(relation), col ->> 'name', shardman.next_value(kept));
+        return given;
+    elsif given is null then
+        -- Rows of other nodes as well: the table is in its place again, and their partitions never were elsewhere.
+        execute format('select greatest(0, max(%I)) from %s', col ->> 'name', shardman.sql_name(relation)) into top;
+        given := jsonb_build_object('name', spec -> 'name', 'base', shardman.base_above(top, type),
+                                    'width', shardman.range_width(shardman.base_above(top, type), type));
+    end if;
+    spec := spec || given;
+    perform shardman.make_column_sequence(relation, col || jsonb_build_object('sequence', spec || shardman.range_of_spec(spec)));
+    execute format('alter table %s alter column %I set default %s', shardman.sql_name(relation), col ->> 'name', shardman.next_value(spec ->> 'name'));
+    return given;
+end
+$$;
+comment on function shardman.number_column(text, jsonb, jsonb) is
+    'as the caller: a column that is there gets a sequence, as an identity column has one, above all numbers that are in it; given: name, base and width that another node has '
+    'found. Returns them';
+
+create or replace function shardman.numbers_here(relation_ text) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_object_agg(o.column_name, jsonb_build_object('name', shardman.metadata_name(o.seq)) || shardman.range_here(o.seq)), '{}')
+      from shardman.owned_sequences(shardman.find_relation(relation_)) o where shardman.range_here(o.seq) is not null
+$$;
+comment on function shardman.numbers_here(text) is 'by column, what shardman.number_column takes, of the sequences that a table has';
+
 create or replace function shardman.add_column_alike(relation text, col jsonb, changes jsonb, given text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 declare
@@ -583,6 +675,11 @@ begin
     for item in select * from jsonb_array_elements(changes -> 'columns') loop
         values_ := values_ || jsonb_build_object(item ->> 'name', shardman.add_column_alike(relation, item, changes, values_ ->> (item ->> 'name')));
     end loop;
+    for item in select * from jsonb_array_elements(changes -> 'numbered') loop
+        -- No column is called so.
+        values_ := values_ || jsonb_build_object('', coalesce(values_ -> '', '{}')
+                                                     || jsonb_build_object(item ->> 'name', shardman.number_column(relation, item, values_ -> '' -> (item ->> 'name'))));
+    end loop;
     for text_ in
         select format('alter table %s rename constraint %I to %I', d, r ->> 'from', r ->> 'to')
           from jsonb_array_elements_text(changes -> 'data') d, jsonb_array_elements(changes -> 'renamed_references') r
@@ -594,6 +691,8 @@ begin
         union all
         select format('alter table only %s drop constraint %I', name, k ->> 'name') from jsonb_array_elements(changes -> 'dropped_keys') k
         union all
+        select format('alter table %s alter column %I drop default', name, c) from jsonb_array_elements_text(changes -> 'unnumbered') c
+        union all
         select format('alter table %s alter column %I set not null', name, c) from jsonb_array_elements_text(changes -> 'not_null') c
         union all
         select format('alter table %s add constraint %I %s', name, c ->> 'name', c ->> 'sql') from jsonb_array_elements(changes -> 'checks') c
@@ -601,6 +700,9 @@ begin
         select format('alter table only %s add constraint %I %s', name, k ->> 'name', k ->> 'sql') from jsonb_array_elements(changes -> 'keys') k
         union all
         select * from jsonb_array_elements_text(changes -> 'foreign_keys')
+        union all
+        select format('alter table %s validate constraint %I', d, v)
+          from jsonb_array_elements_text(changes -> 'data') d, jsonb_array_elements_text(changes -> 'validated') v
     loop
         execute text_;
     end loop;

@@ -78,8 +78,7 @@ begin
     elsif object_type in ('trigger', 'rule', 'statistics object') and tag <> 'COMMENT' then
         raise exception '% is sharded, and this % would be on this node only', relation, object_type
             using errcode = 'feature_not_supported',
-                  hint = case when object_type = 'statistics object' then 'Make it on all nodes with shardman exec.'
-                              when object_type = 'trigger' then 'Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO.'
+                  hint = case when object_type in ('trigger', 'statistics object') then 'Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO.'
                               else 'Sharded tables have no rules. A default, a check or a trigger may do.' end;
     end if;
     raise exception '% is sharded, and this would change it on this node only', relation
@@ -125,6 +124,27 @@ $$;
 comment on function shardman.index_of(text, text) is
     'the sharded table of which an index is, or a data table, by the index''s name: of what was dropped nothing else is left';
 
+create or replace function shardman.refuse_lost_sequence() returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    lost record;
+begin
+    select t.relation, d.object_identity, s ->> 'column' as col into lost
+      from pg_event_trigger_dropped_objects() d
+     cross join (select relation, definition from shardman.tables union all select relation, definition from shardman.shared_tables) t
+     cross join jsonb_array_elements(t.definition -> 'sequences') s
+     where d.object_type = 'sequence' and d.original and s ->> 'name' = shardman.relation_text(d.schema_name, d.object_name)
+       and exists (select from pg_attribute a where a.attrelid = shardman.find_relation(t.relation) and a.attname = s ->> 'column' and not a.attisdropped)
+     limit 1;
+    if found then
+        raise exception 'sequence % belongs to column % of %, on all nodes, and this would drop that of this node', lost.object_identity, quote_ident(lost.col), lost.relation
+            using errcode = 'feature_not_supported',
+                  hint = format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT ends that it gives numbers; it goes with the column.', shardman.sql_name(lost.relation), lost.col);
+    end if;
+end
+$$;
+comment on function shardman.refuse_lost_sequence() is 'within a drop: raises where a sequence of a sharded or shared table is dropped by itself';
+
 create or replace function shardman.refuse_lone_drops() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -133,6 +153,7 @@ begin
     if coalesce(current_setting('shardman.ddl_target', true), '') <> '' or not shardman.is_member() or shardman.is_copy() or shardman.is_own_ddl() then
         return;
     end if;
+    perform shardman.refuse_lost_sequence();
     select t.relation, d.object_type, d.object_identity into lost
       from pg_event_trigger_dropped_objects() d join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(d.address_names[1], d.address_names[2]))
      where d.object_type in ('table column', 'default value', 'table constraint', 'policy')
@@ -143,10 +164,16 @@ begin
          where d.object_type = 'index' and d.original and shardman.index_of(d.schema_name, d.object_name) is not null
          limit 1;
     end if;
+    if not found then
+        select t.relation, d.object_type, d.object_identity into lost
+          from pg_event_trigger_dropped_objects() d cross join shardman.tables t cross join lateral shardman.known_statistics(t.relation) k
+         where d.object_type = 'statistics object' and d.original and (shardman.statistics_schema(k, t.relation), k ->> 'name') = (d.schema_name, d.object_name)
+         limit 1;
+    end if;
     if found then
         raise exception '% is sharded, and this would drop its % % on this node only', lost.relation, lost.object_type, lost.object_identity
             using errcode = 'feature_not_supported',
-                  hint = format('Take it from %s first, on any node, by a statement of its own (ALTER TABLE, DROP INDEX, DROP POLICY); or drop the '
+                  hint = format('Take it from %s first, on any node, by a statement of its own (ALTER TABLE, DROP INDEX, DROP POLICY, DROP STATISTICS); or drop the '
                                 'table with shardman.drop_table(%L). To change this node alone: set shardman.ddl = ''here''.',
                                 lost.relation, lost.relation);
     end if;

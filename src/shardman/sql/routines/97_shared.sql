@@ -47,7 +47,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                              from jsonb_array_elements(d -> 'columns') with ordinality as u (c, n)),
                'sequences', (select jsonb_agg(s ->> 'name' order by s ->> 'name') from jsonb_array_elements(d -> 'sequences') as s))
            || (select jsonb_object_agg(key, d -> key)
-                 from unnest(array['checks', 'keys', 'indexes', 'foreign_keys', 'identities', 'triggers', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
+                 from unnest(array['checks', 'keys', 'indexes', 'statistics', 'foreign_keys', 'identities', 'triggers', 'owner', 'acl', 'comment', 'row_security']) as key))::text)
       from (select shardman.define_shared(shardman.find_relation(relation)) as d offset 0) as x
 $$;
 comment on function shardman.shared_shape(text) is 'what copies of a shared table must agree in, as a hash: columns, keys, indexes, rights; null without the table';
@@ -200,7 +200,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                   ' using ' || quote_ident(nullif(definition -> 'storage' ->> 'access_method', 'heap')), shardman.storage_sql(definition)) from me
     union all
     select format('alter table %s add constraint %I %s%s', me.name, c ->> 'name', c ->> 'sql', case when (c ->> 'no_inherit')::bool then ' no inherit' end)
-      from me, jsonb_array_elements(definition -> 'checks') c
+      from me, jsonb_array_elements(definition -> 'checks') c where not shardman.is_late(c)
     union all
     select shardman.column_tuning(definition, me.name) from me
     union all
@@ -213,8 +213,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('create %sindex %I on %s %s', case when (x ->> 'unique')::bool then 'unique ' end, x ->> 'name', me.name, x ->> 'sql')
       from me, jsonb_array_elements(definition -> 'indexes') x
     union all
-    select format('create statistics %I.%I %s on %s from %s', me.schema, x ->> 'name', '(' || (x ->> 'kinds') || ')', x ->> 'sql', me.name)
-      from me, jsonb_array_elements(definition -> 'statistics') x
+    select shardman.statistics_script(definition, me.name) from me
     union all
     select format('alter table %s add constraint %I %s', me.name, k ->> 'name', k ->> 'sql') from me, jsonb_array_elements(definition -> 'foreign_keys') k
     union all
@@ -224,7 +223,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('comment on index %I.%I is %L', me.schema, x ->> 'name', x ->> 'comment')
       from me, jsonb_array_elements(definition -> 'indexes') x where x ->> 'comment' is not null
 $$;
-comment on function shardman.shared_script(jsonb) is 'the statements that make a copy of a shared table, in order, but for sequences of serial columns';
+comment on function shardman.shared_script(jsonb) is 'the statements that make a copy of a shared table, in order, but for sequences of serial columns, and for checks that are not valid, which come behind its rows';
 
 create or replace function shardman.make_shared(definition jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -257,6 +256,7 @@ begin
     -- Who may what is in the definition; what the default privileges of this node have added is not.
     perform shardman.leave_to_owner(shardman.find_relation(name));
     perform shardman.apply_extras(definition, name);
+    perform shardman.own_statistics(shardman.find_relation(name));
 end
 $$;
 comment on function shardman.make_shared(jsonb) is 'makes the copy of a shared table that this node does not have, still without rows and triggers';

@@ -4,7 +4,7 @@ create or replace function shardman.event_triggers() returns table (name text, e
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     with kinds (of_tables, alone, others, rights) as (values (
         array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY', 'GRANT', 'REVOKE', 'COMMENT',
-              'ALTER SEQUENCE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER'],
+              'ALTER SEQUENCE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER', 'CREATE STATISTICS', 'ALTER STATISTICS', 'DROP STATISTICS'],
         array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'CREATE POLICY', 'ALTER POLICY', 'COMMENT', 'ALTER SEQUENCE', 'ALTER FOREIGN TABLE',
               'CREATE TABLE', 'CREATE FOREIGN TABLE',
               'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE RULE', 'ALTER RULE', 'CREATE STATISTICS', 'ALTER STATISTICS'],

@@ -218,6 +218,10 @@ declare
     given  constant text := (select string_agg('(x.n).' || c, ', ' order by i) from unnest(cols) with ordinality as u (c, i));
     one    constant text := format('(select r::%s as o, r::%1$s as n from unnest($1) as u (r) offset 0) as x', rel::regclass);
 begin
+    if match is null and op not in ('insert', 'truncate') then
+        raise exception '% has no primary key just now, by which other nodes would find its rows', shardman.metadata_name(rel)
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Write to it before its key is dropped, or when it has the other one.';
+    end if;
     if op <> 'truncate' and listed = '' then
         return case op when 'insert' then format('insert into %s select from unnest($1)', rel::regclass) end;
     end if;
@@ -416,6 +420,7 @@ begin
                     when not exists (select from pg_index i where i.indrelid = rel and i.indisprimary) then 'the table has no primary key'
                     when f.oid is null or f.proowner <> c.relowner or not f.prosecdef or f.prosrc <> shardman.shared_body(shared_lacks.relation)
                          then 'its trigger function is not what it must be'
+                    when shardman.names_other_key(rel) then 'its trigger for changed keys names other columns'
                     when exists (select from shardman.own_triggers(rel) o where o.definition = o.plain) then 'its own triggers would act on what arrives'
                     else (select 'it lacks triggers: ' || string_agg(w.name, ', ' order by w.name)
                             from shardman.shared_trigger_forms() w
