@@ -61,7 +61,8 @@ select i.indexrelid::regclass::text from pg_index i
 """
 POLICIES = "select quote_ident(polname) from pg_policy where polrelid = %s order by oid"
 STATISTICS = """
-select format('%%I.%%I', n.nspname, s.stxname) from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace
+select format('%%I.%%I', n.nspname, s.stxname)
+  from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace
  where s.stxrelid = %s order by s.oid
 """
 VIEWS = """

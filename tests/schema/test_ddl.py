@@ -407,8 +407,8 @@ def test_roles_are_the_same_everywhere(acc: Cluster) -> None:
 #: On each node another one.
 LONE = "create sequence if not exists lone"
 REFUSED = [
-    ("do $$ begin alter table app.acc add column no int; end $$", "on this node only"),
-    ("do $$ begin alter table app.acc rename to other; end $$", "on this node only"),
+    ("do $$ begin perform 1; alter table app.acc add column no int; end $$", "on this node only"),
+    ("do $$ begin perform 1; alter table app.acc rename to other; end $$", "on this node only"),
     ("create index concurrently on acc (v)", "concurrently"),
     ("do $$ begin drop table app.acc cascade; end $$", "rows of this node only"),
     ("drop table acc cascade; select 1", "rows of this node only"),
@@ -422,17 +422,23 @@ REFUSED = [
     ),
     ("create rule r as on delete to acc do instead nothing", "on this node only"),
     ("alter index acc rename to other", "is a table"),
-    ("do $$ begin comment on column app.acc.id is 'x'; end $$", "on this node only"),
+    ("do $$ begin perform 1; comment on column app.acc.id is 'x'; end $$", "on this node only"),
     ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),
     ("comment on table acc_1 is 'x'", "acc_1 belongs to the sharded table app.acc"),
     ("alter sequence acc_serial_seq restart with 7", "each has a range of its own"),
     ("alter sequence acc_serial_seq owned by none", "and belongs to it"),
-    ("do $$ begin alter table app.acc_serial_seq rename to other; end $$", "on this node only"),
+    (
+        "do $$ begin perform 1; alter table app.acc_serial_seq rename to other; end $$",
+        "on this node only",
+    ),
     ("alter table acc alter v set default nextval('lone')", "sequence app.lone, which is each"),
     ("alter table acc add n bigint default nextval('lone')", "sequence app.lone, which is each"),
     ("alter sequence acc_serial_seq no maxvalue", "and others on other nodes"),
     ("alter sequence acc_serial_seq cycle", "begin anew at its end"),
-    ("do $$ begin alter sequence app.acc_serial_seq restart; end $$", "on this node only"),
+    (
+        "do $$ begin perform 1; alter sequence app.acc_serial_seq restart; end $$",
+        "on this node only",
+    ),
     ("alter table acc alter serial set increment 2", "no identity columns"),
     ("alter table acc replica identity full", "follows from its keys"),
     ("alter table acc cluster on acc_pkey", "data tables of several nodes"),
@@ -788,7 +794,8 @@ def test_a_table_is_dropped_everywhere(acc: Cluster) -> None:
 
 STATISTICS = """
 select string_agg(s, ', ' order by s) from (
-    select case c.relkind when 'p' then 'table' else 'data' end || ' ' || regexp_replace(e.stxname, '_[0-9]$', '')
+    select case c.relkind when 'p' then 'table' else 'data' end
+           || ' ' || regexp_replace(e.stxname, '_[0-9]$', '')
            || ' ' || pg_get_statisticsobjdef_columns(e.oid)
            || coalesce(' target ' || nullif((to_jsonb(e) ->> 'stxstattarget')::int, -1), '')
            || case c.relkind when 'p' then ' of ' || pg_get_userbyid(e.stxowner) else '' end as s
@@ -807,13 +814,14 @@ def test_extended_statistics_are_those_of_the_table_and_of_its_copies(acc: Clust
         bob.execute("alter table acc add column p int, add column q int")
         bob.execute('create statistics "Pairs" (ndistinct, mcv) on p, q from acc')
     with as_bob(acc, 3) as bob:
-        bob.execute('alter statistics "Pairs" rename to pairs; alter statistics pairs set statistics 40')
+        bob.execute(
+            'alter statistics "Pairs" rename to pairs; alter statistics pairs set statistics 40'
+        )
         bob.execute("comment on statistics app.pairs is 'of both'")
         bob.execute("create statistics odd on (p + q) from acc")
-        assert statistics(acc) == {
-            "data odd (p + q), data pairs p, q target 40,"
-            " table odd (p + q) of bob, table pairs p, q target 40 of bob"
-        }
+        data, table = "odd (p + q)", "pairs p, q target 40"
+        both = f"data {data}, data {table}, table {data} of bob, table {table} of bob"
+        assert statistics(acc) == {both}
         bob.execute("begin; drop statistics odd; rollback")
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
             bob.execute("do $$ begin perform 1; drop statistics app.odd; end $$")
@@ -840,18 +848,14 @@ def test_checks_that_are_not_valid_yet_are_no_obstacle(acc: Cluster) -> None:
         with pytest.raises(psycopg.errors.CheckViolation):
             bob.execute("update acc set bad = 7")
         followed(acc)
-        (part, owner), *_ = acc.sql(
-            0,
-            "select p.part_name, p.owner from shardman.partitions p where p.relation = 'app.acc' and p.prv is null"
-            " order by 1",
-        )
-        done = acc.cmd("select shardman.switch_primary(%s)", (part,))
-        assert done.status in ("success", "done"), done
-        for level in (0, 1):
-            done = acc.cmd("select shardman.set_replevel('app.acc', %s)", (level,))
+        owner = "select p.owner from shardman.partitions p where p.part_name = 'app.acc_0'"
+        level = "set_replevel('app.acc', {})".format
+        for command in (level(0), "move_part('app.acc_0', {})", level(1)):
+            other = int(acc.value(0, owner) or 0) % 3 + 1
+            done = acc.cmd(f"select shardman.{command.format(other)}".encode())  # type: ignore[arg-type]
             assert done.status in ("success", "done"), done
         settled(acc)
-        assert acc.value(int(owner), "select count(*) from app.acc where bad = 7") == ROWS
+        assert acc.value(2, "select count(*) from app.acc where bad = 7") == ROWS
         bob.execute("update acc set bad = 1")
         bob.execute("alter table acc validate constraint good")
         bob.execute("alter table acc drop column bad")

@@ -13,6 +13,7 @@ from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
 from shardman.commands.create_shared_table import needed_steps
+from shardman.commands.remains import sequences_taken
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Copy, number_of
 from shardman.model.colocation import why_not
@@ -105,6 +106,10 @@ class CreateHashPartitions(Command):
                 )
                 for n in self._others(cluster)
             ),
+            *(
+                Question(f"used {n}", n, "select shardman.names_used(%s)", (self.relation,))
+                for n in self._others(cluster)
+            ),
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -114,7 +119,7 @@ class CreateHashPartitions(Command):
         cluster.worker(self.node_id)
         count = self._count(cluster)
         described = self._described(facts)
-        self._check_names(facts)
+        self._check_names(facts, described)
         self._check_key(cluster, described)
         places = self._places(facts, count)
         away = [n for n in self._others(cluster) if facts.answers.get(f"taken {n}") is None]
@@ -267,10 +272,11 @@ class CreateHashPartitions(Command):
             raise UserError(f"{first['what']}{others}", first["hint"], code=Code.TABLE_UNSUITABLE)
         return dict(described)
 
-    def _check_names(self, facts: Facts) -> None:
-        """Every node gets relations of these names."""
+    def _check_names(self, facts: Facts, described: Mapping[str, Any]) -> None:
+        """Every node gets relations of these names, and sequences."""
         for node in self._others(facts.cluster):
-            if taken := facts.answers.get(f"taken {node}"):
+            numbers = sequences_taken(facts, node, described["definition"])
+            if taken := [*(facts.answers.get(f"taken {node}") or ()), *numbers]:
                 shown = ", ".join(taken[:NAMES_SHOWN])
                 more = f" and {len(taken) - NAMES_SHOWN} more" if len(taken) > NAMES_SHOWN else ""
                 where = "the lord" if facts.cluster.nodes[node].lord else f"node {node}"

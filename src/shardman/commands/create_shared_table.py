@@ -10,6 +10,7 @@ from typing import Any
 
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
+from shardman.commands.remains import sequences_taken
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Shared
 from shardman.model.plan import Json, Plan, Step
@@ -49,6 +50,10 @@ class CreateSharedTable(Command):
             described,
             *(
                 Question(f"taken {n}", n, "select shardman.shared_name_taken(%s)", (self.relation,))
+                for n in self._others(cluster)
+            ),
+            *(
+                Question(f"used {n}", n, "select shardman.names_used(%s)", (self.relation,))
                 for n in self._others(cluster)
             ),
             *(
@@ -173,6 +178,8 @@ class CreateSharedTable(Command):
                 "Start it, or remove it with rm_node, and try again",
                 code=Code.NODE_UNREACHABLE,
             )
+        described = facts.answers.get("described") or {}
+        taken = [*taken, *sequences_taken(facts, node, described.get("definition") or {})]
         if taken and node not in has:
             raise UserError(
                 f"node {node} has a relation {taken[0]} of its own", *_RENAME, code=Code.NAME_TAKEN

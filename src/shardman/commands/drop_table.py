@@ -17,7 +17,7 @@ from shardman.commands.unshare_table import (
     shared_dependents,
 )
 from shardman.errors import Code, UserError
-from shardman.model.cluster import Cluster
+from shardman.model.cluster import Cluster, Shared
 from shardman.model.plan import Plan, Step
 
 
@@ -50,7 +50,8 @@ class DropTable(Command):
     def survey(self, cluster: Cluster) -> tuple[Question, ...]:
         """What on each node is made of the table, and what was set aside of it."""
         if self.relation in cluster.shared:
-            return () if self.follow else shared_dependents(cluster.shared[self.relation])
+            table = cluster.shared[self.relation]
+            return self._still_there(table) if self.follow else shared_dependents(table)
         if self.follow and self.relation not in cluster.tables:
             return ()
         return tuple(
@@ -63,6 +64,9 @@ class DropTable(Command):
         cluster, relation = facts.cluster, self.relation
         if relation in cluster.shared:
             if self.follow:
+                if self._is_everywhere(facts, cluster.shared[relation]):
+                    # Nobody has dropped it: it was called by hand.
+                    return Plan()
                 # All that use it have let it go. A worker that was away has its copy still, and on a lord that
                 # is a worker the statement itself has forgotten who has one.
                 return forget_copies(relation, sorted(n.id for n in cluster.workers), keep=None)
@@ -123,6 +127,18 @@ class DropTable(Command):
             ),
         )
         return self._forgetting(cluster, plan)
+
+    def _still_there(self, table: Shared) -> tuple[Question, ...]:
+        """Whether nodes keep their copies, though DROP TABLE is said to have dropped them. It commits on one
+        node after the other: each is waited for."""
+        query = "select shardman.keeps_shared_copy(%s)"
+        return tuple(
+            Question(f"keeps {n}", n, query, (table.relation,), member=False) for n in table.nodes
+        )
+
+    def _is_everywhere(self, facts: Facts, table: Shared) -> bool:
+        kept = [facts.answers.get(f"keeps {n}") for n in table.nodes]
+        return bool(kept) and all(each is True for each in kept)
 
     def _forgetting(self, cluster: Cluster, plan: Plan) -> Plan:
         """What is dropped by a command is not made again."""

@@ -1,9 +1,11 @@
 """What on each node stands in the way of a sharded table that is about to go: what is made of it, and what
-failovers have set aside of it. Shared by drop_table, unshard_table and unshare_table."""
+failovers have set aside of it. Shared by drop_table, unshard_table and unshare_table; and what is
+in the way of one that comes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from shardman.commands.base import Facts
 from shardman.errors import Code, UserError
@@ -67,3 +69,13 @@ def drop_asides(relation: str, found: Mapping[int, tuple[str, ...]]) -> tuple[St
         )
         for node, names in found.items()
     )
+
+
+def sequences_taken(facts: Facts, node: int, definition: Mapping[str, Any]) -> list[str]:
+    """Which sequences of a new table cannot have their names on a node, by its answer to ``used <node>``.
+
+    Args:
+        definition: of the table; empty: nothing is known of it.
+    """
+    used = frozenset(facts.answers.get(f"used {node}") or ())
+    return [s["name"] for s in definition.get("sequences") or () if s["name"] in used]

@@ -47,6 +47,16 @@ $$;
 comment on function shardman.names_taken(text, int) is
     'on another node: which names of a table that is to be sharded, and of its partitions, are in use; [] when all are free';
 
+create or replace function shardman.names_used(relation text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(shardman.relation_text(n.nspname, c.relname)), '[]')
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = (shardman.relation_parts(relation))[1] and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c') and not c.relispartition
+       and not exists (select from pg_trigger g where g.tgrelid = coalesce(shardman.table_of_sequence(c.oid), c.oid) and g.tgname = 'A_shardman_lock')
+$$;
+comment on function shardman.names_used(text) is
+    'on another node: what has which name in the schema of a table that is to be sharded or shared, but for copies of shared tables: its sequences would need theirs';
+
 -- The log ---------------------------------------------------------------------------------------
 
 create or replace function shardman.make_conversion_log(relation text, cmd_id bigint) returns void

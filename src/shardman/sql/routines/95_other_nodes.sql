@@ -93,6 +93,9 @@ exception when undefined_object then
               hint = case when exists (select from pg_roles r where r.rolname = name)
                           then format('A superuser makes the role on all nodes: select shardman.sync_roles(shardman.my_id(), %L).', name)
                           else 'Make it on that node, too.' end;
+when duplicate_table then
+    raise exception 'node %: %', node, sqlerrm
+        using errcode = 'duplicate_table', hint = 'Rename or drop what has the name there.';
 when undefined_function then
     raise exception 'node %: %', node, sqlerrm
         using errcode = 'undefined_function', hint = 'CREATE OR REPLACE FUNCTION, sent to any node by itself, makes it on all.';

@@ -34,7 +34,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception '% is a shared table, and this would change its copy on this node only', relation
         using errcode = 'feature_not_supported',
-              hint = format('Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO. Rules and policies: '
+              hint = format('Send the statement by itself, or with nothing but DDL in one query, and not from within a function or DO. What a DROP ... CASCADE would take from it, take from it first. Rules and policies: '
                             'make it a plain table with shardman.unshare_table(%L, ...) first.', relation);
 end
 $$;
@@ -372,7 +372,7 @@ declare
     me      constant int := (shardman.shared_nodes(tables[1])).me;
     locks   constant text := (select string_agg(format('lock table only %s in access exclusive mode', shardman.name_here(t)), '; ' order by t) from unnest(tables) t)
                              || case when retypes then format('; select shardman.loosen_shared(%L)', tables[1]) else '' end
-                             || case when shardman.drops_from(shardman.statement_now(), 'ALTER TABLE') then format('; select shardman.loosen_key(%L)', tables[1]) else '' end;
+                             || case when shardman.drops_from(shardman.statement_now()) then format('; select shardman.loosen_key(%L)', tables[1]) else '' end;
     node    int;
 begin
     foreach node in array array[me] || nodes loop
@@ -510,7 +510,7 @@ begin
     if locks like '%,keys' then
         perform shardman.through_door(node, format('select shardman.loosen_shared(%L)', c.target), '500ms');
     end if;
-    if shardman.drops_from(c.statement, c.tag) then
+    if shardman.drops_from(c.statement) then
         perform shardman.through_door(node, format('select shardman.loosen_key(%L)', c.target), '500ms');
     end if;
     if c.tag = 'ALTER TABLE' then
@@ -691,8 +691,9 @@ begin
         union all
         select t.relation, d.object_type
           from pg_event_trigger_dropped_objects() d
-         cross join shardman.shared_tables t cross join jsonb_array_elements(t.definition -> 'statistics') s
-         where d.object_type = 'statistics object' and d.original and shardman.shared_name(shardman.find_relation(t.relation)) = t.relation
+         cross join shardman.shared_tables t cross join jsonb_array_elements((t.definition -> 'statistics') || (t.definition -> 'indexes')) s
+         -- By themselves, or with a function that is in them.
+         where d.object_type = case when s ? 'unique' then 'index' else 'statistics object' end and shardman.shared_name(shardman.find_relation(t.relation)) = t.relation
            and (shardman.statistics_schema(s, t.relation), s ->> 'name') = (d.schema_name, d.object_name)
          -- Parts of a table before the table.
          order by 2 desc, 1

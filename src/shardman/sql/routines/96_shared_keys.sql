@@ -1,11 +1,11 @@
 -- Another primary key of a shared table. Its rows are found by it on other nodes, so it is never without one; within a transaction it may be,
 -- for whoever changes it drops the one and adds the other. When the transaction ends the key is there, or it fails.
 
-create or replace function shardman.drops_from(query text, tag text) returns bool
+create or replace function shardman.drops_from(query text) returns bool
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(tag = 'ALTER TABLE' and shardman.plain_words(query) ~* '\mdrop\M', false)
+    select coalesce(shardman.plain_words(query) ~* '^alter\s+table\s.*\mdrop\M', false)
 $$;
-comment on function shardman.drops_from(text, text) is 'whether an ALTER TABLE drops something, which may be a key or a column of one';
+comment on function shardman.drops_from(text) is 'whether an ALTER TABLE drops something, which may be a key or a column of one';
 
 create or replace function shardman.loosen_key(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -487,8 +487,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
      where not exists (select from shardman.tables t where t.relation = c.relation)
         or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'row_triggers'
                       and coalesce(t.definition -> 'row_triggers' ->> 'change', md5('[]')) = c.item ->> 'change')
-        or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'statistics'
-                      and c.item is not distinct from (select s from jsonb_array_elements(t.definition -> 'statistics') s where 'statistics ' || (s ->> 'name') = c.name))
+        or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'statistics' and shardman.are_known(c.item, t.definition -> 'statistics', c.name))
         or exists (select from shardman.tables t where t.relation = c.relation and c.kind not in ('row_triggers', 'statistics')
                       and c.item ->> 'sql' is not distinct from (select k ->> 'sql' from jsonb_array_elements(t.definition -> c.kind) k where k ->> 'name' = c.name))
 $$;

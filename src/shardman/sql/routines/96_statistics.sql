@@ -56,7 +56,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where t.relation = relation_
        and not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (relation_, 'statistics ' || (s ->> 'name')))
     union all
-    select c.item from shardman.changed_constraints c where c.relation = relation_ and c.kind = 'statistics' and c.item is not null
+    select c.item from shardman.changed_constraints c where c.relation = relation_ and c.kind = 'statistics' and not c.item ? 'dropped'
 $$;
 comment on function shardman.known_statistics(text) is 'the extended statistics of a sharded table, by the metadata and what DDL has changed since';
 
@@ -144,12 +144,25 @@ $$;
 comment on function shardman.hold_statistics(text) is
     'the end of the gate, for the owner of a sharded table: it has all its extended statistics, so that what it lacks afterwards was dropped';
 
+create or replace function shardman.lost_now() returns jsonb
+language sql volatile set search_path = pg_catalog, pg_temp as $$ select jsonb_build_object('dropped', extract(epoch from clock_timestamp())) $$;
+comment on function shardman.lost_now() is 'what is written down of a statistics object that was dropped: when';
+
+create or replace function shardman.are_known(item jsonb, known jsonb, name text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    -- What was made and dropped again at once is still on its way to the metadata.
+    select case when item ? 'dropped'
+                then (item ->> 'dropped')::numeric < extract(epoch from clock_timestamp()) - 30 and not exists (select from jsonb_array_elements(known) s where 'statistics ' || (s ->> 'name') = name)
+                else exists (select from jsonb_array_elements(known) s where s = item) end
+$$;
+comment on function shardman.are_known(jsonb, jsonb, text) is 'whether the metadata know what was written down of a statistics object; known: those of the definition';
+
 create or replace function shardman.note_statistics(relation_ text, rel oid) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     with has as materialized (select s from jsonb_array_elements(shardman.describe_statistics(rel)) s),
          known as materialized (select k from shardman.known_statistics(relation_) k)
     insert into shardman.changed_constraints as c (relation, name, kind, item)
-    select relation_, 'statistics ' || (k ->> 'name'), 'statistics', null::jsonb from known where k ->> 'name' not in (select s ->> 'name' from has)
+    select relation_, 'statistics ' || (k ->> 'name'), 'statistics', shardman.lost_now() from known where k ->> 'name' not in (select s ->> 'name' from has)
     union all
     select relation_, 'statistics ' || (s ->> 'name'), 'statistics', s from has where not exists (select from known where k = s)
         on conflict on constraint changed_constraints_pkey do update set kind = excluded.kind, item = excluded.item
@@ -159,14 +172,14 @@ comment on function shardman.note_statistics(text, oid) is 'after DDL of extende
 create or replace function shardman.note_lost_statistics() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     -- Also those that went with a column.
-    insert into shardman.changed_constraints as c (relation, name, kind)
-    select t.relation, 'statistics ' || d.object_name, 'statistics'
+    insert into shardman.changed_constraints as c (relation, name, kind, item)
+    select t.relation, 'statistics ' || d.object_name, 'statistics', shardman.lost_now()
       from pg_event_trigger_dropped_objects() d
      cross join shardman.tables t cross join lateral shardman.known_statistics(t.relation) k
      where d.object_type = 'statistics object' and shardman.is_member() and not shardman.is_copy()
        -- What the cluster drops may have the name, as the plain table of which one was made.
        and (not shardman.is_own_ddl() or current_setting('shardman.ddl', true) = 'spread') and (shardman.statistics_schema(k, t.relation), k ->> 'name') = (d.schema_name, d.object_name)
-        on conflict on constraint changed_constraints_pkey do update set kind = 'statistics', item = null
+        on conflict on constraint changed_constraints_pkey do update set kind = 'statistics', item = excluded.item
 $$;
 comment on function shardman.note_lost_statistics() is 'within a drop: writes down which extended statistics sharded tables have lost';
 
@@ -212,7 +225,7 @@ declare
     parent constant oid := shardman.find_relation(relation);
     wanted constant jsonb := shardman.describe_statistics(parent);
     lost   constant text[] := array(select substr(c.name, 12) from shardman.changed_constraints c
-                                     where c.relation = follow_statistics.relation and c.kind = 'statistics' and c.item is null);
+                                     where c.relation = follow_statistics.relation and c.kind = 'statistics' and c.item ? 'dropped');
     copy   record;
 begin
     if wanted = '[]' and lost = '{}' then

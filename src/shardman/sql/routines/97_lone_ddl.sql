@@ -161,13 +161,13 @@ begin
     if not found then
         select shardman.index_of(d.schema_name, d.object_name) as relation, d.object_type, d.object_identity into lost
           from pg_event_trigger_dropped_objects() d
-         where d.object_type = 'index' and d.original and shardman.index_of(d.schema_name, d.object_name) is not null
+         where d.object_type = 'index' and shardman.index_of(d.schema_name, d.object_name) is not null
          limit 1;
     end if;
     if not found then
         select t.relation, d.object_type, d.object_identity into lost
           from pg_event_trigger_dropped_objects() d cross join shardman.tables t cross join lateral shardman.known_statistics(t.relation) k
-         where d.object_type = 'statistics object' and d.original and (shardman.statistics_schema(k, t.relation), k ->> 'name') = (d.schema_name, d.object_name)
+         where d.object_type = 'statistics object' and (shardman.statistics_schema(k, t.relation), k ->> 'name') = (d.schema_name, d.object_name)
          limit 1;
     end if;
     if found then

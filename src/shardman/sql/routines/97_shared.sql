@@ -140,6 +140,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_shared_copy(text) is 'whether this node has a copy of a shared table, in use or from before it was away';
 
+create or replace function shardman.keeps_shared_copy(relation text) returns bool
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    while shardman.is_shared_copy(relation) and clock_timestamp() < statement_timestamp() + interval '5 s' loop
+        perform pg_sleep(0.05);
+    end loop;
+    return shardman.is_shared_copy(relation);
+end
+$$;
+comment on function shardman.keeps_shared_copy(text) is
+    'whether this node has a copy of a shared table still, some seconds after the lord has heard that it was dropped: nodes commit one after the other';
+
 create or replace function shardman.drop_shared_references(relation text) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
