@@ -70,7 +70,7 @@ def test_asks_the_node_for_the_table_and_all_others_for_its_names() -> None:
 def test_a_sequence_whose_name_is_taken_is_told_before_anything_is_done() -> None:
     definition = {**described()["definition"], "sequences": [{"name": "acc_id_seq"}]}
     taken = facts(described=described(definition=definition), used_2=["other", "acc_id_seq"])
-    with pytest.raises(UserError, match="node 2 has relations of its own.*: acc_id_seq"):
+    with pytest.raises(UserError, match=r"node 2 has relations of its own.*: acc_id_seq"):
         COMMAND.plan(taken)
 
 
