@@ -410,7 +410,7 @@ REFUSED = [
     ("do $$ begin perform 1; alter table app.acc add column no int; end $$", "on this node only"),
     ("do $$ begin perform 1; alter table app.acc rename to other; end $$", "on this node only"),
     ("create index concurrently on acc (v)", "concurrently"),
-    ("do $$ begin drop table app.acc cascade; end $$", "rows of this node only"),
+    ("do $$ begin perform 1; drop table app.acc cascade; end $$", "rows of this node only"),
     ("drop table acc cascade; select 1", "rows of this node only"),
     ("drop schema app cascade", "rows of this node only"),
     ("alter table acc add check (current_date > date '2000-01-01')", "depends on the session"),

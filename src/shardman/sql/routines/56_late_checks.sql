@@ -42,7 +42,7 @@ begin
         select c from jsonb_array_elements(definition -> 'checks') c
          where shardman.is_late(c) and not exists (select from pg_constraint o where o.conrelid = rel and o.conname = c ->> 'name')
     loop
-        execute shardman.late_script(jsonb_build_object('checks', jsonb_build_array(item)), rel::regclass::text);
+        execute (select s from shardman.late_script(jsonb_build_object('checks', jsonb_build_array(item)), rel::regclass::text) s);
         if item ->> 'comment' is not null then
             execute format('comment on constraint %I on %s is %L', item ->> 'name', rel::regclass, item ->> 'comment');
         end if;

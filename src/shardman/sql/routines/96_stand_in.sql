@@ -589,7 +589,7 @@ create or replace function shardman.number_column(relation text, col jsonb, give
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     spec  jsonb := col -> 'sequence';
-    type  constant regtype := spec ->> 'type';
+    type  constant regtype := (spec ->> 'type')::regtype;
     top   numeric;
     kept  constant text := (select shardman.metadata_name(o.seq) from shardman.owned_sequences(shardman.find_relation(relation)) o where o.column_name = col ->> 'name' limit 1);
 begin
