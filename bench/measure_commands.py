@@ -59,16 +59,22 @@ def _kinds(cluster: Cluster, level: int) -> Iterator[Kind]:
         calls = tuple(f"move_part('t_0', {n})" for n in (*away, owner))
         yield Kind("move_part", calls)
     else:
-        yield Kind("switch_primary", tuple(f"switch_primary('t_{k}')" for k in range(PARTITIONS)))
+        copies = (
+            "select owner from shardman.partitions where part_name = 't_0' order by prv nulls last"
+        )
+        nodes = [n for (n,) in cluster.sql(0, copies)]
+        yield Kind("switch_primary", tuple(f"switch_primary('t_0', {n})" for n in nodes))
     yield Kind("set_replevel", tuple(f"set_replevel('t', {n})" for n in (1 - level, level)))
     yield Kind("rename_table", ("rename_table('t', 'tt')", "rename_table('tt', 't')"))
     yield Kind(
         "set_partitions_count", tuple(f"set_partitions_count('t', {n})" for n in (8, 4, 2, 4))
     )
+    # What is made of its table would keep a node from coming back.
+    cluster.sql(3, "set shardman.ddl = 'here'; drop view v")
     dsn = cluster.worker_dsns[3].replace("'", "''")
     yield Kind(
         "drain_node, rm_node, add_node, rebalance",
-        ("drain_node(3)", "rm_node(3)", f"add_node('{dsn}')", "rebalance()"),
+        ("drain_node(3)", "rm_node(3)", f"add_node('{dsn}')", "rebalance('t')"),
     )
 
 
