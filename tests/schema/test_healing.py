@@ -41,7 +41,8 @@ create function trap.catch() returns event_trigger language plpgsql as $$
 begin
     insert into trap.caught values (1);
 end $$;
-create event trigger a_trap on ddl_command_end when tag in ('ALTER TABLE', 'CREATE VIEW')
+create event trigger a_trap on ddl_command_end
+    when tag in ('ALTER TABLE', 'CREATE VIEW', 'CREATE INDEX', 'ALTER INDEX', 'DROP INDEX')
     execute function trap.catch();
 """
 NO_TRAP = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
@@ -131,7 +132,30 @@ def test_what_some_nodes_committed_all_get(acc: Cluster) -> None:
             "select array_agg(distinct reloptions[1]) from pg_class where relname ~ '^acc_._data$'"
         )
         assert acc.value(node, stored) == ["fillfactor=60"]
+    for node, at, statement, there in (
+        (2, 0, "create unique index once on acc (id, w)", {"once"}),
+        (3, 1, "drop index once", set()),
+    ):
+        half_committed(acc, node, statement, at=at)
+        healed(acc)
+        assert [uniques(acc, n) for n in NODES] == [there] * 4, statement
     assert check(acc.lord_dsn, data=True) == []
+
+
+def uniques(cluster: Cluster, node: int) -> set[str]:
+    """The unique indexes of the table on a node, and of each of its copies there."""
+    found = cluster.sql(
+        node,
+        """
+        select c.relname, array_remove(array_agg(regexp_replace(x.relname, '_[0-9]$', '')), null)
+          from pg_class c
+          left join (pg_index i join pg_class x on x.oid = i.indexrelid)
+            on i.indrelid = c.oid and i.indisunique and not i.indisprimary
+         where c.relname ~ '^acc(_[0-9]_data)?$' group by 1
+        """,
+    )
+    (alike,) = {frozenset(names) for _, names in found}
+    return set(alike)
 
 
 @pytest.mark.parametrize("killed", [1, 3])

@@ -1,4 +1,4 @@
-"""Keys, foreign keys and columns of a sharded table come and go by plain ALTER TABLE, as an ordinary role."""
+"""Keys, foreign keys, columns and unique indexes come and go by plain DDL of an ordinary role."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ insert into "Land" select 'c' || i, 'n' || i from generate_series(0, 9) i;
 create table acc (id int primary key, v int not null default 0, "Where?" text, unique (id, v));
 insert into acc select i, i, 'c' || i % 10 from generate_series(1, 60) i;
 create table entry (acc int, n int, v int, primary key (acc, n));
+create unique index of_before on entry (acc, (v + n));
 insert into entry select i, 1, i from generate_series(1, 60) i;
 create table log (id int, t text);
 insert into log select i, 't' from generate_series(1, 60) i;
@@ -291,11 +292,110 @@ def test_what_cannot_be_is_refused(acc: Cluster, change: str, said: str) -> None
             bob.execute(f"alter table acc {change}".encode())
 
 
-def test_a_unique_index_names_the_ways(acc: Cluster) -> None:
-    with pytest.raises(psycopg.Error) as refused:
-        send(acc, 2, "create unique index x on acc (id, v)")
-    assert "create_index_concurrently" in (refused.value.diag.message_hint or "")
+#: Of relations whose names match: their unique indexes, valid where rows are.
+UNIQUES = """
+select c.relname, regexp_replace(x.relname, '_[0-9]+$', ''),
+       substring(pg_get_indexdef(i.indexrelid) from ' USING .*')
+  from pg_index i join pg_class x on x.oid = i.indexrelid join pg_class c on c.oid = i.indrelid
+ where i.indisunique and i.indisvalid = (c.relkind = 'r') and c.relname ~ %s
+   and not exists (select from pg_constraint o where o.conindid = i.indexrelid)
+"""
+
+
+def uniques(cluster: Cluster, table: str) -> set[tuple[str, ...]]:
+    """Name and text of its unique indexes, alike on all nodes and on all of its copies."""
+    on_table = [{r[1:] for r in cluster.sql(n, UNIQUES, (f"^{table}$",))} for n in NODES]
+    on_copies: dict[tuple[int, str], set[tuple[str, ...]]] = {
+        (n, r[0]): set()
+        for n in WORKERS
+        for r in cluster.sql(
+            n, "select relname from pg_class where relname ~ %s", (f"^{table}_[0-9]_data$",)
+        )
+    }
+    for node in WORKERS:
+        for row in cluster.sql(node, UNIQUES, (f"^{table}_[0-9]_data$",)):
+            on_copies[node, row[0]].add(row[1:])
+    assert [*on_table, *on_copies.values()] == [on_table[0]] * (4 + len(on_copies))
+    return on_table[0]
+
+
+def test_unique_indexes_come_and_go(acc: Cluster) -> None:
+    """As Rails, Sequelize, Prisma and Alembic send them."""
+    assert uniques(acc, "acc") == set()
+    send(acc, 2, 'CREATE UNIQUE INDEX "index_acc_on_id_and_v" ON "acc" ("id", "v")')
+    with as_bob(acc, 3, autocommit=False) as bob:
+        bob.execute("savepoint a")
+        bob.execute('create unique index "odd \\ \'n" on acc (v, id)')
+        bob.execute("rollback to savepoint a")
+        bob.execute('CREATE UNIQUE INDEX IF NOT EXISTS "odd \\ \'n" ON "app"."acc"("id", (v + 1))')
+        bob.execute('CREATE UNIQUE INDEX IF NOT EXISTS "odd \\ \'n" ON "app"."acc"("id")')
+        bob.execute("alter table acc add column part int")
+        bob.execute("create unique index on acc (id, part) include (v) where part > 3")
+        bob.execute("insert into acc (id, part) values (700, 4)")
+        bob.commit()
+    odd = ("odd \\ 'n", " USING btree (id, ((v + 1)))")
+    named = {("index_acc_on_id_and_v", " USING btree (id, v)"), odd}
+    some = ("acc_id_part_v_idx", " USING btree (id, part) INCLUDE (v) WHERE (part > 3)")
+    assert uniques(acc, "acc") == {*named, some}
     settled(acc)
+    moved(acc, "acc")
+    assert uniques(acc, "acc") == {*named, some}
+    send(acc, 1, "alter index index_acc_on_id_and_v rename to again")
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("comment on index again is 'said'")
+        bob.execute("alter table acc alter column v type bigint, drop column part")
+        bob.execute("drop index if exists nix")
+        bob.commit()
+    assert uniques(acc, "acc") == {("again", " USING btree (id, v)"), odd}
+    settled(acc)
+    send(acc, 3, 'drop index again; DROP INDEX "odd \\ \'n"')
+    send(acc, 1, "delete from acc where id = 700")
+    assert uniques(acc, "acc") == set()
+    settled(acc)
+    for node in NODES:
+        acc.sql(node, "select shardman.reconcile()")
+        assert acc.sql(node, "select * from shardman.changed_constraints") == []
+    assert uniques(acc, "acc") == set()
+
+
+def test_a_unique_index_holds(acc: Cluster) -> None:
+    with as_bob(acc, 2) as bob:
+        bob.execute("insert into log values (58, 'twice'), (58, 'twice')")
+        with pytest.raises(psycopg.errors.UniqueViolation, match="could not create"):
+            bob.execute("create unique index once on log (id, t)")
+        bob.execute("delete from log where t = 'twice'")
+        bob.execute("create unique index once on log (t, id)")
+        with pytest.raises(psycopg.errors.UniqueViolation, match=r'"once_\d"'):
+            bob.execute("insert into log values (58, 'twice'), (58, 'twice')")
+        bob.execute("drop index once")
+    settled(acc)
+
+
+def test_that_of_a_table_before_is_one(acc: Cluster) -> None:
+    of_before = {("of_before", " USING btree (acc, ((v + n)))")}
+    assert uniques(acc, "entry") == of_before
+    ok(acc, "select shardman.set_partitions_count('app.acc', 3)")
+    assert uniques(acc, "entry") == of_before
+    send(acc, 3, "drop index of_before")
+    assert uniques(acc, "entry") == set()
+    settled(acc)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("x on acc (v)", "The index lacks id, by which the rows of app.acc are distributed"),
+        ("x on acc (v, lower(id::text))", 'on table "acc" lacks column "id" which is part of'),
+        ("if not exists x on acc (v)", 'on table "acc" lacks column "id" which is part of'),
+        ("concurrently x on acc (id, v)", "create_index_concurrently('create unique index x on"),
+        ("acc_pkey on acc (id, v)", "already exists"),
+    ],
+)
+def test_unique_indexes_that_cannot_be(acc: Cluster, index: str, said: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        send(acc, 2, f"create unique index {index}")
+    diag = refused.value.diag
+    assert said in f"{diag.message_primary} {diag.message_detail} {diag.message_hint}"
 
 
 def test_who_reads_and_then_writes_meets_no_error(acc: Cluster) -> None:
@@ -370,7 +470,7 @@ def test_a_foreign_key_between_colocated_tables(acc: Cluster) -> None:
         bob.execute("insert into entry values (1, 2, 0)")
         bob.rollback()
         bob.execute(add.encode())
-        bob.execute("alter table entry add column w int")
+        bob.execute("alter table entry add column part int")
         bob.execute('alter table acc add unique (id, "Where?", v)')
         bob.execute(
             "alter table entry add constraint of_both foreign key (acc, v) references acc (id, v),"

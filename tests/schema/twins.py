@@ -59,7 +59,6 @@ REFUSED = (
     r"is sharded, and this would change it on this node only",
     r"^sequence .+ (gives .+ its numbers, and belongs to it|has numbers from .+ and others on other nodes)",
     r"where each node has a range of its own$",
-    r"has no unique index of a partitioned table with partitions on other nodes",
     r"cannot build or drop an index of a partitioned table concurrently",
     r"an index of a shared table is built or dropped on all nodes in one transaction",
     r"keys, foreign keys, triggers and new columns of .* cannot be changed in one statement with other things",

@@ -14,7 +14,7 @@ TABLE = """
 create table acc (id int primary key, "odd name" text collate "C" default 'x', v numeric(9, 2) not null,
                   twice numeric generated always as (v * 2) stored, check (v < 1000), unique (id, v));
 create index on acc (v) where v > 3;
-create unique index on acc (id, "odd name");
+create unique index on acc (id, v) where v > 2;
 create statistics acc_s on v, twice from acc;
 alter table acc enable row level security;
 create policy mine on acc for select using (v > 0);

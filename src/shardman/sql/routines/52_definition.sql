@@ -11,8 +11,8 @@
 --   checks            [{name, sql, no_inherit, comment}]     no_inherit: only data tables have them
 --   keys              [{name, sql, options, identity, comment, parent_comment}]: primary, unique and exclusion constraints;
 --                       parent_comment: what somebody has said since of the table's, absent in most
---   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]
---   shared_indexes    as indexes: those that the table has as a whole. Unique ones it cannot have; absent in tables of older versions
+--   indexes           [{name, unique, sql (from USING on), identity, clustered, comment}]: unique ones, which the table has in the catalogs only
+--   shared_indexes    as indexes: those that the table has as a whole, with all partitions; absent in tables of older versions, which have them above
 --   row_triggers      the application's triggers; see 97_row_triggers.sql. Absent where the table never had any
 --   foreign_keys      [{name, columns, to, sql, comment}]: to shared tables. See 56_references.sql; absent in older definitions.
 --                       Those to tables that are colocated with it, or to itself, have also to_columns and actions, of which

@@ -20,7 +20,8 @@ language sql stable set search_path = pg_catalog, pg_temp set standard_conformin
       from (select substring(k ->> 'sql' from '^(?:PRIMARY KEY|UNIQUE(?: NULLS NOT DISTINCT)?) \((.*?)\)(?: INCLUDE \(.*\))?$') as columns
               from jsonb_array_elements(definition -> 'keys') k
             union all
-            select substring(i ->> 'sql' from '^USING btree \((.*?)\)(?: INCLUDE \(.*\))?(?: NULLS NOT DISTINCT)?$')
+            -- Of all rows, and of columns alone.
+            select substring(i ->> 'sql' from replace('^USING btree \((WORD(?:, WORD)*)\)(?: INCLUDE \(.*\))?(?: NULLS NOT DISTINCT)?$', 'WORD', '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'))
               from jsonb_array_elements(definition -> 'indexes') i where (i ->> 'unique')::bool) as k
      where k.columns is not null
 $$;

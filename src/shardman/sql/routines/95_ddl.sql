@@ -133,7 +133,9 @@ declare
     taken constant jsonb := nullif(current_setting('shardman.ddl_keys', true), '');
 begin
     perform set_config('shardman.ddl_keys', '', true), set_config('shardman.ddl_busy', 'on', true);
-    perform shardman.mend_keys(jsonb_build_object('keys', taken, 'key', '[]'::jsonb), shardman.find_relation(relation));
+    perform shardman.mend_keys(jsonb_build_object(
+        'keys', (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(taken) k where not k ? 'unique'),
+        'indexes', (select coalesce(jsonb_agg(k), '[]') from jsonb_array_elements(taken) k where k ? 'unique'), 'key', '[]'::jsonb), shardman.find_relation(relation));
     perform set_config('shardman.ddl_busy', '', true);
 end
 $$;

@@ -43,6 +43,27 @@ end
 $$;
 comment on function shardman.refuse_index_name(text) is 'raises where a table is to be renamed as an index';
 
+create or replace function shardman.need_key_named(relation text, query text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    rel     constant oid := shardman.find_relation(relation);
+    lacking constant text := (
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+          from pg_partitioned_table p join pg_attribute a on a.attrelid = p.partrelid and a.attnum = any (p.partattrs::int2[])
+         where p.partrelid = rel
+           and shardman.one_statement(query) !~* format('("%s"|\m%1$s\M)', regexp_replace(replace(a.attname, '"', '""'), '(\W)', '\\\1', 'g')));
+begin
+    if lacking is not null and shardman.plain_words(query) !~* '\mif\s+not\s+exists\M' then
+        raise exception 'unique constraint on partitioned table must include all partitioning columns'
+            using errcode = 'feature_not_supported',
+                  detail = format('The index lacks %s, by which the rows of %s are distributed: no node has all of them.', lacking, relation),
+                  hint = format('Add %s to its columns; or, where the table is small, share it: select shardman.create_shared_table(%L, ...).', lacking, relation);
+    end if;
+end
+$$;
+comment on function shardman.need_key_named(text, text) is
+    'raises where a CREATE UNIQUE INDEX does not even name a column of the key: what else PostgreSQL wants it says itself';
+
 create or replace function shardman.need_possible(relation text, query text, tag text, path text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -65,9 +86,7 @@ begin
     elsif shardman.is_cast(query, tag) and shardman.needs_stand_in(relation, query, tag, path) then
         perform shardman.refuse_mixture(relation);
     elsif tag = 'CREATE INDEX' and words ~* '^create\s+unique\M' then
-        raise exception 'PostgreSQL has no unique index of a partitioned table with partitions on other nodes'
-            using errcode = 'feature_not_supported',
-                  hint = format('ALTER TABLE %s ADD CONSTRAINT ... UNIQUE (...) makes a key; shardman.create_index_concurrently(...) an index of each data table.', relation);
+        perform shardman.need_key_named(relation, query);
     elsif tag = 'ALTER TABLE' and words ~* '\malter\s+constraint\M' and shardman.touches_reference(relation, query) then
         raise exception 'a foreign key of % cannot be altered: its data tables have it', relation
             using errcode = 'feature_not_supported', hint = 'Drop it, and add it anew.';

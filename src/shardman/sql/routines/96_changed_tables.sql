@@ -179,7 +179,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                         else jsonb_build_object('sql', pg_get_constraintdef(o.oid)) end order by n), '[]')
       from jsonb_array_elements(items) with ordinality as u (e, n)
       join pg_index i on i.indrelid = data
-      join pg_class c on c.oid = i.indexrelid and c.relname = shardman.numbered_name(e ->> 'name', k)
+      join pg_class c on c.oid = i.indexrelid and (c.relname = shardman.numbered_name(e ->> 'name', k) or shardman.is_other_name(c.relname, e ->> 'name', k))
       left join pg_constraint o on o.conindid = c.oid and o.contype in ('p', 'u', 'x')
      where e ? 'unique' or o.oid is not null
 $$;
@@ -227,14 +227,14 @@ begin
                                                            and obj_description(o.oid, 'pg_constraint') is not null), '{}') order by n), '[]')
                    from jsonb_array_elements(shardman.redefined_keys(t, parent, data, k)) with ordinality as u (e, n)),
         'foreign_keys', shardman.redefined_references(t, data, parent),
-        'indexes', shardman.kept_items(t.definition -> 'indexes', data, k),
+        'indexes', shardman.redefined_indexes(t, parent, data, k),
         'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
                                                                         'clustered', false, 'comment', i.comment) order by i.name), '[]')
                              from shardman.own_indexes(parent) i),
         'statistics', shardman.redefined_statistics(t, parent),
         'sequences', shardman.sequences_now(t.relation, t.definition -> 'sequences', false),
         -- In a move it is another one for a while, and none that the table has.
-        'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys')
+        'replica_identity', case when exists (select from shardman.changed_constraints c where c.relation = t.relation and c.kind in ('keys', 'indexes'))
                                    or shardman.identity_index(data) is null and t.definition -> 'replica_identity' ->> 'kind' <> 'full'
                                  then jsonb_build_object('kind', case (select c.relreplident from pg_class c where c.oid = data) when 'f' then 'full' when 'i' then 'index' else 'default' end)
                                  else t.definition -> 'replica_identity' end,

@@ -96,7 +96,10 @@ begin
     foreach mode_ in array coalesce(modes, '{}') loop
         perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', c.target, mode_), '500ms');
     end loop;
-    perform shardman.through_door(node, c.statement, '5s');
+    -- What the metadata have brought it by now it has.
+    perform shardman.through_door(node, case when c.tag = 'CREATE INDEX' and 'stand-in' = any (modes)
+                                             then regexp_replace(c.statement, '^(create\s+unique\s+index\s+)(?!if\s+not\s|on\s)', '\1if not exists ', 'i')
+                                             else c.statement end, '5s');
     if modes && array['stand-in', 'tuning'] then
         perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target,
             shardman.missing_values(c.target) || jsonb_build_object('', shardman.numbers_here(c.target))), '5s');

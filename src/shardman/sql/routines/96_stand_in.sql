@@ -1,6 +1,6 @@
--- Keys, foreign keys and columns of a sharded table that come and go by plain ALTER TABLE.
+-- Keys, foreign keys and columns of a sharded table that come and go by plain ALTER TABLE, and unique indexes.
 --
--- PostgreSQL makes no key and no foreign key above foreign tables. So behind the gate (95_gate.sql) each node puts the table aside, into a
+-- PostgreSQL makes no key, no unique index and no foreign key above foreign tables. So behind the gate (95_gate.sql) each node puts the table aside, into a
 -- schema of its own, and an empty table without partitions under its name: the stand-in. It has its columns, checks and keys, and its
 -- owner. The statement is done to that, by PostgreSQL, with the caller's rights. What became of the stand-in is then read from the
 -- catalogs; the table comes back, and gets the same as PostgreSQL lets it: columns with all partitions, keys by ALTER TABLE
@@ -28,15 +28,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.known_references(text) is 'the foreign keys of a sharded table, by the metadata and what DDL has changed since';
 
-create or replace function shardman.known_keys(relation text) returns setof jsonb
+create or replace function shardman.known_items(relation text, kind text) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select k from shardman.tables t cross join jsonb_array_elements(t.definition -> 'keys') k
-     where t.relation = known_keys.relation
-       and not exists (select from shardman.changed_constraints c where c.relation = known_keys.relation and c.name = k ->> 'name')
+    select k from shardman.tables t cross join jsonb_array_elements(t.definition -> known_items.kind) k
+     where t.relation = known_items.relation
+       and not exists (select from shardman.changed_constraints c where c.relation = known_items.relation and c.name = k ->> 'name')
     union all
-    select c.item from shardman.changed_constraints c where c.relation = known_keys.relation and c.kind = 'keys' and c.item is not null
+    select c.item from shardman.changed_constraints c where c.relation = known_items.relation and c.kind = known_items.kind and c.item is not null
 $$;
-comment on function shardman.known_keys(text) is 'the keys of a sharded table, by the metadata and what DDL has changed since';
+comment on function shardman.known_items(text, text) is 'the keys or indexes (kind: as in a definition) of a sharded table, by the metadata and what DDL has changed since';
 
 create or replace function shardman.renamed_names(query text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
@@ -57,6 +57,16 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
                               and shardman.plain_words(query) ~* '\mrename\s+to\M'))
 $$;
 comment on function shardman.renames_key(text, text, text, text) is 'whether an ALTER gives one of the table''s keys another name';
+
+create or replace function shardman.touches_unique(query text, tag text, path text) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select tag = 'CREATE INDEX' and shardman.plain_words(query) ~* '^create\s+unique\M'
+        or (tag = 'DROP INDEX' or tag in ('ALTER TABLE', 'ALTER INDEX') and shardman.plain_words(query) ~* '\mrename\s+to\M')
+           -- Where a change is repeated it is gone on the node that has the change, or called otherwise.
+           and (exists (select from pg_index i where i.indexrelid = shardman.ddl_object(query, tag, path) and i.indisunique)
+                or tag <> 'ALTER TABLE' and shardman.ddl_object(query, tag, path) is null)
+$$;
+comment on function shardman.touches_unique(text, text, text) is 'whether a statement about a sharded table makes, drops or renames a unique index';
 
 create or replace function shardman.renames_reference(relation text, query text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -79,7 +89,7 @@ comment on function shardman.alters_identity(text, text) is 'whether a statement
 
 create or replace function shardman.needs_stand_in(relation text, query text, tag text, path text) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select shardman.renames_key(relation, query, tag, path) or shardman.is_about_triggers(query, tag) or shardman.alters_identity(query, tag) or coalesce(tag = 'ALTER TABLE'
+    select shardman.renames_key(relation, query, tag, path) or shardman.touches_unique(query, tag, path) or shardman.is_about_triggers(query, tag) or shardman.alters_identity(query, tag) or coalesce(tag = 'ALTER TABLE'
        and (shardman.plain_words(query) ~* '\madd\M.*\m(primary\s+key|unique|foreign\s+key|references|serial|bigserial|smallserial|identity)\M'
             or shardman.one_statement(query) ~* '\madd\M.*\mdefault\s+(?!-?[0-9]|''|true\M|false\M|null\M)'
             or shardman.drops_key(relation, query) or shardman.touches_reference(relation, query) or shardman.renames_reference(relation, query)), false)
@@ -217,6 +227,36 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.plain_keys(oid) is 'name and text of a table''s primary key and unique constraints';
 
+create or replace function shardman.plain_uniques(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('name', c.relname, 'unique', true, 'sql', shardman.index_definition(c.oid), 'identity', false, 'clustered', false,
+                                                 'comment', obj_description(c.oid, 'pg_class')) order by c.relname), '[]')
+      from pg_index i join pg_class c on c.oid = i.indexrelid
+     where i.indrelid = rel and i.indisunique and not exists (select from pg_constraint o where o.conindid = c.oid)
+$$;
+comment on function shardman.plain_uniques(oid) is 'a table''s unique indexes that belong to no constraint, as a definition has them';
+
+create or replace function shardman.index_mark(index oid) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select format('(%L::text)', index)
+$$;
+comment on function shardman.index_mark(oid) is 'the expression of the index that stands for one of the table''s on a stand-in, as PostgreSQL writes it: by it one is known that got another name';
+
+create or replace function shardman.stand_in_indexes(stand oid, behind oid) returns table (former name, called name, mark text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with indexes as (
+        select i.indrelid, c.relname, c.oid, pg_get_indexdef(c.oid, 1, false) as mark
+          from pg_index i join pg_class c on c.oid = i.indexrelid
+         where i.indrelid in (stand, behind) and not exists (select from pg_constraint o where o.conindid = c.oid)
+    )
+    select b.relname, s.relname, shardman.index_mark(b.oid)
+      from (select * from indexes where indrelid = behind) as b
+      full join (select * from indexes where indrelid = stand) as s on s.mark = shardman.index_mark(b.oid)
+$$;
+comment on function shardman.stand_in_indexes(oid, oid) is
+    'what a table''s indexes, but for those of keys, are called on its stand-in, and what marks them there; former is null: the statement has made it, called is '
+    'null: it has dropped it';
+
 create or replace function shardman.reference_mark(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select format('CHECK ((%L::text IS NOT NULL)) NOT VALID', name)
@@ -283,7 +323,7 @@ declare
 begin
     perform shardman.need_owner(relation);
     if shardman.called_here(relation) <> relation then
-        raise exception 'keys, foreign keys and defaults of a table that has just got another name cannot be changed yet'
+        raise exception 'keys, unique indexes, foreign keys and defaults of a table that has just got another name cannot be changed yet'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Change them before it is renamed, or in another transaction a moment later.';
     elsif exists (select from jsonb_array_elements(shardman.known_row_triggers(relation) -> 'items') i where to_regprocedure(shardman.trigger_function(i)) is null) then
         raise exception 'a trigger''s function of % has just got another name', relation
@@ -296,6 +336,9 @@ begin
     for item in select * from jsonb_array_elements(shardman.plain_keys(rel)) loop
         execute format('alter table %s add constraint %I %s', name, item ->> 'name', item ->> 'sql');
     end loop;
+    for item in select to_jsonb(i) from shardman.stand_in_indexes(shardman.find_relation(relation), rel) i loop
+        execute format('create index %I on %s (%s)', item ->> 'former', name, item ->> 'mark');
+    end loop;
     for item in select * from shardman.known_references(relation) loop
         execute format('alter table %s add constraint %I %s', name, item ->> 'name', shardman.reference_mark(item ->> 'name'));
     end loop;
@@ -305,7 +348,8 @@ begin
 end
 $$;
 comment on function shardman.make_stand_in(text) is
-    'within the gate, for the owner of a sharded table: puts it aside and an empty table in its place, on which the statement is done. A check stands for each foreign key';
+    'within the gate, for the owner of a sharded table: puts it aside and an empty table in its place, on which the statement is done. A check stands for each foreign key, an index of '
+    'nothing for each index';
 
 create or replace function shardman.make_identities(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -437,6 +481,11 @@ declare
 begin
     perform shardman.need_alike(relation, stand, behind, keys);
     return jsonb_build_object(
+        'indexes', (select coalesce(jsonb_agg(u), '[]') from jsonb_array_elements(shardman.plain_uniques(stand)) u
+                      join shardman.stand_in_indexes(stand, behind) i on i.former is null and i.called = u ->> 'name'),
+        'dropped_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.former)), '[]') from shardman.stand_in_indexes(stand, behind) i where i.called is null),
+        'renamed_indexes', (select coalesce(jsonb_agg(jsonb_build_object('from', i.former, 'to', i.called)), '[]')
+                              from shardman.stand_in_indexes(stand, behind) i where i.called <> i.former),
         'keys', keys, 'dropped_keys', dropped, 'foreign_keys', refers, 'dropped_references', lost, 'renamed_keys', renamed, 'renamed_references', called,
         'columns', (select coalesce(jsonb_agg(c || case when c ->> 'default' like 'nextval(%' then shardman.new_sequence(stand, behind, c ->> 'name') else '{}' end order by n), '[]')
                       from jsonb_array_elements(shardman.describe_columns(stand)) with ordinality as u (c, n)
@@ -468,23 +517,31 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
     select distinct on (x.item ->> 'name') note_constraints.relation, x.item ->> 'name', x.kind, case when x.added then x.item end
       from (select 'keys', k, true from jsonb_array_elements(changes -> 'keys') k
             union all select 'keys', k, false from jsonb_array_elements(changes -> 'dropped_keys') k
+            union all select 'indexes', i, true from jsonb_array_elements(changes -> 'indexes') i
+            union all select 'indexes', i, false from jsonb_array_elements(changes -> 'dropped_indexes') i
+            union all select 'indexes', jsonb_build_object('name', r -> 'from'), false from jsonb_array_elements(changes -> 'renamed_indexes') r
+            union all select 'indexes', i || jsonb_build_object('name', r -> 'to'), true
+                        from jsonb_array_elements(changes -> 'renamed_indexes') r, shardman.known_items(relation, 'indexes') i where i -> 'name' = r -> 'from'
             union all select 'foreign_keys', f, true from jsonb_array_elements(changes -> 'foreign_keys') f
             union all select 'foreign_keys', f, false from jsonb_array_elements(changes -> 'dropped_references') f
             union all select 'keys', jsonb_build_object('name', r -> 'from'), false from jsonb_array_elements(changes -> 'renamed_keys') r
             union all select 'keys', k || jsonb_build_object('name', r -> 'to')
-                             , true from jsonb_array_elements(changes -> 'renamed_keys') r, shardman.known_keys(relation) k where k -> 'name' = r -> 'from'
+                             , true from jsonb_array_elements(changes -> 'renamed_keys') r, shardman.known_items(relation, 'keys') k where k -> 'name' = r -> 'from'
             union all select 'foreign_keys', jsonb_build_object('name', r -> 'from'), false from jsonb_array_elements(changes -> 'renamed_references') r
             union all select 'foreign_keys', f || jsonb_build_object('name', r -> 'to'), true
                         from jsonb_array_elements(changes -> 'renamed_references') r, shardman.known_references(relation) f where f -> 'name' = r -> 'from') as x (kind, item, added)
      order by x.item ->> 'name', x.added desc
         on conflict on constraint changed_constraints_pkey do update set kind = excluded.kind, item = excluded.item
 $$;
-comment on function shardman.note_constraints(text, jsonb) is 'writes down which keys and foreign keys DDL has changed on this node';
+comment on function shardman.note_constraints(text, jsonb) is 'writes down which keys, unique indexes and foreign keys DDL has changed on this node';
 
 create or replace function shardman.forget_constraints() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     delete from shardman.changed_constraints c
      where not exists (select from shardman.tables t where t.relation = c.relation)
+        -- What has gone with a column, before the metadata knew of it.
+        or c.kind in ('keys', 'indexes') and c.item is not null and shardman.find_relation(c.relation) is not null
+           and not exists (select from pg_index i join pg_class x on x.oid = i.indexrelid where i.indrelid = shardman.find_relation(c.relation) and x.relname = c.name)
         or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'row_triggers'
                       and coalesce(t.definition -> 'row_triggers' ->> 'change', md5('[]')) = c.item ->> 'change')
         or exists (select from shardman.tables t where t.relation = c.relation and c.kind = 'statistics' and shardman.are_known(c.item, t.definition -> 'statistics', c.name))
@@ -495,9 +552,10 @@ comment on function shardman.forget_constraints() is 'forgets what the metadata 
 
 create or replace function shardman.is_dropped(relation text, name text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from shardman.changed_constraints c where (c.relation, c.name) = (is_dropped.relation, is_dropped.name) and c.item is null)
+    select exists (select from shardman.changed_constraints c where (c.relation, c.name) = (is_dropped.relation, is_dropped.name) and (c.item is null or c.kind = 'indexes'))
 $$;
-comment on function shardman.is_dropped(text, text) is 'whether DDL has dropped a key or foreign key that the metadata still have';
+comment on function shardman.is_dropped(text, text) is
+    'whether DDL has dropped a key, foreign key or unique index that the metadata still have, or given an index the name of one';
 
 create or replace function shardman.take_stand_in(relation text) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -662,6 +720,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     changes jsonb;
     name    constant text := shardman.sql_name(relation);
+    schema_ constant text := (shardman.relation_parts(relation))[1];
     values_ jsonb := coalesce(given, '{}');
     item    jsonb;
     text_   text;
@@ -692,11 +751,17 @@ begin
         union all
         select format('alter table %s alter column %I drop default', name, c) from jsonb_array_elements_text(changes -> 'unnumbered') c
         union all
+        select format('alter index %I.%I rename to %I', schema_, r ->> 'from', r ->> 'to') from jsonb_array_elements(changes -> 'renamed_indexes') r
+        union all
+        select format('drop index %I.%I', schema_, i ->> 'name') from jsonb_array_elements(changes -> 'dropped_indexes') i
+        union all
         select format('alter table %s alter column %I set not null', name, c) from jsonb_array_elements_text(changes -> 'not_null') c
         union all
         select format('alter table %s add constraint %I %s', name, c ->> 'name', c ->> 'sql') from jsonb_array_elements(changes -> 'checks') c
         union all
         select format('alter table only %s add constraint %I %s', name, k ->> 'name', k ->> 'sql') from jsonb_array_elements(changes -> 'keys') k
+        union all
+        select format('create unique index %I on only %s %s', i ->> 'name', name, i ->> 'sql') from jsonb_array_elements(changes -> 'indexes') i
         union all
         select * from jsonb_array_elements_text(changes -> 'foreign_keys')
         union all
@@ -709,7 +774,8 @@ begin
     if given is null and changes ->> 'deferrable' is not null then
         raise notice 'foreign keys of % are checked at each statement: %', relation, changes ->> 'deferrable';
     end if;
-    perform shardman.follow_keys(relation, changes -> 'dropped_keys', changes -> 'renamed_keys');
+    perform shardman.follow_keys(relation, changes -> 'dropped_keys', changes -> 'renamed_keys'),
+            shardman.follow_uniques(relation, changes -> 'dropped_indexes', changes -> 'renamed_indexes');
     return values_;
 end
 $$;
@@ -786,6 +852,76 @@ $$;
 comment on function shardman.follow_keys(text, jsonb, jsonb) is
     'for the owner of a sharded table: its copies on this node lose these keys, call others what it calls them, and get those that it has';
 
+create or replace function shardman.index_on(data oid, name text, k int) returns name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
+     where i.indrelid = data and (c.relname = shardman.numbered_name(index_on.name, k) or shardman.is_other_name(c.relname, index_on.name, k))
+       and not exists (select from pg_constraint o where o.conindid = c.oid)
+     limit 1
+$$;
+comment on function shardman.index_on(oid, text, int) is 'what data table k calls an index of the table';
+
+create or replace function shardman.follow_uniques(relation text, dropped jsonb, renamed jsonb) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    parent  constant oid := shardman.find_relation(relation);
+    schema_ constant text := (shardman.relation_parts(relation))[1];
+    -- One that is just being built beside writers is not known yet.
+    wanted  constant jsonb := (select coalesce(jsonb_agg(i), '[]') from shardman.known_items(relation, 'indexes') i
+                                where shardman.plain_uniques(parent) @> jsonb_build_array(jsonb_build_object('name', i -> 'name')));
+    copy    record;
+    line    text;
+begin
+    perform shardman.need_owner(relation);
+    if wanted = '[]' and dropped = '[]' then
+        return;
+    end if;
+    perform set_config('shardman.ddl_busy', 'on', true);
+    -- Columns first.
+    perform shardman.follow_table(relation, false), shardman.need_trusted(array[parent]), shardman.need_trusted_types(wanted);
+    for copy in
+        select d.data, d.part_name from shardman.data_tables_here(parent) d
+        union all
+        select c, regexp_replace(shardman.metadata_name(c), '_data("?)$', '\1') from shardman.copies_here(relation) c
+    loop
+        for line in
+            select format('alter index %I.%I rename to %I', schema_, o.called, shardman.free_name(schema_, r ->> 'to', o.k))
+              from jsonb_array_elements(renamed) r
+             cross join lateral (select x.k, shardman.index_on(copy.data, r ->> 'from', x.k) from shardman.part_number(copy.part_name) as x (k)) as o (k, called)
+             where o.called is not null
+            union all
+            select format('drop index %I.%I', schema_, o.called)
+              from jsonb_array_elements(dropped) i
+             cross join lateral shardman.index_on(copy.data, i ->> 'name', shardman.part_number(copy.part_name)) as o (called)
+             where o.called is not null
+        loop
+            execute line;
+        end loop;
+        perform shardman.make_index(copy.part_name, i) from jsonb_array_elements(wanted) i;
+    end loop;
+    perform set_config('shardman.ddl_busy', '', true);
+end
+$$;
+comment on function shardman.follow_uniques(text, jsonb, jsonb) is
+    'for the owner of a sharded table: its copies on this node lose these unique indexes, call others what it calls them, and get those that it has';
+
+create or replace function shardman.redefined_indexes(t shardman.tables, parent oid, data oid, k int) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(e || jsonb_build_object(
+                                  'identity', coalesce((select x.oid from pg_class x where x.relname = shardman.index_on(data, e ->> 'name', k) and x.relnamespace = d.relnamespace)
+                                                       = shardman.identity_index(data), false),
+                                  'comment', case when p.oid is null then e ->> 'comment' else obj_description(p.oid, 'pg_class') end) order by n), '[]')
+      from jsonb_array_elements(
+               shardman.kept_items((select coalesce(jsonb_agg(x order by m), '[]') from jsonb_array_elements(t.definition -> 'indexes') with ordinality as w (x, m)
+                                     where not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, x ->> 'name'))), data, k)
+               || (select coalesce(jsonb_agg(c.item order by c.name), '[]')
+                     from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'indexes' and c.item is not null and shardman.index_on(data, c.name, k) is not null)) with ordinality as u (e, n)
+      join pg_class d on d.oid = data
+      left join pg_class p on p.relname = e ->> 'name' and p.oid in (select i.indexrelid from pg_index i where i.indrelid = parent)
+$$;
+comment on function shardman.redefined_indexes(shardman.tables, oid, oid, int) is
+    'the indexes of a definition, but for those that PostgreSQL keeps above all partitions, as they are now; data: data table k of this node';
+
 create or replace function shardman.redefined_keys(t shardman.tables, parent oid, data oid, k int) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(e || jsonb_build_object('identity', coalesce(i.identity, false)) order by n), '[]')
@@ -793,7 +929,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                shardman.kept_items((select coalesce(jsonb_agg(x order by m), '[]') from jsonb_array_elements(t.definition -> 'keys') with ordinality as w (x, m)
                                      where not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (t.relation, x ->> 'name'))), data, k)
                || (select coalesce(jsonb_agg('{"options": null, "clustered": false, "comment": null}' || c.item), '[]')
-                     from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys' and c.item is not null)) with ordinality as u (e, n)
+                     from shardman.changed_constraints c where c.relation = t.relation and c.kind = 'keys' and c.item is not null and shardman.key_on(data, c.name, k) is not null)) with ordinality as u (e, n)
      cross join lateral (select (select o.conindid from pg_constraint o where o.conrelid = data and o.contype in ('p', 'u', 'x')
                                     and (o.conname = shardman.numbered_name(e ->> 'name', k) or shardman.is_other_name(o.conname, e ->> 'name', k))) = shardman.identity_index(data)
                                 as identity) as i

@@ -49,7 +49,8 @@ comment on function shardman.create_index_concurrently(text) is
 
 create or replace function shardman.whole_index(relation text, index_name text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select jsonb_build_object('unique', i.indisunique, 'valid', i.indisvalid, 'sql', shardman.index_definition(c.oid))
+    select jsonb_build_object('unique', i.indisunique, 'valid', i.indisvalid or i.indisunique and exists (select from shardman.known_items(whole_index.relation, 'indexes') k where k ->> 'name' = c.relname),
+                              'sql', shardman.index_definition(c.oid))
       from pg_index i join pg_class c on c.oid = i.indexrelid
      where i.indrelid = shardman.find_relation(relation) and c.relname = index_name
        and not exists (select from pg_constraint o where o.conindid = c.oid and o.contype in ('p', 'u', 'x'))
@@ -114,13 +115,14 @@ begin
     if wanted is null or (wanted ->> 'valid')::bool then
         return;
     end if;
+    -- Above foreign tables PostgreSQL has no other than this.
+    if (wanted ->> 'unique')::bool then
+        return;
+    end if;
     perform shardman.need_trusted(array[shardman.find_relation(relation)]);
     perform shardman.need_trusted_types(jsonb_build_array(wanted -> 'sql'));
     perform shardman.drop_begun_index(relation, index_name);
-    -- A unique one PostgreSQL has not above foreign tables.
-    if not (wanted ->> 'unique')::bool then
-        execute format('create index %I on %s %s', index_name, shardman.sql_name(relation), wanted ->> 'sql');
-    end if;
+    execute format('create index %I on %s %s', index_name, shardman.sql_name(relation), wanted ->> 'sql');
 end
 $$;
 comment on function shardman.make_whole_index(text, text) is

@@ -58,7 +58,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                'kind', 'sharded', 'expr', t.expr, 'partitions_count', t.partitions_count, 'replevel', t.replevel,
                'beside', (select coalesce(jsonb_agg(o.relation order by o.relation), '[]') from shardman.tables o
                            where o.colocation = t.colocation and o.relation <> t.relation),
-               'keys', (select coalesce(jsonb_agg(k ->> 'sql'), '[]') from shardman.known_keys(t.relation) k),
+               'keys', (select coalesce(jsonb_agg(k ->> 'sql'), '[]') from shardman.known_items(t.relation, 'keys') k),
                'refers', (select coalesce(jsonb_agg(jsonb_build_object('to', f -> 'to', 'columns', f -> 'columns', 'sql', f -> 'sql')), '[]')
                             from shardman.known_references(t.relation) f))
       from shardman.tables t where t.relation = sharded_layout.relation

@@ -117,7 +117,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select min(t.relation)
       from shardman.tables t
      where (shardman.relation_parts(t.relation))[1] = schema_name
-       and (exists (select from jsonb_array_elements(t.definition -> 'shared_indexes') i where i ->> 'name' = index_name)
+       and (exists (select from jsonb_array_elements((t.definition -> 'indexes') || coalesce(t.definition -> 'shared_indexes', '[]')) i where i ->> 'name' = index_name)
             or exists (select from jsonb_array_elements((t.definition -> 'indexes') || coalesce(t.definition -> 'shared_indexes', '[]')) i, generate_series(0, t.partitions_count - 1) k
                         where shardman.numbered_name(i ->> 'name', k) = index_name))
 $$;

@@ -20,7 +20,9 @@ create or replace view shardman.table_state as
                                 from jsonb_array_elements(coalesce(w.definition -> 'sequences', '[]')) q) as s
                         left join pg_catalog.pg_sequence x on x.seqrelid = shardman.find_relation(shardman.owned_here(w.relation, s.name))
                        where x.seqmin is distinct from s.low and not shardman.is_retyped(s.spec, x.seqrelid)),
-                      (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name) from shardman.keys_lacking(w.definition, w.parent) k
+                      (select 'the table lacks its keys: ' || string_agg(k.name, ', ' order by k.name)
+                         from (select l.name from shardman.keys_lacking(w.definition, w.parent) l union all
+                               select l.name from shardman.uniques_lacking(w.definition, w.parent) l) as k
                         where not shardman.is_dropped(w.definition ->> 'relation', k.name)),
                       (select 'the table lacks its extended statistics: ' || string_agg(s ->> 'name', ', ' order by s ->> 'name')
                          from shardman.statistics_lacking(w.relation, w.parent) s))
