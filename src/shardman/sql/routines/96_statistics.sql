@@ -56,7 +56,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where t.relation = relation_
        and not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (relation_, 'statistics ' || (s ->> 'name')))
     union all
-    select c.item from shardman.changed_constraints c where c.relation = relation_ and c.kind = 'statistics' and not c.item ? 'dropped'
+    -- What comes from another node is done in REPEATABLE READ, and sees a row that was forgotten since beside the one that it has written.
+    select c.item from shardman.changed_constraints c
+     where c.relation = relation_ and c.kind = 'statistics' and not c.item ? 'dropped'
+       and not exists (select from shardman.changed_constraints d where (d.relation, d.name) = (c.relation, c.name) and d.item ? 'dropped')
 $$;
 comment on function shardman.known_statistics(text) is 'the extended statistics of a sharded table, by the metadata and what DDL has changed since';
 
