@@ -86,6 +86,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            from pg_constraint o join pg_depend x on x.refclassid = 'pg_constraint'::regclass and x.refobjid = o.oid
           where o.conrelid = shardman.find_relation(relation) and o.contype in ('p', 'u') and x.classid = 'pg_rewrite'::regclass)
         union all
+        -- What is made as a partition has it as a valid one, and the planner would leave out rows that break it.
+        (select shardman.obstacle(format('the constraint %s has never been validated', l.name), format('ALTER TABLE %s VALIDATE CONSTRAINT %I', relation, l.name))
+           from shardman.late_checks(shardman.find_relation(relation)) l order by l.name limit 1)
+        union all
         (select shardman.obstacle('its server prepares no transactions (max_prepared_transactions is 0)', 'Set it, and restart the server')
           where current_setting('max_prepared_transactions')::int = 0)) as t (o)
 $$;
