@@ -683,6 +683,17 @@ def test_notices_and_notifications(db: shardman.Connection, nodes: Cluster) -> N
         assert [n.payload for n in listener.notifies(timeout=10, stop_after=1)] == ["two"]
 
 
+def test_a_cursor_is_closed_behind_its_session(nodes: Cluster) -> None:
+    """Django does it while it handles the error that has ended the session."""
+    for mode in (shardman.connect, psycopg.connect):
+        db = mode(nodes.dsn(2))
+        unused = db.cursor()
+        nodes.sql(2, "select pg_terminate_backend(%s, 5000)", (db.info.backend_pid,))
+        with pytest.raises(psycopg.OperationalError):
+            db.execute("select 1")
+        unused.close()
+
+
 def test_a_new_session_hears_what_the_former_one_did(
     db: shardman.Connection, nodes: Cluster
 ) -> None:

@@ -62,6 +62,11 @@ class BaseCursor:
     def _now(self) -> Any:
         return self._real if self._real is not None else self._on(self._router.sessions[HERE])
 
+    def _left_to_close(self) -> Any:
+        """psycopg's cursor that ends with this one; None where the session ended before it was asked."""
+        gone = self._real is None and self._router.sessions[HERE].closed
+        return None if gone else self._now()
+
     def _on(self, session: Any) -> Any:
         """A cursor of a session."""
         if self._real is None or self._real.connection is not session:
@@ -301,6 +306,11 @@ class Cursor(BaseCursor, _Cursor[Row]):
         """Also psycopg's, for `isinstance`."""
         return psycopg.Cursor
 
+    def close(self) -> None:
+        """Ends the cursor, also one whose session has ended: who closes it behind an error keeps that."""
+        if (real := self._left_to_close()) is not None:
+            real.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -394,6 +404,11 @@ class AsyncCursor(BaseCursor, _AsyncCursor[Row]):
     def __class__(self) -> type:
         """Also psycopg's, for `isinstance`."""
         return psycopg.AsyncCursor
+
+    async def close(self) -> None:
+        """Ends the cursor, also one whose session has ended: who closes it behind an error keeps that."""
+        if (real := self._left_to_close()) is not None:
+            await real.close()
 
     async def __aenter__(self) -> Self:
         return self
