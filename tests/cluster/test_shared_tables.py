@@ -342,7 +342,10 @@ def test_ddl_of_it_is_part_of_a_transaction(shared: Cluster) -> None:
         (f"alter table {PLACE} enable row level security", "row-level security"),
         (f"alter table {PLACE} drop column id cascade", "primary key|on this node only"),
         (f"create index concurrently on {PLACE} (hits)", "CONCURRENTLY"),
-        (f"do $$ begin alter table {PLACE} add column x int; end $$", "on this node only"),
+        (
+            f"do $$ begin alter table {PLACE} add column x int; perform 1; end $$",
+            "on this node only",
+        ),
         (f"alter table {PLACE} add column x int; select 1", "on this node only"),
         (f"drop table {PLACE}", "other objects depend on it"),
     ],

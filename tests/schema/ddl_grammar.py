@@ -339,7 +339,7 @@ def refused(rng: Random, shape: Shape, table: Table) -> str:
         (
             f"create rule quiet as on delete to {table.name} do instead nothing",
             f"create index concurrently on {table.name} ({table.keys[0]})",
-            f"do $$ begin alter table {table.name} add column by_do int; end $$",
+            f"do $$ begin alter table {table.name} add column by_do int; perform 1; end $$",
         ),
     )
 

@@ -120,6 +120,34 @@ def test_they_are_made_changed_and_dropped_everywhere(acc: Cluster) -> None:
     assert "more" not in everywhere(acc)
 
 
+def test_a_schema_goes_with_what_is_in_it(acc: Cluster) -> None:
+    before = everywhere(acc)
+    acc.sql(
+        1,
+        """create schema "The Rest"; create schema extra;
+        create domain "The Rest".small as int;
+        create function "The Rest".less("The Rest".small) returns int language sql as $$ select $1 - 1; $$;
+        create view "The Rest".one as select "The Rest".less(1) as a;
+        create view extra.two as (select * from "The Rest".one);
+        create type extra.span as range (subtype = int)""",
+    )
+    assert acc.sql(3, 'select a from "The Rest".one') == [(0,)]
+    assert "extra" in everywhere(acc)
+    acc.sql(2, 'DROP SCHEMA IF EXISTS nothing, "The Rest", extra CASCADE')
+    assert everywhere(acc) == before
+
+
+def test_rows_that_only_another_node_has_do_not_go_with_a_schema(acc: Cluster) -> None:
+    acc.sql(1, "create schema kept")
+    acc.sql(3, "create table kept.mine as select 1 as a")
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="node 3 has more in the"):
+        acc.sql(2, "drop schema kept cascade")
+    assert acc.sql(3, "select a from kept.mine") == [(1,)]
+    # His own, where he says so, as on one server.
+    acc.sql(3, "drop schema kept cascade")
+    assert "kept" not in everywhere(acc)
+
+
 def test_in_the_callers_transaction(acc: Cluster) -> None:
     before = everywhere(acc)
     with as_bob(acc, 2, autocommit=False) as bob:
@@ -262,7 +290,11 @@ def test_what_sharded_tables_use_is_the_same_everywhere(acc: Cluster) -> None:
     acc.sql(3, "create role carol; grant create, usage on schema app to carol")
     acc.sql(3, "set shardman.ddl = 'here'; alter type app.moods owner to carol")
     for node, statement, said in (
-        (1, "do $$ begin alter type app.moods add value 'x'; end $$", "app.acc uses this"),
+        (
+            1,
+            "do $$ begin alter type app.moods add value 'x'; perform 1; end $$",
+            "app.acc uses this",
+        ),
         (3, "set role carol; alter type app.moods add value 'x'", "app.acc uses this"),
         (1, "alter schema app rename to b", "cannot be renamed"),
         (1, "drop type app.moods cascade", "would drop its table column"),

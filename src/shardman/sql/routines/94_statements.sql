@@ -33,7 +33,10 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
                 -- Those of roles call no event trigger.
                 when statement ~* '^(grant|revoke)\s[^"]*\mon\M' then upper(substring(statement, '^\w+'))
                 when statement ~* '^(grant|revoke)\s[^"]*$' then ''
-                when statement ~* '^(create|alter|drop)\s+extension\M' or statement ~* '^create\s.*\mas\s+(select|with|execute|table|values)\M' then null
+                when statement ~* '^(create|alter|drop)\s+extension\M' then null
+                -- Its query runs, and may call anything; that of a view does not.
+                when statement ~* '^create\s+((global|local|temp|temporary|unlogged|materialized)\s+)*(table|view)\s' and statement !~* '^create\s+((local|temp|temporary)\s+)*view\s'
+                     and statement ~* '\mas\s*\(?\s*(select|with|execute|table|values)\M' then null
                 when statement ~* '^(create|alter|drop)\M' then 'OTHER'
                 -- What is done to one node alone calls them as well, and is not seen by all.
                 when statement ~* '^(set|reset)\s.*\m(shardman|session_replication_role|event_triggers)\M' then null

@@ -16,10 +16,13 @@ comment on function shardman.other_pattern(text) is 'how a statement of a kind b
 
 create or replace function shardman.other_statement(query text, tag text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-    select s from shardman.one_statement(query) s
+    select case when tag = 'DROP SCHEMA' and s ~* '\mcascade$'
+                then format('select shardman.drop_schemas(%L)', regexp_replace(regexp_replace(s, '^drop\s+schema\s+(if\s+exists\s+)?', '', 'i'), '\s+cascade$', '', 'i'))
+                else s end
+      from shardman.one_statement(query) s
      where s ~* shardman.other_pattern(tag)
-       -- Tables of a schema would be plain ones on each node, and go with what is in them.
-       and not (tag = 'CREATE SCHEMA' and s ~* '^create.*\m(create|grant)\M' or tag = 'DROP SCHEMA' and s ~* '\mcascade$')
+       -- Tables of a schema would be plain ones on each node.
+       and not (tag = 'CREATE SCHEMA' and s ~* '^create.*\m(create|grant)\M')
 $$;
 comment on function shardman.other_statement(text, text) is 'a statement as it is sent to other nodes; null where it is not';
 
@@ -28,6 +31,47 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(nullif(current_setting('shardman.ddl_other_statement', true), ''), current_query())
 $$;
 comment on function shardman.other_now() is 'the statement of DDL of what is in no table that is under way; the whole query where that cannot be told from it';
+
+create or replace function shardman.drop_schemas(names text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    schemas constant regnamespace[] := array(select distinct to_regnamespace(m[1]) from regexp_matches(names, '("(?:[^"]|"")+"|[^\W\d][\w$]*)', 'g') m
+                                              where to_regnamespace(m[1]) is not null);
+    dropped int;
+    thing   text;
+    more    text;
+begin
+    loop
+        dropped := 0;
+        -- All names at once: one that went with another has none any more.
+        foreach thing in array array(
+            select format('view %s', c.oid::regclass) from pg_class c where c.relnamespace = any (schemas) and c.relkind = 'v'
+            union all
+            select format('routine %s', p.oid::regprocedure) from pg_proc p where p.pronamespace = any (schemas)
+            union all
+            select format('type %s', t.oid::regtype) from pg_type t left join pg_class c on c.oid = t.typrelid
+             where t.typnamespace = any (schemas) and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c')
+        loop
+            begin
+                execute 'drop ' || thing;
+                dropped := dropped + 1;
+            exception when dependent_objects_still_exist or undefined_object or undefined_function or undefined_table then
+                null;  -- Another of them comes first, or it went with one.
+            end;
+        end loop;
+        exit when dropped = 0;
+    end loop;
+    foreach thing in array schemas loop
+        execute format('drop schema %s', thing);
+    end loop;
+exception when dependent_objects_still_exist then
+    get stacked diagnostics more = pg_exception_detail;
+    raise exception 'node % has more in the schema %, and that would be dropped on another node only: %', shardman.my_id(), thing, more
+        using errcode = 'dependent_objects_still_exist', hint = 'Drop that first. To drop the schema on one node alone: set shardman.ddl = ''here''.';
+end
+$$;
+comment on function shardman.drop_schemas(text) is
+    'what DROP SCHEMA … CASCADE on another node means here: views, routines and types go with the schema; raises where it has anything else, which nobody has named';
 
 create or replace function shardman.spreads_schema(schema_name text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -138,7 +182,7 @@ begin
     perform shardman.await_new_tables();
     others := array(select n from unnest(shardman.other_nodes()) n where n is distinct from shardman.barred_lord());
     nodes := shardman.open_doors(others);
-    perform set_config('shardman.ddl_other', tg_tag, true);
+    perform set_config('shardman.ddl_other', tg_tag, true), set_config('shardman.ddl_other_statement', statement, true);
     perform set_config('shardman.ddl_nodes', array_to_string(nodes, ','), true),
             set_config('shardman.ddl_wanted', array_to_string(others || shardman.my_id(), ','), true),
             set_config('shardman.ddl_change', gen_random_uuid()::text, true);
