@@ -92,3 +92,31 @@ def test_several_at_once_and_with_others_that_have_written(acc: Cluster) -> None
         acc.value(0, "select count(*) from shardman.partitions where stale_since is not null") == 0
     )
     assert check(acc.lord_dsn, data=True, patience=20) == []
+
+
+def test_a_decision_that_a_replica_does_not_know_is_forgotten(acc: Cluster) -> None:
+    """A channel that is made anew brings none of before."""
+    gid = acc.value(
+        1,
+        "select format('shardman_%%s_x1_7_%%s', cluster, repeat('a', 32)) from shardman.local",
+        (),
+    )
+    known = "select count(*) from shardman.client_decisions where gid = %s"
+    acc.sql(
+        1, "insert into shardman.client_decisions (gid, role) values (%s, current_user)", (gid,)
+    )
+    eventually("it arrives", lambda: acc.value(2, known, (gid,)), until=lambda n: n == 1)
+    for node in (2, 1):
+        acc.sql(node, "delete from shardman.client_decisions where gid = %s", (gid,))
+    acc.sql(1, f"update {mine(acc, 1)} set n = n + 1")
+    if acc.value(2, "select current_setting('server_version_num')::int >= 180000"):
+        eventually(
+            "the server has counted it",
+            lambda: acc.value(
+                2, "select sum(confl_delete_missing) from pg_stat_subscription_stats"
+            ),
+            until=lambda n: n > 0,
+        )
+    assert acc.sql(2, "select src, code, fault from shardman.subscriber_faults()") == []
+    acc.sql(1, f"update {mine(acc, 1)} set n = n + 1")
+    assert check(acc.lord_dsn, data=True, patience=20) == []
