@@ -197,7 +197,7 @@ def test_privileges_and_owner_on_every_node(nodes: Nodes) -> None:
 
 def test_a_role_that_is_missing_is_a_problem_and_no_error(nodes: Nodes) -> None:
     # All databases of this server share its roles: the definition names one that nobody has.
-    nodes[1].run("create table acc (id int primary key)")
+    nodes[1].run("create table acc (id int primary key, v int); create index by_v on acc (v)")
     found = nodes[1].describe("acc", "id", 2)
     definition = found["definition"]
     role = f"late_{next(numbers)}"

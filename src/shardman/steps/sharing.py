@@ -337,6 +337,7 @@ class ShareOut(OfShared, FinishStep):
             # One that is not in use is ours if it has our triggers. What else has the name stays, and is in
             # the way.
             again: list[str] = []
+            given = await value(into, "select shardman.numbers_given(%s)", Jsonb(definition))
             if not kept:
                 again = await value(
                     into, "select shardman.drop_shared_references(%s)", self.relation
@@ -351,6 +352,10 @@ class ShareOut(OfShared, FinishStep):
                 (self.relation,),
             )
             await self._copy(run, out, into)
+            if not kept:
+                await into.execute(
+                    "select shardman.go_on_with_numbers(%s, %s)", (Jsonb(live), Jsonb(given))
+                )
             await into.execute(
                 "select shardman.lay_late_checks(shardman.find_relation(%s), %s)",
                 (self.relation, Jsonb(live)),

@@ -304,7 +304,10 @@ declare
 begin
     perform shardman.need_trusted_types(definition);
     select string_agg(f, '; ') into failures
-      from (select shardman.try_sql(x) from shardman.parent_extras(definition, relation) as x) as t (f);
+      from (select shardman.try_sql(x) from shardman.parent_extras(definition, relation) as x
+             -- There where all of this is done once more, as a role is there that was missing.
+             where not exists (select from pg_index i join pg_class c on c.oid = i.indexrelid
+                                where i.indrelid = shardman.find_relation(relation) and starts_with(x, format('create index %I on ', c.relname)))) as t (f);
     if failures is null then
         delete from shardman.problems where subject = 'privileges of ' || (definition ->> 'relation');
     else

@@ -336,7 +336,8 @@ declare
 begin
     for t in
         select x.* from shardman.tables x join shardman.problems p on p.subject = 'privileges of ' || x.relation
-         where (relation_ is null or x.relation = relation_) and p.message like '%role%'
+         -- Former versions failed of what they had made before.
+         where (relation_ is null or x.relation = relation_) and p.message ~ 'role|already exists'
            and not exists (
                select from (select x.definition ->> 'owner' union select a ->> 'grantee' from jsonb_array_elements(x.definition -> 'acl') a
                      union select q #>> '{}' from jsonb_array_elements(x.definition -> 'row_security' -> 'policies') p, jsonb_array_elements(p -> 'roles') q) as r (name)

@@ -14,7 +14,8 @@ comment on function shardman.rights_list(text, text) is 'the names in a GRANT or
 create or replace function shardman.rights_schema(name text, catalog regclass, path text) returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    parts constant text[] := parse_ident(regexp_replace(name, '\s*\(.*$', ''));
+    -- Without the arguments of a function.
+    parts constant text[] := parse_ident(regexp_replace(name, '^((?:"(?:[^"]|"")*"|[^"(])*)\(.*$', '\1'), false);
 begin
     if cardinality(parts) > 1 then
         return parts[1];

@@ -273,6 +273,34 @@ end
 $$;
 comment on function shardman.make_shared(jsonb) is 'makes the copy of a shared table that this node does not have, still without rows and triggers';
 
+create or replace function shardman.numbers_given(definition jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_object_agg(s ->> 'name', pg_sequence_last_value(q.seqrelid)), '{}')
+      from jsonb_array_elements(definition -> 'sequences') s join pg_sequence q on q.seqrelid = shardman.find_relation(s ->> 'name')
+     where pg_sequence_last_value(q.seqrelid) is not null
+$$;
+comment on function shardman.numbers_given(jsonb) is 'the last number that each sequence of a shared table has given on this node';
+
+create or replace function shardman.go_on_with_numbers(definition jsonb, given jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    spec jsonb;
+    seq  pg_sequence;
+    top  bigint;
+begin
+    for spec in select s from jsonb_array_elements(definition -> 'sequences') s loop
+        select q.* into seq from pg_sequence q where q.seqrelid = shardman.find_relation(spec ->> 'name');
+        execute format('select %s(%I)::bigint from %s where %2$I between %4$s and %5$s', case when seq.seqincrement > 0 then 'max' else 'min' end,
+                       spec ->> 'column', shardman.sql_name(definition ->> 'relation'), seq.seqmin, seq.seqmax) into top;
+        -- A row with the last one may be gone by now.
+        top := case when seq.seqincrement > 0 then greatest(top, (given ->> (spec ->> 'name'))::bigint) else least(top, (given ->> (spec ->> 'name'))::bigint) end;
+        perform setval(seq.seqrelid, top) where top between seq.seqmin and seq.seqmax;
+    end loop;
+end
+$$;
+comment on function shardman.go_on_with_numbers(jsonb, jsonb) is
+    'the sequences of a copy that was made anew give no number twice: neither one that a row has, nor one that was given before (shardman.numbers_given)';
+
 create or replace function shardman.set_shared_ranges(definition jsonb) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     select shardman.make_sequence(s, s ->> 'name') from jsonb_array_elements(definition -> 'sequences') s
