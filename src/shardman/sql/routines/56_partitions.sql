@@ -333,7 +333,7 @@ declare
     called constant text := shardman.numbered_name(item ->> 'name', k);
     name   text := format('%I.%I', schema, called);
 begin
-    if exists (select from pg_statistic_ext where stxrelid = data and stxname = called) then
+    if exists (select from pg_statistic_ext where stxrelid = data and (stxname = called or shardman.is_other_name(stxname, item ->> 'name', k))) then
         return;
     elsif exists (select from pg_statistic_ext s where s.stxname = called and s.stxnamespace = to_regnamespace(quote_ident(schema))) then
         -- The old table's of a split.
