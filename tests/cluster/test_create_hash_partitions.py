@@ -531,7 +531,8 @@ def drop(cluster: Cluster, name: str) -> None:
         eventually(
             f"node {node} has no {name}",
             lambda node=node: dropped(node),
-            seconds=20,
+            # One look may wait for half a minute: DDL does, where a node has the table no more.
+            seconds=80,
             tolerate=psycopg.Error,
         )
 
