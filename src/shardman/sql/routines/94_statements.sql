@@ -99,6 +99,9 @@ begin
     perform set_config('shardman.' || place || '_statement', '', true);
     if sent is null or sent ~* '^\s*select\M' or sent !~ ';\s*\S' then
         return sent;
+    -- What Django sends with a statement about a foreign key belongs to it, on the other nodes too.
+    elsif sent ~* '\mset\s+constraints\M' and shardman.one_statement(sent) is not null then
+        return sent;
     end if;
     -- A long script is read once for each of its statements, so no more often than that.
     statements := shardman.split_statements(sent);

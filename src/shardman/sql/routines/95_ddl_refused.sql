@@ -15,9 +15,9 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
     other text;
 begin
-    if shardman.plain_words(query) ~* '\mnot\s+valid\M' and current_setting('server_version_num')::int < 180000 then
+    if shardman.plain_words(query) ~* '\mnot\s+valid\M' then
         raise exception 'a foreign key of % cannot be added NOT VALID', relation
-            using errcode = 'feature_not_supported', hint = format('PostgreSQL can from 18 on. select shardman.add_foreign_key(%L, ...) reads the rows beside writers.', relation);
+            using errcode = 'feature_not_supported', hint = format('select shardman.add_foreign_key(%L, ...) reads the rows beside writers.', relation);
     elsif shardman.plain_words(query) ~* '\mnot\s+enforced\M' then
         raise exception 'a foreign key of % cannot be NOT ENFORCED', relation using errcode = 'feature_not_supported', hint = 'Leave it out.';
     end if;
