@@ -162,6 +162,9 @@ def test_a_worker_that_cannot_be_added_stops_nobody() -> None:
                 node.execute("create table t (id int primary key, m mood)")
                 sharded = node.execute("select shardman.create_hash_partitions(1, 't', 'id', 2)")
                 node.execute("select shardman.cmd_wait(%s)", sharded.fetchone())
+            with psycopg.connect(nodes(place)[0], autocommit=True) as lord:
+                # Nobody makes its type elsewhere.
+                lord.execute("insert into shardman.settings values ('spread_ddl', 'none')")
             for _ in range(2):
                 refused = shardman("up", "--dir", place, "--workers", "2")
                 assert refused.returncode == 1

@@ -58,8 +58,9 @@ select count(*) from pg_user_mappings m join pg_roles r on r.oid = m.umuser, pg_
 
 
 def everywhere(cluster: Cluster, script: str) -> None:
+    """Done on each node alone."""
     for node in NODES:
-        with cluster.connect(node) as conn:
+        with cluster.connect(node, options="-c shardman.ddl=here") as conn:
             conn.execute(script.encode())
 
 
@@ -362,9 +363,9 @@ def test_what_is_looked_up_by_name_or_run_by_the_planner(trapped: Cluster) -> No
     """Views, rules, casts, operators, statistics and relations in the way, in bob's path and in his pg_temp."""
     for node in NODES:
         with as_role(trapped, node, "bob") as conn:
+            conn.execute("set shardman.ddl = 'here'")
             conn.execute(SHADOWS.encode())
             if node == home(trapped, "app.acc_2"):
-                conn.execute("set shardman.ddl = 'here'")
                 conn.execute("create statistics app.s on app.slow(note), id from app.acc_2_data")
     temporary = "create temp view {} as select app.capture() as oid, 'x'::name as nspname"
     with as_role(trapped, 1, "bob") as held:

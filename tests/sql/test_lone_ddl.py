@@ -38,7 +38,7 @@ REFUSED = [
     ("drop schema app cascade", "rows of this node only"),
     ("drop type app.mood cascade", "would drop its table column"),
     ("drop function app.small(int) cascade", "would drop its table constraint"),
-    ("drop sequence app.acc_id_seq cascade", "would drop its default value"),
+    ("drop sequence app.acc_id_seq cascade", "this would drop that of this node"),
     ("drop index app.by_v_0", "would drop its index"),
     ("drop index app.by_v_1, app.by_v_2", "would drop its index"),
     ("do $$ begin drop index app.by_v_3; perform 1; end $$", "would drop its index"),
