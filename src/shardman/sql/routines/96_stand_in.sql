@@ -504,7 +504,6 @@ begin
                       and not exists (select from jsonb_array_elements(called) r where r -> 'to' = s -> 'name')),
         'validated', (select coalesce(jsonb_agg(f -> 'name'), '[]') from shardman.known_references(relation) f
                        join pg_constraint o on o.conrelid = stand and o.contype = 'c' and o.convalidated and shardman.is_mark(o.oid, f ->> 'name')),
-        'late', (select coalesce(jsonb_agg(o.conname), '[]') from pg_constraint o where o.conrelid = stand and o.contype = 'f' and not o.convalidated),
         'deferrable', (select string_agg(quote_ident(o.conname), ', ' order by o.conname) from pg_constraint o where o.conrelid = stand and o.contype = 'f' and o.condeferrable),
         'replicated', exists (select from shardman.partitions p where p.relation = stand_in_changes.relation and p.prv is not null));
 end
@@ -578,8 +577,7 @@ begin
     perform shardman.note_constraints(relation, changes);
     return changes || jsonb_build_object(
         'data', (select coalesce(jsonb_agg(d.data::regclass order by d.part_name), '[]') from shardman.data_tables_here(behind) d),
-        'foreign_keys', (select coalesce(jsonb_agg(format('alter table %s add constraint %I %s%s', d.data::regclass, f ->> 'name', shardman.reference_sql(f, d.part_name),
-                                                          case when changes -> 'late' ? (f ->> 'name') then ' not valid' end)), '[]')
+        'foreign_keys', (select coalesce(jsonb_agg(format('alter table %s add constraint %I %s', d.data::regclass, f ->> 'name', shardman.reference_sql(f, d.part_name))), '[]')
                            from jsonb_array_elements(changes -> 'foreign_keys') f, shardman.data_tables_here(behind) d));
 end
 $$;
