@@ -71,6 +71,8 @@ class Command(ABC):
     summary: ClassVar[str]
     #: Clients' writes wait for it: it goes before all others.
     urgent: ClassVar[bool] = False
+    #: It writes down what DDL has made of a table; what failed over that DDL begins anew behind it.
+    follows_ddl: ClassVar[bool] = False
     _arguments: ClassVar[tuple[Argument, ...]]
 
     @classmethod

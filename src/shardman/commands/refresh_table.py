@@ -15,6 +15,7 @@ class RefreshTable(Command):
 
     name = "refresh_table"
     summary = "Write down what a table is now, for nodes that are added and for moves."
+    follows_ddl = True
 
     relation: str = argument("A sharded or shared table, written as in SQL.", kind=Kind.RELATION)
 

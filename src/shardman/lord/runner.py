@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from shardman.commands.base import Claim, Command
 from shardman.errors import Code, Temporary
+from shardman.lord.behind_ddl import changes_behind
 from shardman.lord.entry import Canceled, Entry, Recorded
 from shardman.lord.failures import Failure, failure
 from shardman.lord.finisher import LEADERSHIP_OVER, Finisher, undo
@@ -35,6 +36,8 @@ from shardman.tasks import all_of, cancel_once, is_cancelled
 log = structlog.get_logger()
 T = TypeVar("T")
 
+#: A table that is changed without end makes a command fail in the end.
+MOST_ATTEMPTS = 10
 #: What commands claim that make a database a node, or none.
 MEMBERSHIP = "membership"
 
@@ -45,6 +48,8 @@ class Outcome:
 
     status: str
     failure: Failure | None = None
+    #: What is to be done, by id, before the command begins anew.
+    first: tuple[tuple[int, Command], ...] = ()
 
     @property
     def error(self) -> str | None:
@@ -68,6 +73,8 @@ class Runner:
         self._shared = Shared(self.named_locks, asyncio.Lock(), self._part, doubts)
         #: Commands that run as parts of others, by id: each can be cancelled by itself.
         self.children: dict[int, asyncio.Task[Outcome]] = {}
+        #: Who is at work, or about to be, on which command.
+        self._at_work: dict[int, asyncio.Future[Outcome]] = {}
         #: Of each command that runs, and of which command it is a part.
         self._hurries: dict[int, tuple[Hurry, int | None]] = {}
         #: Why commands are taken back that nobody else has cancelled.
@@ -143,12 +150,36 @@ class Runner:
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
         """
-        # Cancelled halfway it would be in progress with nobody at work.
-        entry = await self._to_its_end(Entry.begin(self.journal, cmd_id))
-        if entry is None:
-            return Outcome("canceled")
-        with bound_contextvars(cmd=cmd_id):
-            return await self._execute(entry, command, parent, away)
+        if cmd_id in self._at_work:
+            return await asyncio.shield(self._at_work[cmd_id])
+        ended = self._at_work[cmd_id] = asyncio.get_running_loop().create_future()
+        outcome = Outcome("canceled")
+        try:
+            outcome = await self._attempts(cmd_id, command, parent, away)
+        finally:
+            del self._at_work[cmd_id]
+            ended.set_result(outcome)
+        return outcome
+
+    async def _attempts(
+        self, cmd_id: int, command: Command, parent: int | None, away: set[int] | None
+    ) -> Outcome:
+        """Runs a command until nobody has changed its tables under it."""
+        while True:
+            # Cancelled halfway it would be in progress with nobody at work.
+            entry = await self._to_its_end(Entry.begin(self.journal, cmd_id))
+            if entry is None:
+                return Outcome("canceled")
+            with bound_contextvars(cmd=cmd_id):
+                outcome = await self._execute(entry, command, parent, away)
+            if not outcome.first:
+                return outcome
+            for first, follower in outcome.first:
+                await self._to_its_end(self.execute(first, follower))
+            if is_cancelled():
+                status = "waiting" if self.stopping and parent is None else "canceled"
+                await self._to_its_end(entry.end(status))
+                return Outcome(status)
 
     async def _execute(
         self, entry: Entry, command: Command, parent: int | None, away: set[int] | None
@@ -160,6 +191,11 @@ class Runner:
         succeeded = False
         try:
             outcome = await self._attempt(command, run)
+            if outcome.first:
+                log.info(
+                    "again", cmd=cmd_id, error=outcome.error, behind=[i for i, _ in outcome.first]
+                )
+                return outcome
             result = " ".join(run.sentences) or None
             await self._to_its_end(
                 entry.end(outcome.status, outcome.failure, result, _data(outcome, run))
@@ -199,7 +235,7 @@ class Runner:
                 raise
             # What was interrupted may fail with something else: the session that it waited in is over.
             canceled = is_cancelled() or isinstance(error, asyncio.CancelledError | Canceled)
-            return await self._to_its_end(self._take_back(run, error, canceled))
+            return await self._to_its_end(self._take_back(command, run, error, canceled))
         return await self._to_its_end(self._finish(plan, run))
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
@@ -259,12 +295,14 @@ class Runner:
         run.tell_left(finisher.left)
         return Outcome("success" if plan.atomic else "done")
 
-    async def _take_back(self, run: CommandRun, error: BaseException, canceled: bool) -> Outcome:
+    async def _take_back(
+        self, command: Command, run: CommandRun, error: BaseException, canceled: bool
+    ) -> Outcome:
         """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
         await run.close()
         undoing = self.run_of(run.entry, away=set())
         undoing.again = canceled and self.stopping and run.parent is None
-        await undo(undoing)
+        clean = await undo(undoing)
         if canceled:
             if because := self._because.get(run.cmd_id):
                 run.say(because)
@@ -273,9 +311,23 @@ class Runner:
                 return Outcome("waiting")
             return Outcome("canceled")
         reason = failure(error)
+        if (
+            clean
+            and run.attempt < MOST_ATTEMPTS
+            and (first := await self._behind(command, undoing))
+        ):
+            return Outcome("failed", reason, first)
         if reason.code is Code.INTERNAL_ERROR:
             log.error("internal error", cmd=run.cmd_id, exc_info=error)
         return Outcome("failed", reason)
+
+    async def _behind(self, command: Command, run: CommandRun) -> tuple[tuple[int, Command], ...]:
+        """What DDL has left to be written down since the command began: it may be why it failed."""
+        try:
+            cluster = await read_cluster(await run.node(0))
+            return tuple(await changes_behind(self.journal, cluster, command.claims(cluster)))
+        finally:
+            await run.close()
 
 
 def parts_claimed(claims: Iterable[Claim]) -> set[str]:

@@ -7,10 +7,52 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.table_definition(text) is 'the definition of the table of a partition, by the metadata of this node';
 
+create or replace function shardman.columns_left(definition jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(e order by n), '[]') from jsonb_array_elements(definition -> 'columns') with ordinality as u (e, n)
+     where exists (select from pg_attribute a where a.attrelid = shardman.find_relation(definition ->> 'relation') and a.attname = e ->> 'name' and not a.attisdropped)
+$$;
+comment on function shardman.columns_left(jsonb) is 'the columns of a definition that its table still has on this node';
+
+create or replace function shardman.items_now(definition jsonb, kind text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- The key by which replication tells rows apart goes when another one has come.
+    select coalesce(jsonb_agg(e order by n), '[]')
+           || coalesce((select jsonb_agg(c.item order by c.name) from shardman.changed_constraints c
+                         where (c.relation, c.kind) = (definition ->> 'relation', items_now.kind) and c.item is not null), '[]')
+      from jsonb_array_elements(definition -> kind) with ordinality as u (e, n)
+     where (e ->> 'identity')::bool
+        or not exists (select from shardman.changed_constraints c where (c.relation, c.name) = (definition ->> 'relation', e ->> 'name'))
+$$;
+comment on function shardman.items_now(jsonb, text) is 'the keys or indexes (kind) of a definition, and what DDL has changed since';
+
+create or replace function shardman.definition_now(t shardman.tables) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when parent is null then t.definition
+                else t.definition || jsonb_build_object(
+                         'columns', shardman.columns_left(t.definition),
+                         'keys', shardman.items_now(t.definition, 'keys'),
+                         'indexes', shardman.items_now(t.definition, 'indexes'),
+                         'shared_indexes', shardman.shared_indexes_now(parent),
+                         'statistics', shardman.redefined_statistics(t, parent)) end
+      from shardman.find_relation(t.relation) as parent
+$$;
+comment on function shardman.definition_now(shardman.tables) is
+    'what the metadata say of a table, and what DDL has changed since on this node: they learn of it when what runs on the table has ended';
+
+create or replace function shardman.shared_indexes_now(parent oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
+                                                 'clustered', false, 'comment', i.comment) order by i.name), '[]')
+      from shardman.own_indexes(parent) i
+$$;
+comment on function shardman.shared_indexes_now(oid) is 'the indexes that PostgreSQL keeps above all partitions, as a definition has them';
+
 create or replace function shardman.need_definition(part_name text, definition jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-    definition := coalesce(definition, shardman.table_definition(part_name));
+    definition := coalesce(definition, (select shardman.definition_now(t) from shardman.partitions p join shardman.tables t using (relation)
+                                         where p.part_name = shardman.normal_name(need_definition.part_name) limit 1));
     if definition is null then
         raise exception 'this node knows no partition %', part_name
             using errcode = 'undefined_table', hint = 'See shardman.partitions; the metadata may not have arrived yet.';
@@ -253,7 +295,8 @@ declare
     name   constant text := shardman.free_name(schema, item ->> 'name', k);
     before constant oid := (select relowner from pg_class where oid = data);
 begin
-    if shardman.has_index(data, item ->> 'name', k) then
+    -- The name is free in the snapshot in which we look: who has it has built the index since.
+    if shardman.has_index(data, item ->> 'name', k) or to_regclass(format('%I.%I', schema, name)) is not null then
         return;
     end if;
     -- Who owns the table builds its indexes: code of the user's must not run as the cluster's role before it was looked at.
@@ -302,6 +345,7 @@ create or replace function shardman.make_data_indexes(part_name text, definition
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     def   constant jsonb := shardman.need_definition(part_name, definition);
+    known constant jsonb := coalesce(definition, shardman.table_definition(part_name));
     data  constant oid := shardman.find_relation(shardman.data_table(part_name));
     k     constant int := shardman.part_number(part_name);
     item  jsonb;
@@ -316,7 +360,14 @@ begin
     for item in
         select e from jsonb_array_elements((def -> 'keys') || (def -> 'indexes') || coalesce(def -> 'shared_indexes', '[]')) e
     loop
-        perform shardman.make_index(part_name, item);
+        begin
+            perform shardman.make_index(part_name, item);
+        exception when undefined_column then
+            -- It went with a column.
+            if shardman.columns_left(known) = known -> 'columns' then
+                raise;
+            end if;
+        end;
     end loop;
     for item in select e from jsonb_array_elements(def -> 'statistics') e loop
         perform shardman.make_statistics(data, item, k);
@@ -339,7 +390,8 @@ begin
         -- The old table's of a split.
         name := format('%I.%I', schema, shardman.other_name(item ->> 'name', k));
     end if;
-    execute format('create statistics %s %s on %s from %s', name,
+    -- A move may have made it after the snapshot in which we look, as an index.
+    execute format('create statistics if not exists %s %s on %s from %s', name,
                    -- A single expression has no kinds.
                    coalesce('(' || (item ->> 'kinds') || ')', ''), item ->> 'sql', data::regclass);
     if item ->> 'target' is not null then
@@ -463,6 +515,24 @@ begin
 end
 $$;
 comment on function shardman.make_route(text, text) is 'a foreign table for the partition on a foreign server, not attached';
+
+create or replace function shardman.fitting_route(part_name text) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    route  constant regclass := shardman.find_relation(shardman.route_table(part_name));
+    server name;
+begin
+    if shardman.route_columns(route) = shardman.route_columns(shardman.find_relation(part_name)) then
+        return route;
+    end if;
+    select s.srvname into strict server from pg_foreign_table f join pg_foreign_server s on s.oid = f.ftserver where f.ftrelid = route;
+    execute format('drop foreign table %s', route);
+    perform shardman.make_route(part_name, server);
+    return shardman.find_relation(shardman.route_table(part_name));
+end
+$$;
+comment on function shardman.fitting_route(text) is
+    'the route of a partition that stands ready and is not attached; it is made anew where DDL of the table has come since';
 
 create or replace function shardman.attach_route(part_name text) returns void
 language sql set search_path = pg_catalog, pg_temp as $$

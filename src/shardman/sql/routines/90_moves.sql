@@ -178,13 +178,12 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     part  constant regclass := shardman.find_relation(part_name);
     data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
-    route constant regclass := shardman.find_relation(shardman.route_table(part_name));
 begin
     execute format('alter table %s detach partition %s', part, data);
     -- Out of the way, so that the partition may come back and nobody writes to the old copy by its name.
     execute format('alter table %s rename to %I', data, aside);
     perform shardman.leave_to_owner(data);
-    execute format('alter table %s attach partition %s default', part, route);
+    execute format('alter table %s attach partition %s default', part, shardman.fitting_route(part_name));
 end
 $$;
 comment on function shardman.cut_over_out(text, name) is

@@ -89,12 +89,11 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     part  constant regclass := shardman.find_relation(part_name);
     data  constant regclass := shardman.find_relation(shardman.data_table(part_name));
-    route constant regclass := shardman.find_relation(shardman.route_table(part_name));
 begin
     execute format('alter table %s detach partition %s', part, data);
     perform shardman.lay_row_triggers(data, '[]'), shardman.drop_references(data);
     perform shardman.make_read_only(shardman.data_table(part_name));
-    execute format('alter table %s attach partition %s default', part, route);
+    execute format('alter table %s attach partition %s default', part, shardman.fitting_route(part_name));
 end
 $$;
 comment on function shardman.cut_over_demote(text) is

@@ -66,11 +66,50 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select distinct c.oid
       from (select distinct p.part_name from shardman.partitions p where p.relation = copies_here.relation) as p
       join pg_class c on c.oid = shardman.find_relation(shardman.data_table(p.part_name))
-     where c.relkind = 'r' and not c.relispartition
+     where c.relkind = 'r'
        and exists (select from pg_constraint o where o.conrelid = c.oid and o.conname = 'shardman_partition' and o.contype = 'c')
+       -- Both say what is true now, whatever the snapshot shows.
+       and to_regclass(shardman.sql_name(shardman.data_table(p.part_name)))::oid = c.oid and pg_partition_root(c.oid) is null
      order by c.oid
 $$;
 comment on function shardman.copies_here(text) is 'the data tables of a sharded table on this node that are in no partition: replicas, and copies that are being made';
+
+create or replace function shardman.hold_copy(copy oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    -- While we wait for the lock a move may give it another name, or drop it.
+    while pg_table_is_visible(copy) is not null loop
+        begin
+            execute format('lock table only %s in access exclusive mode', copy::regclass);
+            return;
+        exception when undefined_table then
+            null;
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.hold_copy(oid) is 'locks a data table that is in no partition, under whatever name, unless it is gone';
+
+create or replace function shardman.need_new_look(relation text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    moved text;
+begin
+    -- What PostgreSQL's caches know is true now; a query sees what was there when the transaction began.
+    select p.part_name into moved
+      from (select distinct x.part_name from shardman.partitions x where x.relation = need_new_look.relation) as p
+     cross join lateral (select to_regclass(shardman.sql_name(shardman.data_table(p.part_name)))::oid as oid) as now_
+     where now_.oid is not null and not exists (select from pg_class c where c.oid = now_.oid)
+     limit 1;
+    if moved is not null then
+        raise exception 'a copy of partition % was made since this transaction began on node %', moved, shardman.my_id()
+            using errcode = 'transaction_rollback', hint = 'Repeat the transaction.';
+    end if;
+end
+$$;
+comment on function shardman.need_new_look(text) is
+    'behind the locks of DDL: raises transaction_rollback, for no other try in this transaction finds more, where a copy is there that the '
+    'snapshot in which the transaction looks does not show';
 
 create or replace function shardman.hold_copies(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -79,8 +118,9 @@ declare
 begin
     perform shardman.need_owner(relation);
     for copy in select * from shardman.copies_here(relation) loop
-        execute format('lock table only %s in access exclusive mode', copy::regclass);
+        perform shardman.hold_copy(copy);
     end loop;
+    perform shardman.need_new_look(relation);
 end
 $$;
 comment on function shardman.hold_copies(text) is
@@ -232,6 +272,8 @@ begin
             exit;
         exception when lock_not_available or deadlock_detected or serialization_failure then
             perform shardman.need_time_left(array[relation], 'change', begun, sqlerrm);
+        when transaction_rollback then
+            raise exception '%', sqlerrm using errcode = 'serialization_failure', hint = 'Repeat the transaction.';
         end;
         -- Most tries fail of a circle, in which to wait longer only holds others up; some of a long statement, for which only a long wait helps.
         longest := least(500, longest * 1.1);

@@ -228,9 +228,7 @@ begin
                    from jsonb_array_elements(shardman.redefined_keys(t, parent, data, k)) with ordinality as u (e, n)),
         'foreign_keys', shardman.redefined_references(t, data, parent),
         'indexes', shardman.redefined_indexes(t, parent, data, k),
-        'shared_indexes', (select coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'unique', i.is_unique, 'sql', i.sql, 'identity', false,
-                                                                        'clustered', false, 'comment', i.comment) order by i.name), '[]')
-                             from shardman.own_indexes(parent) i),
+        'shared_indexes', shardman.shared_indexes_now(parent),
         'statistics', shardman.redefined_statistics(t, parent),
         'sequences', shardman.sequences_now(t.relation, t.definition -> 'sequences', false),
         -- In a move it is another one for a while, and none that the table has.

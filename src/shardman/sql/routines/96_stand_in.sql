@@ -430,7 +430,14 @@ comment on function shardman.need_alike(text, oid, oid, jsonb) is 'raises where 
 
 create or replace function shardman.data_tables_here(parent oid) returns table (data oid, part_name text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select l.leaf, shardman.metadata_name(l.part) from shardman.leaves(parent) l join pg_class c on c.oid = l.leaf where c.relkind = 'r' order by 2
+    -- On other nodes DDL looks in a snapshot from before it had its locks; PostgreSQL's caches say what is in a partition now.
+    select x.leaf, shardman.metadata_name(x.part)
+      from (select l.part, l.leaf from shardman.leaves(parent) l
+            union
+            select s.inhrelid, to_regclass(shardman.sql_name(shardman.data_table(shardman.metadata_name(s.inhrelid))))::oid
+              from pg_inherits s where s.inhparent = parent) as x
+      join pg_class c on c.oid = x.leaf
+     where c.relkind = 'r' and pg_partition_root(c.oid) = parent order by 2
 $$;
 comment on function shardman.data_tables_here(oid) is 'the data tables in the partitions of a table on this node';
 

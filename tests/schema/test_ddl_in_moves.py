@@ -1,0 +1,152 @@
+"""DDL that comes while a partition moves: the move goes on, and the copies end as the table is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from shardman.nodes.invariants import check
+from shardman.testing.cluster import Cluster, CommandResult
+from shardman.testing.waiting import eventually
+
+#: What a move begins with, and what is taken away or comes while it runs.
+CHANGES = [
+    "alter table item drop column note",
+    "drop index by_n",
+    "drop index by_id_n",
+    "drop statistics of_both",
+    "alter table item drop constraint item_id_name_key",
+    "create index by_name on item (name)",
+    "create unique index by_id_name on item (id, name)",
+    "create statistics of_names on n, name from item",
+]
+
+
+@pytest.fixture(scope="module")
+def item(cluster: Cluster) -> Cluster:
+    """A table with a replica of each partition."""
+    cluster.sql(
+        1,
+        "create table item (id int primary key, n int not null default 0, name text, note int,"
+        " unique (id, name)); create index by_n on item (n);"
+        " insert into item select i, i % 7, 'n' || i, i from generate_series(1, 300) i",
+    )
+    for command in (
+        "select shardman.create_hash_partitions(1, 'item', 'id', 3)",
+        "select shardman.set_replevel('item', 1)",
+    ):
+        done = cluster.cmd(command)
+        assert done.status in ("success", "done"), done
+    for statement in (
+        "create unique index by_id_n on item (id, n)",
+        "create index by_note on item (note)",
+        "create statistics of_both on id, n from item",
+        "alter table item alter note set statistics 500",
+    ):
+        cluster.sql(2, statement)
+    followed(cluster)
+    return cluster
+
+
+def followed(cluster: Cluster) -> None:
+    eventually("what DDL submitted has ended", lambda: not cluster.commands_left())
+
+
+def away(cluster: Cluster) -> tuple[str, int]:
+    """A partition, and a node that has no copy of it."""
+    part, node = cluster.sql(
+        0,
+        "select p.part_name, n from shardman.partitions p, generate_series(1, 3) n where p.prv is null"
+        " and not exists (select from shardman.partitions q where (q.part_name, q.owner) = (p.part_name, n))"
+        " order by 1, 2 limit 1",
+    )[0]
+    return str(part), int(node)
+
+
+def changed(cluster: Cluster, node: int, statement: str) -> None:
+    """DDL that met a cut-over says so, and is repeated."""
+    for _ in range(5):
+        try:
+            cluster.sql(node, statement)
+        except psycopg.errors.SerializationFailure:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"met cut-overs again and again: {statement}")
+
+
+@pytest.mark.parametrize("n", range(len(CHANGES)))
+def test_a_move_goes_on_when_its_table_changes(item: Cluster, n: int) -> None:
+    part, node = away(item)
+    moving = item.submit("select shardman.move_part(%s, %s)", (part, node))
+    # At another place of the move each.
+    time.sleep(0.1 * n)
+    changed(item, 1 + n % 3, CHANGES[n])
+    moved = item.wait(moving)
+    assert moved.status == "success", moved
+    followed(item)
+    assert check(item.lord_dsn, data=True) == []
+
+
+@pytest.fixture
+def stumbling(item: Cluster) -> Iterator[int]:
+    """A node on which the first foreign table that anybody makes fails, and the second does not."""
+    part, _ = away(item)
+    owner = int(
+        item.value(
+            0,
+            "select owner from shardman.partitions where part_name = %s and prv is null",
+            (part,),
+        )
+    )
+    item.sql(
+        owner,
+        "set shardman.ddl = 'here'; create sequence stumbles;"
+        " create function stumble() returns event_trigger language plpgsql as $$ begin"
+        "   if nextval('public.stumbles') = 1 then raise exception 'stumbled'; end if; end $$;"
+        " create event trigger stumble on ddl_command_start when tag in ('CREATE FOREIGN TABLE')"
+        " execute function stumble()",
+    )
+    yield owner
+    item.sql(
+        owner,
+        "set shardman.ddl = 'here'; drop event trigger stumble; drop function stumble();"
+        " drop sequence stumbles",
+    )
+
+
+def attempts(cluster: Cluster, cmd_id: int) -> int:
+    return int(cluster.value(0, "select attempt from shardman.cmd_log where id = %s", (cmd_id,)))
+
+
+def submitted_with(cluster: Cluster, *, change: bool) -> tuple[int, CommandResult]:
+    """A move, and with it what DDL submits; the move's id and its end."""
+    part, node = away(cluster)
+    with cluster.connect(0) as lord, lord.transaction():
+        row = lord.execute("select shardman.move_part(%s, %s)", (part, node)).fetchone()
+        assert row is not None
+        if change:
+            lord.execute("select shardman.refresh_table('item')")
+    return row[0], cluster.wait(row[0])
+
+
+@pytest.mark.usefixtures("stumbling")
+def test_what_failed_over_ddl_begins_anew_behind_it(item: Cluster) -> None:
+    moving, moved = submitted_with(item, change=True)
+    assert moved.status == "success", moved
+    assert attempts(item, moving) == 2
+    followed(item)
+    assert item.sql(0, "select status::text from shardman.cmd_log where id > %s", (moving,)) == [
+        ("success",)
+    ]
+
+
+@pytest.mark.usefixtures("stumbling")
+def test_what_failed_of_itself_does_not_begin_anew(item: Cluster) -> None:
+    moving, moved = submitted_with(item, change=False)
+    assert moved.status == "failed"
+    assert "stumbled" in str(moved.error)
+    assert attempts(item, moving) == 1
