@@ -14,6 +14,7 @@ from shardman.testing.waiting import eventually
 
 #: What a move begins with, and what is taken away or comes while it runs.
 CHANGES = [
+    "alter table item set (fillfactor = 80)",
     "alter table item drop column note",
     "drop index by_n",
     "drop index by_id_n",

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from shardman import names
 from shardman.pg.bounded import unhurried
+from shardman.pg.connection import Connection
 from shardman.steps.base import (
     FinishStep,
     Made,
@@ -90,6 +92,20 @@ class DataIndexes(PrepareStep):
             )
             with unhurried(conn):
                 await conn.execute("select shardman.make_data_indexes(%s)", (self.part,))
+            await self._tune(run, conn)
+
+    async def _tune(self, run: Run, conn: Connection) -> None:
+        """Storage parameters are what the primary's are: those may have changed since the command began."""
+        owner = await value(
+            await run.node(0),
+            "select owner from shardman.partitions where part_name = %s and prv is null",
+            self.part,
+        )
+        if owner not in (None, self.node):
+            tuning = await value(
+                await run.node(owner), "select shardman.tuning_of_data(%s)", self.part
+            )
+            await conn.execute("select shardman.tune_data(%s, %s)", (self.part, Jsonb(tuning)))
 
 
 @step("statistics")

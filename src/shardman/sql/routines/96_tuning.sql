@@ -114,6 +114,18 @@ end
 $$;
 comment on function shardman.tune(oid, jsonb) is 'sets what shardman.tuning_changes has, of one table';
 
+create or replace function shardman.tuning_of_data(part_name text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select shardman.tuning_of(shardman.find_relation(shardman.data_table(part_name)))
+$$;
+comment on function shardman.tuning_of_data(text) is 'what is set of the data table of a partition on this node';
+
+create or replace function shardman.tune_data(part_name text, wanted jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.tune(d, shardman.tuning_changes(shardman.tuning_of(d), wanted)) from shardman.find_relation(shardman.data_table(part_name)) as d
+$$;
+comment on function shardman.tune_data(text, jsonb) is 'sets of the data table of a partition on this node what another node has told of its own';
+
 create or replace function shardman.make_tuning_stand_in(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
