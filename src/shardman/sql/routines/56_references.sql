@@ -93,7 +93,10 @@ begin
          where c.relation = def ->> 'relation' and c.name in (select f ->> 'name' from jsonb_array_elements(def -> 'foreign_keys') f);
     end if;
     for item in
-        select f from jsonb_array_elements(def -> 'foreign_keys') f
+        select f from (select jsonb_array_elements(def -> 'foreign_keys') where definition is not null
+                       union all
+                       -- With those that DDL has made since.
+                       select shardman.known_references(def ->> 'relation') where definition is null) as u (f)
          where shardman.may_refer(def ->> 'relation', f) and not shardman.is_dropped(def ->> 'relation', f ->> 'name')
            and not exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = f ->> 'name')
     loop
