@@ -113,6 +113,13 @@ def test_what_some_nodes_committed_all_get(acc: Cluster) -> None:
         (2, 0, "alter table acc add constraint low check (v < 1000)", "CHECK ((v < 1000))"),
         (0, 2, "alter table acc rename v to w", "w integer"),
         (3, 1, "alter table acc add column n bigserial", "n bigint not null"),
+        # Its constants are read as in the session that has sent them.
+        (
+            1,
+            2,
+            "set datestyle = 'SQL, DMY'; alter table acc add column day date default '02/03/2019'",
+            "default '2019-03-02'::date",
+        ),
     ):
         half_committed(acc, node, statement, at=at)
         healed(acc)

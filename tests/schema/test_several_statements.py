@@ -177,6 +177,55 @@ def test_what_may_be_something_else_is_refused(acc: Cluster, query: str) -> None
     assert not any(" w " in f" {columns(acc, n, 'acc')}" for n in NODES)
 
 
+@pytest.mark.parametrize("table", ["land", "acc"])
+@pytest.mark.parametrize(
+    "dropping",
+    [
+        "drop index of_1, of_2",
+        "drop index if exists nothing, of_2",
+        "do $$ begin perform 1; drop index of_1; end $$",
+        "drop statistics told_1, told_2_of_plain",
+        "do $$ begin perform 1; drop statistics told_1; end $$",
+    ],
+)
+def test_what_was_made_a_moment_ago_is_not_dropped_on_one_node(
+    acc: Cluster, table: str, dropping: str
+) -> None:
+    """The metadata do not know of it yet."""
+    column = {"land": "name", "acc": "v"}[table]
+    made = (
+        f"create unique index of_1 on {table} (id, {column}); create index of_2 on {table} ({column});"
+        f" create statistics told_1 on id, {column} from {table}"
+    )
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("create temp table other (a int, b int)")
+        bob.execute("create statistics told_2_of_plain on a, b from other")
+        bob.execute(made.encode())
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+            bob.execute(dropping.encode())
+    if table == "acc" and "index" in dropping:
+        # Nor is that of one partition, by its name.
+        with as_bob(acc, 2, autocommit=False) as bob:
+            bob.execute(made.encode())
+            data = "select c.oid::regclass::text from pg_class c where relname ~ '^of_1_[0-9]$'"
+            name = (bob.execute(data).fetchone() or ("",))[0]
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only"):
+                bob.execute(f"drop index {name}".encode())
+
+
+def test_an_index_is_made_and_dropped_at_once(acc: Cluster) -> None:
+    """Before the metadata know of it: replicas lose it as well."""
+    send(
+        acc,
+        2,
+        "create index short on acc (v); alter index short rename to shorter; drop index shorter",
+    )
+    send(acc, 1, "create index short on acc ((v + 1))")
+    send(acc, 3, "drop index short")
+    for node in NODES:
+        assert acc.sql(node, "select indexdef from pg_indexes where indexdef ~ '\\(+v'") == []
+
+
 def test_a_type_with_using_is_refused_with_the_way(acc: Cluster) -> None:
     before = [columns(acc, n, "acc") for n in NODES]
     for changed in ("v type int using v + 1", "b type int using b::int"):

@@ -47,6 +47,7 @@ _SETTINGS = """
 select set_config('search_path', 'public', false),
        set_config('synchronous_commit', 'local', false),
        set_config('client_min_messages', 'warning', false), set_config('TimeZone', 'UTC', false),
+       set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
        -- What we change on a node is for that node.
        set_config('shardman.ddl', 'here', false),
        -- Whoever hangs up leaves nobody at work here, nor a lock. Not every platform can look.

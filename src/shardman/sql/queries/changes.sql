@@ -52,8 +52,8 @@ select array_agg(shardman.shape_of(t) order by t) from unnest(%s::text[]) t
 
 -- name: note
 -- What is on this node by now, however it came there.
-insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at)
-select r.id, r.sender, r.statement, r.path, r.tag, r.target, r.tables, r.nodes, r.made_at
+insert into shardman.schema_changes (id, sender, statement, path, words, tag, target, tables, nodes, made_at)
+select r.id, r.sender, r.statement, r.path, r.words, r.tag, r.target, r.tables, r.nodes, r.made_at
   from jsonb_populate_record(null::shardman.schema_changes, %s) r
     on conflict do nothing
 

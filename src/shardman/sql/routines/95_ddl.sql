@@ -22,10 +22,13 @@ begin
         return;
     end if;
     perform pg_catalog.set_config('shardman.ddl_path', pg_catalog.current_setting('search_path'), true),
-            pg_catalog.set_config('shardman.ddl_strings', pg_catalog.current_setting('standard_conforming_strings'), true);
+            pg_catalog.set_config('shardman.ddl_strings', pg_catalog.current_setting('standard_conforming_strings'), true),
+            pg_catalog.set_config('shardman.ddl_words', pg_catalog.jsonb_object_agg(s, pg_catalog.current_setting(s))::pg_catalog.text, true)
+       from pg_catalog.unnest(array['DateStyle', 'IntervalStyle', 'TimeZone', 'transform_null_equals', 'array_nulls', 'xmloption', 'backslash_quote', 'check_function_bodies']) s;
 end
 $$;
-comment on function shardman.ddl_path() is 'before DDL, as the caller: keeps his search_path, by which its names are to be read';
+comment on function shardman.ddl_path() is
+    'before DDL, as the caller: keeps his search_path, by which its names are to be read, and the settings by which its constants are';
 
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -40,7 +43,8 @@ begin
         return;
     end if;
     perform set_config('shardman.ddl_target', '', true), set_config('shardman.ddl_shared', '', true), set_config('shardman.ddl_dropping', '', true),
-            set_config('shardman.ddl_now', '', true);
+            set_config('shardman.ddl_now', '', true), set_config('shardman.ddl_parts', '', true);
+    perform shardman.keep_parts() where tg_tag in ('DROP INDEX', 'DROP STATISTICS');
     query := shardman.take_statement(tg_tag, 'ddl');
     if tg_tag in ('ALTER TRIGGER', 'DROP TRIGGER') then
         perform shardman.refuse_hidden(query, tg_tag, current_setting('shardman.ddl_path', true));
@@ -105,10 +109,15 @@ comment on function shardman.follow_rights(text) is 'within DDL: gives partition
 
 create or replace function shardman.follow_copies(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    busy constant text := coalesce(current_setting('shardman.ddl_busy', true), '');
 begin
     -- Who may grant rights on a table need not own it.
     if shardman.is_callers(relation) then
+        -- What one copy loses is no statement that begins: the next one follows the same.
+        perform set_config('shardman.ddl_busy', 'on', true);
         perform shardman.follow_table(relation, false);
+        perform set_config('shardman.ddl_busy', busy, true);
     end if;
     perform shardman.follow_rights(relation);
 end

@@ -79,12 +79,40 @@ end
 $$;
 comment on function shardman.through_door(int, text, text) is 'runs a statement on another node, as the caller, in his transaction; wait: its lock_timeout there';
 
+create or replace function shardman.do_alike(statement text, words jsonb) returns void
+language plpgsql as $$
+declare
+    former pg_catalog.jsonb;
+    name   pg_catalog.text;
+begin
+    select pg_catalog.jsonb_object_agg(w.key, pg_catalog.current_setting(w.key)) into former
+      from pg_catalog.jsonb_each_text(words) w where pg_catalog.current_setting(w.key, true) operator(pg_catalog.<>) w.value;
+    for name in select pg_catalog.jsonb_object_keys(former) loop
+        perform pg_catalog.set_config(name, words operator(pg_catalog.->>) name, true);
+    end loop;
+    execute statement;
+    -- The sender's server reads what comes back from here.
+    for name in select pg_catalog.jsonb_object_keys(former) loop
+        perform pg_catalog.set_config(name, former operator(pg_catalog.->>) name, true);
+    end loop;
+end
+$$;
+comment on function shardman.do_alike(text, jsonb) is
+    'a statement that came through a door, its constants read by the settings of the session where it was sent: what day 02/03/2019 is. Without a search_path of its own: '
+    'the statement''s names are read by the sender''s';
+
+create or replace function shardman.read_alike(query text, words text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when words <> '' then format('select shardman.do_alike(%L, %L)', query, words) else query end
+$$;
+comment on function shardman.read_alike(text, text) is 'a statement as it goes through a door; words: what shardman.ddl_path has kept, where that is known';
+
 create or replace function shardman.send_on(node int, query text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     name text;
 begin
-    perform shardman.through_door(node, shardman.one_statement(query), '10s');
+    perform shardman.through_door(node, shardman.read_alike(shardman.one_statement(query), current_setting('shardman.ddl_words', true)), '10s');
 exception when undefined_object then
     -- PostgreSQL says what is missing, and not where.
     name := (regexp_match(sqlerrm, '"(.+)"'))[1];
@@ -119,7 +147,7 @@ begin
             exit;
         exception when internal_error then
             -- Rights have no lock: whoever changes those of the same table, as the reconciler does, is in the way for a moment.
-            if try operator(pg_catalog.=) 5 or new.statement operator(pg_catalog.!~*) '^(grant|revoke)\M' then
+            if try operator(pg_catalog.=) 5 or new.statement operator(pg_catalog.!~*) '^(select shardman\.do_alike\( ?e?'')?(grant|revoke)\M' then
                 raise;
             end if;
             perform pg_catalog.pg_sleep(0.1);

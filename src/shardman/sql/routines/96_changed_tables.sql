@@ -106,7 +106,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('drop index %I.%I', n.nspname, h.name)
       from shardman.tables t, shardman.own_indexes(copy) h, pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.oid = copy and t.relation = index_changes.relation
-       and exists (select from jsonb_array_elements(t.definition -> 'shared_indexes') s where s ->> 'sql' = h.sql)
+       and (exists (select from jsonb_array_elements(t.definition -> 'shared_indexes') s where s ->> 'sql' = h.sql)
+            -- It was made a moment ago, and the metadata have not heard of it.
+            or h.sql in (select * from shardman.indexes_before(relation)))
        and not exists (select from jsonb_array_elements(t.definition -> 'indexes') s where s ->> 'sql' = h.sql)
        and not exists (select from shardman.own_indexes(parent) w where w.sql = h.sql)
 $$;

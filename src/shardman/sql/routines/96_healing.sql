@@ -15,8 +15,8 @@ create or replace function shardman.add_change(change shardman.schema_changes) r
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     -- Whoever is writing the same row, as a transaction that is just committing, is waited for.
-    insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at)
-    values (change.id, change.sender, change.statement, change.path, change.tag, change.target, change.tables, change.nodes, change.made_at)
+    insert into shardman.schema_changes (id, sender, statement, path, words, tag, target, tables, nodes, made_at)
+    values (change.id, change.sender, change.statement, change.path, change.words, change.tag, change.target, change.tables, change.nodes, change.made_at)
         on conflict do nothing;
     if not found then
         raise exception 'this node has this change already' using errcode = 'SHM17', hint = 'Nothing is to be done.';
@@ -44,7 +44,7 @@ comment on function shardman.note_change(jsonb) is
 create or replace function shardman.change_sent(query text, tag text, target text, tables text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select jsonb_build_object('id', current_setting('shardman.ddl_change', true), 'statement', shardman.one_statement(query), 'tag', tag,
-                              'path', current_setting('shardman.ddl_path', true), 'target', coalesce(target, ''), 'tables', coalesce(tables, '{}'), 'made_at', statement_timestamp(),
+                              'path', current_setting('shardman.ddl_path', true), 'words', nullif(current_setting('shardman.ddl_words', true), '')::jsonb, 'target', coalesce(target, ''), 'tables', coalesce(tables, '{}'), 'made_at', statement_timestamp(),
                               'nodes', string_to_array(current_setting('shardman.ddl_wanted', true), ',')::int[])
 $$;
 comment on function shardman.change_sent(text, text, text, text[]) is 'the change that is just being made by a statement, as shardman.note_change takes it';
@@ -97,9 +97,9 @@ begin
         perform shardman.through_door(node, format('select shardman.hold_table(%L, %L)', c.target, mode_), '500ms');
     end loop;
     -- What the metadata have brought it by now it has.
-    perform shardman.through_door(node, case when c.tag = 'CREATE INDEX' and 'stand-in' = any (modes)
-                                             then regexp_replace(c.statement, '^(create\s+unique\s+index\s+)(?!if\s+not\s|on\s)', '\1if not exists ', 'i')
-                                             else c.statement end, '5s');
+    perform shardman.through_door(node, shardman.read_alike(
+        case when c.tag = 'CREATE INDEX' and 'stand-in' = any (modes) then regexp_replace(c.statement, '^(create\s+unique\s+index\s+)(?!if\s+not\s|on\s)', '\1if not exists ', 'i')
+             else c.statement end, c.words::text), '5s');
     if modes && array['stand-in', 'tuning'] then
         perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', c.target,
             shardman.missing_values(c.target) || jsonb_build_object('', shardman.numbers_here(c.target))), '5s');

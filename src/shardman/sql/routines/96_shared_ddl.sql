@@ -516,7 +516,7 @@ begin
     if c.tag = 'ALTER TABLE' then
         perform shardman.through_door(node, format('select set_config(''shardman.ddl_ranges'', %L, true)', shardman.ranges_here(c.target)), '500ms');
     end if;
-    perform shardman.through_door(node, c.statement, '5s');
+    perform shardman.through_door(node, shardman.read_alike(c.statement, c.words::text), '5s');
 end
 $$;
 comment on function shardman.repeat_shared_through(shardman.schema_changes, int) is
@@ -530,8 +530,8 @@ comment on function shardman.changes_of(text) is 'the changes of a shared table 
 
 create or replace function shardman.has_changes(changes jsonb) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-    insert into shardman.schema_changes (id, sender, statement, path, tag, target, tables, nodes, made_at, settled)
-    select c.id, c.sender, c.statement, c.path, c.tag, c.target, c.tables, c.nodes, c.made_at, c.settled
+    insert into shardman.schema_changes (id, sender, statement, path, words, tag, target, tables, nodes, made_at, settled)
+    select c.id, c.sender, c.statement, c.path, c.words, c.tag, c.target, c.tables, c.nodes, c.made_at, c.settled
       from jsonb_populate_recordset(null::shardman.schema_changes, changes) as c order by c.nr
         on conflict do nothing
 $$;
@@ -695,6 +695,10 @@ begin
          -- By themselves, or with a function that is in them.
          where d.object_type = case when s ? 'unique' then 'index' else 'statistics object' end and shardman.shared_name(shardman.find_relation(t.relation)) = t.relation
            and (shardman.statistics_schema(s, t.relation), s ->> 'name') = (d.schema_name, d.object_name)
+        union all
+        select c.relation, d.object_type
+          from pg_event_trigger_dropped_objects() d join shardman.shared_copies c on c.relation = shardman.whose_part(d.object_type, d.schema_name, d.object_name)
+          join shardman.local l on l.node_id = c.node
          -- Parts of a table before the table.
          order by 2 desc, 1
     loop

@@ -159,9 +159,11 @@ begin
      where d.object_type in ('table column', 'default value', 'table constraint', 'policy')
      limit 1;
     if not found then
-        select shardman.index_of(d.schema_name, d.object_name) as relation, d.object_type, d.object_identity into lost
+        select i.relation, d.object_type, d.object_identity into lost
           from pg_event_trigger_dropped_objects() d
-         where d.object_type = 'index' and shardman.index_of(d.schema_name, d.object_name) is not null
+         cross join lateral (select coalesce(shardman.index_of(d.schema_name, d.object_name),
+                                             (select t.relation from shardman.tables t where t.relation = shardman.whose_part('index', d.schema_name, d.object_name))) as relation) as i
+         where d.object_type = 'index' and i.relation is not null
          limit 1;
     end if;
     if not found then

@@ -178,6 +178,7 @@ begin
         end if;
         return;
     end if;
+    perform shardman.need_plain_strings(statement);
     -- Other nodes take this transaction's snapshot with what is sent now.
     perform shardman.await_new_tables();
     others := array(select n from unnest(shardman.other_nodes()) n where n is distinct from shardman.barred_lord());
@@ -210,7 +211,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(query, tag, '', '{}')), '10s');
     begin
-        perform shardman.through_door(node, shardman.one_statement(query), '10s');
+        perform shardman.through_door(node, shardman.read_alike(shardman.one_statement(query), current_setting('shardman.ddl_words', true)), '10s');
     exception when duplicate_schema or duplicate_object or duplicate_function or duplicate_table then
         -- Who makes what some nodes have wants it where it is missing.
         if not starts_with(tag, 'CREATE') then
