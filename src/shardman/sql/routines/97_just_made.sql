@@ -1,8 +1,8 @@
 -- An index or a statistics object that was dropped has no table any more. Of which it was the metadata say, but not of one that was made a
 -- moment ago, in the same transaction perhaps. So whose those are that there are is kept before a drop of them.
 
-create or replace function shardman.keep_parts() returns void
-language sql volatile set search_path = pg_catalog, pg_temp as $$
+create or replace function shardman.parts_here() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with tables as materialized (
         select t.relation, shardman.find_relation(t.relation) as rel from shardman.tables t
         union all
@@ -18,10 +18,26 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
         select r.relation, 'statistics object', n.nspname, e.stxname, null
           from rels r join pg_statistic_ext e on e.stxrelid = r.rel join pg_namespace n on n.oid = e.stxnamespace
     )
-    select set_config('shardman.ddl_parts', case when shardman.is_member() and not shardman.is_copy() then
-               (select coalesce(jsonb_object_agg(format('%s %I.%I', kind, nspname, name), jsonb_build_object('relation', relation, 'sql', sql)), '{}') from parts)::text else '' end, true)
+    select case when shardman.is_member() and not shardman.is_copy() then
+               (select coalesce(jsonb_object_agg(format('%s %I.%I', kind, nspname, name), jsonb_build_object('relation', relation, 'sql', sql)), '{}') from parts)::text else '' end
 $$;
-comment on function shardman.keep_parts() is 'before a drop of indexes or statistics objects: keeps of which sharded and shared tables those of this node are';
+comment on function shardman.parts_here() is 'of which sharded and shared tables the indexes and statistics objects of this node are';
+
+create or replace function shardman.keep_parts() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    for try in 1..20 loop
+        begin
+            perform set_config('shardman.ddl_parts', shardman.parts_here(), true);
+            exit;
+        exception when internal_error then
+            -- Others drop one while it is described.
+            perform pg_sleep(0.01);
+        end;
+    end loop;
+end
+$$;
+comment on function shardman.keep_parts() is 'before a drop of indexes or statistics objects: keeps whose they are';
 
 create or replace function shardman.whose_part(kind text, schema_name text, name text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
