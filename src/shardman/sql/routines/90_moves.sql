@@ -173,6 +173,19 @@ $$;
 comment on function shardman.drop_unused_server(text) is
     'drops a foreign server with its user mappings unless a foreign table is on it; whether it did. Never cascades to tables';
 
+create or replace function shardman.drop_defaults(rel regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    forms constant text := (select string_agg(format('alter column %I drop default', a.attname), ', ') from pg_attribute a
+                             where a.attrelid = rel and a.atthasdef and a.attgenerated = '' and not a.attisdropped);
+begin
+    if forms is not null then
+        execute format('alter table only %s %s', rel, forms);
+    end if;
+end
+$$;
+comment on function shardman.drop_defaults(regclass) is 'of a table into which nobody inserts any more: a sequence or function that they use can be dropped then';
+
 create or replace function shardman.cut_over_out(part_name text, aside name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -182,7 +195,7 @@ begin
     execute format('alter table %s detach partition %s', part, data);
     -- Out of the way, so that the partition may come back and nobody writes to the old copy by its name.
     execute format('alter table %s rename to %I', data, aside);
-    perform shardman.leave_to_owner(data);
+    perform shardman.leave_to_owner(data), shardman.drop_defaults(data);
     execute format('alter table %s attach partition %s default', part, shardman.fitting_route(part_name));
 end
 $$;

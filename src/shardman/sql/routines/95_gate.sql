@@ -100,16 +100,20 @@ begin
       from (select distinct x.part_name from shardman.partitions x where x.relation = need_new_look.relation) as p
      cross join lateral (select to_regclass(shardman.sql_name(shardman.data_table(p.part_name)))::oid as oid) as now_
      where now_.oid is not null and not exists (select from pg_class c where c.oid = now_.oid)
+        -- Or an index of a copy: we have locked those, so both sizes are of the same instant.
+        or pg_partition_root(now_.oid) is null
+           and pg_indexes_size(now_.oid) <> (select coalesce(sum(pg_relation_size(i.indexrelid, fork)), 0)
+                                               from pg_index i cross join unnest(array['main', 'fsm', 'vm', 'init']) fork where i.indrelid = now_.oid)
      limit 1;
     if moved is not null then
-        raise exception 'a copy of partition % was made since this transaction began on node %', moved, shardman.my_id()
+        raise exception 'a copy of partition %, or an index of it, was made since this transaction began on node %', moved, shardman.my_id()
             using errcode = 'transaction_rollback', hint = 'Repeat the transaction.';
     end if;
 end
 $$;
 comment on function shardman.need_new_look(text) is
-    'behind the locks of DDL: raises transaction_rollback, for no other try in this transaction finds more, where a copy is there that the '
-    'snapshot in which the transaction looks does not show';
+    'behind the locks of DDL: raises transaction_rollback, for no other try in this transaction finds more, where a copy is there, or an '
+    'index of one, that the snapshot in which the transaction looks does not show';
 
 create or replace function shardman.hold_copies(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
