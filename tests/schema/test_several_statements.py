@@ -226,6 +226,37 @@ def test_an_index_is_made_and_dropped_at_once(acc: Cluster) -> None:
         assert acc.sql(node, "select indexdef from pg_indexes where indexdef ~ '\\(+v'") == []
 
 
+@pytest.mark.parametrize(
+    ("before", "between"),
+    [
+        ("select", "create unique index met on acc (id, v)"),
+        ("create unique index met on acc (id, v)", "drop index met"),
+    ],
+)
+def test_what_another_has_changed_meanwhile_is_said(
+    acc: Cluster, before: str, between: str
+) -> None:
+    """A transaction whose picture on other nodes is older than a change of the table: it ended as if the table
+    had two primary keys, and of one without a key it could have made something else on each node."""
+    send(acc, 1, before)
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("create view first as select 1 as a")
+        send(acc, 1, between)
+        with pytest.raises(
+            psycopg.errors.ObjectNotInPrerequisiteState, match="has been changed since"
+        ):
+            bob.execute("create unique index if not exists met on acc (id, v)")
+    send(acc, 3, "create unique index if not exists met on acc (id, v)")
+    with as_bob(acc, 2, autocommit=False) as bob:
+        bob.execute("drop index met")
+        bob.execute("create unique index met on acc (id, v)")
+        bob.rollback()
+        bob.execute("drop index met")
+        bob.commit()
+    for node in NODES:
+        assert acc.sql(node, "select from pg_indexes where indexname ~ '^met'") == []
+
+
 def test_a_type_with_using_is_refused_with_the_way(acc: Cluster) -> None:
     before = [columns(acc, n, "acc") for n in NODES]
     for changed in ("v type int using v + 1", "b type int using b::int"):

@@ -313,6 +313,24 @@ end
 $$;
 comment on function shardman.put_back(text) is 'ends shardman.put_aside, and drops what is in its place';
 
+create or replace function shardman.need_unchanged(relation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    now_  constant bigint := pg_current_xact_id()::text::bigint;
+    -- Who has changed the table, or given up doing so, behind the snapshot in which we look. Nobody is just doing it: it is locked.
+    other constant bigint := (select c.xmax::text::bigint from pg_class c where c.oid = shardman.find_relation(relation) and c.xmax <> '0'::xid);
+begin
+    -- The nearest transaction whose number ends so.
+    if pg_xact_status((now_ + ((other - now_ % 4294967296 + 6442450944) % 4294967296 - 2147483648))::text::xid8) = 'committed' then
+        raise exception '% has been changed since this transaction began on node %', relation, shardman.my_id()
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Repeat the transaction.';
+    end if;
+end
+$$;
+comment on function shardman.need_unchanged(text) is
+    'where a change comes from another node: raises where another one has come between this transaction''s first statement here and its lock. In REPEATABLE READ the catalogs '
+    'have the table as it was before that, and what is made of it beside';
+
 create or replace function shardman.make_stand_in(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -321,7 +339,7 @@ declare
     owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
     item  jsonb;
 begin
-    perform shardman.need_owner(relation);
+    perform shardman.need_owner(relation), shardman.need_unchanged(relation);
     if shardman.called_here(relation) <> relation then
         raise exception 'keys, unique indexes, foreign keys and defaults of a table that has just got another name cannot be changed yet'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Change them before it is renamed, or in another transaction a moment later.';
