@@ -15,7 +15,9 @@ select concat_ws(' ', 'table', s.nspname, s.relname, pg_get_userbyid(s.relowner)
 union all
 select concat_ws(' ', 'column', relname, place, quote_ident(attname), format_type(atttypid, atttypmod), case when attnotnull then 'not null' end,
                  case when attgenerated = '' then 'default' else 'generated' end, pg_get_expr(d.adbin, d.adrelid),
-                 attcollation::regcollation, attstorage, nullif(coalesce(attstattarget, -1), -1), attoptions, attacl::text,
+                 attcollation::regcollation, attstorage, nullif(coalesce(attstattarget, -1), -1),
+                 -- The newest minor releases keep a value of their own there.
+                 (select array_agg(o) from unnest(attoptions) o where o !~ '^pg_attver='), attacl::text,
                  col_description(rel, attnum))
   from attributes left join pg_attrdef d on d.adrelid = rel and d.adnum = attnum
 union all
