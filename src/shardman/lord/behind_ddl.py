@@ -28,6 +28,7 @@ async def changes_behind(
     waiting = [
         (int(row["id"]), read(row["cmd_type"], row["options"]))
         for row in await journal.waiting()
-        if COMMANDS[row["cmd_type"]].follows_ddl and not row["canceled_by"]
+        # Of a newer version there may be commands that this one does not know.
+        if (verb := COMMANDS.get(row["cmd_type"])) and verb.follows_ddl and not row["canceled_by"]
     ]
     return [(cmd_id, each) for cmd_id, each in waiting if disturb(mine, each.claims(cluster))]
