@@ -13,15 +13,16 @@
 create or replace function shardman.ddl_lock_modes(tag text, query text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when tag in ('GRANT', 'REVOKE', 'COMMENT', 'ALTER SEQUENCE') or tag = 'ALTER INDEX' and query ~* '\mrename\s+to\M' then ''
-                when tag = 'CREATE INDEX' then 'only exclusive,share,copies'
+                when tag = 'CREATE INDEX' then 'only exclusive,share,copies,look'
                 -- Readers and writers go on.
                 when tag like '% STATISTICS' then 'only share update exclusive,share update exclusive,statistics'
                 when shardman.renames_table(tag, query) then 'only access exclusive'
-                else 'only access exclusive,access exclusive,copies' end
+                else 'only access exclusive,access exclusive,copies,look' end
            || case when tag = 'ALTER TABLE' and query ~* '\malter\s+(column\s+)?("([^"]|"")+"|[^\W\d][\w$]*)\s+(set\s+data\s+)?type\s' then ',keys' else '' end
 $$;
 comment on function shardman.ddl_lock_modes(text, text) is
-    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile; statistics: and what it makes before';
+    'what the gate locks for a statement of a kind, one after the other on all nodes; keys: and what it takes away meanwhile; statistics: and what it makes before; '
+    'look: it sees all copies';
 
 create or replace function shardman.hold_table(relation text, mode text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -29,6 +30,8 @@ begin
     perform shardman.need_known(relation);
     if mode = 'copies' then
         perform shardman.hold_copies(relation);
+    elsif mode = 'look' then
+        perform shardman.need_new_look(relation);
     elsif mode = 'stand-in' then
         perform shardman.make_stand_in(relation);
     elsif mode = 'identities' then
@@ -91,10 +94,11 @@ $$;
 comment on function shardman.hold_copy(oid) is 'locks a data table that is in no partition, under whatever name, unless it is gone';
 
 create or replace function shardman.need_new_look(relation text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     moved text;
 begin
+    perform shardman.need_owner(relation);
     -- What PostgreSQL's caches know is true now; a query sees what was there when the transaction began.
     select p.part_name into moved
       from (select distinct x.part_name from shardman.partitions x where x.relation = need_new_look.relation) as p
@@ -124,7 +128,6 @@ begin
     for copy in select * from shardman.copies_here(relation) loop
         perform shardman.hold_copy(copy);
     end loop;
-    perform shardman.need_new_look(relation);
 end
 $$;
 comment on function shardman.hold_copies(text) is
