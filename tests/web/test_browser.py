@@ -13,7 +13,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    WebDriverException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -51,7 +55,8 @@ class Reader:
             self.text,
             until=lambda text: what in text,
             seconds=seconds,
-            tolerate=StaleElementReferenceException,
+            # Between two pages.
+            tolerate=(NoSuchElementException, StaleElementReferenceException),
         )
 
     def fill(self, **fields: str) -> None:

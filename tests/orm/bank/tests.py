@@ -15,7 +15,7 @@ class OnTheCluster(TestCase):
 
     def test_key_statements_go_straight(self) -> None:
         with record_routes() as sent:
-            accounts = [Account.objects.create(email=f"t{i}") for i in range(12)]
+            accounts = [Account.objects.create(email=f"t{i}") for i in range(60)]
             with transaction.atomic():
                 Account.objects.filter(pk=accounts[0].pk).update(balance=1)
         use.straight(sent)
