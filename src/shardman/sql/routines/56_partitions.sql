@@ -293,7 +293,7 @@ declare
     k      constant int := shardman.part_number(part_name);
     schema constant text := (shardman.relation_parts(part_name))[1];
     name   constant text := shardman.free_name(schema, item ->> 'name', k);
-    before constant oid := (select relowner from pg_class where oid = data);
+    before constant oid := (select relowner from pg_class where oid = data order by age(xmin) limit 1);
 begin
     -- The name is free in the snapshot in which we look: who has it has built the index since.
     if shardman.has_index(data, item ->> 'name', k) or to_regclass(format('%I.%I', schema, name)) is not null then
@@ -380,7 +380,7 @@ comment on function shardman.make_data_indexes(text, jsonb) is
 create or replace function shardman.make_statistics(data oid, item jsonb, k int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    schema constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data);
+    schema constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data limit 1);
     called constant text := shardman.numbered_name(item ->> 'name', k);
     name   text := format('%I.%I', schema, called);
 begin

@@ -110,7 +110,7 @@ comment on function shardman.is_held(oid) is 'whether this transaction holds a t
 create or replace function shardman.follow_parent(child oid, parent oid, lock_free bool default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    kind   constant "char" := (select relkind from pg_class where oid = child);
+    kind   constant "char" := (select relkind from pg_class where oid = child limit 1);
     change text;
 begin
     if lock_free then

@@ -336,7 +336,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     rel   constant oid := shardman.find_relation(relation);
     name  constant text := shardman.sql_name(relation);
-    owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
+    owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel order by age(c.xmin) limit 1);
     item  jsonb;
 begin
     perform shardman.need_owner(relation), shardman.need_unchanged(relation);
@@ -817,9 +817,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     index constant oid := shardman.identity_index(data);
     wanted constant text := case when index is null then 'full' when (select i.indisprimary from pg_index i where i.indexrelid = index) then 'default'
-                                 else 'using index ' || quote_ident((select c.relname from pg_class c where c.oid = index)) end;
+                                 else 'using index ' || quote_ident((select c.relname from pg_class c where c.oid = index limit 1)) end;
 begin
-    if (select c.relreplident from pg_class c where c.oid = data) <> left(wanted, 1)::"char" then
+    if (select c.relreplident from pg_class c where c.oid = data order by age(c.xmin) limit 1) <> left(wanted, 1)::"char" then
         execute format('alter table %s replica identity %s', data::regclass, wanted);
     end if;
 end
@@ -830,7 +830,7 @@ create or replace function shardman.rename_key_on(data oid, k int, former text, 
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     called  constant name := shardman.key_on(data, former, k);
-    schema_ constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data);
+    schema_ constant text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = data limit 1);
 begin
     if called is not null then
         execute format('alter table only %s rename constraint %I to %I', data::regclass, called, shardman.free_name(schema_, wanted, k));
