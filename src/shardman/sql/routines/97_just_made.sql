@@ -32,6 +32,9 @@ begin
             exit;
         exception when internal_error then
             -- Others drop one while it is described.
+            if try = 20 then
+                raise;
+            end if;
             perform pg_sleep(0.01);
         end;
     end loop;
