@@ -92,6 +92,27 @@ def test_a_move_goes_on_when_its_table_changes(item: Cluster, n: int) -> None:
     assert check(item.lord_dsn, data=True) == []
 
 
+def test_a_copy_that_the_snapshot_does_not_show_is_missed(item: Cluster) -> None:
+    """DDL looks so on other nodes; an index of a copy that came since is missed as well."""
+    part, node = away(item)
+    look = "select shardman.need_new_look('item')"
+    with psycopg.connect(item.dsn(node)) as late:
+        late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        try:
+            for made in ("make_data_table(%s, keys => false)", "make_data_indexes(%s)"):
+                late.execute(look)
+                item.sql(node, f"select shardman.{made}", (part,))
+                # With a lock a session hears of what others have done, as behind the gate.
+                late.execute("lock table only item in share mode")
+                with pytest.raises(psycopg.errors.TransactionRollback, match=part):
+                    late.execute(look)
+                late.rollback()
+            late.execute(look)
+        finally:
+            late.rollback()
+            item.sql(node, f"set shardman.ddl = 'here'; drop table {part}_data")
+
+
 @pytest.fixture
 def stumbling(item: Cluster) -> Iterator[int]:
     """A node on which the first foreign table that anybody makes fails, and the second does not."""

@@ -99,7 +99,8 @@ declare
     moved text;
 begin
     perform shardman.need_owner(relation);
-    -- What PostgreSQL's caches know is true now; a query sees what was there when the transaction began.
+    -- What PostgreSQL's caches know is true now, for with the locks of the gate the session has heard of all; a query sees what was there when the
+    -- transaction began.
     select p.part_name into moved
       from (select distinct x.part_name from shardman.partitions x where x.relation = need_new_look.relation) as p
      cross join lateral (select to_regclass(shardman.sql_name(shardman.data_table(p.part_name)))::oid as oid) as now_
