@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from shardman.testing.cluster import Cluster
@@ -67,3 +68,42 @@ def test_a_table_that_is_made_again_and_renamed(cluster: Cluster) -> None:
         alice.execute("alter table papers rename to sheets")
     shared = "select count(*) from shardman.shared_tables where relation = 'shop.sheets'"
     eventually("it is shared", lambda: cluster.value(0, shared) == 1)
+
+
+@pytest.mark.parametrize("uses", ["select from {0}", "insert into {0} values (1)"])
+def test_who_uses_a_table_that_is_being_shared_does_not_wait_for_itself(
+    cluster: Cluster, uses: str
+) -> None:
+    """As migrations do that follow at once, and look into their list of migrations before anything else: the
+    table is not shared before they end, and no other one is before it."""
+    name = uses.split(maxsplit=1)[0] + "_done"
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        alice.execute(f"create table {name} (id int primary key)")
+        alice.execute(f"create table {name}_more (id int primary key)")
+        # It was half a minute.
+        alice.execute("set statement_timeout = '20s'")
+        with alice.transaction():
+            alice.execute(uses.format(name))
+            alice.execute(f"alter table {name}_more add column note text")
+            alice.execute(f"insert into {name} values (2)")
+    eventually("the lord knows", lambda: not cluster.commands_left())
+    for node in NODES[1:]:
+        found = f"select count(m.note) + count(d.id) from shop.{name} d, shop.{name}_more m"
+        eventually(f"node {node} has both", lambda: cluster.sql(node, found.encode()))  # noqa: B023
+        assert cluster.value(node, f"select max(id) from shop.{name}".encode()) == 2
+
+
+def test_what_cannot_be_shared_is_said(cluster: Cluster) -> None:
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        said: list[str | None] = []
+        alice.add_notice_handler(lambda d: said.append(d.message_primary))
+        alice.execute("create table ranges (id int primary key) partition by range (id)")
+        alice.execute("create table ranges_1 partition of ranges for values from (1) to (9)")
+        alice.execute("create unlogged table cache (id int primary key)")
+        alice.execute("create temp table mine (id int primary key)")
+    assert said == [
+        "shop.ranges is partitioned, and stays on this node",
+        "shop.cache is unlogged, and stays on this node",
+    ]

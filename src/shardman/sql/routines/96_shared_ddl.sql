@@ -116,6 +116,30 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.is_made_here_and_now(oid) is 'whether a table was made, or got its name, by the transaction that asks, which others do not see yet';
 
+create or replace function shardman.is_written_here(rel oid) returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_locks k where k.pid = pg_backend_pid() and k.locktype = 'relation' and k.relation = rel and k.granted
+                      and k.database = (select d.oid from pg_database d where d.datname = current_database())
+                      and k.mode not in ('AccessShareLock', 'RowShareLock'))
+$$;
+comment on function shardman.is_written_here(oid) is 'whether this transaction has written to a table or changed it: until it has ended nobody can share it';
+
+create or replace function shardman.holds_up_sharing() returns bool
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    -- One table is shared after the other, so who is in the way of one is so of all behind it. A lock for reading is in the way only
+    -- while somebody asks for the table as a whole: before and behind that moment the table is shared beside its readers.
+    select exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and o.name = 'relation'
+                     cross join shardman.find_relation(o.opt) rel
+                    where l.cmd_type = 'create_shared_table' and l.ended_at is null
+                      and (shardman.is_written_here(rel)
+                           or exists (select from pg_locks mine join pg_locks other using (locktype, database, relation)
+                                       where mine.pid = pg_backend_pid() and mine.granted and not other.granted
+                                         and other.mode = 'AccessExclusiveLock' and relation = rel and locktype = 'relation'
+                                         and database = (select d.oid from pg_database d where d.datname = current_database()))))
+$$;
+comment on function shardman.holds_up_sharing() is
+    'whether a table that is being shared waits for the end of this transaction, which has used it: to wait for that would be to wait for itself';
+
 create or replace function shardman.await_shared(relation text, above text[] default '{}') returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -131,7 +155,8 @@ begin
     -- What is to be seen comes by replication.
     while exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', await_shared.relation)
                    where l.cmd_type = 'create_shared_table' and l.ended_at is null) loop
-        if clock_timestamp() > statement_timestamp() + interval '30 s' or current_setting('transaction_isolation') <> 'read committed' then
+        if clock_timestamp() > statement_timestamp() + interval '30 s' or current_setting('transaction_isolation') <> 'read committed'
+           or shardman.holds_up_sharing() then
             raise exception '% is just being shared, and not on all nodes yet', relation using errcode = 'lock_not_available',
                 hint = 'See shardman.commands for what it waits for, and repeat the transaction.';
         end if;
@@ -155,14 +180,6 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.are_being_shared(text[]) is 'whether new tables are just being shared; made: those of this session';
 
-create or replace function shardman.is_written_here(rel oid) returns bool
-language sql volatile set search_path = pg_catalog, pg_temp as $$
-    select exists (select from pg_locks k where k.pid = pg_backend_pid() and k.locktype = 'relation' and k.relation = rel and k.granted
-                      and k.database = (select d.oid from pg_database d where d.datname = current_database())
-                      and k.mode not in ('AccessShareLock', 'RowShareLock'))
-$$;
-comment on function shardman.is_written_here(oid) is 'whether this transaction has written to a table or changed it: until it has ended nobody can share it';
-
 create or replace function shardman.is_about_to_be_shared(rel oid) returns bool
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     select shardman.setting('new_tables', 'plain') = 'shared' and shardman.shared_name(rel) is null
@@ -184,7 +201,8 @@ begin
     -- To other nodes that have this transaction's snapshot already the table would not be a shared one: it is changed as it is.
     while coalesce(current_setting('shardman.ddl_begun', true), '') <> coalesce(pg_current_xact_id_if_assigned()::text, 'none')
       and current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
-      and exists (select from unnest(rels) r where shardman.is_about_to_be_shared(r) and not shardman.is_written_here(r)) loop
+      and exists (select from unnest(rels) r where shardman.is_about_to_be_shared(r) and not shardman.is_written_here(r))
+      and not shardman.holds_up_sharing() loop
         perform pg_sleep(0.05);
     end loop;
 end
@@ -205,9 +223,7 @@ begin
     perform set_config('shardman.ddl_begun', pg_current_xact_id()::text, true), set_config('shardman.made', array_to_string(now_, chr(10)), false);
     while current_setting('transaction_isolation') = 'read committed' and clock_timestamp() < statement_timestamp() + interval '30 s'
       and shardman.are_being_shared(array(select unnest(made) except select unnest(now_)))
-      -- It would wait for itself.
-      and not exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and o.name = 'relation'
-                       where l.cmd_type = 'create_shared_table' and l.ended_at is null and shardman.is_written_here(shardman.find_relation(o.opt))) loop
+      and not shardman.holds_up_sharing() loop
         perform pg_sleep(0.05);
     end loop;
 end
@@ -777,6 +793,24 @@ begin
 end
 $$;
 
+create or replace function shardman.say_stays(made oid[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    rel  regclass;
+    kind text;
+begin
+    for rel, kind in
+        select c.oid, case when c.relkind = 'p' then 'partitioned' else 'unlogged' end
+          from pg_class c where c.oid = any (made) and not c.relispartition and (c.relkind = 'p' and c.relpersistence <> 't' or c.relkind = 'r' and c.relpersistence = 'u')
+    loop
+        raise notice '% is %, and stays on this node', rel, kind
+            using hint = 'New tables are shared by themselves where they are neither partitioned nor unlogged, and have a primary key. '
+                         'A large one is partitioned over the nodes by shardman.create_hash_partitions().';
+    end loop;
+end
+$$;
+comment on function shardman.say_stays(oid[]) is 'says of new tables that cannot be shared because of what they are that other nodes do not have them';
+
 create or replace function shardman.on_new_table() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -791,6 +825,9 @@ begin
         return;
     elsif not exists (select from shardman.nodes n where n.id = shardman.my_id() and n.worker_status = 'active') then
         return;
+    end if;
+    if not keyed and shardman.setting('new_tables', 'plain') = 'shared' then
+        perform shardman.say_stays(array(select d.objid from pg_event_trigger_ddl_commands() d where d.classid = 'pg_class'::regclass and not d.in_extension));
     end if;
     for made in
         -- One with a foreign key comes twice.
