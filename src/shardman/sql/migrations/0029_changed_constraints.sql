@@ -1,4 +1,4 @@
--- Keys and foreign keys that plain DDL has changed: see routines/96_stand_in.sql and docs/decisions/0040-a-stand-in-is-altered.md.
+-- Keys and foreign keys that plain DDL has changed: see routines/96_changed_constraints.sql and docs/decisions/0040-a-stand-in-is-altered.md.
 
 create table shardman.changed_constraints (
     relation text not null,

@@ -1,4 +1,4 @@
--- Unique indexes that plain DDL has changed, beside keys and foreign keys: see routines/96_stand_in.sql.
+-- Unique indexes that plain DDL has changed, beside keys and foreign keys: see routines/96_changed_constraints.sql.
 
 comment on table shardman.changed_constraints is
     'this node only: keys, unique indexes, foreign keys and triggers of sharded tables that DDL has changed here and the metadata may not know of yet. A row goes when they do';

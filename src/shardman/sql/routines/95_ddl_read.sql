@@ -157,3 +157,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select tag = 'ALTER INDEX' and shardman.plain_words(query) ~* '\mrename\s+to\M' and not shardman.is_index(query, tag, path)
 $$;
 comment on function shardman.renames_by_index(text, text, text) is 'whether a statement renames a table by ALTER INDEX, which PostgreSQL does, with an index''s locks';
+
+create or replace function shardman.plain_words(query text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select regexp_replace(shardman.one_statement(query), '''([^'']|'''')*''|"([^"]|"")*"', 'x', 'g')
+$$;
+comment on function shardman.plain_words(text) is 'a statement without the strings and quoted names in it';
