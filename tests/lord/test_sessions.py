@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import gc
 
+import psycopg
 import pytest
 
 from shardman import names
 from shardman.errors import Refused
 from shardman.lord.idle import IdleSessions
-from shardman.lord.sessions import Sessions
+from shardman.lord.sessions import Sessions, open_session
+from shardman.pg.connection import Connection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
@@ -104,3 +106,36 @@ def test_a_session_in_use_again_does_not_end_when_it_would_have_idle(cluster: Cl
     finally:
         sessions.end()
         cluster.start_lord()
+
+
+async def _waits(conn: Connection) -> asyncio.Task[object]:
+    """Somebody who waits in a session."""
+    task: asyncio.Task[object] = asyncio.create_task(conn.execute("select pg_sleep(60)"))
+    await asyncio.sleep(0.1)
+    return task
+
+
+async def test_a_session_is_closed_in_which_somebody_waits(cluster: Cluster) -> None:
+    """He gets an error, at once, and the next session has the number of its socket."""
+    conn = await open_session(cluster.lord_dsn, "test of ends")
+    number, waiting = conn.pgconn.socket, await _waits(conn)
+    await conn.close()
+    with pytest.raises(psycopg.OperationalError):
+        await asyncio.wait_for(waiting, 0.5)
+    again = await psycopg.AsyncConnection.connect(cluster.lord_dsn)
+    assert again.pgconn.socket == number
+    await again.close()
+
+
+async def test_the_number_of_a_socket_that_the_loop_still_knows(cluster: Cluster) -> None:
+    """As psycopg alone closes a session: opening the next one is tried once more."""
+    conn = await open_session(cluster.lord_dsn, "test of ends")
+    number, waiting = conn.pgconn.socket, await _waits(conn)
+    await psycopg.AsyncConnection.close(conn)
+    again = await open_session(cluster.lord_dsn, "test of ends")
+    assert again.pgconn.socket == number
+    assert await (await again.execute("select 1")).fetchone() == (1,)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=5)
+    assert waiting.done()
+    await again.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -144,15 +145,40 @@ def attempts(cluster: Cluster, cmd_id: int) -> int:
     return int(cluster.value(0, "select attempt from shardman.cmd_log where id = %s", (cmd_id,)))
 
 
-def submitted_with(cluster: Cluster, *, change: bool) -> tuple[int, CommandResult]:
-    """A move, and with it what DDL submits; the move's id and its end."""
+def submit_both(cluster: Cluster, *, change: bool = True) -> int:
+    """A move, and with it what DDL submits; the move's id."""
     part, node = away(cluster)
     with cluster.connect(0) as lord, lord.transaction():
         row = lord.execute("select shardman.move_part(%s, %s)", (part, node)).fetchone()
         assert row is not None
         if change:
             lord.execute("select shardman.refresh_table('item')")
-    return row[0], cluster.wait(row[0])
+    return int(row[0])
+
+
+def submitted_with(cluster: Cluster, *, change: bool) -> tuple[int, CommandResult]:
+    """The same, and the move's end."""
+    moving = submit_both(cluster, change=change)
+    return moving, cluster.wait(moving)
+
+
+@contextmanager
+def between_attempts(cluster: Cluster) -> Iterator[int]:
+    """Inside, a move has failed, and what DDL has submitted is about to be written down. Its id."""
+    with cluster.connect(0) as holder, holder.transaction():
+        holder.execute("select from shardman.tables where relation = 'item' for update")
+        moving = submit_both(cluster)
+        eventually(
+            "it waits for what DDL has submitted",
+            lambda: status(cluster, moving + 1),
+            until=lambda found: found == "in progress",
+            seconds=30,
+        )
+        yield moving
+
+
+def status(cluster: Cluster, cmd_id: int) -> str:
+    return str(cluster.value(0, "select status from shardman.cmd_log where id = %s", (cmd_id,)))
 
 
 @pytest.mark.usefixtures("stumbling")
@@ -172,3 +198,58 @@ def test_what_failed_of_itself_does_not_begin_anew(item: Cluster) -> None:
     assert moved.status == "failed"
     assert "stumbled" in str(moved.error)
     assert attempts(item, moving) == 1
+
+
+@pytest.mark.usefixtures("stumbling")
+def test_the_shardlord_is_killed_between_two_attempts(item: Cluster) -> None:
+    with between_attempts(item) as moving:
+        item.stop_lord(kill=True)
+    item.start_lord()
+    moved = item.wait(moving)
+    assert moved.status == "success", moved
+    assert attempts(item, moving) == 2
+    followed(item)
+    assert status(item, moving + 1) == "success"
+    assert check(item.lord_dsn, data=True) == []
+
+
+@pytest.mark.usefixtures("stumbling")
+def test_a_move_is_canceled_between_two_attempts(item: Cluster) -> None:
+    """What DDL has made is written down all the same."""
+    with between_attempts(item) as moving:
+        item.sql(0, "select shardman.cancel_cmd(%s)", (moving,))
+        time.sleep(0.3)
+    assert item.wait(moving).status == "canceled"
+    followed(item)
+    assert status(item, moving + 1) == "success"
+    assert item.sql(0, "select from shardman.cmd_steps where state = 'started'") == []
+
+
+def test_what_ddl_has_made_is_written_down_behind_what_could_not_wait(item: Cluster) -> None:
+    """A node hangs, and others take over or replicas are given up meanwhile."""
+    src, dest = item.sql(
+        0,
+        "select p.owner, q.owner from shardman.partitions p join shardman.partitions q using (part_name)"
+        " where p.prv is null and q.prv is not null order by 1, 2 limit 1",
+    )[0]
+    (hangs,) = {1, 2, 3} - {src, dest}
+    with item.connect(hangs) as holder, holder.transaction():
+        holder.execute("lock table shardman.tables in access exclusive mode")
+        refresh = item.submit("select shardman.refresh_table('item')")
+        eventually(
+            "it is begun",
+            lambda: status(item, refresh),
+            until=lambda found: found == "in progress",
+        )
+        given_up = item.cmd("select shardman.suspend_replicas(%s, %s)", (src, dest))
+        assert given_up.status == "success", given_up
+        assert status(item, refresh) != "canceled"
+    assert item.wait(refresh).status == "success"
+    eventually(
+        "it follows again",
+        lambda: item.value(
+            0, "select count(*) from shardman.partitions where stale_since is not null"
+        ),
+        until=lambda n: n == 0,
+        seconds=60,
+    )

@@ -71,11 +71,12 @@ class Runner:
         self.named_locks = NamedLocks()
         self._doubts = doubts
         self._shared = Shared(self.named_locks, asyncio.Lock(), self._part, doubts)
-        #: Commands that run as parts of others, by id: each can be cancelled by itself.
+        #: Commands that run as parts of others, or before others begin anew, by id: each can be cancelled by
+        #: itself.
         self.children: dict[int, asyncio.Task[Outcome]] = {}
         #: Who is at work, or about to be, on which command.
         self._at_work: dict[int, asyncio.Future[Outcome]] = {}
-        #: Of each command that runs, and of which command it is a part.
+        #: Of each command that runs, and of which command it is a part, or which waits for it to begin anew.
         self._hurries: dict[int, tuple[Hurry, int | None]] = {}
         #: Why commands are taken back that nobody else has cancelled.
         self._because: dict[int, str] = {}
@@ -142,22 +143,26 @@ class Runner:
         command: Command,
         parent: int | None = None,
         away: set[int] | None = None,
+        ahead_of: int | None = None,
     ) -> Outcome:
         """Runs a command from planning to its end in the journal.
 
         Args:
             away: nodes that are not even tried.
+            ahead_of: the command that begins anew behind it.
 
         Cancelling the task before the switch undoes the command; afterwards it is not heard.
         """
         if cmd_id in self._at_work:
             return await asyncio.shield(self._at_work[cmd_id])
         ended = self._at_work[cmd_id] = asyncio.get_running_loop().create_future()
+        self._hurries[cmd_id] = Hurry(), parent if ahead_of is None else ahead_of
         outcome = Outcome("canceled")
         try:
             outcome = await self._attempts(cmd_id, command, parent, away)
         finally:
-            del self._at_work[cmd_id]
+            del self._at_work[cmd_id], self._hurries[cmd_id]
+            self._because.pop(cmd_id, None)
             ended.set_result(outcome)
         return outcome
 
@@ -170,22 +175,43 @@ class Runner:
             entry = await self._to_its_end(Entry.begin(self.journal, cmd_id))
             if entry is None:
                 return Outcome("canceled")
+            if is_cancelled():
+                # It was not heard in there, nor before this attempt, and would never be again.
+                outcome = Outcome(self._taken_back(command, cmd_id, parent))
+                because = self._because.get(cmd_id)
+                await self._to_its_end(entry.end(outcome.status, result=because))
+                return outcome
             with bound_contextvars(cmd=cmd_id):
                 outcome = await self._execute(entry, command, parent, away)
             if not outcome.first:
                 return outcome
             for first, follower in outcome.first:
-                await self._to_its_end(self.execute(first, follower))
-            if is_cancelled():
-                status = "waiting" if self.stopping and parent is None else "canceled"
-                await self._to_its_end(entry.end(status))
-                return Outcome(status)
+                await self._ahead(first, follower, cmd_id)
+
+    async def _ahead(self, cmd_id: int, command: Command, behind: int) -> None:
+        """Runs a command to its end before another begins anew. What cannot wait for that one presses both."""
+        if cmd_id in self._at_work:
+            await self._to_its_end(asyncio.wait({self._at_work[cmd_id]}))
+            return
+        task = asyncio.create_task(self.execute(cmd_id, command, ahead_of=behind))
+        self.children[cmd_id] = task
+        try:
+            await self._to_its_end(asyncio.wait({task}))
+            task.result()
+        finally:
+            task.cancel()
+            del self.children[cmd_id]
+
+    def _taken_back(self, command: Command, cmd_id: int, parent: int | None) -> str:
+        """How a command ends that was taken back. A shardlord that is told to stop leaves it to the next one.
+        What DDL has made must be written down all the same, behind what could not wait."""
+        again = self.stopping or (command.follows_ddl and self._hurries[cmd_id][0].pressed)
+        return "waiting" if again and parent is None else "canceled"
 
     async def _execute(
         self, entry: Entry, command: Command, parent: int | None, away: set[int] | None
     ) -> Outcome:
         cmd_id = entry.cmd_id
-        self._hurries[cmd_id] = Hurry(), parent
         run = self.run_of(entry, parent, away)
         log.info("begin", cmd=cmd_id, type=command.name, attempt=entry.attempt)
         succeeded = False
@@ -202,8 +228,6 @@ class Runner:
             )
             succeeded = outcome.status in ("success", "done")
         finally:
-            del self._hurries[cmd_id]
-            self._because.pop(cmd_id, None)
             await run.close(keep=succeeded)
         log.info("end", cmd=cmd_id, status=outcome.status, error=outcome.error)
         return outcome
@@ -301,15 +325,13 @@ class Runner:
         """Undoes the attempt. Whatever it had open is closed first: that frees locks and sessions."""
         await run.close()
         undoing = self.run_of(run.entry, away=set())
-        undoing.again = canceled and self.stopping and run.parent is None
+        taken_back = self._taken_back(command, run.cmd_id, run.parent)
+        undoing.again = canceled and taken_back == "waiting"
         clean = await undo(undoing)
         if canceled:
             if because := self._because.get(run.cmd_id):
                 run.say(because)
-            # A shardlord that is told to stop leaves the command to the next one.
-            if undoing.again:
-                return Outcome("waiting")
-            return Outcome("canceled")
+            return Outcome(taken_back)
         reason = failure(error)
         # What is urgent is looked at anew by who has submitted it.
         again = clean and not command.urgent and run.attempt < MOST_ATTEMPTS

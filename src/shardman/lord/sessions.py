@@ -95,9 +95,7 @@ async def open_session(conninfo: str, application_name: str) -> Connection:
 async def _connected(conninfo: str, application_name: str, **options: Any) -> Connection:
     """A connection. Whoever is cancelled while it is made leaves none behind: what libpq had begun would
     stand until somebody collects garbage, so it is brought to its end and closed."""
-    making = asyncio.create_task(
-        BoundedConnection.connect(_ours(conninfo, application_name), autocommit=True, **options)
-    )
+    making = asyncio.create_task(_made(_ours(conninfo, application_name), **options))
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
@@ -106,6 +104,19 @@ async def _connected(conninfo: str, application_name: str, **options: Any) -> Co
     except Exception as error:
         _let_go(error)
         raise
+
+
+async def _made(conninfo: str, **options: Any) -> BoundedConnection:
+    """A connection; once more where the number of its socket was what failed. The event loop may still know it
+    as that of a session that was closed while somebody waited in it: it forgets that one with the failure, and
+    the server has nothing to do with it."""
+    try:
+        return await BoundedConnection.connect(conninfo, autocommit=True, **options)
+    except psycopg.OperationalError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        _let_go(error)
+    return await BoundedConnection.connect(conninfo, autocommit=True, **options)
 
 
 def _close_made(making: asyncio.Task[BoundedConnection]) -> None:

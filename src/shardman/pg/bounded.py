@@ -60,6 +60,16 @@ class BoundedConnection(AsyncConnection[Any]):
 
     limit_s: float = STATEMENT_S
 
+    async def close(self) -> None:
+        """As psycopg's, and whoever waits in it gets an error first. The event loop would keep its socket
+        otherwise, and the next session that gets its number could not be opened."""
+        if self.lock.locked():
+            hang_up(self)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_S), self.lock:
+                    pass
+        await super().close()
+
     async def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
         """As psycopg's, with an end. Rows of a COPY are waited for one by one.
 

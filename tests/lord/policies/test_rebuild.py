@@ -20,6 +20,7 @@ from shardman.lord.policies.rebuild import (
     Seldom,
     behind,
     below_level,
+    superfluous,
 )
 
 AFTER = 600.0
@@ -170,6 +171,19 @@ def test_one_that_takes_long_holds_up_no_other() -> None:
     assert set(MANY[:AT_FIRST]) <= set(found)
 
 
+def test_what_waits_for_its_turn_has_not_failed() -> None:
+    """Behind a command that takes long: the pause does not grow with each look."""
+    clock, levels = Clock(), Levels()
+    levels.renewals([COPY], clock.now)
+    for _ in range(30):
+        for copy in levels.renewals([COPY], clock.wait(2)):
+            levels.on_its_way(copy)
+    # What was waited for has taken it back.
+    tried = [n for n in range(30) if levels.renewals([COPY], clock.wait(1))]
+    assert len(tried) in (1, 2)
+    assert tried[0] <= 2 * AGAIN_S
+
+
 @given(st.lists(st.floats(0, 30), max_size=100))
 def test_attempts_never_come_closer_than_the_first_pause(pauses: list[float]) -> None:
     clock, levels = Clock(), Levels()
@@ -215,6 +229,24 @@ def test_which_tables_are_short(
     lists: dict[str, list[int]], level: int, there: set[int], short: set[str]
 ) -> None:
     assert below_level(cluster([1, 2, 3], lists, level=level), there, there) == short
+
+
+@pytest.mark.parametrize(
+    ("level", "there", "due"),
+    [
+        (1, {1, 2, 3}, {"acc"}),
+        (1, {1, 2}, set()),  # it is away
+        (1, {2, 3}, set()),  # without the primary it may be the last copy
+        (2, {1, 2, 3}, {"acc"}),  # it is wanted, and counts for the level only when it follows
+        (0, {1, 2, 3}, set()),  # no level was asked for
+    ],
+)
+def test_an_old_copy_of_which_there_are_enough(level: int, there: set[int], due: set[str]) -> None:
+    """It would be stale for good."""
+    old = frozenset({("acc_0", 3)})
+    found = cluster([1, 2, 3], {"acc_0": [1, 2, 3]}, stale=old, level=level)
+    assert below_level(found, there, there) == due
+    assert superfluous(found, "acc_0", there) == (level == 1 and 3 in there)
 
 
 def test_a_whole_cluster_lacks_nothing() -> None:

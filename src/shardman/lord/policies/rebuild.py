@@ -49,6 +49,7 @@ class _Tries:
     Args:
         at: nothing is tried before.
         pause: before the try after the next.
+        former: what that was before the last try.
         tried: the last time.
         well: since when the node has no old copy.
         failing: how often its copies were given up again because what comes cannot be applied.
@@ -56,11 +57,13 @@ class _Tries:
 
     at: float
     pause: float = AGAIN_S
+    former: float = AGAIN_S
     tried: set[OldCopy] = field(default_factory=set)
     well: float | None = None
     failing: int = 0
 
     def put_off(self, now: float) -> None:
+        self.former = self.pause
         self.at, self.pause = now + self.pause, min(2 * self.pause, SELDOM_S)
 
     def chosen(self, copies: Collection[OldCopy], now: float) -> list[OldCopy]:
@@ -121,9 +124,11 @@ class Levels:
         return due
 
     def on_its_way(self, copy: OldCopy) -> None:
-        """What was to be tried has not ended since the last time: it holds up no others."""
+        """What was to be tried has not ended since the last time: it holds up no others, and has not failed."""
         if tries := self._tries.get(copy.node):
             tries.tried.discard(copy)
+            if not tries.tried:
+                tries.pause = tries.former
 
     def failing(self, node: int) -> None:
         """Copies on a node are given up, for what comes to them cannot be applied."""
@@ -221,6 +226,19 @@ def _rest(times: int) -> float:
     return 0.0 if times < 2 else min(AGAIN_S * 2.0**times, SELDOM_S)
 
 
+def superfluous(cluster: Cluster, part: str, there: Collection[int]) -> bool:
+    """Whether a partition of a table with a level has an old copy that nobody wants, for there are enough
+    others: two have made them at the same time, or somebody one more than were asked for.
+
+    Args:
+        there: the nodes that answer.
+    """
+    level = cluster.tables[cluster.primary(part).relation].replevel
+    if not level or len(cluster.replicas_of(part)) < level:
+        return False
+    return any(node in there for node in cluster.stale_replicas_of(part))
+
+
 def behind(cluster: Cluster, there: Collection[int]) -> Iterator[OldCopy]:
     """Old copies that can be brought up to date and are wanted.
 
@@ -242,7 +260,7 @@ def behind(cluster: Cluster, there: Collection[int]) -> Iterator[OldCopy]:
 
 
 def below_level(cluster: Cluster, there: Collection[int], alive: Collection[int]) -> set[str]:
-    """Tables that have fewer replicas than asked for, and could have more.
+    """Tables that have fewer replicas than asked for, and could have more; or old copies beyond those.
 
     Args:
         there: the nodes that answer and take copies.
@@ -254,5 +272,8 @@ def below_level(cluster: Cluster, there: Collection[int], alive: Collection[int]
         # Those that are colocated get theirs together.
         if cluster.group(t.relation)[0] == t.relation
         and t.replevel
-        and any(c.add for c in changes(cluster, t.relation, t.replevel, there, alive))
+        and any(
+            c.add or (c.node in there and superfluous(cluster, c.part_name, {c.node}))
+            for c in changes(cluster, t.relation, t.replevel, there, alive)
+        )
     }

@@ -28,6 +28,7 @@ from shardman.lord.policies.rebuild import (
     behind,
     below_level,
     lacking_shared,
+    superfluous,
 )
 from shardman.lord.sessions import Sessions
 from shardman.model.cluster import Cluster
@@ -92,7 +93,10 @@ class Rebuild:
         uncleared = await _uncleared(lord)
         there = places & alive - uncleared
         await self._share(lord, cluster, alive - uncleared)
-        await self._renew(lord, list(self._tried(cluster, there)))
+        levelling = await _levelling(lord)
+        await self._renew(
+            lord, [c for c in self._tried(cluster, there) if not _goes(cluster, c, levelling)]
+        )
         # A node that clears up is as good as away: it has its chance to offer its old copies first.
         due = self._levels.due(
             below_level(cluster, there, alive),
@@ -123,7 +127,7 @@ class Rebuild:
 
 
 def _wanting(known: Known, alive: set[int]) -> bool:
-    """Whether some partition has fewer replicas than asked for, or an old copy that is wanted."""
+    """Whether some partition has fewer replicas than asked for, an old copy that is wanted, or one too many."""
     cluster = known.cluster
     if any(
         len(cluster.replicas_of(part)) < cluster.tables[primary.relation].replevel
@@ -133,6 +137,8 @@ def _wanting(known: Known, alive: set[int]) -> bool:
         return True
     if next(lacking_shared(cluster, alive), None) is not None:
         return True
+    if any(superfluous(cluster, part, alive) for part in cluster.primaries):
+        return True
     return next(behind(cluster, alive), None) is not None
 
 
@@ -140,6 +146,18 @@ async def _uncleared(lord: Connection) -> set[int]:
     """Nodes that take no copy yet."""
     cur = await lord.execute(queries("watch")["uncleared"])
     return {int(row[0]) for row in await cur.fetchall()}
+
+
+async def _levelling(lord: Connection) -> set[str]:
+    """Tables to whose replicas a command sees that is under way."""
+    cur = await lord.execute(queries("watch")["levelling"])
+    return {str(row[0]) for row in await cur.fetchall()}
+
+
+def _goes(cluster: Cluster, copy: OldCopy, levelling: set[str]) -> bool:
+    """Whether an old copy is brought up to date by such a command, or replaced: done besides, there would be
+    one too many."""
+    return not levelling.isdisjoint(cluster.group(cluster.primaries[copy.part].relation))
 
 
 async def _is_sharing(lord: Connection) -> bool:

@@ -45,6 +45,11 @@ select n.id from shardman.nodes n join shardman.local l on true
 -- Nodes that take no copy yet (`steps.replication.check_cleared`).
 select id from shardman.nodes n where exists (select from shardman.returns_of(n.id))
 
+-- name: levelling
+-- The tables that are being brought to their levels.
+select shardman.option(l.id, 'relation', 1) from shardman.cmd_log l
+ where l.status in ('waiting', 'in progress') and l.cmd_type = 'set_replevel'
+
 -- name: sharing
 select exists (select from shardman.cmd_log
                 where status in ('waiting', 'in progress')
