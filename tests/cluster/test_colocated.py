@@ -119,6 +119,7 @@ def right(cluster: Cluster, nodes: tuple[int, ...] = WORKERS) -> None:
             until=lambda found: found == [],
             seconds=60,
         )
+        assert cluster.sql(node, "select data::regclass::text from shardman.lets_leave()") == []
         lost = (
             f"select (select count(*) from lines l where not exists (select from {ORDERS} o"
             ' where o.tenant = l.tenant and o.id = l."order"))'
@@ -212,6 +213,32 @@ def test_foreign_keys_hold_through_every_node(shop: Cluster) -> None:
         assert shop.value(node, 'select "order" from lines where tenant = 500') == 9
         shop.sql(node, "delete from tenants where id = 500")
         assert shop.value(node, "select count(*) from lines where tenant = 500") == 0
+
+
+def test_a_row_that_others_refer_to_goes_to_no_other_partition(shop: Cluster) -> None:
+    """PostgreSQL would delete it in one partition, and ON DELETE CASCADE all that refers to it."""
+
+    def at(key: int) -> tuple[int, str]:
+        ((node, part),) = shop.sql(
+            1, "select node, partition from shardman.partition_of('tenants', %s::text)", (key,)
+        )
+        return node, part
+
+    rows = f"select (select count(*) from {ORDERS}), (select count(*) from lines)".encode()
+    before = shop.sql(1, rows)
+    away = [key for key in range(1000, 1012) if at(key) != at(7)]
+    for node, key in itertools.product(WORKERS, away):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="order's tenant"):
+            shop.sql(node, "update tenants set id = %s where id = 7", (key,))
+        # ON UPDATE CASCADE is done inside of a partition.
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="lines_tenant_order_fkey"):
+            shop.sql(node, f"update {ORDERS} set tenant = {key} where tenant = 7".encode())
+    assert shop.sql(1, rows) == before
+    # Nothing refers to this one.
+    home = at(away[0])[0]
+    shop.sql(home, "insert into tenants values (%s, 'alone')", (away[0],))
+    shop.sql(home, "update tenants set id = 2000 where id = %s", (away[0],))
+    assert shop.sql(1, "delete from tenants where id = 2000 returning name") == [("alone",)]
 
 
 def test_they_move_and_switch_together_under_writers(shop: Cluster) -> None:

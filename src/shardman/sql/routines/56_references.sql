@@ -76,6 +76,7 @@ begin
     if item ->> 'comment' is not null then
         execute format('comment on constraint %I on %s is %L', item ->> 'name', data::regclass, item ->> 'comment');
     end if;
+    perform shardman.keep_rows();
 end
 $$;
 comment on function shardman.add_reference(text, jsonb) is 'makes a foreign key of a definition on the data table of a partition, not validated';
@@ -123,6 +124,8 @@ create or replace function shardman.attached_references(part_name text) returns 
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.add_references(part_name);
+    -- What refers to it may have come before it.
+    perform shardman.keep_rows();
 exception when lock_not_available or deadlock_detected then
     -- A failover waits for no writer to a shared table, who may wait for the dead node: shardman.reconcile makes them.
     if current_setting('shardman.references_later', true) is distinct from 'on' then
@@ -212,9 +215,13 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off set quot
       from pg_constraint o join pg_class c on c.oid = o.conrelid and not c.relispartition
      where o.contype = 'f'
        and exists (select from pg_constraint k where k.conrelid = o.conrelid and k.conname = 'shardman_partition' and k.contype = 'c')
+    union all
+    select p.relation, l.data, p.part_name, null, 'its rows may go to another partition, and take along what refers to them'
+      from shardman.lets_leave() l join shardman.partitions p on p.part_name = regexp_replace(shardman.metadata_name(l.data), '_data("?)$', '\1') and p.owner = shardman.my_id()
 $$;
 comment on function shardman.reference_state() is
-    'this node: the foreign keys that a data table in use lacks (item: of the definition), and those that one out of use still has (item is null)';
+    'this node: the foreign keys that a data table in use lacks (item: of the definition), those that one out of use still has (relation is null), and what '
+    'is referred to and lets its rows leave (neither)';
 
 create or replace function shardman.mend_references(relation_ text) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -225,8 +232,10 @@ declare
 begin
     for state in select s.* from shardman.reference_state() s where relation_ is null or s.relation = relation_ loop
         begin
-            if state.item is null then
+            if state.relation is null then
                 perform shardman.drop_references(state.data);
+            elsif state.item is null then
+                perform shardman.keep_rows();
             else
                 perform shardman.add_reference(state.part_name, state.item);
             end if;

@@ -42,7 +42,7 @@ begin
     end loop;
     -- They act as the nodes' role. Every other function acts as who calls it, and can be left to whoever gets here.
     revoke execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here(), shardman.hold_commits(),
-        shardman.release_commits(), shardman.arm_now(text, int, jsonb) from public;
+        shardman.release_commits(), shardman.arm_now(text, int, jsonb), shardman.refuse_leaving() from public;
     grant execute on function shardman.submit(text, json, text), shardman.cancel_cmd(bigint), shardman.hold_commits_here(), shardman.hold_commits(),
         shardman.release_commits() to shardman_operator;
 end
