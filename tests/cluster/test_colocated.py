@@ -356,7 +356,7 @@ def test_what_lies_beside_lost_rows_goes_with_them(shop: Cluster, lost: str) -> 
     writer = threading.Thread(target=write)
     if lost != "tenants":
         writer.start()
-    shop.sql(node, f"drop table {lost}_1_data cascade".encode())
+    shop.sql(node, f"set shardman.ddl = 'here'; drop table {lost}_1_data cascade".encode())
     ok(shop, "select shardman.failover(%s, part_name => %s)", node, f"{lost}_1")
     stopped.set()
     if lost != "tenants":

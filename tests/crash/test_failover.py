@@ -130,7 +130,7 @@ def rows_gone(cluster: Cluster) -> str:
     """Drops the rows of t_0's primary, of which all others have replicas; the command that one of them takes
     over by."""
     node = cluster.value(0, PRIMARY, ("t_0",))
-    cluster.sql(node, "drop table t_0_data")
+    cluster.sql(node, "set shardman.ddl = 'here'; drop table t_0_data")
     return f"select shardman.failover({node}, part_name => 't_0')"
 
 

@@ -253,7 +253,12 @@ def test_rows_that_were_dropped_come_back_from_a_replica(acc: Cluster) -> None:
     refused = acc.cmd(again)
     assert refused.status == "failed", refused
     assert "has the rows" in str(refused.error)
-    acc.sql(link.src, sql.SQL("drop table {}").format(sql.Identifier(f"{link.part}_data")))
+    acc.sql(
+        link.src,
+        sql.SQL("set shardman.ddl = 'here'; drop table {}").format(
+            sql.Identifier(f"{link.part}_data")
+        ),
+    )
     for node in (0, 1, 2, 3):
         with pytest.raises(psycopg.Error, match="shardman_missing"):
             acc.sql(node, "select count(*) from acc")

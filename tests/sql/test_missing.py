@@ -32,7 +32,7 @@ def test_rows_that_are_gone_raise_an_error(sharded: Nodes, statement: str) -> No
     without = sharded[1].value("select count(*) from acc") - sharded[1].value(
         "select count(*) from acc_1"
     )
-    sharded[1].run(statement)
+    sharded[1].alone(statement)
     for node in sharded.all:
         assert "the rows of this partition are not on its node" in str(answer(node))
         assert "shardman_missing" in str(answer(node, "select count(*) from acc_1"))
@@ -49,6 +49,25 @@ def test_rows_that_are_gone_raise_an_error(sharded: Nodes, statement: str) -> No
     sharded[1].rows("select shardman.make_data_table('acc_1')")
     assert sharded[1].reconcile() == 0
     assert answer(sharded[2]) == without
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table acc_1",
+        "drop table acc_1_data cascade",
+        "do $$ begin drop table if exists acc_1; end $$",
+        "alter table acc_1 detach partition acc_1_data",
+        "alter table acc_1_data rename to mine",
+        "create schema another; alter table acc_1_data set schema another",
+    ],
+)
+def test_rows_of_one_partition_go_only_on_purpose(sharded: Nodes, statement: str) -> None:
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="acc"):
+        sharded[1].run(statement)
+    assert [answer(node) for node in sharded.all] == [ROWS] * 3
+    # A table of one's own may be called so where the rows are elsewhere.
+    sharded[2].run("create table acc_1_data (id int); drop table acc_1_data")
 
 
 def test_what_is_taken_out_and_still_there_is_put_back(sharded: Nodes) -> None:
@@ -82,7 +101,7 @@ def test_a_whole_partition_cannot_be_detached(sharded: Nodes) -> None:
 
 
 def test_without_event_triggers_the_reconciler_sees_it(sharded: Nodes) -> None:
-    sharded[1].run("alter event trigger shardman_dropped disable; drop table acc_1_data")
+    sharded[1].alone("alter event trigger shardman_dropped disable; drop table acc_1_data")
     assert "answers lack its rows" in sharded[1].drift()["acc_1"]
     assert sharded[1].reconcile() == 1
     assert "shardman_missing" in str(answer(sharded[2]))

@@ -48,6 +48,7 @@ create table written (id int);
 select shardman.reconcile();
 select shardman.make_read_only('written');
 create trigger home before update on written for each row execute function shardman.as_at_home('public');
+create trigger leaving before update on written for each row execute function shardman.refuse_leaving();
 """
 
 

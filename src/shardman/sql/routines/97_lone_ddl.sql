@@ -145,6 +145,27 @@ end
 $$;
 comment on function shardman.refuse_lost_sequence() is 'within a drop: raises where a sequence of a sharded or shared table is dropped by itself';
 
+create or replace function shardman.refuse_lost_rows() returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    lost record;
+begin
+    -- By its check: somebody's own table may have such a name where the partition's rows are elsewhere.
+    select p.relation, p.part_name into lost
+      from pg_event_trigger_dropped_objects() d
+      join shardman.partitions p on p.part_name = regexp_replace(shardman.relation_text(d.address_names[1], d.address_names[2]), '_data("?)$', '\1')
+     where d.object_type = 'table constraint' and d.address_names[3] = 'shardman_partition'
+     limit 1;
+    if found then
+        raise exception '% is sharded, and this would drop the rows that this node has of its partition %', lost.relation, lost.part_name
+            using errcode = 'feature_not_supported',
+                  hint = format('Drop the whole table, on any node: DROP TABLE %1$s. Or take the rows out: DELETE FROM %2$s, or TRUNCATE %2$s. To drop them on this node '
+                                'alone all the same: set shardman.ddl = ''here''.', shardman.sql_name(lost.relation), shardman.sql_name(lost.part_name));
+    end if;
+end
+$$;
+comment on function shardman.refuse_lost_rows() is 'within a drop: raises where the data table of a partition goes with it, of a primary or a replica';
+
 create or replace function shardman.refuse_lone_drops() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -153,7 +174,7 @@ begin
     if coalesce(current_setting('shardman.ddl_target', true), '') <> '' or not shardman.is_member() or shardman.is_copy() or shardman.is_own_ddl() then
         return;
     end if;
-    perform shardman.refuse_lost_sequence();
+    perform shardman.refuse_lost_sequence(), shardman.refuse_lost_rows();
     select t.relation, d.object_type, d.object_identity into lost
       from pg_event_trigger_dropped_objects() d join shardman.tables t on shardman.is_called(t.relation, shardman.relation_text(d.address_names[1], d.address_names[2]))
      where d.object_type in ('table column', 'default value', 'table constraint', 'policy')
