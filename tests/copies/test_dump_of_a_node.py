@@ -23,6 +23,15 @@ def bank(cluster: Cluster) -> Bank:
     made = make_bank(cluster, 200)
     done = cluster.cmd("select shardman.set_replevel('accounts', 1)")
     assert done.status in ("success", "done"), done
+    cluster.sql(1, "create table notes (account int primary key)")
+    done = cluster.cmd(
+        "select shardman.create_hash_partitions(1, 'notes', 'account', colocate_with => 'accounts')"
+    )
+    assert done.status == "success", done
+    cluster.sql(
+        1,
+        "alter table notes add foreign key (account) references accounts (id) on delete cascade",
+    )
     return made
 
 
@@ -53,6 +62,9 @@ def test_a_dump_has_no_way_back(bank: Bank, cluster: Cluster, pg_programs: Progr
         for part in primaries(node):
             query = f"select * from {part} order by 1"
             assert rows(copy, query) == rows(node, query)
+        # A row to which others refer goes to no other partition there, either.
+        guards = "select pg_get_triggerdef(oid) from pg_trigger where tgname = '~shardman_leaving' order by 1"
+        assert rows(copy, guards) == rows(node, guards) != []
         assert rows(copy, "select * from pg_user_mappings") == []
         wrappers = (
             "select distinct fdwname from pg_foreign_server s"

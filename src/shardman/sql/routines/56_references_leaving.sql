@@ -71,9 +71,9 @@ create or replace function shardman.leaving_sql(data oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- The numbers of partitions are all that is read from a text. Behind others, which may still change the row.
     select format('create or replace trigger "~shardman_leaving" before update on %s for each row when ((%s) is distinct from (%s) '
-                  'and not satisfies_hash_partition(%s::oid, %s, %s, %s)) execute function shardman.refuse_leaving()',
+                  'and not satisfies_hash_partition(%L::regclass::oid, %s, %s, %s)) execute function shardman.refuse_leaving()',
                   data::regclass, string_agg(format('old.%I', a.attname), ', ' order by k.n), string_agg(format('new.%I', a.attname), ', ' order by k.n),
-                  p.partrelid, bound.of[1], bound.of[2], string_agg(format('new.%I', a.attname), ', ' order by k.n))
+                  p.partrelid::regclass, bound.of[1], bound.of[2], string_agg(format('new.%I', a.attname), ', ' order by k.n))
       from pg_partitioned_table p
      cross join lateral regexp_match((select pg_get_expr(c.relpartbound, c.oid) from pg_inherits i join pg_class c on c.oid = i.inhparent where i.inhrelid = data),
                                      '^FOR VALUES WITH \(modulus (\d+), remainder (\d+)\)$') as bound (of)
