@@ -299,6 +299,24 @@ def test_a_table_in_the_way_fails_the_whole(ready: Cluster, database: str) -> No
     assert check(ready.lord_dsn) == []
 
 
+def test_types_and_functions_that_mean_something_else_there_fail_it(
+    ready: Cluster, database: str
+) -> None:
+    """They were taken for those of the tables: an enum sorted otherwise, and a domain refused rows."""
+    with psycopg.connect(database, autocommit=True) as server:
+        server.execute("create schema app; create type app.mood as enum ('ok', 'sad')")
+        server.execute("create domain app.short as text check (value <> 'word')")
+    result = ready.cmd("select shardman.add_node(%s)", (database,))
+    assert result.status == "failed"
+    assert "has domain app.short otherwise than" in (result.error or ""), result
+    assert "create domain app.short as text constraint short_check CHECK (app.is_short(" in (
+        result.error or ""
+    )
+    with psycopg.connect(database, autocommit=True) as server:
+        assert server.execute("select enum_range(null::app.mood)::text").fetchone() == ("{ok,sad}",)
+        server.execute("drop schema app cascade")
+
+
 def test_a_node_that_others_cannot_reach_is_refused(ready: Cluster, database: str) -> None:
     """The shardlord finds it by hostaddr; others are told the host, which leads elsewhere."""
     before = picture(database)

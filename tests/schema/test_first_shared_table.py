@@ -70,6 +70,22 @@ def test_a_table_that_is_made_again_and_renamed(cluster: Cluster) -> None:
     eventually("it is shared", lambda: cluster.value(0, shared) == 1)
 
 
+def test_a_new_table_that_refers_to_one_that_is_made_again(cluster: Cluster) -> None:
+    """A migration that is taken back, changed, and done again: the new table stayed on one node, as the one to
+    which it refers was only just lying again as before."""
+    dsn = make_conninfo(cluster.dsn(1), user="alice", password="a", options="-c search_path=shop")
+    with psycopg.connect(dsn, autocommit=True) as alice:
+        alice.execute("create table kinds (id int primary key)")
+        eventually("it is shared", lambda: not cluster.commands_left())
+        alice.execute("drop table kinds")
+        alice.execute("create table kinds (id int primary key)")
+        alice.execute("create table things (id int primary key, k int references kinds)")
+        alice.execute("create table parts (id int primary key, t int references things)")
+    for table in ("kinds", "things", "parts"):
+        there = f"select count(*) from shardman.shared_copies where relation = 'shop.{table}'"
+        eventually(f"{table} is shared", lambda: cluster.value(0, there.encode()) == 3)  # noqa: B023
+
+
 @pytest.mark.parametrize("uses", ["select from {0}", "insert into {0} values (1)"])
 def test_who_uses_a_table_that_is_being_shared_does_not_wait_for_itself(
     cluster: Cluster, uses: str

@@ -232,6 +232,81 @@ def test_statistics_and_checks_that_are_not_valid(app: Cluster) -> None:
     assert {app.value(n, "select count(*) from pg_statistic_ext") for n in WORKERS} == {0}
 
 
+#: What there is called so, and of which table.
+NAMED = """
+select coalesce(string_agg(concat_ws(' ', name, rel::regclass), ', ' order by name), '')
+  from (select relname, indrelid from pg_index join pg_class c on c.oid = indexrelid
+        union all select stxname, stxrelid from pg_statistic_ext) as x (name, rel)
+ where name in ('plain_ix', 'plain_st', 'tag_ix', 'of_acc', 'of_tag')
+"""
+
+
+def test_whether_there_is_one_is_said_by_the_node_that_was_asked(app: Cluster) -> None:
+    """IF NOT EXISTS, of a name that another node has given to something else: each decided for itself."""
+    send(app, 1, "create table mine (a int, b int)", "create index plain_ix on mine (a)")
+    send(app, 1, "create statistics plain_st on a, b from mine", "create index tag_ix on tag (n)")
+    for table in ("acc", "tag"):
+        column = "v" if table == "acc" else "n"
+        index = f"create index if not exists plain_ix on {table} ({column})"
+        statistics = f"create statistics if not exists plain_st on id, {column} from {table}"
+        for statement in (index, statistics):
+            with pytest.raises(psycopg.Error, match=r"node 1: .*already exists"):
+                send(app, 2, statement)
+            # There it is left out, for all.
+            send(app, 1, statement)
+    assert app.value(1, NAMED) == "plain_ix app.mine, plain_st app.mine, tag_ix app.tag"
+    # The lord has no shared tables.
+    send(app, 3, "create index if not exists tag_ix on acc (v)")
+    assert app.value(0, NAMED) == ""
+    for _ in range(2):
+        send(app, 2, 'create index if not exists "of_acc" on acc (v)')
+        send(app, 3, "create statistics if not exists app.of_tag on id, n from tag")
+    assert same(app, NAMED, (2, 3)) == "of_acc app.acc, of_tag app.tag, tag_ix app.tag"
+    send(
+        app,
+        1,
+        "drop table mine",
+        "drop index of_acc",
+        "drop index tag_ix",
+        "drop statistics of_tag",
+    )
+    assert same(app, NAMED, NODES) == ""
+    assert check(app.lord_dsn, patience=30) == []
+
+
+def test_two_roles_change_one_table_in_one_transaction(app: Cluster) -> None:
+    """Each has connections of its own to other nodes, so the second waited for the first, for half a minute."""
+    for table in ("acc", "tag"):
+        with app.connect(1, autocommit=False) as both:
+            both.execute("set local role bob")
+            both.execute(f"alter table app.{table} add column by_two int".encode())
+            both.execute("set local role none")
+            both.execute("savepoint first")
+            with pytest.raises(psycopg.errors.ObjectInUse, match=r"changed in this .* as bob"):
+                both.execute(f"alter table app.{table} drop column by_two".encode())
+            both.execute("rollback to first")
+            both.execute("set local role bob")
+            both.execute(f"alter table app.{table} drop column by_two".encode())
+
+
+def test_what_would_be_dropped_with_its_schema_is_named(app: Cluster) -> None:
+    app.sql(1, "create schema away; create table away.s (id int primary key)")
+    shared = app.cmd("select shardman.create_shared_table('away.s', 1)")
+    assert shared.status == "success", shared
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="on this node only") as refused:
+        app.sql(2, "drop schema away cascade")
+    assert "DROP TABLE away.s" in str(refused.value.diag.message_hint)
+    app.sql(2, "drop table away.s")
+    app.sql(3, "drop schema away cascade")
+    said = "select count(*) from pg_namespace where nspname = 'away'"
+    assert {app.value(n, said) for n in NODES} == {0}
+    with app.connect(1) as admin:
+        notices: list[str | None] = []
+        admin.add_notice_handler(lambda d: notices.append(d.message_primary))
+        admin.execute("create role nobodys; drop owned by nobodys; drop role nobodys")
+    assert "DROP OWNED concerns this node only, and so does REASSIGN OWNED" in notices
+
+
 def test_sequences_are_called_otherwise(app: Cluster) -> None:
     """As Rails' rename_table has it, and back."""
     for node, former, wanted in ((2, "tag", "label"), (3, "label", "tag")):

@@ -110,6 +110,7 @@ class LayAgain(PrepareStep):
         for t in here:
             lacks = f" without {', '.join(t.lacks)}" if t.lacks else ""
             run.say(f"{t.relation} is {t.layout['kind']} again{lacks}.")
+        await conn.execute("select shardman.share_followers(%s)", ([t.relation for t in here],))
         await self._forget(run, [t.relation for t in here])
 
     async def _part(self, run: Run, keys: Sequence[Mapping[str, Any]]) -> None:

@@ -167,6 +167,17 @@ $$;
 comment on function shardman.make_needed(jsonb) is
     'makes what this node lacks of what other nodes'' tables are made of (shardman.objects_below), and remembers it until the node has joined';
 
+create or replace function shardman.other_words(objects jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(jsonb_agg(jsonb_build_object('what', w.kind || ' ' || w.name, 'here', w.statements[1], 'there', o #>> '{statements,0}')
+                              order by w.kind = 'function', w.name), '[]')
+      from jsonb_array_elements(objects) o join shardman.spread_objects() w on (w.kind, w.name) = (o ->> 'kind', o ->> 'name')
+     -- Schemas and extensions are made where there are none, and are not what rows are read by.
+     where w.kind not in ('schema', 'extension') and w.statements[1] <> o #>> '{statements,0}'
+$$;
+comment on function shardman.other_words(jsonb) is
+    'which types and functions that other nodes'' tables are made of (shardman.objects_below) this node has by that name, and defined otherwise';
+
 create or replace function shardman.keep_needed() returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     update shardman.local set made = array(select m from unnest(made) m where m !~ '^(type|domain|function|procedure|aggregate) ' and m !~ '^extension (?!postgres_fdw$)')

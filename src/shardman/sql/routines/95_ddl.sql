@@ -30,6 +30,56 @@ $$;
 comment on function shardman.ddl_path() is
     'before DDL, as the caller: keeps his search_path, by which its names are to be read, and the settings by which its constants are';
 
+create or replace function shardman.has_object(kind text, parts text[], rel oid, out here bool, out own bool)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select count(*) > 0, coalesce(bool_or(f.of = rel), false)
+      from (select i.indrelid as of from pg_class c left join pg_index i on i.indexrelid = c.oid
+             where kind = 'INDEX' and c.relname = parts[2]::name and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = parts[1]::name)
+            union all
+            select s.stxrelid from pg_statistic_ext s
+             where kind = 'STATISTICS' and s.stxname = parts[2]::name and s.stxnamespace = (select n.oid from pg_namespace n where n.nspname = parts[1]::name)) f
+$$;
+comment on function shardman.has_object(text, text[], oid) is
+    'whether this node has an index or a statistics object of a name, or what takes the name, and whether it is that of a table';
+
+create or replace function shardman.decide_if_not_exists(query text, tag text, path text) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+declare
+    kind  constant text := substr(tag, 8);
+    head  constant text := '^(create\s+(?:unique\s+)?(?:index|statistics)\s+(?:concurrently\s+)?)if\s+not\s+exists\s+';
+    word  constant text := '(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)';
+    text_ text := shardman.one_statement(query);
+    named constant text := (regexp_match(shardman.one_statement(query), head || '(' || word || '(?:\s*\.\s*' || word || ')?)', 'i'))[2];
+    rel   constant oid := case when named is not null then shardman.ddl_relation(query, tag, path) end;
+    parts text[];
+    found_ record;
+begin
+    if rel is null or shardman.sharded_name(rel) is null and shardman.shared_name(rel) is null then
+        return (query);
+    end if;
+    parts := parse_ident(named);
+    if cardinality(parts) = 1 then
+        perform set_config('search_path', path, true);
+        parts := array[case when kind operator(pg_catalog.=) 'INDEX' then (select n.nspname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+                                                     where c.oid operator(pg_catalog.=) rel)
+                            else pg_catalog.current_schema() end::pg_catalog.text] operator(pg_catalog.||) parts;
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    end if;
+    found_ := shardman.has_object(kind, parts, rel);
+    if found_.here and not found_.own then
+        return null;
+    elsif not found_.here then
+        text_ := regexp_replace(text_, head, '\1', 'i');
+        perform set_config('shardman.ddl_statement', text_, true);
+        return text_;
+    end if;
+    return (query);
+end
+$$;
+comment on function shardman.decide_if_not_exists(text, text, text) is
+    'before CREATE INDEX and STATISTICS IF NOT EXISTS of a sharded or shared table: whether there is one, this node says for all, as another may have something else of that name. '
+    'The statement as others get it; null: nobody is to make it';
+
 create or replace function shardman.on_ddl_start() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -55,6 +105,12 @@ begin
     end if;
     if exists (select from shardman.renamed_tables) then
         perform shardman.await_name(r) from unnest(shardman.ddl_relations(query, tg_tag, current_setting('shardman.ddl_path', true))) r;
+    end if;
+    if tg_tag in ('CREATE INDEX', 'CREATE STATISTICS') then
+        query := shardman.decide_if_not_exists(query, tg_tag, current_setting('shardman.ddl_path', true));
+        if query is null then
+            return;
+        end if;
     end if;
     tables := case when tg_tag in ('GRANT', 'REVOKE') then shardman.granted_tables(query, current_setting('shardman.ddl_path', true))
                    else array[shardman.sharded_name(shardman.ddl_relation(query, tg_tag, current_setting('shardman.ddl_path', true)))] end;
@@ -83,6 +139,7 @@ begin
         return;
     end if;
     perform shardman.need_plain_strings(query);
+    perform shardman.need_one_sender(tables);
     perform shardman.await_new_tables();
     perform shardman.await_types(target, query) where tg_tag = 'ALTER TABLE';
     perform shardman.need_possible(target, query, tg_tag, current_setting('shardman.ddl_path', true));

@@ -152,6 +152,26 @@ end
 $$;
 comment on function shardman.need_owner(text) is 'raises unless the caller may change a sharded table';
 
+create or replace function shardman.need_one_sender(tables text[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    me    constant text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    known constant jsonb := coalesce(nullif(current_setting('shardman.ddl_senders', true), ''), '{}')::jsonb;
+    t     text;
+begin
+    foreach t in array tables loop
+        if known ->> t <> me then
+            raise exception '% was changed in this transaction as %, and is kept by that on other nodes until it ends', t, known ->> t
+                using errcode = 'object_in_use', hint = 'COMMIT before SET ROLE or RESET ROLE; or let one role change the table.';
+        end if;
+    end loop;
+    -- Of this transaction; a savepoint that is rolled back has it forgotten, and gives back the locks.
+    perform set_config('shardman.ddl_senders', (known || (select coalesce(jsonb_object_agg(u, me), '{}') from unnest(tables) u))::text, true);
+end
+$$;
+comment on function shardman.need_one_sender(text[]) is
+    'before DDL: raises where another role has changed one of these tables in this transaction, for each has connections of its own to other nodes, and would wait for the first';
+
 create or replace function shardman.need_plain_strings(query text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin

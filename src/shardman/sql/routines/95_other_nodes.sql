@@ -121,9 +121,12 @@ exception when undefined_object then
               hint = case when exists (select from pg_roles r where r.rolname = name)
                           then format('A superuser makes the role on all nodes: select shardman.sync_roles(shardman.my_id(), %L).', name)
                           else 'Make it on that node, too.' end;
-when duplicate_table then
+when duplicate_table or duplicate_object then
     raise exception 'node %: %', node, sqlerrm
-        using errcode = 'duplicate_table', hint = 'Rename or drop what has the name there.';
+        using errcode = sqlstate, hint = 'Rename or drop what has the name there.';
+when insufficient_privilege then
+    raise exception 'node %: %', node, sqlerrm
+        using errcode = 'insufficient_privilege', hint = 'GRANT, sent to any node by itself, gives rights on all.';
 when undefined_function then
     raise exception 'node %: %', node, sqlerrm
         using errcode = 'undefined_function', hint = 'CREATE OR REPLACE FUNCTION, sent to any node by itself, makes it on all.';

@@ -128,6 +128,7 @@ begin
     end if;
     perform shardman.need_owner(t) from unnest(tables) t;
     perform shardman.need_plain_strings(query);
+    perform shardman.need_one_sender(tables);
     perform shardman.await_new_tables();
     perform shardman.await_shared(r) from unnest(shardman.statement_refers_to(query, path)) r where tag = 'ALTER TABLE' and r <> all (tables);
     perform shardman.need_possible_shared(tables, query, tag, path);

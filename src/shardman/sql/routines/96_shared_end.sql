@@ -136,6 +136,23 @@ end
 $$;
 comment on function shardman.forget_shared(text) is 'within DROP TABLE: what this node has of a shared table besides the table';
 
+create or replace function shardman.refuse_shared_drop() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    -- What is dropped is gone from the catalogs by now.
+    tables constant text[] := array(select c.relation from shardman.shared_copies c join shardman.local l on l.node_id = c.node and not l.leaving
+                                     where shardman.find_relation(c.relation) is null and c.relation <> all (coalesce(shardman.ddl_shared(), '{}')) order by 1);
+begin
+    if tables <> '{}' then
+        raise exception 'this would drop what is shared, on this node only: %', array_to_string(tables, ', ')
+            using errcode = 'feature_not_supported',
+                  hint = format('Drop it first, on all nodes, by a statement of its own: DROP TABLE %s.', array_to_string(tables, ', '));
+    end if;
+end
+$$;
+comment on function shardman.refuse_shared_drop() is
+    'after something was dropped: raises where shared tables as a whole went with it (DROP SCHEMA, DROP OWNED), and says what drops them everywhere';
+
 create or replace function shardman.on_shared_drop() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -167,6 +184,7 @@ begin
          order by 2 desc, 1
     loop
         if not (gone.relation = any (coalesce(shardman.ddl_shared(), '{}')) or coalesce(current_setting('shardman.ddl', true), '') = 'spread') then
+            perform shardman.refuse_shared_drop();
             perform shardman.refuse_shared_ddl(gone.relation);
         elsif gone.object_type = 'table' then
             perform shardman.forget_shared(gone.relation);

@@ -402,6 +402,30 @@ end
 $$;
 comment on function shardman.join_plain(text, text, text) is 'gives a table that has stayed plain a foreign key again that was noted down';
 
+create or replace function shardman.share_followers(laid text[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    if shardman.setting('new_tables', 'plain') <> 'shared' then
+        return;
+    end if;
+    perform shardman.submit('create_shared_table', json_build_object('relation', f.name, 'node_id', shardman.my_id()))
+       from (with recursive followers (rel, depth) as (
+                 select shardman.find_relation(l), 0 from unnest(laid) l
+                 union
+                 select o.conrelid, f.depth + 1 from followers f join pg_constraint o on o.confrelid = f.rel and o.contype = 'f' and o.conrelid <> f.rel
+                  where f.depth < 20 and shardman.shared_name(o.conrelid) is null
+             )
+             select shardman.metadata_name(f.rel) as name, max(f.depth) as depth from followers f where f.depth > 0 group by 1) as f
+      -- They are new, and came too early. What was plain before stays that.
+      where exists (select from shardman.cmd_log l join shardman.cmd_opts o on o.cmd_id = l.id and (o.name, o.opt) = ('relation', f.name)
+                     where l.cmd_type = 'create_shared_table' and l.status = 'failed' and l.ended_at > clock_timestamp() - shardman.remembers())
+        and not exists (select from shardman.remembered() r where r.relation = f.name)
+      order by f.depth;
+end
+$$;
+comment on function shardman.share_followers(text[]) is
+    'tables lie again as they did: has new ones shared that refer to them, and could not be before, those first to which others refer';
+
 create or replace function shardman.note_layout_failure(relation text, failure text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $$
     update shardman.layouts l set failure = note_layout_failure.failure where l.relation = note_layout_failure.relation

@@ -230,6 +230,8 @@ begin
         raise exception 'this would take rights on sharded tables away, on this node only'
             using errcode = 'feature_not_supported',
                   hint = 'First, on any node, REVOKE ALL ON each sharded table FROM the role. Or send it to all nodes: shardman exec.';
+    elsif not shardman.is_own_ddl() and shardman.is_member() then
+        raise notice 'DROP OWNED concerns this node only, and so does REASSIGN OWNED' using hint = 'shardman exec sends them to all nodes.';
     end if;
 end
 $$;

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from psycopg.types.json import Jsonb
 
+from shardman.errors import Code, UserError
+from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, PrepareStep, Run, Scope, step
 from shardman.steps.catalog import value
 
@@ -56,7 +58,28 @@ class GiveAllNeeded(PrepareStep):
             objects = await value(
                 await run.node(source), "select shardman.objects_below(shardman.all_tables())"
             )
+            if _alike(await run.node(source), conn):
+                await self._need_same(conn, objects)
             await conn.execute("select shardman.make_needed(%s)", (Jsonb(objects),))
+
+    async def _need_same(self, conn: Connection, objects: object) -> None:
+        """Of an enum in another order rows are sorted otherwise there, and a domain with another check refuses
+        rows that all others have."""
+        found = await value(conn, "select shardman.other_words(%s)", Jsonb(objects))
+        if not found:
+            return
+        named = ", ".join(each["what"] for each in found)
+        words = f"Elsewhere it is: {found[0]['there']}; there: {found[0]['here']}"
+        raise UserError(
+            f"node {self.node} has {named} otherwise than the nodes whose tables are made of that",
+            f"Drop that there, or make it alike. {words}",
+            code=Code.NAME_TAKEN,
+        )
+
+
+def _alike(one: Connection, other: Connection) -> bool:
+    """Whether two servers write definitions in the same words."""
+    return one.info.server_version // 10000 == other.info.server_version // 10000
 
 
 @step("give_needed")
