@@ -59,6 +59,7 @@ def test_rows_that_are_gone_raise_an_error(sharded: Nodes, statement: str) -> No
         "do $$ begin drop table if exists acc_1; end $$",
         "alter table acc_1 detach partition acc_1_data",
         "alter table acc_1_data rename to mine",
+        "alter table acc_1_data drop constraint shardman_partition",
         "create schema another; alter table acc_1_data set schema another",
     ],
 )

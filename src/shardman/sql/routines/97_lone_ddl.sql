@@ -154,6 +154,7 @@ begin
     select p.relation, p.part_name into lost
       from pg_event_trigger_dropped_objects() d
       join shardman.partitions p on p.part_name = regexp_replace(shardman.relation_text(d.address_names[1], d.address_names[2]), '_data("?)$', '\1')
+      join pg_event_trigger_dropped_objects() w on w.object_type = 'table' and w.address_names = d.address_names[:2]
      where d.object_type = 'table constraint' and d.address_names[3] = 'shardman_partition'
      limit 1;
     if found then
