@@ -253,3 +253,21 @@ def test_what_ddl_has_made_is_written_down_behind_what_could_not_wait(item: Clus
         until=lambda n: n == 0,
         seconds=60,
     )
+
+
+def test_what_ddl_has_made_is_written_down_where_that_has_failed(item: Cluster) -> None:
+    """As nobody was there who could say what it is."""
+    refresh = item.submit("select shardman.refresh_table('item')")
+    assert item.wait(refresh).status == "success"
+    item.sql(
+        0,
+        "update shardman.cmd_log set status = 'failed', error_code = 'node_unreachable' where id = %s",
+        (refresh,),
+    )
+    again = "select status::text from shardman.cmd_log where cmd_type = 'refresh_table' and id > %s"
+    eventually(
+        "it is tried again",
+        lambda: item.sql(0, again, (refresh,)),
+        until=lambda rows: rows == [("success",)],
+        seconds=30,
+    )

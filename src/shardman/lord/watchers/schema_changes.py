@@ -5,7 +5,7 @@ came in between, or a node was away, the rows of shardman.schema_changes say so,
 change repeats it, as its sender, on one that lacks it. Where a table was renamed (shardman.renamed_tables), the
 command that lets the metadata follow is submitted once more, should it be lost; so it is where a table was
 shared in the transaction that made it, and the lord's metadata do not have it, or was dropped, and they have it
-still. A shardlord that dies here
+still, or changed, and the command that writes that down has failed. A shardlord that dies here
 leaves nothing but what the next one finds: the change and the note that a node has it are one transaction.
 """
 
@@ -36,6 +36,8 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 1.5
 #: What failed is tried again after so long, and then after twice that, and so on up to the longest.
 AGAIN_S, LONGEST_S = 1.0, 60.0
+#: How often it is looked for what was not written down.
+REFRESH_EVERY_S = 5.0
 #: How long one change may take on one node.
 REPEAT_S = 120.0
 
@@ -65,6 +67,8 @@ class SchemaChanges:
         self._made: set[tuple[int, str]] = set()
         #: The shared tables that DROP TABLE has dropped, at the last look.
         self._dropped: set[str] = set()
+        #: When it was last looked for what was not written down.
+        self._refreshed = 0.0
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -98,6 +102,7 @@ class SchemaChanges:
         await self._follow(renamed)
         await self._record(made)
         await self._drop(dropped, workers)
+        await self._refresh_again()
         work = due(found, members)
         for node, key in work.settle:
             await self._try(node, "settle", key.id, key.sender)
@@ -128,6 +133,13 @@ class SchemaChanges:
             if all(rows and not rows[0][0] for rows in copies):
                 await self._lord.execute(queries("changes")["drop"].encode(), (relation,))
         self._dropped = dropped
+
+    async def _refresh_again(self) -> None:
+        """The same of what DDL has made of tables. It is lost otherwise: new nodes are made of it."""
+        now = time.monotonic()
+        if now - self._refreshed >= REFRESH_EVERY_S:
+            self._refreshed = now
+            await self._lord.execute(queries("changes")["refresh_again"])
 
     async def _try(self, node: int, query: str, *params: Any) -> list[tuple[Any, ...]] | None:
         try:

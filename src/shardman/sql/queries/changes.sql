@@ -83,6 +83,23 @@ delete from shardman.pending_changes p
 select shardman.submit('refresh_table', json_build_object('relation', t.relation))
   from shardman.tables t where t.relation = any (%s)
 
+-- name: refresh_again
+-- What DDL has made of a table and was not written down, for the command has failed: nobody who has its rows was there, say. In vain
+-- it is tried again after twice as long, up to five minutes.
+with failed as (
+    select o.relation, max(l.id) as id, max(l.ended_at) + least(interval '300 s', interval '1 s' * 2 ^ least(count(*), 16)) as again
+      from shardman.cmd_log l cross join lateral (select shardman.option(l.id, 'relation', 1) as relation) o
+     where l.cmd_type = 'refresh_table' and l.status = 'failed' and l.id > (select max(m.id) - 1000 from shardman.cmd_log m)
+     group by o.relation
+)
+select shardman.submit('refresh_table', json_build_object('relation', f.relation))
+  from failed f
+ where f.again < now()
+   and not exists (select from shardman.cmd_log l
+                    where l.id > f.id and l.cmd_type = 'refresh_table' and shardman.option(l.id, 'relation', 1) = f.relation)
+   and (exists (select from shardman.tables t where t.relation = f.relation)
+        or exists (select from shardman.shared_tables t where t.relation = f.relation))
+
 -- name: refresh_shared
 -- Rows that a statement has written anew may be others on a node where it was repeated.
 select shardman.submit(c.verb, case c.verb when 'create_shared_table' then json_build_object('relation', t.relation, 'node_id', w.source)
