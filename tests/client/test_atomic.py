@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from client.test_transactions import PARTS, bob, usage
-from schema.bob import move_in
+from client.tables import accounts, bob
+from client.test_transactions import PARTS
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -23,14 +23,7 @@ TOTAL = "select sum(n) from app.acc"
 
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster) -> Cluster:
-    schema = """
-    create table acc (id int primary key, n int not null check (n >= 0));
-    insert into acc select i, 30 from generate_series(1, 60) i;
-    """
-    move_in(
-        cluster, schema, ["select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)"], "acc"
-    )
-    eventually("bob is let in", lambda: all(usage(cluster, n) for n in (0, 1, 2, 3)))
+    accounts(cluster)
     for node in (1, 2, 3):
         cluster.sql(node, "set shardman.ddl = 'here'; create extension dblink")
     return cluster

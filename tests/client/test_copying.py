@@ -21,7 +21,7 @@ import pytest
 
 import shardman
 from cli.conftest import run
-from client.test_transactions import bob, usage
+from client.tables import bob, usage
 from schema.bob import NODES, as_bob, ok
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import shardman
+from client.tables import forty_rows
 from shardman.testing import eventually
 from shardman.testing.cluster import Cluster
 
@@ -19,13 +20,7 @@ SESSIONS = "select count(*) from pg_stat_activity where application_name like 'p
 
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster) -> Cluster:
-    cluster.sql(1, "create table acc (id bigint primary key, n int not null default 0)")
-    done = cluster.cmd("select shardman.create_hash_partitions(1, 'acc', 'id', 6)")
-    assert done.status == "success", done
-    cluster.sql(1, "insert into acc select generate_series(1, 40)")
-    for node in (2, 3):
-        eventually("rows", lambda n=node: cluster.value(n, "select count(*) from acc") == 40)
-    return cluster
+    return forty_rows(cluster)
 
 
 def dsn(nodes: Cluster) -> str:

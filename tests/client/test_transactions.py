@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 import shardman
-from schema.bob import move_in
+from client.tables import accounts, bob
 from shardman.nodes.invariants import check
 from shardman.nodes.status import read
 from shardman.testing import eventually
@@ -28,25 +28,7 @@ PARTS = "select coalesce(sum(n), 0) from (select count(*) as n from pg_prepared_
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster) -> Cluster:
     """Accounts on three nodes, owned by an ordinary role, and another table beside them."""
-    schema = """
-    create table acc (id int primary key, n int not null check (n >= 0));
-    insert into acc select i, 30 from generate_series(1, 60) i;
-    """
-    move_in(
-        cluster, schema, ["select shardman.create_hash_partitions(1, 'app.acc', 'id', 6)"], "acc"
-    )
-    eventually("bob is let in", lambda: all(usage(cluster, n) for n in (0, 1, 2, 3)))
-    return cluster
-
-
-def bob(cluster: Cluster, node: int, **more: str) -> str:
-    return psycopg.conninfo.make_conninfo(
-        cluster.dsn(node), user="bob", password="b", options="-c search_path=app", **more
-    )
-
-
-def usage(cluster: Cluster, node: int) -> Any:
-    return cluster.value(node, "select has_schema_privilege('bob', 'shardman', 'usage')")
+    return accounts(cluster)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from crash.stops import Point, armed, points, wait_until_stopped
+from crash.tables import ROWS, make_t, owner
 from shardman.lord.lease import LEASE_S
 from shardman.nodes.invariants import check
 from shardman.pg.connection import SyncConnection
@@ -24,7 +25,6 @@ from shardman.testing.faults import freeze
 from shardman.testing.plugin import ProxyFactory
 from shardman.testing.waiting import eventually
 
-ROWS = 300
 #: Within this clients go on where the loss is seen at once, and where the server keeps silent. It takes 0.1 s,
 #: and 3 s more than is waited for an answer; a busy machine takes the rest. Otherwise they never would.
 SOON_S = 15.0
@@ -47,16 +47,7 @@ create constraint trigger commit_waits after update of switched on shardman.cmd_
 
 @pytest.fixture(scope="module")
 def ready(cluster: Cluster) -> Cluster:
-    cluster.sql(1, "create table t (id int primary key, v text)")
-    cluster.sql(1, "insert into t select i, 'v' || i from generate_series(1, %s) i", (ROWS,))
-    assert (
-        cluster.cmd("select shardman.create_hash_partitions(1, 't', 'id', 3)").status == "success"
-    )
-    return cluster
-
-
-def owner(cluster: Cluster) -> int:
-    return int(cluster.value(0, "select owner from shardman.partitions where part_name = 't_0'"))
+    return make_t(cluster)
 
 
 def has_rows(cluster: Cluster, node: int) -> bool:

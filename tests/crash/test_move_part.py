@@ -9,25 +9,15 @@ import time
 import pytest
 
 from crash.stops import Point, armed, kill_shardlord, points, sample, wait_until_stopped
+from crash.tables import ROWS, make_t, owner
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-ROWS = 300
-
 
 @pytest.fixture(scope="module")
 def ready(cluster: Cluster) -> Cluster:
-    cluster.sql(1, "create table t (id int primary key, v text)")
-    cluster.sql(1, "insert into t select i, 'v' || i from generate_series(1, %s) i", (ROWS,))
-    assert (
-        cluster.cmd("select shardman.create_hash_partitions(1, 't', 'id', 3)").status == "success"
-    )
-    return cluster
-
-
-def owner(cluster: Cluster) -> int:
-    return int(cluster.value(0, "select owner from shardman.partitions where part_name = 't_0'"))
+    return make_t(cluster)
 
 
 def journal(cluster: Cluster) -> list[Point]:

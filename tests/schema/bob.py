@@ -40,6 +40,13 @@ def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[
         yield conn
 
 
+def send(cluster: Cluster, node: int, *queries: str) -> None:
+    """One after the other, as bob."""
+    with as_bob(cluster, node) as bob:
+        for query in queries:
+            bob.execute(query.encode())
+
+
 def value(cluster: Cluster, node: int, query: str, *params: object) -> object:
     """What bob is told by a node."""
     with as_bob(cluster, node) as bob:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, as_bob
 from shardman.nodes.invariants import check
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
 ROWS = 300
 COLUMNS = """
 select string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod),
@@ -53,13 +50,6 @@ def acc(cluster: Cluster) -> Cluster:
         tolerate=psycopg.Error,
     )
     return cluster
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=autocommit) as conn:
-        yield conn
 
 
 def bob_counts(cluster: Cluster, node: int) -> int:

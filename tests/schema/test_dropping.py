@@ -10,26 +10,18 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, as_bob
 from shardman.nodes.invariants import check
 from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
 LONG = bool(os.environ.get("SHARDMAN_LONG"))
-NODES = (0, 1, 2, 3)
 ROWS = 200
 LAYOUT = "select expr, partitions_count, replevel from shardman.tables where relation = 'app.acc'"
 PUT_AWAY = "select relname from pg_class where relnamespace = to_regnamespace('shardman_dropped')"
 REMEMBERED = "select count(*) from shardman.layouts"
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=autocommit) as conn:
-        yield conn
 
 
 @pytest.fixture(scope="module")

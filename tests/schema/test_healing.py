@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, as_bob
+from schema.trap import NO_TRAP, PASSING, trap
 from shardman.nodes.invariants import check
 from shardman.nodes.status import read
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
 SHAPE = "select shardman.shape_of('app.acc')"
 CHANGES = "select count(*) from shardman.schema_changes"
-#: Who changes a table on a node with it waits in his COMMIT there, and fails then.
-TRAP = """
-set shardman.ddl = 'here';
-create schema trap;
-grant usage on schema trap to public;
-create table trap.caught (id int);
-grant insert on trap.caught to public;
-create function trap.hold() returns trigger language plpgsql as $$
-begin
-    perform pg_sleep(3);
-    if to_regclass('trap.passing') is null then
-        raise exception 'trapped';
-    end if;
-    return new;
-end $$;
-create view trap.held as select pid from pg_stat_activity where wait_event = 'PgSleep';
-create constraint trigger hold after insert on trap.caught
-    deferrable initially deferred for each row execute function trap.hold();
-create function trap.catch() returns event_trigger language plpgsql as $$
-begin
-    insert into trap.caught values (1);
-end $$;
-create event trigger a_trap on ddl_command_end
-    when tag in ('ALTER TABLE', 'CREATE VIEW', 'CREATE INDEX', 'ALTER INDEX', 'DROP INDEX')
-    execute function trap.catch();
-"""
-NO_TRAP = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
+TRAP = trap(3, "ALTER TABLE", "CREATE VIEW", "CREATE INDEX", "ALTER INDEX", "DROP INDEX")
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +44,6 @@ def counted(cluster: Cluster) -> bool:
             ready = "select has_table_privilege('shardman.ddl', 'insert')"
             assert bob.execute(ready).fetchone() == (True,)
     return True
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
 
 
 def healed(cluster: Cluster) -> None:
@@ -170,7 +135,7 @@ def test_a_node_dies_while_all_commit(acc: Cluster, killed: int) -> None:
     """The sender's, whose part is the last, or another, which waits in its COMMIT."""
     acc.sql(3, TRAP)
     if killed == 1:
-        acc.sql(3, "set shardman.ddl = 'here'; create table trap.passing ()")
+        acc.sql(3, PASSING)
     with ThreadPoolExecutor(1) as pool, as_bob(acc, 1) as bob:
         sent = pool.submit(bob.execute, f"alter table acc add column of_{killed} int".encode())
         eventually(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from schema.bob import NODES, as_bob
 from shardman.nodes.invariants import check
-from shardman.pg.connection import SyncConnection
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
-NODES = (0, 1, 2, 3)
 OBJECTS = """
 select string_agg(what, ', ' order by what collate "C") from (
     select c.relname || ' ' || pg_get_viewdef(c.oid) || coalesce(obj_description(c.oid), '') as what
@@ -52,13 +48,6 @@ def counted(cluster: Cluster) -> bool:
             ready = "select has_table_privilege('shardman.ddl', 'insert')"
             assert bob.execute(ready).fetchone() == (True,)
     return True
-
-
-@contextmanager
-def as_bob(cluster: Cluster, node: int, *, autocommit: bool = True) -> Iterator[SyncConnection]:
-    dsn = make_conninfo(cluster.dsn(node), user="bob", password="b", options="-c search_path=app")
-    with psycopg.connect(dsn, autocommit=autocommit) as conn:
-        yield conn
 
 
 def everywhere(cluster: Cluster) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from schema.bob import NODES, WORKERS, as_bob, move_in, ok, value
+from schema.bob import NODES, WORKERS, as_bob, move_in, ok, send, value
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.load import REPEATED_IN_CIRCLES
@@ -42,12 +42,6 @@ def acc(cluster: Cluster) -> Cluster:
     move_in(cluster, SCHEMA, commands, "acc")
     cluster.sql(1, 'create schema "Else" authorization bob')
     return cluster
-
-
-def send(cluster: Cluster, node: int, *queries: str) -> None:
-    with as_bob(cluster, node) as bob:
-        for query in queries:
-            bob.execute(query.encode())
 
 
 def settled(cluster: Cluster, *, data: bool = False) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, send, value
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
@@ -41,12 +41,6 @@ def acc(cluster: Cluster) -> Cluster:
     move_in(cluster, SCHEMA, commands, "acc")
     cluster.sql(1, 'create schema "Else" authorization bob')
     return cluster
-
-
-def send(cluster: Cluster, node: int, *queries: str) -> None:
-    with as_bob(cluster, node) as bob:
-        for query in queries:
-            bob.execute(query.encode())
 
 
 def settled(cluster: Cluster) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, value
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, ok, send, value
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
@@ -58,12 +58,6 @@ def acc(cluster: Cluster) -> Cluster:
     move_in(cluster, SCHEMA, commands, "acc")
     send(cluster, 1, *FUNCTIONS)
     return cluster
-
-
-def send(cluster: Cluster, node: int, *queries: str) -> None:
-    with as_bob(cluster, node) as bob:
-        for query in queries:
-            bob.execute(query.encode())
 
 
 def there(cluster: Cluster) -> set[tuple[object, ...]]:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from schema.trap import NO_TRAP, trap
 from shardman.nodes.invariants import check
 from shardman.nodes.status import read
 from shardman.pg.connection import SyncConnection
@@ -21,30 +22,7 @@ from shardman.testing.waiting import eventually
 NODES = (1, 2, 3)
 QUIET = "suppress_redundant_updates_trigger"
 KIND = '"Län"."Art\'s"'
-#: DDL on a node with it waits in its COMMIT there, and fails then.
-TRAP = """
-set shardman.ddl = 'here';
-create schema trap;
-grant usage on schema trap to public;
-create table trap.caught (id int);
-grant insert on trap.caught to public;
-create function trap.hold() returns trigger language plpgsql as $$
-begin
-    perform pg_sleep(1.5);
-    raise exception 'trapped';
-end $$;
-create view trap.held as select pid from pg_stat_activity where wait_event = 'PgSleep';
-create constraint trigger hold after insert on trap.caught
-    deferrable initially deferred for each row execute function trap.hold();
-create function trap.catch() returns event_trigger language plpgsql as $$
-begin
-    insert into trap.caught values (1);
-end $$;
-create event trigger a_trap on ddl_command_end
-    when tag in ('ALTER TABLE', 'CREATE INDEX', 'CREATE TRIGGER', 'DROP TABLE')
-    execute function trap.catch();
-"""
-NO_TRAP = "set shardman.ddl = 'here'; drop event trigger a_trap; drop schema trap cascade"
+TRAP = trap(1.5, "ALTER TABLE", "CREATE INDEX", "CREATE TRIGGER", "DROP TABLE")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, value
+from schema.bob import NODES, ROWS, WORKERS, as_bob, move_in, send, value
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
@@ -51,12 +51,6 @@ def app(cluster: Cluster) -> Cluster:
     )
     move_in(cluster, SCHEMA, commands, "acc")
     return cluster
-
-
-def send(cluster: Cluster, node: int, *queries: str) -> None:
-    with as_bob(cluster, node) as bob:
-        for query in queries:
-            bob.execute(query.encode())
 
 
 def settled(cluster: Cluster) -> None:

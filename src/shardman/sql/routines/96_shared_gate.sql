@@ -17,15 +17,14 @@ comment on function shardman.on_shared_gate() is 'before DDL on a shared table, 
 create or replace function shardman.loosen_shared(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform shardman.need_owner(relation);
+    perform shardman.loosen_key(relation);
     perform set_config('shardman.ddl_busy', 'on', true);
-    execute format('drop trigger if exists "A_shardman_key" on %s', shardman.name_here(relation));
     perform shardman.loosen_sequences(relation);
     perform set_config('shardman.ddl_busy', '', true);
 end
 $$;
 comment on function shardman.loosen_shared(text) is
-    'within DDL, for the owner of a shared table: takes away the trigger that names the key''s columns, whose types could not be changed; shardman.keep_shared makes it again';
+    'within DDL that gives columns of a shared table other types, for its owner: shardman.loosen_key, and what its sequences have that is in the way; shardman.keep_shared makes it again';
 
 create or replace function shardman.hold_way(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
