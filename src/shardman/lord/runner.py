@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,24 +13,22 @@ from structlog.contextvars import bound_contextvars
 
 from shardman.commands.base import Claim, Command
 from shardman.errors import Code, Temporary
+from shardman.lord import phases
 from shardman.lord.behind_ddl import changes_behind
-from shardman.lord.entry import Canceled, Entry, Recorded
-from shardman.lord.failures import Failure, failure
-from shardman.lord.finisher import LEADERSHIP_OVER, Finisher, undo
+from shardman.lord.entry import Canceled, Entry
+from shardman.lord.failures import failure
+from shardman.lord.finisher import LEADERSHIP_OVER, undo
 from shardman.lord.hurry import Hurry
 from shardman.lord.in_doubt import Decision, Doubts
-from shardman.lord.journal import BEHIND_S, Journal, LordLost
-from shardman.lord.lease import LEASE_S
+from shardman.lord.journal import BEHIND_S, Journal
 from shardman.lord.named_locks import NamedLocks
+from shardman.lord.outcome import Outcome
 from shardman.lord.planner import make_plan
 from shardman.lord.run import CommandRun, Shared
 from shardman.lord.sessions import Sessions
-from shardman.model.plan import Json, Plan
-from shardman.pg.bounded import STATEMENT_S, unhurried
-from shardman.pg.connection import Connection
+from shardman.model.plan import Plan
 from shardman.pg.metadata import read_cluster
-from shardman.steps.base import bind
-from shardman.tasks import all_of, cancel_once, is_cancelled
+from shardman.tasks import cancel_once, is_cancelled
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -40,21 +37,6 @@ T = TypeVar("T")
 MOST_ATTEMPTS = 10
 #: What commands claim that make a database a node, or none.
 MEMBERSHIP = "membership"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    status: str
-    failure: Failure | None = None
-    #: What is to be done, by id, before the command begins anew.
-    first: tuple[tuple[int, Command], ...] = ()
-
-    @property
-    def error(self) -> str | None:
-        """Why it failed, in a sentence."""
-        return self.failure.sentence if self.failure else None
 
 
 class Runner:
@@ -224,7 +206,7 @@ class Runner:
                 return outcome
             result = " ".join(run.sentences) or None
             await self._to_its_end(
-                entry.end(outcome.status, outcome.failure, result, _data(outcome, run))
+                entry.end(outcome.status, outcome.failure, result, outcome.data(run))
             )
             succeeded = outcome.status in ("success", "done")
         finally:
@@ -247,11 +229,11 @@ class Runner:
             run.figures.planned = plan.data
             for warning in plan.warnings:
                 run.say(warning)
-            await self._prepare(plan, run)
+            await phases.prepare(plan, run)
             if not plan.switch:
                 return await self._finish(plan, run)
             # Cancelled inside its commit it would be undone although it has happened.
-            await self._to_its_end(self._switch(plan, run))
+            await self._to_its_end(phases.switch(plan, run, self._doubts))
         except LEADERSHIP_OVER:
             raise
         except (Exception, asyncio.CancelledError) as error:
@@ -273,50 +255,12 @@ class Runner:
                     task.cancel()
                     raise
 
-    async def _prepare(self, plan: Plan, run: CommandRun) -> None:
-        async def make(step: Recorded) -> None:
-            await run.entry.start_step(step, durable=True)
-            await bind("prepare", step).do(run)
-            await run.entry.end_step(step, "done")
-
-        for group in run.entry.groups(plan, "prepare"):
-            await all_of(*(make(step) for step in group))
-
-    async def _switch(self, plan: Plan, run: CommandRun) -> None:
-        """The point of no return: one transaction in the lord's database.
-
-        Raises:
-            LordLost: the connection was lost, so nobody here knows whether it happened; the next leadership
-                reads it in the journal. What clients wait for meanwhile, `lord/settlement.py` looks after.
-        """
-        conn = await run.node(0)
-        held = self._doubts.stands(run.cmd_id)
-        try:
-            with unhurried(conn, LEASE_S if held else STATEMENT_S):
-                async with conn.transaction():
-                    await self._decide(conn, plan, run)
-                    # The last before its COMMIT is sent: without this it never was.
-                    self._doubts.decide(run.cmd_id, Decision.ASKED)
-        except psycopg.OperationalError as error:
-            if conn.closed or conn.broken:
-                raise LordLost(str(error)) from error
-            raise
-
-    async def _decide(self, conn: Connection, plan: Plan, run: CommandRun) -> None:
-        await run.entry.switch(conn, run.epoch, run.figures.data())
-        for step in plan.switch:
-            await bind("switch", step).do(run)
-        await run.entry.switched(conn)
-
     async def _finish(self, plan: Plan, run: CommandRun) -> Outcome:
         if plan.switch:
             # From here on nodes do what must not be forgotten.
             await self.journal.copied(BEHIND_S)
             self._doubts.decide(run.cmd_id, Decision.CERTAIN)
-        finisher = Finisher(run, atomic=plan.atomic)
-        for group in run.entry.groups(plan, "finish"):
-            await all_of(*(finisher.do(step) for step in group))
-        run.tell_left(finisher.left)
+        await phases.finish(plan, run)
         return Outcome("success" if plan.atomic else "done")
 
     async def _take_back(
@@ -361,11 +305,3 @@ def parts_claimed(claims: Iterable[Claim]) -> set[str]:
         for c in claims
         if (c.name.startswith("part ") or c.name == MEMBERSHIP) and not c.shared
     }
-
-
-def _data(outcome: Outcome, run: CommandRun) -> dict[str, Json]:
-    """What is told of an attempt to programs. What failed has made nothing, so it has no figures."""
-    if outcome.failure is not None:
-        sqlstate = outcome.failure.sqlstate
-        return {} if sqlstate is None else {"sqlstate": sqlstate}
-    return run.figures.data() if outcome.status in ("success", "done") else {}
