@@ -301,6 +301,20 @@ def test_what_would_be_dropped_with_its_schema_is_named(app: Cluster) -> None:
     assert "DROP OWNED concerns this node only, and so does REASSIGN OWNED" in notices
 
 
+def test_with_row_security_off(app: Cluster) -> None:
+    """As what pg_dump writes has it: its owner could neither write to a shared table nor change it."""
+    for node in WORKERS:
+        send(
+            app,
+            node,
+            "set local row_security = off",
+            "insert into tag (t) values ('restored')",
+            "alter table tag add column restored int",
+            "alter table tag drop column restored",
+            "delete from tag where t = 'restored'",
+        )
+
+
 def test_sequences_are_called_otherwise(app: Cluster) -> None:
     """As Rails' rename_table has it, and back."""
     for node, former, wanted in ((2, "tag", "label"), (3, "label", "tag")):

@@ -65,7 +65,8 @@ $$;
 comment on function shardman.pass_shared(int, text, text, int[], text[]) is 'sends a change of a shared table to a node';
 
 create or replace function shardman.take_shared_lock(relation text, kind text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set row_security = on as $$
+-- With row_security off, as whoever restores a dump has it, the policy of the locks would be an error.
 declare
     name constant text := shardman.shared_lock_name(relation);
 begin
@@ -205,7 +206,7 @@ $$;
 comment on function shardman.shared_key(oid) is 'the columns of a table''s primary key, and the operator by which it is unique';
 
 create or replace function shardman.shared_change(rel oid, op text) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set row_security = on as $$
 declare
     match  constant text := (select string_agg(format('t.%s %s (x.o).%1$s', k.col, k.op), ' and ' order by k.n) from shardman.shared_key(rel) k);
     -- Those that are given a value: what is generated follows, and no statement can have changed the others.
