@@ -97,20 +97,29 @@ comment on function shardman.own_indexes(oid) is 'the indexes of a table that be
 
 create or replace function shardman.index_changes(relation text, copy oid, parent oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- A table may have several that say the same: the first of a copy's is the first of the table's. Those that have a name of the table's stay before others.
+    with wanted as (
+        select i.*, row_number() over (partition by i.sql, i.is_unique order by i.name) as n from shardman.own_indexes(parent) i
+    ), there as (
+        select i.*, row_number() over (partition by i.sql, i.is_unique order by w.name is null, w.name, i.name) as n
+          from pg_class c cross join shardman.own_indexes(copy) i
+          left join wanted w on i.name = shardman.numbered_name(w.name, shardman.part_number(regexp_replace(c.relname, '_data$', '')))
+         where c.oid = copy
+    )
     -- A move or a new replica may have built it after the snapshot in which we look (on other nodes it is that of our first statement there).
     select format('create %sindex if not exists %I on %s %s', case when w.is_unique then 'unique ' else '' end,
                   shardman.free_name(n.nspname, w.name, shardman.part_number(regexp_replace(c.relname, '_data$', ''))), copy::regclass, w.sql)
-      from shardman.own_indexes(parent) w, pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.oid = copy and not exists (select from shardman.own_indexes(copy) h where (h.sql, h.is_unique) = (w.sql, w.is_unique))
+      from wanted w, pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.oid = copy and not exists (select from there h where (h.sql, h.is_unique, h.n) = (w.sql, w.is_unique, w.n))
     union all
     select format('drop index %I.%I', n.nspname, h.name)
-      from shardman.tables t, shardman.own_indexes(copy) h, pg_class c join pg_namespace n on n.oid = c.relnamespace
+      from shardman.tables t, there h, pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.oid = copy and t.relation = index_changes.relation
        and (exists (select from jsonb_array_elements(t.definition -> 'shared_indexes') s where s ->> 'sql' = h.sql)
             -- It was made a moment ago, and the metadata have not heard of it.
             or h.sql in (select * from shardman.indexes_before(relation)))
        and not exists (select from jsonb_array_elements(t.definition -> 'indexes') s where s ->> 'sql' = h.sql)
-       and not exists (select from shardman.own_indexes(parent) w where w.sql = h.sql)
+       and not exists (select from wanted w where w.sql = h.sql and (h.is_unique or not w.is_unique and w.n = h.n))
 $$;
 comment on function shardman.index_changes(text, oid, oid) is 'the statements that give a replica the indexes that its table has as a whole';
 
