@@ -48,13 +48,15 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     k record;
 begin
-    -- What DDL has dropped here, before the metadata know.
-    for k in select * from shardman.keys_lacking(definition, parent) l where not shardman.is_dropped(definition ->> 'relation', l.name) loop
+    -- What DDL has dropped here, before the metadata know. Without a relation the caller need not be able to read that.
+    for k in select * from shardman.keys_lacking(definition, parent) l
+             where case when definition ->> 'relation' is null then true else not shardman.is_dropped(definition ->> 'relation', l.name) end loop
         if shardman.make_key(format('alter table only %s add constraint %I %s', parent::regclass, k.name, k.sql)) and k.comment is not null then
             execute format('comment on constraint %I on %s is %L', k.name, parent::regclass, k.comment);
         end if;
     end loop;
-    for k in select * from shardman.uniques_lacking(definition, parent) l where not shardman.is_dropped(definition ->> 'relation', l.name) loop
+    for k in select * from shardman.uniques_lacking(definition, parent) l
+             where case when definition ->> 'relation' is null then true else not shardman.is_dropped(definition ->> 'relation', l.name) end loop
         if definition ->> 'relation' is not null then
             perform shardman.need_trusted(array[parent]), shardman.need_trusted_types(jsonb_build_array(k.sql));
         end if;
