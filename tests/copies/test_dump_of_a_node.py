@@ -10,6 +10,7 @@ from shardman.local import Programs
 from shardman.testing.cluster import Cluster
 from shardman.testing.load import Bank, make_bank
 from shardman.testing.plugin import ClusterFactory
+from shardman.testing.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,12 @@ def bank(cluster: Cluster) -> Bank:
         "select shardman.create_hash_partitions(1, 'notes', 'account', colocate_with => 'accounts')"
     )
     assert done.status == "success", done
+    # Its replicas may be left for later, and with them that it is colocated.
+    eventually(
+        "the metadata say that they lie together",
+        lambda: cluster.value(1, "select shardman.colocated('notes', 'accounts')"),
+        seconds=60,
+    )
     cluster.sql(
         1,
         "alter table notes add foreign key (account) references accounts (id) on delete cascade",
