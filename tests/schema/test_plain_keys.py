@@ -370,7 +370,7 @@ def test_that_of_a_table_before_is_one(acc: Cluster) -> None:
     [
         ("x on acc (v)", "The index lacks id, by which the rows of app.acc are distributed"),
         ("x on acc (v, lower(id::text))", 'on table "acc" lacks column "id" which is part of'),
-        ("if not exists x on acc (v)", 'on table "acc" lacks column "id" which is part of'),
+        ("if not exists x on acc (v)", "The index lacks id, by which the rows of app.acc are"),
         ("concurrently x on acc (id, v)", "create_index_concurrently('create unique index x on"),
         ("acc_pkey on acc (id, v)", "already exists"),
     ],

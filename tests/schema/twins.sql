@@ -44,7 +44,7 @@ select distinct concat_ws(' ', 'trigger', s.relname, t.tgname, t.tgenabled, f.pr
   from shown s join pg_trigger t on t.tgrelid = s.oid
        or t.tgrelid in (select d.inhrelid from pg_inherits p join pg_inherits d on d.inhparent = p.inhrelid where p.inhparent = s.oid)
   join pg_proc f on f.oid = t.tgfoid
- where not t.tgisinternal and t.tgname !~ '^(!|A_)?shardman_'
+ where not t.tgisinternal and t.tgname !~ '^(!|A_|~)?shardman_'
 union all
 select concat_ws(' ', 'view', c.relname, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'), c.relacl::text)
   from pg_class c where c.relkind = 'v' and c.relnamespace::regnamespace::text = any (%(schemas)s)
