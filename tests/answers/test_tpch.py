@@ -1,7 +1,9 @@
-"""The 22 queries of TPC-H at scale factor 0.1, through every node, against one plain server."""
+"""The 22 queries of TPC-H at scale factor 0.03 (0.1 with SHARDMAN_LONG), through every node, against one plain
+server."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
 
 HERE = Path(__file__).parent / "tpch"
-SCALE = "0.1"
+SCALE = "0.1" if os.environ.get("SHARDMAN_LONG") else "0.03"
 LIMIT = "60s"
 PARTITIONS = {
     "region": ("r_regionkey", 1),
