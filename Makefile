@@ -70,7 +70,7 @@ soak: venv
 	@$(BIN)/python -m shardman.testing.soak $(SOAK_ARGS)
 
 crash: venv
-	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash tests/chaos $(PYTEST_ARGS)
+	@SHARDMAN_LONG=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile tests/crash tests/chaos tests/answers $(PYTEST_ARGS)
 
 dialect: venv
 	@SHARDMAN_LONG=1 $(BIN)/python -m pytest tests/orm/test_dialect.py $(PYTEST_ARGS)
