@@ -337,6 +337,45 @@ def test_the_cluster_does_not_run_what_the_owner_may_change(trapped: Cluster) ->
     unharmed(trapped)
 
 
+#: A foreign key of bob's own to his data table, compared by a cast of his.
+OWN_KEY = """
+set shardman.ddl = 'here';
+create type app.odd as (v int);
+create function app.odd_id(app.odd) returns int language plpgsql as $$
+begin
+    perform app.capture();
+    return case when (select rolsuper from pg_roles where rolname = current_user) then -1 else ($1).v end;
+end $$;
+create cast (app.odd as int) with function app.odd_id(app.odd) as implicit;
+create table app.own (x app.odd references app.acc_1_data (id) on delete cascade);
+insert into app.own select row(id)::app.odd from app.acc_1_data;
+"""
+
+
+def test_who_asks_whether_a_row_is_referred_to_runs_nothing_of_its_owners(trapped: Cluster) -> None:
+    """Before a row goes to another partition (56_references_leaving.sql)."""
+    here = home(trapped, "app.acc_1")
+    ask(trapped, here, "bob", OWN_KEY)
+    trapped.sql(here, "select shardman.keep_rows()")
+    guards = "select tgname from pg_trigger where tgname = '~shardman_leaving'"
+    assert trapped.sql(here, guards) != []
+    was = trapped.value(here, "select min(id) from app.acc_1")
+    will_be = next(
+        key
+        for key in range(100000, 101000)
+        for node, part, _ in trapped.sql(
+            here, "select * from shardman.partition_of('app.acc', %s::text)", (key,)
+        )
+        if node == here and part != "app.acc_1"
+    )
+    with as_role(trapped, here, "bob") as bob:
+        bob.execute("update app.acc set id = %s where id = %s", (will_be, was))
+        bob.execute("update app.acc set id = %s where id = %s", (was, will_be))
+    trapped.sql(here, "set shardman.ddl = 'here'; drop table app.own; drop type app.odd cascade")
+    assert loot(trapped) <= {("bob", False)}
+    unharmed(trapped)
+
+
 #: What of bob's PostgreSQL looks up by name, or runs when it reads a table or plans a statement over it.
 SHADOWS = """
 create function app.now() returns timestamptz language plpgsql volatile as
