@@ -356,7 +356,7 @@ def test_who_asks_whether_a_row_is_referred_to_runs_nothing_of_its_owners(trappe
     """Before a row goes to another partition (56_references_leaving.sql)."""
     here = home(trapped, "app.acc_1")
     ask(trapped, here, "bob", OWN_KEY)
-    trapped.sql(here, "select shardman.keep_rows()")
+    trapped.sql(here, "select shardman.keep_rows(array['app.acc_1_data'::regclass])")
     guards = "select tgname from pg_trigger where tgname = '~shardman_leaving'"
     assert trapped.sql(here, guards) != []
     was = trapped.value(here, "select min(id) from app.acc_1")

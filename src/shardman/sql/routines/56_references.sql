@@ -76,7 +76,7 @@ begin
     if item ->> 'comment' is not null then
         execute format('comment on constraint %I on %s is %L', item ->> 'name', data::regclass, item ->> 'comment');
     end if;
-    perform shardman.keep_rows();
+    perform shardman.keep_rows(array[data]);
 end
 $$;
 comment on function shardman.add_reference(text, jsonb) is 'makes a foreign key of a definition on the data table of a partition, not validated';
@@ -125,7 +125,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform shardman.add_references(part_name);
     -- What refers to it may have come before it.
-    perform shardman.keep_rows();
+    perform shardman.keep_rows(array[shardman.find_relation(shardman.data_table(part_name))]);
 exception when lock_not_available or deadlock_detected then
     -- A failover waits for no writer to a shared table, who may wait for the dead node: shardman.reconcile makes them.
     if current_setting('shardman.references_later', true) is distinct from 'on' then
@@ -235,7 +235,7 @@ begin
             if state.relation is null then
                 perform shardman.drop_references(state.data);
             elsif state.item is null then
-                perform shardman.keep_rows();
+                perform shardman.keep_rows(array[state.data]);
             else
                 perform shardman.add_reference(state.part_name, state.item);
             end if;

@@ -66,15 +66,17 @@ end
 $$;
 comment on function shardman.refuse_leaving() is 'before a row of a data table goes to another partition: raises where rows refer to it that ON DELETE would delete or change';
 
-create or replace function shardman.lets_leave() returns table (data oid)
+create or replace function shardman.lets_leave(of oid[] default null) returns table (data oid)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select distinct c.oid
       from pg_constraint o join pg_class c on c.oid = o.confrelid and c.relkind = 'r' and c.relispartition
-     where o.contype = 'f' and shardman.writes_rows(o.confdeltype)
+     where o.contype = 'f' and shardman.writes_rows(o.confdeltype) and (of is null or c.oid = any (of) or o.conrelid = any (of))
+       and shardman.part_relation(shardman.metadata_name(c.oid)) is not null
        and exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'shardman_partition' and k.contype = 'c')
        and not exists (select from pg_trigger g where g.tgrelid = c.oid and g.tgname = '~shardman_leaving' and g.tgenabled = 'O')
 $$;
-comment on function shardman.lets_leave() is 'this node: data tables in use that are referred to, and from which a row may go to another partition';
+comment on function shardman.lets_leave(oid[]) is
+    'this node: data tables in use that are referred to, and from which a row may go to another partition; of: among these data tables and what they refer to';
 
 create or replace function shardman.leaving_sql(data oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -93,14 +95,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.leaving_sql(oid) is 'the trigger of a data table that keeps its rows from leaving; null where its table is distributed by no columns';
 
-create or replace function shardman.keep_rows() returns void
+create or replace function shardman.keep_rows(of oid[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     text_ text;
 begin
-    for text_ in select shardman.leaving_sql(l.data) from shardman.lets_leave() l loop
+    for text_ in select shardman.leaving_sql(l.data) from shardman.lets_leave(of) l loop
         execute text_;
     end loop;
 end
 $$;
-comment on function shardman.keep_rows() is 'keeps the rows of data tables to which foreign keys refer from leaving, for those that just got one';
+comment on function shardman.keep_rows(oid[]) is 'keeps the rows of these data tables, and of those to which they refer, from leaving where others refer to them; locks no other tables';

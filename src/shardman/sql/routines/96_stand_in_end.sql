@@ -85,7 +85,7 @@ begin
     loop
         execute text_;
     end loop;
-    perform shardman.keep_rows();
+    perform shardman.keep_rows(array(select d::regclass::oid from jsonb_array_elements_text(changes -> 'data') d));
     perform set_config('shardman.ddl_busy', '', true);
     if given is null and changes ->> 'deferrable' is not null then
         raise notice 'foreign keys of % are checked at each statement: %', relation, changes ->> 'deferrable';
