@@ -376,6 +376,38 @@ def test_who_asks_whether_a_row_is_referred_to_runs_nothing_of_its_owners(trappe
     unharmed(trapped)
 
 
+#: Another one, of his data table, that nobody has validated.
+NOT_VALIDATED = """
+set shardman.ddl = 'here';
+create function app.odd_number(app.odd) returns int language plpgsql as
+ $$ begin perform app.capture(); return ($1).v; end $$;
+create cast (app.odd as int) with function app.odd_number(app.odd) as implicit;
+create table app.aim (x int primary key);
+insert into app.aim select id from app.acc_1_data;
+alter table app.acc_1_data add constraint aimed foreign key (c) references app.aim (x) not valid;
+"""
+
+
+def test_who_validates_foreign_keys_runs_nothing_of_the_owners(trapped: Cluster) -> None:
+    here = home(trapped, "app.acc_1")
+    ask(trapped, here, "bob", "create type app.odd as (v int)")
+    ask(trapped, here, "bob", "alter table app.acc add column c app.odd")
+    ask(trapped, here, "bob", "update app.acc_1 set c = row(id)::app.odd")
+    ask(trapped, here, "bob", NOT_VALIDATED)
+    refers = "select convalidated from pg_constraint where conname = 'aimed'"
+    assert trapped.sql(here, refers) == [(False,)]
+    trapped.sql(here, "select shardman.validate_a_reference()")
+    trapped.sql(
+        here,
+        "set shardman.ddl = 'here'; alter table app.acc_1_data drop constraint if exists aimed;"
+        " drop table app.aim; drop cast (app.odd as int)",
+    )
+    ask(trapped, here, "bob", "alter table app.acc drop column c")
+    everywhere(trapped, "drop type if exists app.odd cascade")
+    assert loot(trapped) <= {("bob", False)}
+    unharmed(trapped)
+
+
 #: What of bob's PostgreSQL looks up by name, or runs when it reads a table or plans a statement over it.
 SHADOWS = """
 create function app.now() returns timestamptz language plpgsql volatile as

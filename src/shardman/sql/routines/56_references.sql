@@ -253,6 +253,19 @@ end
 $$;
 comment on function shardman.mend_references(text) is 'makes and drops foreign keys of data tables; returns what failed, which is recorded';
 
+create or replace function shardman.compares_plainly(constraint_ oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select bool_and(c.base = r.base or greatest(c.base, r.base) < 16384)
+      from pg_constraint o cross join unnest(o.conkey, o.confkey) as u (c, r)
+     cross join lateral (select coalesce(nullif(t.typbasetype, 0), t.oid) as base from pg_attribute a join pg_type t on t.oid = a.atttypid
+                          where a.attrelid = o.conrelid and a.attnum = u.c) c
+     cross join lateral (select coalesce(nullif(t.typbasetype, 0), t.oid) as base from pg_attribute a join pg_type t on t.oid = a.atttypid
+                          where a.attrelid = o.confrelid and a.attnum = u.r) r
+     where o.oid = constraint_
+$$;
+comment on function shardman.compares_plainly(oid) is
+    'whether a foreign key compares values without a cast that somebody may have made: columns of one type, or of PostgreSQL''s own types';
+
 create or replace function shardman.validate_a_reference() returns bool
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -267,7 +280,8 @@ begin
                               and o.contype = 'f' and not o.convalidated));
     select o.conname, o.conrelid::regclass as tab, shardman.metadata_name(o.conrelid) as name into next_
       from pg_constraint o join pg_class c on c.oid = o.conrelid and c.relispartition
-     where o.contype = 'f' and not o.convalidated
+     -- It is read as the cluster's role.
+     where o.contype = 'f' and not o.convalidated and shardman.compares_plainly(o.oid)
        and exists (select from pg_constraint k where k.conrelid = o.conrelid and k.conname = 'shardman_partition' and k.contype = 'c')
        and not exists (select from shardman.problems p where p.subject = 'foreign keys of ' || shardman.metadata_name(o.conrelid))
      limit 1;
