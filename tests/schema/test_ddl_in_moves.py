@@ -114,6 +114,28 @@ def test_a_copy_that_the_snapshot_does_not_show_is_missed(item: Cluster) -> None
             item.sql(node, f"set shardman.ddl = 'here'; drop table {part}_data")
 
 
+def test_statistics_that_the_snapshot_does_not_show_go_all_the_same(item: Cluster) -> None:
+    """A move has just made the object when DDL that drops it looks for it on the copies."""
+    part, node = item.sql(
+        0, "select part_name, owner from shardman.partitions where prv is null order by 1 limit 1"
+    )[0]
+    rank = int(part.rpartition("_")[2])
+    made = f"select count(*) from pg_statistic_ext where stxname = 'of_late_{rank}'"
+    with psycopg.connect(item.dsn(node)) as late:
+        late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        late.execute("select 1 from pg_class")
+        item.sql(
+            node,
+            f"set shardman.ddl = 'here'; create statistics of_late_{rank} on id, n from {part}_data",
+        )
+        assert item.value(node, made) == 1
+        late.execute(
+            "select shardman.follow_statistics_on(%s::regclass, %s, '[]', '{of_late}')",
+            (f"{part}_data", rank),
+        )
+    assert item.value(node, made) == 0
+
+
 @pytest.fixture
 def stumbling(item: Cluster) -> Iterator[int]:
     """A node on which the first foreign table that anybody makes fails, and the second does not."""

@@ -187,7 +187,7 @@ $$;
 comment on function shardman.note_lost_statistics() is 'within a drop: writes down which extended statistics sharded tables have lost';
 
 create or replace function shardman.follow_statistics_on(data oid, k int, wanted jsonb, lost text[]) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
 declare
     item   jsonb;
     former record;
@@ -213,6 +213,14 @@ begin
             execute format('alter statistics %s set statistics %s', former.name, coalesce((item ->> 'target')::int, -1));
             execute format('comment on statistics %s is %L', former.name, item ->> 'comment');
         end if;
+    end loop;
+    -- A move may have made one after the snapshot in which we look; by its name it is found all the same. A NOTICE tells nobody anything.
+    for former in
+        select n.nspname, shardman.numbered_name(l, k) as called
+          from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join unnest(lost) l
+         where c.oid = data and not exists (select from pg_statistic_ext s where (s.stxnamespace, s.stxname) = (n.oid, shardman.numbered_name(l, k)))
+    loop
+        execute format('drop statistics if exists %I.%I', former.nspname, former.called);
     end loop;
     for item in select w from jsonb_array_elements(wanted) w loop
         perform shardman.make_statistics(data, item, k);
