@@ -206,7 +206,8 @@ def test_every_row_may_change_meanwhile(cluster: Cluster) -> None:
         ("alter table changed add more int", "columns"),
         ("alter table changed alter value type bigint", "columns"),
         ("create index on changed (value)", "indexes"),
-        ("create view changed_view as select * from changed", "changed_view"),
+        ("create view changed_view as select * from changed", "changed_view was made"),
+        ("create materialized view seen as table changed", "materialized view seen"),
         ("grant select on changed to public", "acl"),
         ("alter table changed rename to renamed", "renamed"),
     ],
@@ -218,7 +219,7 @@ def test_a_changed_definition_ends_it(cluster: Cluster, change: str, reason: str
     done = cluster.wait(cmd_id)
     assert done.status == "failed"
     assert reason in (done.error or "")
-    cluster.sql(1, "drop view if exists changed_view")
+    cluster.sql(1, "drop view if exists changed_view; drop materialized view if exists seen")
     assert cluster.value(1, "select count(*) from changed" if reason != "renamed" else
                          "select count(*) from renamed") == 1000  # fmt: skip
     cluster.sql(1, "drop table if exists changed, renamed")
@@ -576,6 +577,56 @@ def test_many_partitions(cluster: Cluster) -> None:
     assert is_clean(cluster, data=True)
 
 
+def test_its_views_read_the_sharded_table(cluster: Cluster) -> None:
+    """With their options, defaults, comments and rights, on every node, and for those who read meanwhile."""
+    fresh(cluster, "looked_at", 3000)
+    for node in range(4):
+        cluster.sql(node, "create role looker")
+    cluster.sql(
+        1,
+        'create schema if not exists "Views"; grant usage on schema "Views" to looker;'
+        ' create view "Views"."Sées" with (security_barrier = true) as'
+        '   select id, value as "Wert" from looked_at where id <= 3000;'
+        ' create view of_views as select count(*) as n, sum("Wert") as s from "Views"."Sées";'
+        " create view way_in as select id, value from looked_at where value > 0 with check option;"
+        " alter view way_in alter value set default 7; grant insert, select on way_in to looker;"
+        " comment on view way_in is 'the way in';"
+        " create table beside (id bigint primary key);"
+        " create view of_both as select id from looked_at join beside using (id)",
+    )
+    with stopped_before(cluster, "conversion_cut_over", "looked_at") as cmd_id:
+        reader = psycopg.connect(cluster.dsn(1), prepare_threshold=0)
+        told = reader.execute("select n, s from of_views").fetchall()
+    # It has the view's lock, and asks for the table's in its own time: the cut-over waits for it.
+    while cluster.value(0, "select status from shardman.commands where id = %s", (cmd_id,)) in (
+        "waiting",
+        "in progress",
+    ):
+        assert reader.execute("select n, s from of_views").fetchall() == told == [(3000, 4501500)]
+        reader.execute("select pg_sleep(0.05)")
+        reader.commit()
+    assert cluster.wait(cmd_id).status == "success"
+    assert reader.execute("select n, s from of_views").fetchall() == told
+    reader.close()
+    for node in (1, 2, 3):
+        assert cluster.sql(node, "select n, s from of_views") == told
+        cluster.sql(node, f"set role looker; insert into way_in (id) values ({4000 + node})")
+        with pytest.raises(psycopg.errors.WithCheckOptionViolation):
+            cluster.sql(node, "insert into way_in values (%s, -1)", (4010 + node,))
+        assert cluster.value(node, "select obj_description('way_in'::regclass)") == "the way in"
+        assert cluster.value(node, "select reloptions from pg_class where relname = 'Sées'") == [
+            "security_barrier=true"
+        ]
+    assert cluster.sql(1, "select id, value from looked_at where id > 3000 order by id") == [
+        (4001, 7),
+        (4002, 7),
+        (4003, 7),
+    ]
+    assert cluster.value(1, "select count(*) from of_both") == 0
+    cluster.sql(1, "drop view of_both; drop table beside")
+    assert is_clean(cluster, data=True)
+
+
 # -- what is refused --------------------------------------------------------------------------------
 
 
@@ -584,7 +635,7 @@ def test_many_partitions(cluster: Cluster) -> None:
     [
         ("create table no (id int primary key, other int)", "other", "does not contain other"),
         ("create table no (id mood primary key)", "id", "hash"),
-        ("create table no (id int); create view v_no as table no", "id", "view v_no"),
+        ("create table no (id int); create materialized view v_no as table no", "id", "view v_no"),
         ("create table no (id int references base)", "id", "foreign key"),
         ("create unlogged table no (id int)", "id", "unlogged"),
         ("create view no as select 1 as id", "id", "view"),
@@ -608,7 +659,7 @@ def test_refused(cluster: Cluster, make: str, expr: str, error: str) -> None:
     assert error in (done.error or ""), done
     assert cluster.value(0, "select count(*) from shardman.tables where relation = 'no'") == 0
     with cluster.connect(1) as conn:
-        conn.execute("drop view if exists v_no")
+        conn.execute("drop materialized view if exists v_no")
         kind = conn.execute("select relkind from pg_class where relname = 'no'").fetchone()
         if kind is not None:
             conn.execute("drop view no" if kind[0] == "v" else "drop table no")

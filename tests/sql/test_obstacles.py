@@ -141,7 +141,23 @@ REFUSED = [
         *("acc", "id", "in the publication p", "ALTER PUBLICATION p DROP TABLE acc"),
     ),
     (
-        "create table acc (id int); create view v as select * from acc",
+        "create table acc (id int); create materialized view v as select * from acc",
+        *("acc", "id", "materialized view v", "make it again"),
+    ),
+    (
+        "create table acc (id int); create view v as select * from only acc",
+        *("acc", "id", "view v", "make it again"),
+    ),
+    (
+        "create table acc (id int primary key, b int); create view v as select id, b from acc group by id",
+        *("acc", "id", "view v", "make it again"),
+    ),
+    (
+        "create table acc (id int); create temp view v as select * from acc",
+        *("acc", "id", "v", "make it again"),
+    ),
+    (
+        "create table acc (id int); create view v as select; create rule r as on delete to v do table acc",
         *("acc", "id", "view v", "make it again"),
     ),
     (
@@ -402,7 +418,9 @@ def test_deferrable_foreign_keys_are_checked_at_once(node: Node) -> None:
 
 
 def test_all_obstacles_are_said_at_once(node: Node) -> None:
-    node.run("create table acc (id int primary key, b int); create view v as select * from acc")
+    node.run(
+        "create table acc (id int primary key, b int); create materialized view v as table acc"
+    )
     node.run("create rule r as on delete to acc do instead nothing")
     said = " ".join(o["what"] for o in node.describe("acc", "nope")["obstacles"])
     assert all(words in said for words in ("nope", "view v", "rules: r")), said

@@ -116,7 +116,7 @@ def samples() -> Iterator[tuple[Command, dict[str, Any]]]:
     yield RmNode(4), {"answers": True}
     yield RmNode(1, force=True), {**_ANSWER, "answers 1": None}
     for has_key in (True, False):
-        described = {**_DESCRIBED, "has_key": has_key}
+        described = {**_DESCRIBED, "has_key": has_key, "views": ["v"]}
         yield (
             CreateHashPartitions(1, "t", "id", 2),
             {"described": described, **{f"taken {n}": [] for n in CLUSTER.nodes}},

@@ -29,7 +29,7 @@ def in_words(action: Action) -> str:
         return f"shard {action.table} by {action.by} into {action.partitions} partitions{group}"
     key = f"the foreign key {action.key.name} from {action.key.table} to {action.key.target}"
     if isinstance(action, DropKey):
-        return f"note {key} down and drop it, until both tables are sharded"
+        return f"note {key} down and drop it, until both tables are distributed"
     return f"add {key} again"
 
 

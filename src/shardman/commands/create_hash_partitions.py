@@ -12,7 +12,7 @@ from typing import Any
 from shardman.commands.arguments import Kind, argument
 from shardman.commands.base import Claim, Command, Facts, Question, verb
 from shardman.commands.copying import group_claims
-from shardman.commands.create_shared_table import needed_steps
+from shardman.commands.create_shared_table import needed_steps, views_step
 from shardman.commands.remains import sequences_taken
 from shardman.errors import Code, UserError
 from shardman.model.cluster import Cluster, Copy, number_of
@@ -182,9 +182,10 @@ class CreateHashPartitions(Command):
             {**here, "definition": described["definition"]},
         )
         make: dict[str, Json] = {**check.args, "places": [*places]}
+        switch: dict[str, Json] = {**make, "views": list(described.get("views") or ())}
         shadow = Step("conversion_shadow", f"make {count} partitions", make)
         if not described["has_key"]:
-            return (check, shadow, Step("convert_at_once", f"copy {name} under a lock", make))
+            return (check, shadow, Step("convert_at_once", f"copy {name} under a lock", switch))
         return (
             check,
             Step("conversion_log", f"log writes to {name}", here),
@@ -193,7 +194,7 @@ class CreateHashPartitions(Command):
             Step("conversion_index", "build indexes", make),
             Step("conversion_catch_up", f"catch up with writes to {name}", make),
             Step("conversion_verify", "compare partitions and table", make),
-            Step("conversion_cut_over", f"switch {name} to its partitions", make),
+            Step("conversion_cut_over", f"switch {name} to its partitions", switch),
         )
 
     def _record(self, described: Mapping[str, Any], places: list[int]) -> Step:
@@ -233,6 +234,11 @@ class CreateHashPartitions(Command):
             for node in sorted({*places, self.node_id})
             if items
         ]
+        workers = {n.id for n in facts.cluster.workers}
+        views = (
+            views_step(self.relation, n, self.node_id, tell=n in workers)
+            for n in self._others(facts.cluster)
+        )
         join = Step(
             "join_group",
             f"lay {self.relation} beside {self.colocate_with}",
@@ -243,6 +249,7 @@ class CreateHashPartitions(Command):
             Step("drop_aside", f"drop the plain {self.relation}", here),
             *indexes,
             Step("converge", "tell all nodes", {"relation": self.relation}),
+            *(views if described.get("views") else ()),
             *((plain_routes,) if others else ()),
             *((join,) if self.colocate_with is not None else ()),
         )

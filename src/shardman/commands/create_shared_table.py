@@ -88,7 +88,11 @@ class CreateSharedTable(Command):
                     {"node": self.node_id, "relation": self.relation},
                 ),
                 *(share_step(n, self.relation, self.node_id) for n in others),
-                *(self._views_step(n) for n in others if described.get("views")),
+                *(
+                    views_step(self.relation, n, self.node_id)
+                    for n in others
+                    if described.get("views")
+                ),
                 Step("converge", "tell all nodes", {}),
             ),
         )
@@ -136,13 +140,6 @@ class CreateSharedTable(Command):
         if made:
             options["copies"] = list(made)
         return Step("record_shared", f"record {self.relation} as shared", options)
-
-    def _views_step(self, node: int) -> Step:
-        return Step(
-            "give_views",
-            f"make views of {self.relation} on node {node}",
-            {"node": node, "source": self.node_id, "relation": self.relation},
-        )
 
     def _described(self, facts: Facts, *, again: bool) -> Mapping[str, Any]:
         described = facts.answers.get("described")
@@ -205,6 +202,15 @@ def share_step(node: int, relation: str, source: int | None = None) -> Step:
         "share_out",
         f"copy {relation} to node {node}",
         {"node": node, "relation": relation, "source": source},
+    )
+
+
+def views_step(relation: str, node: int, source: int, *, tell: bool = True) -> Step:
+    """What gives a node the views that a table of another has there."""
+    return Step(
+        "give_views",
+        f"make views of {relation} on node {node}",
+        {"node": node, "source": source, "relation": relation, **({} if tell else {"tell": False})},
     )
 
 

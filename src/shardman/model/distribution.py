@@ -84,14 +84,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class DropKey:
-    """Note a foreign key down, and drop it: its tables could not be sharded one after the other."""
+    """Note a foreign key down, and drop it: its tables could not be sharded, or shared, one after the other."""
 
     key: ForeignKey
 
 
 @dataclass(frozen=True)
 class AddKey:
-    """Add a foreign key that was noted down, between sharded tables (``inside`` of a group) or plain ones."""
+    """Add a foreign key again, of sharded tables (``inside`` of a group), shared or plain ones."""
 
     key: ForeignKey
     inside: bool
@@ -132,7 +132,7 @@ def obstacles(
             found += _of_reference(application, wanted, key)
         if table.state == PLAIN:
             found += (o for o in (asked or {}).get(name, ()) if o.do is None)
-    return found + list(_circles(application, wanted))
+    return found
 
 
 def _of_choice(
@@ -347,36 +347,36 @@ def _of_actions(
         )
 
 
-def _circles(application: Application, wanted: Distribution) -> Iterator[Obstacle]:
-    """Shared tables that refer to each other: none of them could be the first."""
-    waiting, _ = _shared_order(application, wanted)
-    for key in application.foreign_keys:
-        if key.table in waiting and key.target in waiting and key.table != key.target:
-            yield Obstacle(
-                key.table,
-                f"the foreign key {key.name} to {key.target} is part of a circle: neither table can be shared"
-                " before the other",
-                (f"Drop the key: {key.drop_sql}",),
-                key.drop_sql,
-            )
-
-
-def _shared_order(application: Application, wanted: Distribution) -> tuple[set[str], list[str]]:
-    """Those that cannot be ordered, and the others in the order of their foreign keys."""
+def _shared_order(
+    application: Application, wanted: Distribution
+) -> tuple[list[str], list[ForeignKey]]:
+    """Tables that are to be shared, in the order of their foreign keys, and keys that are away meanwhile:
+    of tables that refer to each other in a circle none could be the first."""
     left = {
         n for n, t in application.tables.items() if wanted.of(n).how == SHARED and t.state == PLAIN
     }
     order: list[str] = []
-    while True:
-        free = sorted(
-            n
-            for n in left
-            if not any(f.target in left and f.target != n for f in application.references(n))
-        )
-        if not free:
-            return left, order
-        order += free
-        left -= set(free)
+    away: list[ForeignKey] = []
+    keys = [f for f in application.foreign_keys if f.table != f.target and not f.dropped]
+    while left:
+        keys = [f for f in keys if f.table in left and f.target in left]
+        if free := sorted(left - {f.table for f in keys}):
+            order += free
+            left -= set(free)
+        else:
+            first = min(n for n in left if n in _reached(n, keys))
+            away += [f for f in keys if f.table == first and first in _reached(f.target, keys)]
+            keys = [f for f in keys if f not in away]
+    return order, away
+
+
+def _reached(table: str, keys: Sequence[ForeignKey]) -> set[str]:
+    """The tables to which foreign keys lead from one, and from those."""
+    found: set[str] = set()
+    new = {table}
+    while new := {f.target for f in keys if f.table in new} - found:
+        found |= new
+    return found
 
 
 @dataclass
@@ -388,15 +388,17 @@ class _Order:
     actions: list[Action] = field(default_factory=list)
 
     def make(self) -> list[Action]:
-        self.actions += [Share(t) for t in _shared_order(self.application, self.wanted)[1]]
-        for root in sorted({self.wanted.root(t) for t in self._sharded()}):
-            self._group(root)
+        shared, away = _shared_order(self.application, self.wanted)
+        self.actions += [DropKey(f) for f in away]
+        self.actions += [Share(t) for t in shared]
         self.actions += [
             AddKey(f, inside=False)
             for f in self.application.foreign_keys
-            if f.dropped
+            if (f.dropped or f in away)
             and SHARDED not in (self.wanted.of(f.table).how, self.wanted.of(f.target).how)
         ]
+        for root in sorted({self.wanted.root(t) for t in self._sharded()}):
+            self._group(root)
         return self.actions
 
     def _sharded(self) -> list[str]:

@@ -120,12 +120,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         select t.oid from pg_type t where t.typrelid = rel
         union
         select t.oid from pg_type t join types y on t.typelem = y.oid or t.typbasetype = y.oid
-    ), uses as (
+    ), follow as materialized (select v from shardman.following_views(rel) v),
+    uses as (
         select d.classid, d.objid, d.objsubid, d.deptype
           from pg_depend d
          where (d.refclassid = 'pg_class'::regclass and d.refobjid in (select rel union select seq from shardman.owned_sequences(rel))
                 or d.refclassid = 'pg_type'::regclass and d.refobjid in (select oid from types))
            and d.deptype in ('n', 'a')
+           and not (d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = rel
+                    and exists (select from pg_rewrite r where r.oid = d.objid and r.ev_type = '1' and r.ev_class in (select v from follow v)))
     ), found_ as (
         select distinct case
                    when u.classid = 'pg_rewrite'::regclass
@@ -155,7 +158,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from found_ where name is not null having count(*) > 0
 $$;
 comment on function shardman.dependent_obstacles(oid) is
-    'views, functions, columns and defaults that know the table, or a sequence of it, by its oid or its row type: the name would mean the sharded table, they would not';
+    'views that cannot follow (shardman.following_views), functions, columns and defaults that know the table, or a sequence of it, by its oid or its row type: '
+    'the name would mean the sharded table, they would not';
 
 create or replace function shardman.may_belong(seq oid, rel oid) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$

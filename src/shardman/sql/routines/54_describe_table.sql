@@ -77,6 +77,7 @@ begin
         'relation', name, 'obstacles', obstacles, 'warnings', to_jsonb(shardman.table_warnings(rel)),
         'definition', defined, 'create_sql', shardman.parent_script(defined),
         'has_key', shardman.identity_index(rel) is not null,
+        'views', to_jsonb(shardman.view_names(rel)),
         'bytes', pg_total_relation_size(rel), 'rows', shardman.estimated_rows(rel));
 end
 $$;

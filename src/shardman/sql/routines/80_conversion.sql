@@ -305,7 +305,8 @@ comment on function shardman.overrun_sequences(jsonb) is
 create or replace function shardman.conversion_swap(relation text, shadow text, aside name, definition jsonb, cmd_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    part text;
+    views constant text[] := array(select shardman.view_text(v) from shardman.following_views(shardman.find_relation(relation)) v where aside is not null);
+    part  text;
 begin
     execute format('drop table if exists shardman.rows_c%s', cmd_id);
     perform shardman.name_sequences(definition, shadow);
@@ -322,8 +323,9 @@ begin
         execute format('alter table %s rename to %I', shardman.sql_name(relation), aside);
     end if;
     execute format('alter table %s rename to %I', shardman.sql_name(shadow), (shardman.relation_parts(relation))[2]);
+    perform shardman.rewrite_views(views);
 end
 $$;
 comment on function shardman.conversion_swap(text, text, name, jsonb, bigint) is
     'inside the cut-over, on each node: the shadow and its sequences take the names of the table and its sequences. aside: what the plain table is '
-    'called from now on, on its node';
+    'called from now on, on its node, where its views are made to read the sharded one';

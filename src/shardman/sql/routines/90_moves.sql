@@ -46,14 +46,16 @@ begin
             raise exception '% is not on this node', relation
                 using errcode = 'undefined_table', hint = 'See what "shardman check" says.';
         end if;
-        execute format('lock table only %s in %s mode', found_::regclass, mode);
+        -- LOCK TABLE of a view would lock its tables, those of others too.
+        execute (select case when c.relkind = 'v' then format('alter view %s owner to %I', found_::regclass, pg_get_userbyid(c.relowner))
+                             else format('lock table only %s in %s mode', found_::regclass, mode) end from pg_class c where c.oid = found_);
     end loop;
     -- What is done under the locks may need others.
     perform set_config('lock_timeout', timeout_ms::text, true);
 end
 $$;
 comment on function shardman.lock_tables(text[], text, int) is
-    'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms in all';
+    'locks tables for the rest of the transaction, one after the other, waiting at most timeout_ms in all; views always against everybody';
 
 create or replace function shardman.prepared_text(p pg_prepared_xacts) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$

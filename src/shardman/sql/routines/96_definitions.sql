@@ -119,6 +119,8 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
     union all
     select 'view', v.name,
            format('create view %s%s as %s', v.name, ' with (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), ';'))
+           || array(select format('alter view %s alter column %I set default %s', v.name, a.attname, pg_get_expr(f.adbin, f.adrelid))
+                      from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum where f.adrelid = c.oid order by a.attnum)
            || shardman.rights_texts('view', v.name, c.relowner, c.relacl) || shardman.comment_text('view', v.name, 'pg_class'::regclass, c.oid)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
      cross join lateral (select format('%I.%I', n.nspname, c.relname)) as v (name)

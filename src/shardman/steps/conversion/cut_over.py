@@ -96,7 +96,8 @@ async def _prepare(
     async with AsyncExitStack() as stack:
         for each in conns.values():
             await stack.enter_async_context(rolled_back(each))
-        await begin_locked(conn, [target.relation], "access exclusive", deadline, target.node)
+        locked = [*await _views(conn, target), target.relation]
+        await begin_locked(conn, locked, "access exclusive", deadline, target.node)
         for each in others.values():
             if each.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
                 await each.execute("begin")
@@ -127,6 +128,12 @@ async def _swap(run: Run, target: Conversion, node: int, conn: Connection) -> No
             run.cmd_id,
         ),
     )
+
+
+async def _views(conn: Connection, target: Conversion) -> list[str]:
+    """Those that will read the sharded table. Whoever reads one locks it first, and its tables then."""
+    query = "select shardman.view_names(shardman.find_relation(%s))"
+    return list(await value(conn, query, target.relation))
 
 
 async def _no_old_snapshots(
@@ -181,6 +188,12 @@ async def _still_the_same(conn: Connection, target: Conversion) -> None:
             "Drop them, and make them again once the table is sharded",
             code=Code.TABLE_UNSUITABLE,
         )
+    if more := target.unplanned(await _views(conn, target)):
+        raise UserError(
+            f"{', '.join(more)} was made of {target.relation} while it was being sharded",
+            "Try again",
+            code=Code.CHANGED_MEANWHILE,
+        )
 
 
 @dataclass(frozen=True)
@@ -191,6 +204,13 @@ class Conversion(OfTable, UndoableStep):
     waits = "statements on the table"
     waits_until = "commit_prepared"
     clears = "the next shardlord rolls it back and begins anew"
+
+    #: The table's views when it was planned, which are made on other nodes afterwards.
+    views: list[str] | None = None
+
+    def unplanned(self, views: list[str]) -> list[str]:
+        """Those of its views that have come since; a plan of an older version knows of none."""
+        return [v for v in views if self.views is not None and v not in self.views]
 
     def makes(self) -> Made:
         nodes = self.nodes()

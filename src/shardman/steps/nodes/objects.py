@@ -112,14 +112,19 @@ class GiveNeeded(PrepareStep):
 @step("give_views")
 @dataclass(frozen=True)
 class GiveViews(FinishStep):
-    """Views of a shared table are made on another node, where all that they are made of is there. The others
-    come with the last of their tables."""
+    """Views of a table are made on another node, where all that they are made of is there. The others come with
+    the last of their tables.
+
+    Args:
+        tell: say what could not be made; a lord that is no worker has no shared tables, so no views of them.
+    """
 
     leaves = "some of them made"
 
     node: int
     source: int
     relation: str
+    tell: bool = True
 
     def scope(self) -> Scope:
         return Scope.of([self.node, self.source])
@@ -128,5 +133,7 @@ class GiveViews(FinishStep):
         source, conn = await run.node(self.source), await run.node(self.node)
         query = "select shardman.objects_below(shardman.views_above(%s))"
         objects = await value(source, query, self.relation)
-        for what in await value(conn, "select shardman.make_objects(%s)", Jsonb(objects)) or ():
-            run.say(f"On node {self.node}: {what}.")
+        failed = await value(conn, "select shardman.make_objects(%s)", Jsonb(objects)) or ()
+        for what in failed[:1] if self.tell else ():
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            run.say(f"On node {self.node}: {what}{more}.")
