@@ -397,6 +397,10 @@ def test_who_validates_foreign_keys_runs_nothing_of_the_owners(trapped: Cluster)
     refers = "select convalidated from pg_constraint where conname = 'aimed'"
     assert trapped.sql(here, refers) == [(False,)]
     trapped.sql(here, "select shardman.validate_a_reference()")
+    for asks in ("validate_reference", "breaking_rows"):
+        with pytest.raises(psycopg.Error, match="compares by a cast") as said:
+            trapped.sql(here, f"select shardman.{asks}('app.acc_1', 'aimed')")
+        assert said.value.sqlstate == "SHM09"
     trapped.sql(
         here,
         "set shardman.ddl = 'here'; alter table app.acc_1_data drop constraint if exists aimed;"
@@ -405,6 +409,91 @@ def test_who_validates_foreign_keys_runs_nothing_of_the_owners(trapped: Cluster)
     ask(trapped, here, "bob", "alter table app.acc drop column c")
     everywhere(trapped, "drop type if exists app.odd cascade")
     assert loot(trapped) <= {("bob", False)}
+    unharmed(trapped)
+
+
+#: Of a range type the function that tells how far two values are apart, for GiST indexes and for ANALYZE.
+APART = """
+create function app.apart(float8, float8) returns float8 immutable language plpgsql as
+ $$ begin perform app.capture(); return $1 - $2; end $$;
+create type app.span as range (subtype = float8, subtype_diff = app.apart);
+create domain app.small as int check (app.apart(value, 1) < 1e9);
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table app.acc add column s app.span",
+        "create index on app.acc using gist ((app.span(id, id + 1)))",
+        "create index on app.acc ((id::app.small))",
+        "alter table app.acc add check (id::app.small > -1)",
+        "create statistics app.st on (app.apart(id, 1)), id from app.acc",
+    ],
+)
+def test_what_indexes_ranges_and_statistics_call(trapped: Cluster, change: str) -> None:
+    """On replicas, which are the cluster's own: they are written to, and analyzed."""
+    for node in NODES:
+        with as_role(trapped, node, "bob") as bob:
+            bob.execute("set shardman.ddl = 'here'")
+            bob.execute(APART.encode())
+    try:
+        with pytest.raises(psycopg.Error, match=r"the cluster does not (run|read)") as said:
+            ask(trapped, 2, "bob", change)
+        assert said.value.sqlstate == "SHM09"
+    finally:
+        everywhere(
+            trapped, "drop function app.apart cascade; drop type if exists app.small, app.span"
+        )
+    assert loot(trapped) <= {("bob", False)}
+    unharmed(trapped)
+
+
+def test_values_that_a_node_lacks_are_written_out_and_not_cast(trapped: Cluster) -> None:
+    """Who repeats a change on a node that was away reads them in a session that could be more than bob."""
+    everywhere(
+        trapped,
+        "set role bob; create type app.mood as enum ('a', 'b');"
+        " create function app.said(app.mood) returns text language plpgsql as"
+        " $$ begin perform app.capture(); return 'b'; end $$;"
+        " create function app.heard(text) returns app.mood language plpgsql as"
+        " $$ begin perform app.capture(); return 'b'; end $$;"
+        " create cast (app.mood as text) with function app.said(app.mood) as assignment;"
+        " create cast (text as app.mood) with function app.heard(text) as assignment",
+    )
+    ask(trapped, 1, "bob", "alter table app.acc add column mood app.mood default 'a'")
+    everywhere(trapped, "delete from app.loot")
+    here = home(trapped, "app.acc_1")
+    assert trapped.value(here, "select shardman.missing_values('app.acc')") == {"mood": "'a'"}
+    assert loot(trapped) == set()
+    ask(trapped, 1, "bob", "alter table app.acc drop column mood")
+    everywhere(trapped, "drop type app.mood cascade")
+    unharmed(trapped)
+
+
+def test_a_view_in_the_place_of_a_table(trapped: Cluster) -> None:
+    """Its functions would run as who reads it: whoever compares copies, say."""
+    ask(trapped, 1, "bob", "create table app.near (id int primary key)")
+    shared = "select shardman.create_shared_table('app.near', 1)"
+    assert trapped.cmd(shared.encode()).status == "success"
+    view = "create view app.near as select 1 as id where app.capture()"
+    ask(trapped, 2, "bob", f"set shardman.ddl = 'here'; drop table app.near; {view}")
+    for query in (
+        "select shardman.content_hash('app.near')",
+        "select * from shardman.content_buckets('app.near', 16)",
+        "select * from shardman.shared_rows('app.near', 16, array[1], 5)",
+        "select shardman.take_shared_rows('app.near', array['(1)'])",
+        "select shardman.check_filenode('app.near', 1)",
+        "select shardman.plain_columns('app.near', 't')",
+    ):
+        with pytest.raises(psycopg.errors.WrongObjectType, match="no table on this node"):
+            trapped.sql(2, query.encode())
+    found = check(trapped.lord_dsn, data=True, patience=0)
+    assert any("app.near" in f.subject for f in found), found
+    assert loot(trapped) == set()
+    ask(trapped, 2, "bob", "set shardman.ddl = 'here'; drop view app.near")
+    assert trapped.cmd(shared.encode()).status == "success"
+    ask(trapped, 1, "bob", "drop table app.near")
     unharmed(trapped)
 
 

@@ -26,7 +26,7 @@ from shardman.pg.comparison import (
 )
 from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
-from shardman.steps.catalog import need_relation, value
+from shardman.steps.catalog import need_relation, need_table, value
 from shardman.steps.copy import begin_writing, carried, copy_shape
 from shardman.tasks import all_of
 
@@ -146,7 +146,7 @@ class SharedCopies:
         # Read in the lock: the rows may have been written to since they were compared.
         read = sql.SQL(
             "copy (select {} from only {} as t where {} = any ({}::text[])) to stdout (format {})"
-        ).format(columns, await need_relation(source, self.relation), sql.SQL(key), keys, form)
+        ).format(columns, await need_table(source, self.relation), sql.SQL(key), keys, form)
         write = sql.SQL("copy {} ({}) from stdin (format {})").format(
             await need_relation(into, self.relation), columns, form
         )

@@ -48,6 +48,17 @@ async def need_relation(conn: Connection, name: str) -> sql.Identifier:
     return found
 
 
+async def need_table(conn: Connection, name: str) -> sql.Identifier:
+    """As `need_relation`, of what is read by its name: a view there would run functions of its owner's. It is
+    locked against another name until the transaction ends.
+
+    Raises:
+        psycopg.errors.WrongObjectType: it is no table.
+    """
+    await conn.execute("select shardman.table_itself(%s)", (name,))
+    return await need_relation(conn, name)
+
+
 async def is_attached(conn: Connection, name: str) -> bool:
     """Whether a relation is a partition of another one."""
     return bool(

@@ -18,7 +18,7 @@ from shardman.pg.bounded import unhurried
 from shardman.pg.connection import Connection
 from shardman.pg.copy_pipe import Pump
 from shardman.steps.base import Made, PrepareStep, Run, Scope, Together, UndoableStep, step
-from shardman.steps.catalog import data_table, is_attached, need_relation, value
+from shardman.steps.catalog import data_table, is_attached, need_relation, need_table, value
 from shardman.steps.channels.tables import leave_all
 from shardman.steps.check_move import check_cleared, check_names
 from shardman.steps.copy import begin_at, begin_writing, carry, copy_shape, exported
@@ -116,7 +116,7 @@ class SyncRows(Together, UndoableStep):
             run.say("The old copy was equal.")
             return
         only = await _in_buckets(source, name, differ)
-        out, into = await need_relation(source, name), await need_relation(dest, name)
+        out, into = await need_table(source, name), await need_relation(dest, name)
         await dest.execute(sql.SQL("delete from only {} as t where {}").format(into, only))
         columns, form = await copy_shape(source, name)
         await carry(

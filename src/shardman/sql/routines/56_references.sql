@@ -253,19 +253,6 @@ end
 $$;
 comment on function shardman.mend_references(text) is 'makes and drops foreign keys of data tables; returns what failed, which is recorded';
 
-create or replace function shardman.compares_plainly(constraint_ oid) returns bool
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select bool_and(c.base = r.base or greatest(c.base, r.base) < 16384)
-      from pg_constraint o cross join unnest(o.conkey, o.confkey) as u (c, r)
-     cross join lateral (select coalesce(nullif(t.typbasetype, 0), t.oid) as base from pg_attribute a join pg_type t on t.oid = a.atttypid
-                          where a.attrelid = o.conrelid and a.attnum = u.c) c
-     cross join lateral (select coalesce(nullif(t.typbasetype, 0), t.oid) as base from pg_attribute a join pg_type t on t.oid = a.atttypid
-                          where a.attrelid = o.confrelid and a.attnum = u.r) r
-     where o.oid = constraint_
-$$;
-comment on function shardman.compares_plainly(oid) is
-    'whether a foreign key compares values without a cast that somebody may have made: columns of one type, or of PostgreSQL''s own types';
-
 create or replace function shardman.validate_a_reference() returns bool
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -181,9 +181,12 @@ comment on function shardman.remove_reference(text, text) is 'drops a foreign ke
 create or replace function shardman.validate_reference(part_name text, name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    data constant oid := shardman.find_relation(shardman.data_table(part_name));
+    data   constant oid := shardman.find_relation(shardman.data_table(part_name));
+    found_ oid;
 begin
-    if exists (select from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = validate_reference.name and not o.convalidated) then
+    select o.oid into found_ from pg_constraint o where o.conrelid = data and o.contype = 'f' and o.conname = validate_reference.name and not o.convalidated;
+    if found then
+        perform shardman.need_plain_comparison(found_);
         execute format('alter table %s validate constraint %I', data::regclass, name);
     end if;
 end
@@ -201,8 +204,10 @@ begin
     if not found then
         return;
     end if;
+    perform shardman.need_plain_comparison(o.oid);
+    -- Not the values' casts to text: those may be functions of the types' owners, what writes a value out is not.
     select format('select count(*), min(format(''(%%s)=(%%s)'', %L, concat_ws('', '', %s))) from only %s f where %s and not exists (select from only %s p where %s)',
-                  string_agg(quote_ident(a.attname), ', ' order by n), string_agg(format('f.%I::text', a.attname), ', ' order by n), o.conrelid::regclass,
+                  string_agg(quote_ident(a.attname), ', ' order by n), string_agg(format('f.%I', a.attname), ', ' order by n), o.conrelid::regclass,
                   string_agg(format('f.%I is not null', a.attname), case o.confmatchtype when 'f' then ' or ' else ' and ' end order by n), o.confrelid::regclass,
                   string_agg(format('p.%I operator(%I.%s) f.%I', r.attname, s.nspname, q.oprname, a.attname), ' and ' order by n))
       into text_

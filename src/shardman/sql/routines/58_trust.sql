@@ -32,7 +32,7 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
         select distinct a.attrelid as rel, t.oid
           from rels r join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
          cross join lateral shardman.types_inside(array[a.atttypid]) as t (oid) where t.oid >= 16384
-    ), parts (rel, what, classid, objid) as (
+    ), parts (rel, what, classid, objid) as materialized (
         select o.conrelid, 'constraint ' || quote_ident(o.conname), 'pg_constraint'::regclass::oid, o.oid
           from rels r join pg_constraint o on o.conrelid = r.oid and o.contype in ('c', 'x')
         union all
@@ -46,8 +46,28 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
         select i.indrelid, 'index ' || quote_ident(c.relname), 'pg_class'::regclass, c.oid
           from rels r join pg_index i on i.indrelid = r.oid join pg_class c on c.oid = i.indexrelid
         union all
+        -- ANALYZE computes them.
+        select s.stxrelid, 'statistics ' || quote_ident(s.stxname), 'pg_statistic_ext'::regclass, s.oid from rels r join pg_statistic_ext s on s.stxrelid = r.oid
+        union all
         select r.oid, 'key', 'pg_class'::regclass, p.partrelid from rels r join pg_partitioned_table p on p.partrelid = r.oid
+    ), made (rel, what, oid) as materialized (
+        -- What they make on their way: a cast to a domain runs its checks.
+        select distinct p.rel, p.what, t.oid
+          from parts p join pg_depend d on d.classid = p.classid and d.objid = p.objid and d.objsubid = 0 and d.refclassid = 'pg_type'::regclass
+         cross join lateral shardman.types_inside(array[d.refobjid]) as t (oid) where t.oid >= 16384 and p.what not like 'domain %'
+        union
+        -- An index of an expression has columns of its own.
+        select i.indrelid, 'index ' || quote_ident(c.relname), t.oid
+          from rels r join pg_index i on i.indrelid = r.oid join pg_class c on c.oid = i.indexrelid
+          join pg_attribute a on a.attrelid = i.indexrelid and a.atttypid >= 16384
+         cross join lateral shardman.types_inside(array[a.atttypid]) as t (oid) where t.oid >= 16384
     ), calls (rel, what, func) as (
+        -- What tells how far two values of a range are apart: a GiST index asks it wherever it puts one, and ANALYZE, which acts as the
+        -- owner of the table, and so for a replica as the cluster.
+        select m.rel, m.what, g.rngsubdiff::oid from made m join pg_range g on m.oid in (g.rngtypid, g.rngmultitypid)
+        union all
+        select k.rel, 'type of a column', g.rngsubdiff::oid from kinds k join pg_range g on k.oid in (g.rngtypid, g.rngmultitypid)
+        union all
         select p.rel, p.what, d.refobjid
           from parts p join pg_depend d on d.classid = p.classid and d.objid = p.objid and d.refclassid = 'pg_proc'::regclass
         union all
@@ -64,9 +84,11 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
       from calls c join pg_proc p on p.oid = c.func where p.oid >= 16384
     union all
     -- It may get another check at any time.
-    select k.rel, 'type of a column', 'the domain ' || format_type(t.oid, null), t.typowner,
+    select k.rel, k.what, 'the domain ' || format_type(t.oid, null), t.typowner,
            format('alter domain %s owner to current_user', format_type(t.oid, null)), null
-      from kinds k join pg_type t on t.oid = k.oid and t.typtype = 'd'
+      from (select k.rel, 'type of a column' as what, k.oid from kinds k
+            union select m.rel, m.what, m.oid from made m where not exists (select from kinds k where (k.rel, k.oid) = (m.rel, m.oid))) as k
+      join pg_type t on t.oid = k.oid and t.typtype = 'd'
 $$;
 comment on function shardman.row_code(oid[]) is
     'the user''s own functions and domains that run when rows of these tables are written, what for, and how a superuser takes one over';
@@ -81,6 +103,54 @@ $$;
 comment on function shardman.untrusted_code(oid[]) is
     'of shardman.row_code that whose owner is neither a superuser nor the cluster''s role, so that the cluster must not run it';
 
+-- Whoever owns a table may put a view of its name into its place, and the functions of a view run as who reads it.
+create or replace function shardman.table_itself(relation text) returns oid
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    found_ constant oid := shardman.find_relation(relation);
+begin
+    if found_ is null then
+        raise exception '% is not on this node', relation using errcode = 'undefined_table', hint = 'See what "shardman check" says.';
+    end if;
+    -- With the lock nobody takes the name from it until the transaction ends.
+    execute format('lock table only %s in access share mode', found_::regclass);
+    if shardman.find_relation(relation) is distinct from found_ or not exists (select from pg_class c where c.oid = found_ and c.relkind in ('r', 'p')) then
+        raise exception '% is no table on this node', relation using errcode = 'wrong_object_type', hint = 'See what "shardman check" says.';
+    end if;
+    return found_;
+end
+$$;
+comment on function shardman.table_itself(text) is
+    'a table whose rows the cluster is about to read by its name: raises where a view has that. What it found stays true until the transaction ends';
+
+create or replace function shardman.compares_plainly(constraint_ oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- A value that refers is made one of the operator's type first: by nothing, by reading and writing it, or by a cast's function.
+    select bool_and(f.base = p.oprright or (select y.typtype = 'p' from pg_type y where y.oid = p.oprright) or greatest(f.base, p.oprright) < 16384
+                    or exists (select from pg_cast c left join pg_proc x on x.oid = c.castfunc left join pg_roles r on r.oid = x.proowner
+                                where (c.castsource, c.casttarget) = (f.base, p.oprright)
+                                  and (c.castmethod <> 'f' or r.rolsuper or r.oid = shardman.our_role())))
+      from pg_constraint o cross join unnest(o.conkey, o.conpfeqop) as u (col, op)
+      join pg_operator p on p.oid = u.op
+      join pg_attribute a on a.attrelid = o.conrelid and a.attnum = u.col
+     cross join lateral (select shardman.base_type(a.atttypid) as base offset 0) f
+     where o.oid = constraint_
+$$;
+comment on function shardman.compares_plainly(oid) is
+    'whether a foreign key compares values without running code of somebody who is no superuser: a cast of his between types of columns';
+
+create or replace function shardman.need_plain_comparison(constraint_ oid) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if not shardman.compares_plainly(constraint_) then
+        raise exception 'the cluster does not look through rows for the foreign key %, which compares by a cast that belongs to no superuser',
+              (select quote_ident(o.conname) from pg_constraint o where o.oid = constraint_)
+            using errcode = 'SHM09', hint = 'Give its columns the types of those that they refer to.';
+    end if;
+end
+$$;
+comment on function shardman.need_plain_comparison(oid) is 'raises SHM09 where rows must not be compared by a foreign key as the cluster''s role';
+
 create or replace function shardman.trust_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(
@@ -88,6 +158,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       u.code, string_agg(u.what, ', ' order by u.what), quote_ident(u.owner)),
                format('A superuser who trusts it takes it over on every node: %s', u.way_out))
       from shardman.untrusted_code(array[rel]) u group by u.code, u.owner, u.way_out
+    union all
+    select shardman.obstacle(format('the cluster would run a cast for the foreign key %I with its own rights, and that belongs to no superuser', o.conname),
+                             format('Give its columns the types of those that it refers to, or drop it: ALTER TABLE %s DROP CONSTRAINT %I', o.conrelid::regclass, o.conname))
+      from pg_constraint o where o.contype = 'f' and o.conrelid = rel and o.conparentid = 0 and not shardman.compares_plainly(o.oid)
 $$;
 comment on function shardman.trust_obstacles(oid) is 'code of a table that the cluster must not run';
 

@@ -35,7 +35,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                    case when t.typbasetype <> 0 then t.typbasetype else t.oid end as type_id,
                    row_number() over (order by a.attnum) as seed
               from pg_attribute a join pg_type t on t.oid = a.atttypid
-             where a.attrelid = shardman.find_relation(relation) and a.attnum > 0 and not a.attisdropped) as columns
+             where a.attrelid = (select shardman.table_itself(relation)) and a.attnum > 0 and not a.attisdropped) as columns
 $$;
 comment on function shardman.row_hash(text, text) is 'the expression that hashes a row of a table under this alias';
 

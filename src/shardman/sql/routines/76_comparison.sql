@@ -42,7 +42,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_ bigint;
 begin
-    execute format('select count(*) from only %s where (%s) is not true', shardman.find_relation(shardman.data_table(part))::regclass,
+    execute format('select count(*) from only %s where (%s) is not true', shardman.table_itself(shardman.data_table(part))::regclass,
                    pg_get_partition_constraintdef(shardman.find_relation(part)))
        into found_;
     return found_;

@@ -147,16 +147,15 @@ create or replace function shardman.plain_columns(relation text, alias text) ret
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select string_agg(format('%s%I', coalesce(alias || '.', ''), attname), ', ' order by attnum)
       from pg_attribute
-     where attrelid = shardman.find_relation(relation) and attnum > 0 and not attisdropped and attgenerated = ''
+     where attrelid = (select shardman.table_itself(relation)) and attnum > 0 and not attisdropped and attgenerated = ''
 $$;
 comment on function shardman.plain_columns(text, text) is 'the columns of a table that are not generated, as a list for SQL';
 
 create or replace function shardman.check_filenode(relation text, filenode oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    -- Nobody truncates or rewrites the table under this lock.
-    execute format('lock table only %s in access share mode', shardman.sql_name(relation));
-    if pg_relation_filenode(shardman.find_relation(relation)::regclass) <> filenode then
+    -- Nobody truncates or rewrites the table under the lock of this.
+    if pg_relation_filenode(shardman.table_itself(relation)::regclass) <> filenode then
         raise exception '% was truncated or rewritten', relation using errcode = 'SHM03';
     end if;
 end
@@ -291,7 +290,7 @@ declare
     names text[];
 begin
     for spec in select s from jsonb_array_elements(definition -> 'sequences') as s loop
-        execute format('select last_value from %s', shardman.sql_name(spec ->> 'name')) into at;
+        at := pg_sequence_last_value(shardman.find_relation(spec ->> 'name')::regclass);
         if at > (spec ->> 'base')::bigint then
             names := names || (spec ->> 'name');
         end if;

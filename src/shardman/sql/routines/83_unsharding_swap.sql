@@ -110,7 +110,7 @@ declare
     name_ name;
     tab   constant oid := shardman.find_relation(relation);
 begin
-    for name_ in select o.conname from pg_constraint o where o.conrelid = tab and o.contype = 'f' and not o.convalidated loop
+    for name_ in select o.conname from pg_constraint o where o.conrelid = tab and o.contype = 'f' and not o.convalidated and shardman.compares_plainly(o.oid) loop
         execute format('alter table %s validate constraint %I', tab::regclass, name_);
     end loop;
 end

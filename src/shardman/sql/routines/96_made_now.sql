@@ -232,7 +232,7 @@ begin
             raise exception 'node % has no copy in use of what refers to %, which is made on all nodes or on none', lacks, item -> 'definition' ->> 'relation'
                 using errcode = 'object_not_in_prerequisite_state', hint = 'Start it, or remove it with shardman.rm_node, and try again.';
         end if;
-        execute format('select coalesce(array_agg((t.*)::text), ''{}'') from (select * from only %s limit 10001) t', shardman.sql_name(item -> 'definition' ->> 'relation')) into rows_;
+        execute format('select coalesce(array_agg(concat(t.*)), ''{}'') from (select * from only %s limit 10001) t', shardman.sql_name(item -> 'definition' ->> 'relation')) into rows_;
         if cardinality(rows_) > 10000 then
             raise exception '% has more than 10000 rows, and was made in this transaction', item -> 'definition' ->> 'relation'
                 using errcode = 'feature_not_supported', hint = 'Make it, and fill it, in a transaction of its own, and what refers to it in the next.';

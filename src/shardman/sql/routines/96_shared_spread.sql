@@ -43,7 +43,7 @@ begin
             using errcode = 'feature_not_supported', hint = 'Add the column first, then drop the key, and add the other one: three statements, in one transaction.';
     elsif current_setting('shardman.ddl_rewritten', true) = 'on' then
         perform shardman.through_door(n, s, '10s') from unnest(nodes) n, shardman.numbering(tables[1], ranges, false) s;
-        for rows_ in execute format('select array_agg(x.r) from (select (t.*)::text as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
+        for rows_ in execute format('select array_agg(x.r) from (select concat(t.*) as r, (row_number() over () - 1) / 1000 as n from only %s t) x group by x.n',
                                     shardman.name_here((shardman.ddl_shared())[1])) loop
             foreach node in array nodes loop
                 perform shardman.through_door(node, format('insert into shardman.shared_inbox values (%L, ''update'', %L, %L)',

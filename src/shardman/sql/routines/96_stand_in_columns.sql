@@ -113,7 +113,8 @@ begin
         perform shardman.make_column_sequence(relation, col);
     elsif kind = 'stable' or ends <> '' then
         if value is null then
-            execute format('select coalesce(quote_literal((%s)::%s), ''NULL'')', col ->> 'default', col ->> 'type') into value;
+            -- As it is written out: a cast to text may say something else.
+            execute format('select case num_nulls(v) when 0 then quote_literal(concat(v)) else ''NULL'' end from (select (%s)::%s as v) x', col ->> 'default', col ->> 'type') into value;
         end if;
         execute head || shardman.column_sql(plain || jsonb_build_object('default', value || '::' || (col ->> 'type'))) || ends;
     else

@@ -158,13 +158,14 @@ declare
     o     record;
     again text[] := '{}';
 begin
-    for o in select c.conrelid::regclass as tab, quote_ident(c.conname) as name, pg_get_constraintdef(c.oid) as def,
+    for o in select c.oid, c.convalidated, c.conrelid::regclass as tab, quote_ident(c.conname) as name, pg_get_constraintdef(c.oid) as def,
                     obj_description(c.oid, 'pg_constraint') as told
                from pg_constraint c
               where c.confrelid = shardman.find_relation(relation) and c.contype = 'f' and c.conrelid <> c.confrelid
                 and shardman.is_shared_copy(shardman.metadata_name(c.conrelid)) loop
+        -- Rows are there, and the cluster's role would look through them.
+        again := again || format('alter table %s add constraint %s %s%s', o.tab, o.name, o.def, case when o.convalidated and not shardman.compares_plainly(o.oid) then ' NOT VALID' end);
         execute format('alter table %s drop constraint %s', o.tab, o.name);
-        again := again || format('alter table %s add constraint %s %s', o.tab, o.name, o.def);
         if o.told is not null then
             again := again || format('comment on constraint %s on %s is %L', o.name, o.tab, o.told);
         end if;
@@ -291,7 +292,7 @@ begin
     for spec in select s from jsonb_array_elements(definition -> 'sequences') s loop
         select q.* into seq from pg_sequence q where q.seqrelid = shardman.find_relation(spec ->> 'name');
         execute format('select %s(%I)::bigint from %s where %2$I between %4$s and %5$s', case when seq.seqincrement > 0 then 'max' else 'min' end,
-                       spec ->> 'column', shardman.sql_name(definition ->> 'relation'), seq.seqmin, seq.seqmax) into top;
+                       spec ->> 'column', shardman.table_itself(definition ->> 'relation')::regclass, seq.seqmin, seq.seqmax) into top;
         -- A row with the last one may be gone by now.
         top := case when seq.seqincrement > 0 then greatest(top, (given ->> (spec ->> 'name'))::bigint) else least(top, (given ->> (spec ->> 'name'))::bigint) end;
         perform setval(seq.seqrelid, top) where top between seq.seqmin and seq.seqmax;

@@ -35,12 +35,12 @@ comment on function shardman.dangling_statement(pg_constraint, text) is
 create or replace function shardman.take_shared_rows(relation text, keys text[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    rel constant regclass := shardman.find_relation(relation);
+    rel constant regclass := shardman.table_itself(relation);
 begin
     execute format('create temp table shardman_taken on commit drop as select t.* from only %s as t where %s = any ($1)', rel, shardman.shared_row_key(relation, 't'))
       using keys;
     delete from shardman.replaced_rows r where r.replaced_at < clock_timestamp() - interval '30 days';
-    execute 'insert into shardman.replaced_rows (relation, content) select $1, concat(t) from pg_temp.shardman_taken as t' using relation;
+    execute 'insert into shardman.replaced_rows (relation, content) select $1, concat(t.*) from pg_temp.shardman_taken as t' using relation;
     execute format('delete from only %s as t where %s = any ($1)', rel, shardman.shared_row_key(relation, 't')) using keys;
 end
 $$;
@@ -57,6 +57,7 @@ begin
     for o in select c.* from pg_constraint c where c.contype = 'f' and rel in (c.conrelid, c.confrelid)
                 and not exists (select from pg_class p where p.oid = c.conrelid and p.relkind <> 'r') loop
         broken := false;
+        perform shardman.need_plain_comparison(o.oid);
         if o.confrelid = rel then
             execute shardman.dangling_statement(o, 'exists (select from pg_temp.shardman_taken t where <match>)') into broken;
         end if;

@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 from shardman import names
 from shardman.pg.connection import Connection
 from shardman.steps.base import FinishStep, Made, OfTable, Run, Scope, UndoableStep, step
+from shardman.steps.catalog import need_table, value
 from shardman.steps.catalog import relation as find
-from shardman.steps.catalog import value
 from shardman.steps.conversion.definition import make_parent
 from shardman.tasks import all_of, each_of
 
@@ -57,7 +57,7 @@ async def fresh_servers(run: Run, table: OfTable) -> Jsonb:
 
 async def has_rows(conn: Connection, table: OfTable) -> bool:
     """Whether the plain table has any."""
-    found = await find(conn, table.relation) or sql.SQL("")
+    found = await need_table(conn, table.relation)
     cur = await conn.execute(sql.SQL("select exists (select from only {})").format(found))
     return bool((await cur.fetchone() or [False])[0])
 
