@@ -101,6 +101,26 @@ def test_the_table_has_its_keys(acc: Cluster) -> None:
         bob.execute("alter table acc drop column type")
 
 
+def test_a_new_column_of_a_domain_with_a_check(acc: Cluster) -> None:
+    for domain in (
+        "above as int default 5 check (value > 0)",
+        "random as float default random() check (value < 2)",
+    ):
+        acc.sql(0, f"create domain app.{domain}".encode())  # type: ignore[arg-type]
+    with as_bob(acc, 2) as bob:
+        bob.execute("alter table acc add column a above, add column b above default 7 not null")
+        bob.execute("alter table acc add column c random default 1.5")
+        for generated in ("", ", add column e int generated always as (v + 1) stored"):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="anew on each"):
+                bob.execute(f"alter table acc add column d random{generated}".encode())
+        rows = bob.execute("select a, b, c, count(*) from acc group by 1, 2, 3").fetchall()
+        assert [row[:3] for row in rows] == [(5, 7, 1.5)]
+    settled(acc)
+    with as_bob(acc, 3) as bob:
+        bob.execute("alter table acc drop column a, drop column b, drop column c")
+    acc.sql(0, "drop domain app.above, app.random")
+
+
 class Writers:
     """Three clients, each through a node of its own, that count what they were told is written."""
 
@@ -415,6 +435,7 @@ REFUSED = [
     ("do $$ begin perform 1; comment on column app.acc.id is 'x'; end $$", "on this node only"),
     ("create index on acc_1 (v)", "acc_1 belongs to the sharded table app.acc"),
     ("comment on table acc_1 is 'x'", "acc_1 belongs to the sharded table app.acc"),
+    ("alter table acc_1 rename to other", "other belongs to the sharded table app.acc"),
     ("alter sequence acc_serial_seq restart with 7", "each has a range of its own"),
     ("alter sequence acc_serial_seq owned by none", "and belongs to it"),
     (

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from schema.bob import NODES, as_bob
+from schema.bob import NODES, as_bob, send
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
 from shardman.testing.waiting import eventually
@@ -454,3 +454,89 @@ def test_who_owns_only_shared_tables(acc: Cluster) -> None:
     for node in NODES:
         acc.sql(node, "set shardman.ddl = 'here'; drop schema its cascade")
     assert check(acc.lord_dsn) == []
+
+
+def test_what_another_node_has_otherwise_by_that_name_is_refused(acc: Cluster) -> None:
+    kinds = {1: "'a', 'b'", 3: "'b', 'a'"}
+    for node, labels in kinds.items():
+        here = f"set shardman.ddl = 'here'; create type app.kind as enum ({labels})"
+        acc.sql(node, here.encode())  # type: ignore[arg-type]
+    with as_bob(acc, 1) as bob:
+        bob.execute("create table kinds (id int primary key, kind kind)")
+        otherwise = pytest.raises(
+            psycopg.errors.ObjectNotInPrerequisiteState, match=r"node 3 has type app\.kind"
+        )
+        with otherwise:
+            bob.execute("alter table acc add column kind kind[]")
+    done = acc.cmd("select shardman.create_hash_partitions(1, 'app.kinds', 'id', 3)")
+    assert done.code == "name_taken", done
+    assert "('b', 'a')" in str(done.error)
+    # Not on the second node, which would have it by now.
+    assert not acc.value(2, "select to_regtype('app.kind')")
+    acc.sql(3, "set shardman.ddl = 'here'; drop type app.kind")
+    done = acc.cmd("select shardman.create_hash_partitions(1, 'app.kinds', 'id', 3)")
+    assert done.status == "success", done
+    send(acc, 2, "alter table acc add column kind kind[]", "drop table kinds")
+    send(acc, 3, "alter table acc drop column kind", "drop type kind")
+
+
+MOMENTS = [
+    "alter table acc add column at timestamptz default 'now'",
+    "alter table acc add column at date default '2020-01-01', add check (at < 'Today'::date)",
+    "create index on acc (v) where day > 'yesterday'",
+    "create policy late on acc using (day < 'tomorrow'::date)",
+    "alter table small_one add column at timestamptz not null default 'today 12:00'",
+]
+
+
+def test_a_moment_in_quotes_is_refused(acc: Cluster) -> None:
+    send(acc, 1, "alter table acc add column day date default '2020-01-01'")
+    send(acc, 1, "create table small_one (id int primary key)")
+    done = acc.cmd("select shardman.create_shared_table('app.small_one', 1)")
+    assert done.status == "success", done
+    for node, statement in enumerate(MOMENTS):
+        with (
+            as_bob(acc, node % 3 + 1) as bob,
+            pytest.raises(psycopg.errors.FeatureNotSupported) as no,
+        ):
+            bob.execute(statement.encode())
+        assert "a quoted 'now'" in str(no.value), statement
+    # Text it may be.
+    text = (
+        "alter table acc add column till date default '2020-01-01',"
+        " add column time text default 'today' check (time in ('now', 'today'))"
+    )
+    send(acc, 2, text, "alter table acc drop column till, drop column time, drop column day")
+    send(acc, 3, "drop table small_one")
+
+
+def test_an_index_of_that_name_on_another_table_is_left_alone(acc: Cluster) -> None:
+    send(acc, 1, "create table pairs (id int primary key, v int)")
+    done = acc.cmd("select shardman.create_hash_partitions(1, 'app.pairs', 'id', 2)")
+    assert done.status == "success", done
+    send(acc, 1, "create index named on pairs (v)")
+    here = "set shardman.ddl = 'here';"
+    aside = "create table app.aside (a int); create index named on app.aside (a)"
+    acc.sql(2, f"{here} drop index app.named; {aside}".encode())  # type: ignore[arg-type]
+    another = psycopg.errors.ObjectNotInPrerequisiteState
+    for statement in ("drop index named", "alter index named rename to n"):
+        with as_bob(acc, 3) as bob, pytest.raises(another, match=r"node 2 .*app\.aside"):
+            bob.execute(statement.encode())
+    acc.sql(2, f"{here} drop table app.aside".encode())  # type: ignore[arg-type]
+    send(acc, 1, "drop table pairs")
+    eventually("what DDL submitted has ended", lambda: not acc.commands_left())
+    assert check(acc.lord_dsn) == []
+
+
+@pytest.mark.pg(17)
+def test_a_reindex_that_would_do_nothing_is_refused(acc: Cluster) -> None:
+    send(acc, 1, 'create index "Named" on acc (v)', "create table lone (id int primary key)")
+    for way in ('index "Named"', '(verbose) index app."Named"', "index concurrently acc_pkey"):
+        with (
+            as_bob(acc, 3) as bob,
+            pytest.raises(psycopg.errors.FeatureNotSupported, match="stands for those") as no,
+        ):
+            bob.execute(f"reindex {way}".encode())
+        assert "REINDEX TABLE app.acc" in str(no.value)
+    send(acc, 1, "reindex table acc", "reindex index concurrently lone_pkey", "drop table lone")
+    send(acc, 2, 'drop index "Named"')

@@ -24,7 +24,9 @@ begin
     perform pg_catalog.set_config('shardman.ddl_path', pg_catalog.current_setting('search_path'), true),
             pg_catalog.set_config('shardman.ddl_strings', pg_catalog.current_setting('standard_conforming_strings'), true),
             pg_catalog.set_config('shardman.ddl_words', pg_catalog.jsonb_object_agg(s, pg_catalog.current_setting(s))::pg_catalog.text, true)
-       from pg_catalog.unnest(array['DateStyle', 'IntervalStyle', 'TimeZone', 'transform_null_equals', 'array_nulls', 'xmloption', 'backslash_quote', 'check_function_bodies']) s;
+       from pg_catalog.unnest(array['DateStyle', 'IntervalStyle', 'TimeZone', 'transform_null_equals', 'array_nulls', 'xmloption', 'backslash_quote', 'check_function_bodies',
+                                       case when pg_catalog.current_query() operator(pg_catalog.~*) '\mmoney\M' then 'lc_monetary' end]) s
+      where s is not null;
 end
 $$;
 comment on function shardman.ddl_path() is
@@ -229,9 +231,15 @@ begin
     if keys then
         perform shardman.give_keys_back(target);
     end if;
+    perform shardman.need_no_moment(target, query);
+    perform shardman.ask_same_words(target, string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[]);
     foreach node in array coalesce(string_to_array(current_setting('shardman.ddl_nodes', true), ',')::int[], '{}') loop
         -- The note first: who repeats a change there waits by it for the end of this transaction.
         perform shardman.through_door(node, format('select shardman.note_change(%L)', shardman.change_sent(sent, tag, target, tables)), '10s');
+        if tag in ('ALTER INDEX', 'DROP INDEX') then
+            perform shardman.through_door(node, format('select shardman.need_of_same_table(%L, %L, %L, %L)', target, sent, tag,
+                                                        current_setting('shardman.ddl_path', true)), '10s');
+        end if;
         perform shardman.send_on(node, sent);
         if stand then
             perform shardman.through_door(node, format('select shardman.finish_stand_in(%L, %L)', target, given), '10s');

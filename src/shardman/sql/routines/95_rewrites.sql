@@ -50,8 +50,8 @@ create or replace function shardman.generates_alike(data oid, relation text) ret
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- Of columns that the metadata do not know yet. Others than generated ones may have values of a default that gives each row its own.
     select exists (select from shardman.tables t where t.relation = generates_alike.relation)
-       and bool_and(a.attgenerated = 's' or d.oid is null and y.typtype <> 'd' or a.atthasmissing or shardman.is_constant(pg_get_expr(d.adbin, d.adrelid)))
-       and bool_or(a.attgenerated = 's')
+       and bool_and(a.attgenerated = 's' or d.oid is null and (y.typdefault is null or shardman.is_constant(y.typdefault)) or a.atthasmissing
+                    or d.oid is not null and shardman.is_constant(pg_get_expr(d.adbin, d.adrelid)))
       from pg_attribute a join pg_type y on y.oid = a.atttypid
       left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
      where a.attrelid = data and a.attnum > 0 and not a.attisdropped
@@ -59,7 +59,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                         where t.relation = generates_alike.relation and c ->> 'name' = a.attname)
 $$;
 comment on function shardman.generates_alike(oid, text) is
-    'whether new columns of a data table, one of them generated, give the same values on each copy: what is generated is computed from the row alone';
+    'whether new columns of a data table give the same values on each copy: what is generated is computed from the row alone, a domain with a check has '
+    'all rows written though its default is a constant';
 
 create or replace function shardman.refuse_rewrite(relation text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$

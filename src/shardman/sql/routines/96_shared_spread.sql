@@ -29,6 +29,10 @@ declare
     node  int;
     rows_ text[];
 begin
+    if tag <> 'DROP TABLE' then
+        perform shardman.need_no_moment(tables[1], query);
+        perform shardman.ask_same_words(tables[1], nodes);
+    end if;
     foreach node in array nodes loop
         perform shardman.through_door(node, format('select set_config(''shardman.ddl_ranges'', %L, true)', ranges), '10s') where ranges is not null;
         -- The note first: see shardman.spread_ddl.

@@ -63,7 +63,9 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     here constant text := 'To change this node alone all the same: set shardman.ddl = ''here''.';
 begin
-    if shardman.part_of(rel) is not null then
+    -- Renamed it is not found by its name any more.
+    if shardman.part_of(rel) is not null or shardman.sharded_name(rel) is null and shardman.plain_words(shardman.statement_now()) ~* '\mrename\s+to\M'
+                                            and shardman.kin_of(rel) is not null then
         raise exception '% belongs to the sharded table %, and this would change it on this node only', rel::regclass, relation
             using errcode = 'feature_not_supported',
                   hint = format('Change %s, on any node: its partitions follow. %s', relation, here);

@@ -1,7 +1,7 @@
 -- Our event triggers. Only a superuser can make them; where none laid this schema they are made by select shardman.make_event_triggers().
 
 create or replace function shardman.event_triggers() returns table (name text, event text, function text, tags text[], always bool)
-language sql immutable set search_path = pg_catalog, pg_temp as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     with kinds (of_tables, alone, others, rights) as (values (
         array['ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX', 'DROP INDEX', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY', 'GRANT', 'REVOKE', 'COMMENT',
               'ALTER SEQUENCE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'DROP TRIGGER', 'CREATE STATISTICS', 'ALTER STATISTICS', 'DROP STATISTICS'],
@@ -12,7 +12,12 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
                      unnest(array['VIEW', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'AGGREGATE', 'TYPE', 'DOMAIN', 'SCHEMA', 'EXTENSION']) k
                where v || k <> 'CREATEROUTINE') || 'COMMENT'::text,
         array['GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES']))
-    select t.* from kinds k cross join lateral (values
+    select t.* from kinds k cross join lateral (
+        -- PostgreSQL 15 and 16 tell none of it.
+        select v.* from (values ('shardman_ddl_path_of_index', 'ddl_command_start', 'ddl_path', array['REINDEX'], false),
+                                ('shardman_reindex', 'ddl_command_start', 'on_reindex', array['REINDEX'], false)) as v
+         where current_setting('server_version_num')::int >= 170000
+        union all values
         -- Of one event they act in the order of their names.
         ('shardman_ddl_path', 'ddl_command_start', 'ddl_path', k.of_tables || array['DROP TABLE', 'CREATE TABLE', 'ALTER DEFAULT PRIVILEGES'] || array_remove(k.others, 'COMMENT'), false),
         ('shardman_ddl_start', 'ddl_command_start', 'on_ddl_start', k.of_tables || 'DROP TABLE'::text, false),

@@ -58,23 +58,29 @@ class GiveAllNeeded(PrepareStep):
             objects = await value(
                 await run.node(source), "select shardman.objects_below(shardman.all_tables())"
             )
-            if _alike(await run.node(source), conn):
-                await self._need_same(conn, objects)
+            await _need_same(await run.node(source), conn, self.node, objects)
             await conn.execute("select shardman.make_needed(%s)", (Jsonb(objects),))
 
-    async def _need_same(self, conn: Connection, objects: object) -> None:
-        """Of an enum in another order rows are sorted otherwise there, and a domain with another check refuses
-        rows that all others have."""
-        found = await value(conn, "select shardman.other_words(%s)", Jsonb(objects))
-        if not found:
-            return
-        named = ", ".join(each["what"] for each in found)
-        words = f"Elsewhere it is: {found[0]['there']}; there: {found[0]['here']}"
-        raise UserError(
-            f"node {self.node} has {named} otherwise than the nodes whose tables are made of that",
-            f"Drop that there, or make it alike. {words}",
-            code=Code.NAME_TAKEN,
-        )
+
+async def _need_same(source: Connection, conn: Connection, node: int, objects: object) -> None:
+    """What a node has already is what others have by its name: of an enum in another order rows are sorted
+    otherwise there, and a domain with another check refuses rows that all others have.
+
+    Args:
+        objects: what some tables of the source are made of.
+    """
+    if not _alike(source, conn):
+        return
+    found = await value(conn, "select shardman.other_words(%s)", Jsonb(objects))
+    if not found:
+        return
+    named = ", ".join(each["what"] for each in found)
+    words = f"Elsewhere it is: {found[0]['there']}; there: {found[0]['here']}"
+    raise UserError(
+        f"node {node} has {named} otherwise than the nodes whose tables are made of that",
+        f"Drop that there, or make it alike. {words}",
+        code=Code.NAME_TAKEN,
+    )
 
 
 def _alike(one: Connection, other: Connection) -> bool:
@@ -99,11 +105,14 @@ class GiveNeeded(PrepareStep):
         return Scope.of([*self.nodes, self.source])
 
     async def do(self, run: Run) -> None:
-        query = (
-            "select shardman.objects_below(array[r.oid]) || shardman.objects_of_owner(r.oid)"
-            " from shardman.find_relation(%s) as r (oid)"
-        )
-        objects = await value(await run.node(self.source), query, self.relation)
+        source = await run.node(self.source)
+        rel = "from shardman.find_relation(%s) as r (oid)"
+        below = f"select shardman.objects_below(array[r.oid]) {rel}"
+        owners = f"select shardman.objects_of_owner(r.oid) {rel}"
+        needed = await value(source, below, self.relation)
+        objects = needed + await value(source, owners, self.relation)
+        for node in self.nodes:
+            await _need_same(source, await run.node(node), node, needed)
         for node in self.nodes:
             conn = await run.node(node)
             await conn.execute("select shardman.make_objects(%s)", (Jsonb(objects),))
