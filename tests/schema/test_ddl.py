@@ -453,6 +453,7 @@ REFUSED = [
     ("alter table acc alter serial set increment 2", "no identity columns"),
     ("alter table acc replica identity full", "follows from its keys"),
     ("alter table acc cluster on acc_pkey", "data tables of several nodes"),
+    ("alter table acc add more int, set unlogged", "moves and replicas read the log"),
     ("alter table acc set (fillfactor = 70), add more int", "in one statement with other things"),
     ("alter table acc set (fillfactor = 1)", "out of bounds"),
     (

@@ -45,7 +45,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     select case when tag = 'ALTER TABLE' and not shardman.tunes(query, tag)
                 then upper(regexp_replace((regexp_match(shardman.plain_words(query),
                      '(?:^alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?[\w$]+(?:\s*\.\s*[\w$]+)?(?:\s*\*)?\s+|,\s*)'
-                     '(replica\s+identity|cluster\s+on|set\s+without\s+cluster|set\s+tablespace|set\s+access\s+method|(?:re)?set\s*(?=\())', 'i'))[1], '\s+', ' ', 'g')) end
+                     '(replica\s+identity|cluster\s+on|set\s+without\s+cluster|set\s+tablespace|set\s+access\s+method|set\s+(?:un)?logged\M|(?:re)?set\s*(?=\())', 'i'))[1], '\s+', ' ', 'g')) end
 $$;
 comment on function shardman.storage_form(text, text) is
     'the form of ALTER TABLE about storage that a sharded table cannot have, or not in one statement with others: SET and RESET';
@@ -59,6 +59,9 @@ begin
     elsif form = 'REPLICA IDENTITY' then
         raise exception 'the replica identity of % follows from its keys, on each copy', relation
             using errcode = 'feature_not_supported', hint = 'Leave it: it is the primary key, else another key of columns that are not null, else whole rows.';
+    elsif form ~ 'LOGGED$' then
+        -- Before 18 PostgreSQL takes it for a partitioned table, and does nothing for its rows.
+        raise exception 'the rows of % are logged, as moves and replicas read the log', relation using errcode = 'feature_not_supported', hint = 'Leave it out.';
     end if;
     raise exception '% cannot be sharded and have %: its rows are in data tables of several nodes', relation, form
         using errcode = 'feature_not_supported',
