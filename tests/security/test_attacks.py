@@ -494,6 +494,121 @@ def test_a_view_in_the_place_of_a_table(trapped: Cluster) -> None:
     ask(trapped, 2, "bob", "set shardman.ddl = 'here'; drop view app.near")
     assert trapped.cmd(shared.encode()).status == "success"
     ask(trapped, 1, "bob", "drop table app.near")
+
+
+#: Types of bob's that PostgreSQL asks for more than their values.
+TYPES = """
+set shardman.ddl = 'here';
+create domain app.checked as text check (app.capture() or value = '');
+create function app.far(int, int) returns float8 language plpgsql immutable as
+ $$ begin perform app.capture(); return $1 - $2; end $$;
+create type app.span as range (subtype = int, subtype_diff = app.far);
+create type app.mood as enum ('good');
+create function app.always() returns bool language plpgsql immutable as $$ begin return app.capture(); end $$;
+create table app.made (id int primary key, t text, s app.span, m app.mood, j jsonb);
+"""
+#: Checks, and then what else he may make; what of it the cluster must not run.
+TOLD = {
+    "ts_rewrite('a'::tsquery, t) is not null": "ts_rewrite",
+    "pg_read_file(t) is not null": "pg_read_file",
+    "table_to_xml('app.acc', true, true, t) is not null": "table_to_xml",
+    "lo_export(id, t) > 0": "lo_export",
+    "t::app.checked <> ''": "domain app.checked",
+    "record_in(t::cstring, id, 1) is not null": "record_in",
+    "to_jsonb(m) is not null": "app.mood to json",
+}
+MADE = {
+    "create statistics app.c on (app.always() and t = ''), id from app.made": "statistics c",
+    "create index c on app.made (id) where app.always()": "app.always",
+    "create rule c as on delete to app.made do also select app.capture();"
+    " alter table app.made enable always rule c": "rule c",
+    "create trigger c before update on app.made for each row when (app.always())"
+    " execute function suppress_redundant_updates_trigger();"
+    " alter table app.made enable always trigger c": "trigger c",
+    # By GiST, and by whoever analyzes the table.
+    "select": "app.far",
+}
+HARMLESS = (
+    "random() >= 0 and clock_timestamp() > '2000-01-01' and gen_random_uuid() is not null and t ~ 'a'"
+    " and to_char(now(), 'YYYY') <> t and id between 1 and 3 and m = 'good'"
+)
+
+
+def test_the_cluster_knows_what_it_must_not_run(trapped: Cluster) -> None:
+    """Also functions of PostgreSQL's own, which do what bob's expression says, and what types have in them."""
+    ask(trapped, 1, "bob", TYPES)
+    query = (
+        "select string_agg(concat_ws(' ', what, code, owner), '; ')"
+        " from shardman.untrusted_code(array['app.made'::regclass])"
+    )
+    checks = {
+        f"alter table app.made add constraint c check ({e}) not valid": s for e, s in TOLD.items()
+    }
+    for statement, said in {**checks, **MADE}.items():
+        with as_role(trapped, 1, "bob") as bob:
+            bob.execute("set shardman.ddl = 'here'")
+            bob.execute(statement.encode())
+            assert said in trapped.value(1, query), statement
+            bob.execute(
+                "alter table app.made drop constraint if exists c; drop trigger if exists c on app.made; drop"
+                " rule if exists c on app.made; drop statistics if exists app.c; drop index if exists app.c"
+            )
+    here = "set shardman.ddl = 'here'; "
+    ask(trapped, 1, "bob", f"{here}alter table app.made drop s, add check ({HARMLESS})")
+    assert trapped.value(1, query) is None
+    ask(
+        trapped,
+        1,
+        "bob",
+        f"{here}drop table app.made; drop type app.span; drop type app.mood; drop domain app.checked",
+    )
+    loot(trapped)
+    unharmed(trapped)
+
+
+#: Bob's, called by whoever analyzes his table; it tries whatever of ours goes by who is logged in.
+DEPUTY = """
+set shardman.ddl = 'here';
+create table app.heard (what text);
+create function app.hear(text) returns void language sql as $$ insert into app.heard values ($1) $$;
+create function app.deputy(int) returns int language plpgsql immutable as $$
+declare
+    change constant text := quote_literal(jsonb_build_object(
+        'id', gen_random_uuid(), 'statement', 'alter role mallory superuser', 'tag', 'GRANT', 'target', '',
+        'tables', '[]'::jsonb, 'path', 'pg_catalog', 'made_at', now(), 'nodes', '[0, 1, 2, 3]'::jsonb));
+    call   text;
+begin
+    if current_user <> session_user then
+        foreach call in array array[
+            format('note_change(%s)', change), format('note_owners_change(%s)', change),
+            format('note_cluster_change(%s)', change), 'set_aside_for_cast(''app.acc'')',
+            'rename_table(''app.acc'', ''app.gone'')',
+            'drop_foreign_key(''app.acc'', ''x'')', 'first_part(repeat(''0'', 32), ''{}'')']
+        loop
+            begin
+                execute 'select shardman.' || call;
+                perform app.hear(call);
+            exception when others then
+                perform app.hear(sqlstate);
+            end;
+        end loop;
+    end if;
+    return $1;
+end $$;
+create table app.looked (id int);
+insert into app.looked select generate_series(1, 2);
+create index on app.looked (app.deputy(id));
+"""
+
+
+def test_who_is_logged_in_is_not_who_asks(trapped: Cluster) -> None:
+    """An autovacuum's session is a superuser's, and runs functions of whoever owns a table, as him."""
+    ask(trapped, 1, "bob", DEPUTY)
+    trapped.sql(1, "analyze app.looked")
+    assert trapped.sql(1, "select distinct what from app.heard") == [("42501",)]
+    noted = "select count(*) from shardman.schema_changes where statement ~ 'mallory'"
+    assert [trapped.value(n, noted) for n in NODES] == [0, 0, 0, 0]
+    ask(trapped, 1, "bob", "set shardman.ddl = 'here'; drop table app.looked, app.heard")
     unharmed(trapped)
 
 
@@ -550,6 +665,10 @@ def test_what_is_looked_up_by_name_or_run_by_the_planner(trapped: Cluster) -> No
                 0, "select owner from shardman.partitions where part_name = 'app.acc_2'"
             )
             there = next(n for n in (1, 2, 3) if (n,) not in copies)
+            # What is constant in its expression is computed by whoever plans a query of the table.
+            with pytest.raises(psycopg.Error, match=r"statistics s of app\.acc_2_data"):
+                trapped.sql(here, "select shardman.content_hash('app.acc_2_data')")
+            ask(trapped, here, "bob", "set shardman.ddl = 'here'; drop statistics app.s")
             done = trapped.cmd("select shardman.move_part('app.acc_2', %s, %s)", (there, here))
             assert done.status == "success", done
             for node in NODES:

@@ -5,12 +5,26 @@ create or replace function shardman.my_id() returns int
 language sql stable parallel safe as $$ select node_id from shardman.local $$;
 comment on function shardman.my_id() is 'the id of this node; null when the database is in no cluster';
 
+create or replace function shardman.caller() returns name
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Whoever analyzes a table, or builds an index, runs functions of the table's owner as that owner, in a session of his own. An autovacuum's
+    -- is a superuser's, and what such a function calls must not take it for one. By what PostgreSQL forbids there it is known.
+    execute 'deallocate "shardman has none of this name"';
+    raise exception 'somebody has prepared a statement "shardman has none of this name"' using errcode = 'insufficient_privilege';
+exception when invalid_sql_statement_name then
+    return coalesce(nullif(current_setting('role'), 'none'), session_user)::name;
+end
+$$;
+comment on function shardman.caller() is
+    'as whom the session acts, also within functions that act as the nodes'' role; raises insufficient_privilege in what is restricted, where somebody else''s function may ask';
+
 -- What runs with the rights of the nodes' role for others looks for relations in pg_temp last: whatever is not said to be
 -- elsewhere is looked for there first, and everybody may make temporary tables of any name.
 create or replace function shardman.may_administer() returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select r.rolsuper or pg_has_role(session_user, (select nspowner from pg_namespace where nspname = 'shardman'), 'member')
-      from pg_roles r where r.rolname = session_user
+      from pg_roles r where r.rolname = session_user and shardman.caller() is not null
 $$;
 comment on function shardman.may_administer() is 'whether who has logged in is a superuser, or a member of the nodes'' role';
 

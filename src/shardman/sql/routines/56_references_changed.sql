@@ -124,7 +124,7 @@ comment on function shardman.reference_item(text, text, text) is
 create or replace function shardman.need_references_right(referred text, columns text[]) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    who    constant name := shardman.caller();
     target constant oid := shardman.find_relation(referred);
 begin
     if target is null and shardman.may_administer() then

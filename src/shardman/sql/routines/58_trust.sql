@@ -25,49 +25,64 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.types_inside(oid[]) is 'these types and all that they are made of';
 
+create or replace function shardman.does_what_it_is_told(func oid) returns bool
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- Functions of PostgreSQL's or an extension's that run what their arguments say (query_to_xml, pg_input_is_valid), or act on the server
+    -- (pg_read_file, lo_export, dblink_exec): whoever has written the expression decides what they do, with the rights of who runs it.
+    select (p.oid < 16384 or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'))
+       and (p.provolatile = 'v' and p.proname !~ '^(random|random_normal|clock_timestamp|timeofday|gen_random_uuid|uuid_?(v|generate_v)[0-9]\w*)$'
+            or p.pronamespace = 'pg_catalog'::regnamespace and p.provolatile <> 'i'
+               and (p.proname ~ '_to_xml|^pg_input_' or p.proargtypes::oid[] && array['cstring'::regtype::oid, 'internal'::regtype::oid]))
+      from pg_proc p where p.oid = func
+$$;
+comment on function shardman.does_what_it_is_told(oid) is
+    'whether a function that comes with PostgreSQL or an extension does whatever its arguments say: the cluster must not run it in an expression of somebody else''s';
+
+create or replace function shardman.oids_in(expression text, label text) returns setof oid
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    -- PostgreSQL notes down no dependency on what is its own, and of a type none on what is in it.
+    select distinct m[1]::oid from regexp_matches(expression, ':' || label || ' (\d{1,10})\M', 'g') as m where m[1]::numeric between 1 and 4294967295
+$$;
+comment on function shardman.oids_in(text, text) is 'the numbers that a stored expression has behind such labels, as functions and types';
+
+create or replace function shardman.row_parts(rels oid[]) returns table (rel oid, what text, classid oid, objid oid, expression text)
+language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    select o.conrelid, 'constraint ' || quote_ident(o.conname), 'pg_constraint'::regclass::oid, o.oid, o.conbin::text
+      from unnest(rels) r join pg_constraint o on o.conrelid = r and o.contype in ('c', 'x')
+    union all
+    select a.attrelid, 'generated column ' || quote_ident(a.attname), 'pg_attrdef'::regclass, f.oid, f.adbin::text
+      from unnest(rels) r join pg_attribute a on a.attrelid = r and a.attgenerated <> ''
+      join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum
+    union all
+    select i.indrelid, 'index ' || quote_ident(c.relname), 'pg_class'::regclass, c.oid, concat(i.indexprs::text, i.indpred::text)
+      from unnest(rels) r join pg_index i on i.indrelid = r join pg_class c on c.oid = i.indexrelid
+    union all
+    -- Run by whoever analyzes the table, and what is constant in them by whoever plans a query.
+    select s.stxrelid, 'statistics ' || quote_ident(s.stxname), 'pg_statistic_ext'::regclass, s.oid, s.stxexprs::text
+      from unnest(rels) r join pg_statistic_ext s on s.stxrelid = r
+    union all
+    select r, 'key', 'pg_class'::regclass, p.partrelid, p.partexprs::text from unnest(rels) r join pg_partitioned_table p on p.partrelid = r
+    union all
+    -- Not those that replication leaves out: it is what copies rows.
+    select t.tgrelid, 'trigger ' || quote_ident(t.tgname), 'pg_trigger'::regclass, t.oid, t.tgqual::text
+      from unnest(rels) r join pg_trigger t on t.tgrelid = r and not t.tgisinternal and t.tgenabled in ('A', 'R')
+$$;
+comment on function shardman.row_parts(oid[]) is 'what of these tables has expressions that are run when rows are written, or read to be compared, and these as PostgreSQL stores them';
+
 create or replace function shardman.row_code(rels oid[]) returns table (rel oid, what text, code text, owner oid, way_out text, func oid)
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     with rels as materialized (select distinct unnest(rels) as oid),
+    parts as materialized (select p.* from shardman.row_parts((select array_agg(r.oid) from rels r)) p),
     kinds as materialized (
-        select distinct a.attrelid as rel, t.oid
-          from rels r join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
-         cross join lateral shardman.types_inside(array[a.atttypid]) as t (oid) where t.oid >= 16384
-    ), parts (rel, what, classid, objid) as materialized (
-        select o.conrelid, 'constraint ' || quote_ident(o.conname), 'pg_constraint'::regclass::oid, o.oid
-          from rels r join pg_constraint o on o.conrelid = r.oid and o.contype in ('c', 'x')
-        union all
-        select k.rel, 'domain ' || format_type(k.oid, null), 'pg_constraint'::regclass, o.oid
-          from kinds k join pg_constraint o on o.contypid = k.oid
-        union all
-        select a.attrelid, 'generated column ' || quote_ident(a.attname), 'pg_attrdef'::regclass, f.oid
-          from rels r join pg_attribute a on a.attrelid = r.oid and a.attgenerated <> ''
-          join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum
-        union all
-        select i.indrelid, 'index ' || quote_ident(c.relname), 'pg_class'::regclass, c.oid
-          from rels r join pg_index i on i.indrelid = r.oid join pg_class c on c.oid = i.indexrelid
-        union all
-        -- ANALYZE computes them.
-        select s.stxrelid, 'statistics ' || quote_ident(s.stxname), 'pg_statistic_ext'::regclass, s.oid from rels r join pg_statistic_ext s on s.stxrelid = r.oid
-        union all
-        select r.oid, 'key', 'pg_class'::regclass, p.partrelid from rels r join pg_partitioned_table p on p.partrelid = r.oid
-    ), made (rel, what, oid) as materialized (
-        -- What they make on their way: a cast to a domain runs its checks.
-        select distinct p.rel, p.what, t.oid
-          from parts p join pg_depend d on d.classid = p.classid and d.objid = p.objid and d.objsubid = 0 and d.refclassid = 'pg_type'::regclass
-         cross join lateral shardman.types_inside(array[d.refobjid]) as t (oid) where t.oid >= 16384 and p.what not like 'domain %'
-        union
-        -- An index of an expression has columns of its own.
-        select i.indrelid, 'index ' || quote_ident(c.relname), t.oid
-          from rels r join pg_index i on i.indrelid = r.oid join pg_class c on c.oid = i.indexrelid
-          join pg_attribute a on a.attrelid = i.indexrelid and a.atttypid >= 16384
-         cross join lateral shardman.types_inside(array[a.atttypid]) as t (oid) where t.oid >= 16384
+        select distinct u.rel, u.what, t.oid
+          from (select a.attrelid, 'type of a column', a.atttypid
+                  from rels r join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
+                union
+                select p.rel, p.what, y.oid
+                  from parts p cross join lateral shardman.oids_in(p.expression, '\w*') as n (oid) join pg_type y on y.oid = n.oid
+                 where n.oid >= 16384) as u (rel, what, kind)
+         cross join lateral shardman.types_inside(array[u.kind]) as t (oid) where t.oid >= 16384
     ), calls (rel, what, func) as (
-        -- What tells how far two values of a range are apart: a GiST index asks it wherever it puts one, and ANALYZE, which acts as the
-        -- owner of the table, and so for a replica as the cluster.
-        select m.rel, m.what, g.rngsubdiff::oid from made m join pg_range g on m.oid in (g.rngtypid, g.rngmultitypid)
-        union all
-        select k.rel, 'type of a column', g.rngsubdiff::oid from kinds k join pg_range g on k.oid in (g.rngtypid, g.rngmultitypid)
-        union all
         select p.rel, p.what, d.refobjid
           from parts p join pg_depend d on d.classid = p.classid and d.objid = p.objid and d.refclassid = 'pg_proc'::regclass
         union all
@@ -75,9 +90,9 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
           from parts p join pg_depend d on d.classid = p.classid and d.objid = p.objid and d.refclassid = 'pg_operator'::regclass
           join pg_operator o on o.oid = d.refobjid
         union all
-        -- Not those that replication leaves out: it is what copies rows.
-        select t.tgrelid, 'trigger ' || quote_ident(t.tgname), t.tgfoid
-          from rels r join pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal and t.tgenabled in ('A', 'R')
+        select k.rel, 'domain ' || format_type(k.oid, null), d.refobjid
+          from kinds k join pg_constraint o on o.contypid = k.oid
+          join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
     )
     select c.rel, c.what, 'the function ' || p.oid::regprocedure, p.proowner,
            format('alter function %s owner to current_user', p.oid::regprocedure), p.oid
@@ -86,22 +101,52 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     -- It may get another check at any time.
     select k.rel, k.what, 'the domain ' || format_type(t.oid, null), t.typowner,
            format('alter domain %s owner to current_user', format_type(t.oid, null)), null
-      from (select k.rel, 'type of a column' as what, k.oid from kinds k
-            union select m.rel, m.what, m.oid from made m where not exists (select from kinds k where (k.rel, k.oid) = (m.rel, m.oid))) as k
-      join pg_type t on t.oid = k.oid and t.typtype = 'd'
+      from kinds k join pg_type t on t.oid = k.oid and t.typtype = 'd'
+    union all
+    -- GiST and ANALYZE ask a range type how far values are apart.
+    select k.rel, k.what, 'the function ' || p.oid::regprocedure || ' of the type ' || format_type(k.oid, null), p.proowner,
+           format('alter function %s owner to current_user', p.oid::regprocedure), null
+      from kinds k join pg_range g on g.rngtypid = k.oid join pg_proc p on p.oid in (g.rngsubdiff, g.rngcanonical) and p.oid >= 16384
+    union all
+    -- JSON of a value is made by a cast, if the type has one.
+    select k.rel, p.what, 'a cast of the type ' || format_type(k.oid, null) || ' to json', t.typowner,
+           format('alter type %s owner to current_user', format_type(k.oid, null)), null
+      from parts p join kinds k on k.rel = p.rel join pg_type t on t.oid = k.oid and t.typtype in ('e', 'r', 'm')
+     where p.expression like '%{JSONCONSTRUCTOREXPR%'
+        or exists (select from shardman.oids_in(p.expression, '\w*funcid') f join pg_proc j on j.oid = f
+                    where j.pronamespace = 'pg_catalog'::regnamespace and j.proname ~ '^(to_jsonb?|row_to_json|array_to_json|jsonb?_build_\w+)$')
+    union all
+    select p.rel, p.what, 'the function ' || f.oid::regprocedure, null, '', null
+      from parts p cross join lateral shardman.oids_in(p.expression, '\w*funcid') as f (oid) where shardman.does_what_it_is_told(f.oid)
+    union all
+    -- What it is made of may be anything.
+    select w.ev_class, 'rule ' || quote_ident(w.rulename), 'the rule ' || quote_ident(w.rulename), null, '', null
+      from rels r join pg_rewrite w on w.ev_class = r.oid and w.ev_type <> '1' and w.ev_enabled in ('A', 'R')
 $$;
 comment on function shardman.row_code(oid[]) is
-    'the user''s own functions and domains that run when rows of these tables are written, what for, and how a superuser takes one over';
+    'what of the user''s own runs when rows of these tables are written, what for, and how a superuser takes it over. Owner null: nobody can';
 
 create or replace function shardman.untrusted_code(rels oid[]) returns table (rel oid, what text, code text, owner name, way_out text)
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     select c.rel, c.what, c.code, r.rolname, c.way_out
-      from shardman.row_code(rels) c join pg_roles r on r.oid = c.owner
-     where not r.rolsuper and r.oid <> shardman.our_role()
+      from shardman.row_code(rels) c left join pg_roles r on r.oid = c.owner
+     where c.owner is null or not r.rolsuper and r.oid <> shardman.our_role()
      order by 2, 3
 $$;
 comment on function shardman.untrusted_code(oid[]) is
-    'of shardman.row_code that whose owner is neither a superuser nor the cluster''s role, so that the cluster must not run it';
+    'of shardman.row_code that whose owner is neither a superuser nor the cluster''s role, so that the cluster must not run it; owner null: it does whatever the table''s owner says';
+
+create or replace function shardman.why_untrusted(owner name) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when owner is null then 'does whatever the owner of the table says' else format('belongs to %s, who is no superuser', quote_ident(owner)) end
+$$;
+comment on function shardman.why_untrusted(name) is 'of shardman.untrusted_code: the end of a sentence';
+
+create or replace function shardman.trusting(what text, way_out text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when way_out = '' then format('Drop the %s', what) else format('A superuser who trusts it takes it over on every node: %s', way_out) end
+$$;
+comment on function shardman.trusting(text, text) is 'of shardman.untrusted_code: what is to be done about it';
 
 -- Whoever owns a table may put a view of its name into its place, and the functions of a view run as who reads it.
 create or replace function shardman.table_itself(relation text) returns oid
@@ -154,9 +199,9 @@ comment on function shardman.need_plain_comparison(oid) is 'raises SHM09 where r
 create or replace function shardman.trust_obstacles(rel oid) returns setof jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select shardman.obstacle(
-               format('the cluster would run %s (%s) with its own rights, and it belongs to %s, who is no superuser',
-                      u.code, string_agg(u.what, ', ' order by u.what), quote_ident(u.owner)),
-               format('A superuser who trusts it takes it over on every node: %s', u.way_out))
+               format('the cluster would run %s (%s) with its own rights, and it %s',
+                      u.code, string_agg(distinct u.what, ', ' order by u.what), shardman.why_untrusted(u.owner)),
+               shardman.trusting(min(u.what), u.way_out))
       from shardman.untrusted_code(array[rel]) u group by u.code, u.owner, u.way_out
     union all
     select shardman.obstacle(format('the cluster would run a cast for the foreign key %I with its own rights, and that belongs to no superuser', o.conname),
@@ -172,9 +217,9 @@ declare
 begin
     select u.* into found_ from shardman.untrusted_code(rels) u limit 1;
     if found then
-        raise exception 'the cluster does not run % (% of %), for it belongs to %, who is no superuser',
-              found_.code, found_.what, shardman.metadata_name(found_.rel), quote_ident(found_.owner)
-            using errcode = 'SHM09', hint = format('A superuser who trusts it takes it over on every node: %s.', found_.way_out);
+        raise exception 'the cluster does not run % (% of %), for it %',
+              found_.code, found_.what, shardman.metadata_name(found_.rel), shardman.why_untrusted(found_.owner)
+            using errcode = 'SHM09', hint = shardman.trusting(found_.what, found_.way_out) || '.';
     end if;
 end
 $$;

@@ -42,6 +42,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_ bigint;
 begin
+    perform shardman.need_trusted(array[shardman.table_itself(shardman.data_table(part))]);
     execute format('select count(*) from only %s where (%s) is not true', shardman.table_itself(shardman.data_table(part))::regclass,
                    pg_get_partition_constraintdef(shardman.find_relation(part)))
        into found_;

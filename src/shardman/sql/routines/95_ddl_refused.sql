@@ -123,9 +123,9 @@ create or replace function shardman.refuse_grantor(relation text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     -- Who has none of its rights to give PostgreSQL tells so.
-    if has_any_column_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, shardman.find_relation(relation),
+    if has_any_column_privilege((select shardman.caller()), shardman.find_relation(relation),
                                 'select with grant option, insert with grant option, update with grant option, references with grant option')
-       or has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, shardman.find_relation(relation),
+       or has_table_privilege((select shardman.caller()), shardman.find_relation(relation),
                               'delete with grant option, truncate with grant option, trigger with grant option') then
         raise exception '% is sharded, and this would change rights on this node only', relation
             using errcode = 'feature_not_supported', hint = 'Its owner''s GRANT reaches all nodes, and that of who owns another sharded table.';
@@ -137,7 +137,7 @@ comment on function shardman.refuse_grantor(text) is 'raises where somebody give
 create or replace function shardman.is_callers(relation text) returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     -- Inside a function that acts as the cluster's role, current_user is not who called it.
-    select coalesce(pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, c.relowner, 'usage'), false)
+    select coalesce(pg_has_role((select shardman.caller()), c.relowner, 'usage'), false)
       from pg_class c where c.oid = shardman.find_relation(relation)
 $$;
 comment on function shardman.is_callers(text) is 'whether the caller owns a sharded table';
@@ -155,7 +155,7 @@ comment on function shardman.need_owner(text) is 'raises unless the caller may c
 create or replace function shardman.need_one_sender(tables text[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    me    constant text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    me    constant text := shardman.caller();
     known constant jsonb := coalesce(nullif(current_setting('shardman.ddl_senders', true), ''), '{}')::jsonb;
     t     text;
 begin

@@ -7,7 +7,7 @@
 create or replace function shardman.ddl_sender() returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when shardman.is_ordinary(r.oid) then r.rolname::text else '' end
-      from pg_roles r where r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+      from pg_roles r where r.rolname = (select shardman.caller())
 $$;
 comment on function shardman.ddl_sender() is 'as whom the caller goes to other nodes: as himself, or (empty) as the nodes'' role';
 
@@ -25,17 +25,40 @@ end
 $$;
 comment on function shardman.add_change(shardman.schema_changes) is 'writes down that this node has a change; raises where that is written already';
 
-create or replace function shardman.note_change(change jsonb) returns void
+create or replace function shardman.note_cluster_change(change jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+    select shardman.add_change(jsonb_populate_record(null::shardman.schema_changes, change || '{"sender": ""}'))
+$$;
+comment on function shardman.note_cluster_change(jsonb) is 'shardman.note_change for the cluster''s role and superusers, who alone may write what it writes';
+
+create or replace function shardman.note_owners_change(change jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     c shardman.schema_changes := jsonb_populate_record(null::shardman.schema_changes, change);
 begin
     c.sender := shardman.ddl_sender();
+    -- A function of somebody's that runs in a superuser's session is not the superuser.
+    if c.sender = '' then
+        raise exception 'this is for roles that are no superusers' using errcode = 'insufficient_privilege', hint = 'Call shardman.note_change.';
+    end if;
     -- What waits for its turn behind others of the same table must be of somebody who may change that.
     if c.target <> '' and c.tag not in ('GRANT', 'REVOKE') then
         perform shardman.need_owner(c.target);
     end if;
     perform shardman.add_change(c);
+end
+$$;
+comment on function shardman.note_owners_change(jsonb) is 'shardman.note_change for everybody else, in his own name';
+
+create or replace function shardman.note_change(change jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    -- As who calls, which nobody can feign: in functions that act as others it would be a guess.
+    if shardman.is_ordinary(r.oid) from pg_roles r where r.rolname = current_user then
+        perform shardman.note_owners_change(change);
+    else
+        perform shardman.note_cluster_change(change);
+    end if;
 end
 $$;
 comment on function shardman.note_change(jsonb) is

@@ -12,7 +12,7 @@ comment on function shardman.refers_beside(text, text, text) is 'the other shard
 create or replace function shardman.hold_beside(relation text, other text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    who    constant name := shardman.caller();
     target constant oid := shardman.find_relation(other);
     item   jsonb;
 begin

@@ -133,7 +133,7 @@ comment on function shardman.drop_stubs() is 'drops what shardman.make_stub has 
 create or replace function shardman.hold_named(relation text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    who    constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    who    constant name := shardman.caller();
     target constant oid := shardman.find_relation(relation);
 begin
     if exists (select from shardman.tables t where t.relation = hold_named.relation) then

@@ -85,14 +85,14 @@ comment on function shardman.spreads_schema(text) is
 create or replace function shardman.may_spread() returns bool
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select r.rolsuper or has_table_privilege(r.oid, 'shardman.ddl', 'insert')
-      from pg_roles r where r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+      from pg_roles r where r.rolname = (select shardman.caller())
 $$;
 comment on function shardman.may_spread() is
     'whether the caller has a way to other nodes: a superuser, or an owner of a sharded table. Not current_user: that is whose function asks';
 
 create or replace function shardman.barred_lord() returns int
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select n.id from shardman.nodes n join pg_roles r on r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+    select n.id from shardman.nodes n join pg_roles r on r.rolname = (select shardman.caller())
      where n.lord and n.worker_status is null and shardman.is_ordinary(r.oid) and not exists (select from shardman.tables t where shardman.is_callers(t.relation))
 $$;
 comment on function shardman.barred_lord() is

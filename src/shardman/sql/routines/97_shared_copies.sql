@@ -10,6 +10,7 @@ comment on function shardman.shared_row_key(text, text) is 'the expression that 
 create or replace function shardman.shared_rows(relation text, buckets int, wanted int[], most int) returns table (key text, hash text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
+    perform shardman.need_trusted(array[shardman.find_relation(relation)]);
     return query execute format('select %s, (%s)::text from only %s as t where %s = any ($1) limit $2', shardman.shared_row_key(relation, 't'),
                                 shardman.row_hash(relation, 't'), shardman.find_relation(relation)::regclass, shardman.row_bucket(relation, 't', buckets))
       using wanted, most;
@@ -58,6 +59,7 @@ begin
                 and not exists (select from pg_class p where p.oid = c.conrelid and p.relkind <> 'r') loop
         broken := false;
         perform shardman.need_plain_comparison(o.oid);
+        perform shardman.need_trusted(array[o.conrelid, o.confrelid]);
         if o.confrelid = rel then
             execute shardman.dangling_statement(o, 'exists (select from pg_temp.shardman_taken t where <match>)') into broken;
         end if;

@@ -8,14 +8,6 @@
 -- Both are a part of each such commit, so what they ask is in PL/pgSQL, which keeps plans for a session (functions of SQL do so from
 -- PostgreSQL 18 on), and in few statements: to call a function with settings costs as much as to look into an index.
 
-create or replace function shardman.caller() returns name
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-    return coalesce(nullif(current_setting('role'), 'none'), session_user)::name;
-end
-$$;
-comment on function shardman.caller() is 'as whom the session acts, also within functions that act as the nodes'' role';
-
 create or replace function shardman.transaction_place() returns table (cluster text, node int)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select l.cluster, l.node_id from shardman.local l
