@@ -494,6 +494,7 @@ def test_a_view_in_the_place_of_a_table(trapped: Cluster) -> None:
     ask(trapped, 2, "bob", "set shardman.ddl = 'here'; drop view app.near")
     assert trapped.cmd(shared.encode()).status == "success"
     ask(trapped, 1, "bob", "drop table app.near")
+    unharmed(trapped)
 
 
 #: Types of bob's that PostgreSQL asks for more than their values.
