@@ -38,13 +38,6 @@ $$;
 comment on function shardman.does_what_it_is_told(oid) is
     'whether a function that comes with PostgreSQL or an extension does whatever its arguments say: the cluster must not run it in an expression of somebody else''s';
 
-create or replace function shardman.oids_in(expression text, label text) returns setof oid
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-    -- PostgreSQL notes down no dependency on what is its own, and of a type none on what is in it.
-    select distinct m[1]::oid from regexp_matches(expression, ':' || label || ' (\d{1,10})\M', 'g') as m where m[1]::numeric between 1 and 4294967295
-$$;
-comment on function shardman.oids_in(text, text) is 'the numbers that a stored expression has behind such labels, as functions and types';
-
 create or replace function shardman.row_parts(rels oid[]) returns table (rel oid, what text, classid oid, objid oid, expression text)
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     select o.conrelid, 'constraint ' || quote_ident(o.conname), 'pg_constraint'::regclass::oid, o.oid, o.conbin::text
@@ -72,14 +65,22 @@ comment on function shardman.row_parts(oid[]) is 'what of these tables has expre
 create or replace function shardman.row_code(rels oid[]) returns table (rel oid, what text, code text, owner oid, way_out text, func oid)
 language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     with rels as materialized (select distinct unnest(rels) as oid),
-    parts as materialized (select p.* from shardman.row_parts((select array_agg(r.oid) from rels r)) p),
-    kinds as materialized (
+    -- Without the bytes of constants: those of many partitions are the same then, and are taken apart once.
+    parts as materialized (
+        select p.rel, p.what, p.classid, p.objid, regexp_replace(p.expression, '\[[ 0-9-]*\]', '', 'g') as expression
+          from shardman.row_parts((select array_agg(r.oid) from rels r)) p
+    ), words as materialized (
+        -- PostgreSQL notes down no dependency on what is its own, and of a type none on what is in it.
+        select distinct e.expression, m[1] as label, m[2]::bigint::oid as oid
+          from (select distinct p.expression from parts p where p.expression <> '') e
+         cross join lateral regexp_matches(e.expression, ':(\w+) (\d{1,10})\M', 'g') as m where m[2]::bigint between 1 and 4294967295
+    ), kinds as materialized (
         select distinct u.rel, u.what, t.oid
           from (select a.attrelid, 'type of a column', a.atttypid
                   from rels r join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
                 union
                 select p.rel, p.what, y.oid
-                  from parts p cross join lateral shardman.oids_in(p.expression, '\w*') as n (oid) join pg_type y on y.oid = n.oid
+                  from words n join pg_type y on y.oid = n.oid join parts p on p.expression = n.expression
                  where n.oid >= 16384) as u (rel, what, kind)
          cross join lateral shardman.types_inside(array[u.kind]) as t (oid) where t.oid >= 16384
     ), calls (rel, what, func) as (
@@ -113,11 +114,11 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
            format('alter type %s owner to current_user', format_type(k.oid, null)), null
       from parts p join kinds k on k.rel = p.rel join pg_type t on t.oid = k.oid and t.typtype in ('e', 'r', 'm')
      where p.expression like '%{JSONCONSTRUCTOREXPR%'
-        or exists (select from shardman.oids_in(p.expression, '\w*funcid') f join pg_proc j on j.oid = f
-                    where j.pronamespace = 'pg_catalog'::regnamespace and j.proname ~ '^(to_jsonb?|row_to_json|array_to_json|jsonb?_build_\w+)$')
+        or exists (select from words f join pg_proc j on j.oid = f.oid
+                    where f.expression = p.expression and f.label ~ 'funcid$' and j.pronamespace = 'pg_catalog'::regnamespace and j.proname ~ '^(to_jsonb?|row_to_json|array_to_json|jsonb?_build_\w+)$')
     union all
     select p.rel, p.what, 'the function ' || f.oid::regprocedure, null, '', null
-      from parts p cross join lateral shardman.oids_in(p.expression, '\w*funcid') as f (oid) where shardman.does_what_it_is_told(f.oid)
+      from (select w.* from words w where w.label ~ 'funcid$' and shardman.does_what_it_is_told(w.oid) offset 0) as f join parts p on p.expression = f.expression
     union all
     -- What it is made of may be anything.
     select w.ev_class, 'rule ' || quote_ident(w.rulename), 'the rule ' || quote_ident(w.rulename), null, '', null
