@@ -10,7 +10,7 @@ from tests.cluster.writers import Writers
 
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster
-from shardman.testing.waiting import eventually
+from shardman.testing.waiting import eventually, repeated
 
 NODES = (0, 1, 2, 3)
 ROWS = 400
@@ -247,8 +247,7 @@ def test_what_is_refused_leaves_the_sharded_table(three: Cluster) -> None:
             seconds=60,
         )
         blocker.rollback()
-        with psycopg.connect(three.dsn(3)) as ddl:
-            ddl.execute("alter table t add late int")
+        repeated(lambda: three.sql(3, "alter table t add late int"))
         blocker.execute("select 1")
     done = three.wait(command)
     assert three.value(1, "select count(*) from t") == 30

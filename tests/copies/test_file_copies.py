@@ -24,6 +24,10 @@ from shardman.testing.plugin import ClusterFactory
 from shardman.testing.waiting import eventually
 
 NODE = 2
+STALE = "select count(*) from shardman.partitions where stale_since is not null"
+ROBBED = """
+select count(*) from shardman.commands where cmd_type = 'suspend_replicas'
+   and status in ('success', 'done') and reason like '%went elsewhere%'"""
 ROWS = "select name, value from shardman.settings order by 1"
 PROBLEMS = "select subject, problem, hint from shardman.cluster_problems where subject = %s"
 
@@ -85,6 +89,13 @@ def copy(bank: Bank, cluster: Cluster) -> Iterator[Server]:
         shutil.rmtree(data)
 
 
+def up_to_date(cluster: Cluster) -> None:
+    eventually(
+        "all copies are up to date",
+        lambda: not cluster.value(0, STALE) and not cluster.commands_left(),
+    )
+
+
 def test_a_copy_beside_the_original(copy: Server, bank: Bank, cluster: Cluster) -> None:
     cluster.sql(0, "insert into shardman.settings values ('while_robbed', '1')")
     eventually(
@@ -118,6 +129,8 @@ def test_a_copy_beside_the_original(copy: Server, bank: Bank, cluster: Cluster) 
 
 def test_what_was_taken_from_a_channel_is_noticed(bank: Bank, cluster: Cluster) -> None:
     """A copy that had the slot only while the node was away leaves nothing but a gap in the beats."""
+    up_to_date(cluster)
+    before = cluster.value(0, ROBBED)
     src, part = cluster.sql(
         0,
         "select p.owner, p.part_name from shardman.partitions p join shardman.partitions r using (part_name)"
@@ -143,19 +156,8 @@ def test_what_was_taken_from_a_channel_is_noticed(bank: Bank, cluster: Cluster) 
         )
     finally:
         cluster.start_node(NODE)
-    eventually(
-        "the replicas behind it are made again",
-        lambda: cluster.value(
-            0,
-            "select count(*) from shardman.commands where cmd_type = 'suspend_replicas'"
-            " and status in ('success', 'done') and reason like '%went elsewhere%'",
-        ),
-    )
-    stale = "select count(*) from shardman.partitions where stale_since is not null"
-    eventually(
-        "all copies are up to date",
-        lambda: not cluster.value(0, stale) and not cluster.commands_left(),
-    )
+    eventually("the replicas behind it are suspended", lambda: cluster.value(0, ROBBED) > before)
+    up_to_date(cluster)
     assert cluster.sql(NODE, "select * from shardman.beat_gaps") == []
     assert check(cluster.lord_dsn, data=True) == []
 

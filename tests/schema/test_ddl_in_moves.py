@@ -11,7 +11,7 @@ import pytest
 
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster, CommandResult
-from shardman.testing.waiting import eventually
+from shardman.testing.waiting import eventually, repeated
 
 #: What a move begins with, and what is taken away or comes while it runs.
 CHANGES = [
@@ -68,25 +68,13 @@ def away(cluster: Cluster) -> tuple[str, int]:
     return str(part), int(node)
 
 
-def changed(cluster: Cluster, node: int, statement: str) -> None:
-    """DDL that met a cut-over says so, and is repeated."""
-    for _ in range(5):
-        try:
-            cluster.sql(node, statement)
-        except psycopg.errors.SerializationFailure:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"met cut-overs again and again: {statement}")
-
-
 @pytest.mark.parametrize("n", range(len(CHANGES)))
 def test_a_move_goes_on_when_its_table_changes(item: Cluster, n: int) -> None:
     part, node = away(item)
     moving = item.submit("select shardman.move_part(%s, %s)", (part, node))
     # At another place of the move each.
     time.sleep(0.1 * n)
-    changed(item, 1 + n % 3, CHANGES[n])
+    repeated(lambda: item.sql(1 + n % 3, CHANGES[n]))
     moved = item.wait(moving)
     assert moved.status == "success", moved
     followed(item)

@@ -449,6 +449,29 @@ def test_what_indexes_ranges_and_statistics_call(trapped: Cluster, change: str) 
     unharmed(trapped)
 
 
+def test_rows_are_read_beside_checks_that_the_cluster_does_not_run(trapped: Cluster) -> None:
+    """A planner that excludes by constraints computes what is constant in them."""
+    here = home(trapped, "app.acc_1")
+    with as_role(trapped, here, "bob") as bob:
+        bob.execute(
+            "set shardman.ddl = 'here'; create function app.least(int) returns int immutable"
+            " language plpgsql as $$ begin perform app.capture(); return $1; end $$;"
+            " alter table app.acc_1_data add constraint own check (id > app.least(-1000))"
+        )
+    loot(trapped)
+    read = "select shardman.misplaced_rows('app.acc_1'), rows > 0 from shardman.content_hash('app.acc_1_data')"
+    try:
+        with trapped.connect(here, options="-c constraint_exclusion=on") as conn:
+            conn.execute("select from app.acc_1_data where id > 5")
+            assert loot(trapped) == {("postgres", True)}
+            conn.execute("alter role mallory nosuperuser")
+            assert conn.execute(read.encode()).fetchall() == [(0, True)]
+        assert loot(trapped) == set()
+    finally:
+        ask(trapped, here, "bob", "set shardman.ddl = 'here'; drop function app.least cascade")
+    unharmed(trapped)
+
+
 def test_values_that_a_node_lacks_are_written_out_and_not_cast(trapped: Cluster) -> None:
     """Who repeats a change on a node that was away reads them in a session that could be more than bob."""
     everywhere(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+import psycopg
 
 T = TypeVar("T")
 
@@ -49,3 +52,23 @@ def eventually(
             more = f"; {after()!r}" if after else ""
             raise AssertionError(f"{what}: not within {seconds:g} s, last seen {seen!r}{more}")
         time.sleep(every)
+
+
+def repeated(transaction: Callable[[], T], *, tries: int = 5) -> T:
+    """Runs a transaction again that another one was in the way of, as its hint says.
+
+    Args:
+        transaction: begins and ends one, such as DDL that meets a cut-over.
+        tries: so many at most.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        psycopg.errors.SerializationFailure: the last try failed of it, too.
+    """
+    for _ in range(tries - 1):
+        with contextlib.suppress(psycopg.errors.SerializationFailure):
+            return transaction()
+        time.sleep(0.2)
+    return transaction()

@@ -211,12 +211,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.trust_obstacles(oid) is 'code of a table that the cluster must not run';
 
-create or replace function shardman.need_trusted(rels oid[]) returns void
+create or replace function shardman.refuse_untrusted(rels oid[], spared text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_ record;
 begin
-    select u.* into found_ from shardman.untrusted_code(rels) u limit 1;
+    select u.* into found_ from shardman.untrusted_code(rels) u where u.what !~ spared limit 1;
     if found then
         raise exception 'the cluster does not run % (% of %), for it %',
               found_.code, found_.what, shardman.metadata_name(found_.rel), shardman.why_untrusted(found_.owner)
@@ -224,8 +224,27 @@ begin
     end if;
 end
 $$;
+comment on function shardman.refuse_untrusted(oid[], text) is
+    'raises SHM09 where these tables have code that the cluster must not run, but for that of what matches a pattern: it does not run here';
+
+create or replace function shardman.need_trusted(rels oid[]) returns void
+language sql stable set search_path = pg_catalog, pg_temp as $$ select shardman.refuse_untrusted(rels, '^$') $$;
 comment on function shardman.need_trusted(oid[]) is
     'raises SHM09 where the cluster must not write rows into these tables. Whoever calls it holds a lock on them';
+
+-- What is constant in an index or a statistics object of the owner's is computed by whoever plans a query. Of checks that holds
+-- only where PostgreSQL looks whether they exclude what a query asks for.
+create or replace function shardman.need_trusted_to_read(rel oid) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if current_setting('constraint_exclusion') <> 'off' then
+        raise exception 'checks are looked at while rows are read' using errcode = 'assert_failure';
+    end if;
+    perform shardman.refuse_untrusted(array[rel], '^constraint ');
+end
+$$;
+comment on function shardman.need_trusted_to_read(oid) is
+    'raises SHM09 where the cluster must not read the rows of a table. Whoever calls it has constraint_exclusion off, and holds a lock on it';
 
 -- A literal of a user's type is read, and with it the domains inside are checked, when the statement that has it is parsed: as
 -- whoever parses it, long before any row is written. So before texts of a table (defaults, checks, policies, indexes) become
