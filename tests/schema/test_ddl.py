@@ -322,11 +322,27 @@ def test_rights_on_several_tables(acc: Cluster) -> None:
         bob.execute('drop table "more"')
         bob.execute("grant select on table acc, app.acc to reader")
         assert [acc.value(n, reads) for n in NODES] == [True] * 4
-    # Of a superuser: replicas are in that schema too, and not bob's.
     acc.sql(2, "revoke all on all tables in schema public, app from reader")
     assert [acc.value(n, reads) for n in NODES] == [False] * 4
     acc.sql(3, "GRANT SELECT ON ALL TABLES IN SCHEMA app TO reader")
     assert [acc.value(n, reads) for n in NODES] == [True] * 4
+    # Of the owner: replicas are in that schema too, and not his.
+    lent = (
+        "select count(*) from pg_class"
+        " where relname ~ '_data$' and relowner <> 'bob'::regrole and relacl::text ~ 'bob='"
+    )
+    said: list[str] = []
+    for verb, reading in (("revoke all", False), ("grant select, insert", True)):
+        with as_bob(acc, 1) as bob:
+            bob.add_notice_handler(lambda n: said.append(str(n.message_primary)))
+            to = "to" if reading else "from"
+            with contextlib.suppress(psycopg.errors.UndefinedObject):
+                bob.execute(f"{verb} on all tables in schema app {to} nobody".encode())
+            bob.execute(f"{verb} on all tables in schema app {to} reader".encode())
+            assert bob.execute("show client_min_messages").fetchone() == ("notice",)
+        assert [acc.value(n, reads) for n in NODES] == [reading] * 4
+    assert said == []
+    assert [acc.value(n, lent) for n in NODES] == [0] * 4
     settled(acc)
 
 

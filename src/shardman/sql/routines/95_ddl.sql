@@ -98,6 +98,7 @@ begin
             set_config('shardman.ddl_now', '', true), set_config('shardman.ddl_parts', '', true);
     perform shardman.keep_parts() where tg_tag in ('DROP INDEX', 'DROP STATISTICS');
     query := shardman.take_statement(tg_tag, 'ddl');
+    perform shardman.lend_copies(shardman.statement_here(), true) where tg_tag in ('GRANT', 'REVOKE');
     if tg_tag in ('ALTER TRIGGER', 'DROP TRIGGER') then
         perform shardman.refuse_hidden(query, tg_tag, current_setting('shardman.ddl_path', true));
     end if;
@@ -266,6 +267,7 @@ begin
         return;
     end if;
     perform set_config('shardman.ddl_busy', 'on', true);
+    perform shardman.lend_copies(shardman.statement_here(), false) where tg_tag in ('GRANT', 'REVOKE');
     if tg_tag = 'ALTER TABLE' and coalesce(current_setting('shardman.ddl', true), '') <> 'here' then
         perform shardman.note_name(shardman.of_partitions(d.objid), d.objid) from pg_event_trigger_ddl_commands() d
           where d.classid = 'pg_class'::regclass and shardman.of_partitions(d.objid) is not null;

@@ -90,6 +90,7 @@ begin
     for name in select pg_catalog.jsonb_object_keys(former) loop
         perform pg_catalog.set_config(name, words operator(pg_catalog.->>) name, true);
     end loop;
+    perform pg_catalog.set_config('shardman.ddl_arrived', statement, true);
     execute statement;
     -- The sender's server reads what comes back from here.
     for name in select pg_catalog.jsonb_object_keys(former) loop
