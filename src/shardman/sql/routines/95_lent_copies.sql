@@ -10,13 +10,17 @@ comment on function shardman.statement_here() is 'the statement of DDL of a tabl
 create or replace function shardman.lend_copies(query text, lend bool) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    who  constant name := shardman.caller();
+    who  name;
     busy constant text := coalesce(current_setting('shardman.ddl_busy', true), '');
     verb constant text := case when lend then 'grant select on %s to %I' else 'revoke select on %s from %I' end;
     copy oid;
     any_ bool := false;
 begin
-    if query !~* '\son\s+all\s+tables\s+in\s+schema\s' or pg_has_role(who, shardman.our_role(), 'usage') then
+    if coalesce(query, '') !~* '\son\s+all\s+tables\s+in\s+schema\s' then
+        return;
+    end if;
+    who := shardman.caller();
+    if pg_has_role(who, shardman.our_role(), 'usage') then
         return;
     end if;
     perform set_config('shardman.ddl_busy', 'on', true);
