@@ -86,6 +86,20 @@ def owner(cluster: Cluster, part: str, replica: bool = False) -> int:
     return int(rows[0][0])
 
 
+@pytest.mark.parametrize("statement", ["truncate nation cascade", "truncate nation, acc, note"])
+def test_a_truncate_that_would_empty_sharded_tables_says_what_to_do(
+    tables: Cluster, statement: str
+) -> None:
+    rows = "select (select count(*) from acc), (select count(*) from nation)"
+    before = tables.sql(2, rows.encode())
+    with pytest.raises(
+        psycopg.errors.FeatureNotSupported, match="which refers to it on all nodes"
+    ) as refused:
+        tables.sql(2, statement.encode())
+    assert "use DELETE" in str(refused.value.diag.message_hint)
+    assert tables.sql(2, rows.encode()) == before != [(0, 0)]
+
+
 def test_every_node_keeps_them(tables: Cluster) -> None:
     right(tables)
     for node in WORKERS:

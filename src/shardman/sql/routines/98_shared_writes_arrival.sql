@@ -67,6 +67,24 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function shardman.count_shared_acted(oid, text, bigint) is 'adds to shardman.shared_acted, or takes from it';
 
+create or replace function shardman.check_shared_truncate(rel oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- PostgreSQL's own error would advise CASCADE, which has brought us here: it has emptied the data tables of one node only.
+    referring constant text := (select min(coalesce(pg_partition_root(o.conrelid), o.conrelid)::regclass::text) from pg_constraint o
+                                 where o.contype = 'f' and o.confrelid = rel
+                                   and not exists (select from shardman.shared_locks l
+                                                    where shardman.find_relation(l.relation) = o.conrelid));
+begin
+    if referring is not null then
+        raise exception 'TRUNCATE of the shared table % does not empty %, which refers to it on all nodes', shardman.metadata_name(rel), referring
+            using errcode = 'feature_not_supported',
+                  hint = format('Empty %s first, then use DELETE instead of TRUNCATE for the shared table.', referring);
+    end if;
+end
+$$;
+comment on function shardman.check_shared_truncate(oid) is 'refuses to empty a shared table to which a table refers that is not shared';
+
 create or replace function shardman.make_shared_change(rel oid, op text, rows text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -76,6 +94,9 @@ declare
 begin
     if statement is null then
         return;
+    end if;
+    if op = 'truncate' then
+        perform shardman.check_shared_truncate(rel);
     end if;
     perform set_config('shardman.shared', 'arrives', true);
     execute statement using rows;
