@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from shardman.nodes.invariants import check
 from shardman.testing.cluster import Cluster, CommandResult
@@ -100,6 +102,53 @@ def test_a_copy_that_the_snapshot_does_not_show_is_missed(item: Cluster) -> None
         finally:
             late.rollback()
             item.sql(node, f"set shardman.ddl = 'here'; drop table {part}_data")
+
+
+def test_a_copy_that_can_take_no_more_is_made_anew(item: Cluster) -> None:
+    """Rows on their way to it have a column that it has no more."""
+    part, node = away(item)
+    moving = item.submit("select shardman.move_part(%s, %s)", (part, node))
+    with item.connect(node) as dest:
+        of_copy = "select subname from pg_subscription where subname ~ '_c[0-9]+$'"
+        ((stream,),) = eventually(
+            "the copy is subscribed", lambda: dest.execute(of_copy).fetchall(), every=0.005
+        )
+        switch = sql.SQL("alter subscription {} {}")
+        dest.execute(switch.format(sql.Identifier(stream), sql.SQL("disable")))
+        repeated(lambda: item.sql(1, "alter table item add gone int"))
+        item.sql(2, "update item set gone = id")
+        repeated(lambda: item.sql(3, "alter table item drop gone"))
+        dest.execute(switch.format(sql.Identifier(stream), sql.SQL("enable")))
+    moved = item.wait(moving)
+    assert moved.status == "success", moved
+    assert item.value(0, "select attempt > 1 from shardman.commands where id = %s", (moving,))
+    followed(item)
+    assert check(item.lord_dsn, data=True) == []
+
+
+def test_ddl_and_new_copies_wait_for_each_other(item: Cluster) -> None:
+    """What DDL would not see on another node is not made between its first look there and its locks."""
+    part, node = away(item)
+    home = next(n for n in (1, 2, 3) if n != node)
+    made = "select to_regclass(%s) is not null"
+    with item.connect(home, autocommit=False) as ddl:
+        ddl.execute("alter table item add column turn int")
+        moving = item.submit("select shardman.move_part(%s, %s)", (part, node))
+        time.sleep(1)
+        assert not item.value(node, made, (f"{part}_data",))
+        ddl.execute("alter table item drop column turn")
+        ddl.commit()
+    with item.connect(0, autocommit=False) as copies:
+        copies.execute("select shardman.hold_off_ddl(1000)")
+        began = time.monotonic()
+        release = threading.Timer(0.5, copies.rollback)
+        release.start()
+        item.sql(0, "alter table item alter n set default 1")
+        assert time.monotonic() - began >= 0.5
+        release.join()
+    moved = item.wait(moving)
+    assert moved.status == "success", moved
+    followed(item)
 
 
 def test_statistics_that_the_snapshot_does_not_show_go_all_the_same(item: Cluster) -> None:

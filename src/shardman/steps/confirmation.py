@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,13 +22,65 @@ from shardman.tasks import all_of
 STREAMING_TIMEOUT_S = 60.0
 #: Behind by less than this, the rest fits into a cut-over.
 SMALL_LAG_BYTES = 64 * 1024
+#: Seconds between two looks at whether the subscriber of a copy fails, and how often it may at one place.
+_LOOK_S = 0.5
+_MOST_ERRORS = 5
 
 
-async def wait_streaming(source: Connection, slot: str, dest: int) -> None:
+class CopySubscriber:
+    """The destination of a copy channel, which may fail of what comes for ever: of rows with a column that DDL
+    has dropped there since, say.
+
+    Args:
+        slot: its name, and that of the subscription.
+    """
+
+    def __init__(self, run: Run, slot: str, src: int, dest: int) -> None:
+        self._run = run
+        self._slot = slot
+        self._src, self._dest = src, dest
+        self._confirmed: str | None = None
+        self._errors = 0
+        self._looked = -math.inf
+
+    async def need_progress(self) -> None:
+        """Looks, once in `_LOOK_S` at most, whether it gets on.
+
+        Raises:
+            Temporary: it has failed `_MOST_ERRORS` times and confirmed nothing meanwhile.
+        """
+        if time.monotonic() < self._looked + _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        confirmed = await value(
+            await self._run.node(self._src),
+            "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s",
+            self._slot,
+        )
+        errors = await value(
+            await self._run.node(self._dest),
+            "select apply_error_count from pg_stat_subscription_stats where subname = %s",
+            self._slot,
+        )
+        if confirmed != self._confirmed or errors is None:
+            self._confirmed, self._errors = confirmed, errors or 0
+        elif errors >= self._errors + _MOST_ERRORS:
+            raise Temporary(
+                f"node {self._dest} cannot take what was written on node {self._src} meanwhile: see its log",
+                code=Code.REPLICATION_STALLED,
+            )
+
+
+async def wait_streaming(
+    source: Connection, slot: str, dest: int, subscriber: CopySubscriber | None = None
+) -> None:
     """Waits until a subscriber streams.
 
+    Args:
+        subscriber: of a copy channel.
+
     Raises:
-        Temporary: it does not within STREAMING_TIMEOUT_S.
+        Temporary: it does not within STREAMING_TIMEOUT_S, or fails of what comes.
     """
     deadline = time.monotonic() + STREAMING_TIMEOUT_S
     pauses = itertools.chain((0.005, 0.005, 0.01), itertools.repeat(0.02))
@@ -42,6 +95,8 @@ async def wait_streaming(source: Connection, slot: str, dest: int) -> None:
                 f"the subscription {slot} on node {dest} does not start streaming",
                 code=Code.REPLICATION_STALLED,
             )
+        if subscriber:
+            await subscriber.need_progress()
         await source.execute("select shardman.emit()")
         await asyncio.sleep(next(pauses))
 
@@ -59,9 +114,20 @@ async def lag(source: Connection, slot: str) -> int:
     )
 
 
-async def catch_up(run: Run, source: Connection, slot: str) -> None:
-    """Waits until the subscriber is close behind, showing how far it is."""
+async def catch_up(
+    run: Run, source: Connection, slot: str, subscriber: CopySubscriber | None = None
+) -> None:
+    """Waits until the subscriber is close behind, showing how far it is.
+
+    Args:
+        subscriber: of a copy channel.
+
+    Raises:
+        Temporary: that gets no further.
+    """
     while (behind := await lag(source, slot)) > SMALL_LAG_BYTES:
+        if subscriber:
+            await subscriber.need_progress()
         if behind > 16 * SMALL_LAG_BYTES:
             await run.waits_for(f"the destination to apply {behind >> 20} MB of WAL")
         await source.execute("select shardman.emit()")

@@ -10,7 +10,7 @@ from shardman import names
 from shardman.pg import publications, slots, subscriptions
 from shardman.steps.base import FinishStep, Made, Run, Scope, Together, UndoableStep, step
 from shardman.steps.catalog import data_table, need_relation
-from shardman.steps.confirmation import catch_up, wait_streaming
+from shardman.steps.confirmation import CopySubscriber, catch_up, wait_streaming
 from shardman.steps.locks import PUBLISHING, under_locks
 
 
@@ -66,8 +66,9 @@ class Subscription(Together, UndoableStep):
             subscriptions.held(guard, name, tables),
         ):
             await subscriptions.create(dest, name, await run.peer(self.src), name)
-        await wait_streaming(source, name, self.dest)
-        await catch_up(run, source, name)
+        subscriber = CopySubscriber(run, name, self.src, self.dest)
+        await wait_streaming(source, name, self.dest, subscriber)
+        await catch_up(run, source, name, subscriber)
 
     async def undo(self, run: Run) -> None:
         await subscriptions.drop(

@@ -22,7 +22,7 @@ from shardman.pg import publications
 from shardman.pg.connection import Connection
 from shardman.steps.base import Made, Run, Together, UndoableStep, step
 from shardman.steps.catalog import data_table, need_relation, value
-from shardman.steps.confirmation import catch_up, drain
+from shardman.steps.confirmation import CopySubscriber, catch_up, drain
 from shardman.steps.locks import HELD, Busy, Deadline, begin_locked, patiently, rolled_back
 from shardman.steps.prepared import end_prepared, prepare
 from shardman.steps.references import held, referred_to
@@ -62,7 +62,9 @@ class CutOver(Together, UndoableStep):
 
         async def attempt(deadline: Deadline) -> None:
             for stream in self._streams(run):
-                await catch_up(run, emitter, stream)
+                await catch_up(run, emitter, stream, subscribers.get(stream))
+            for subscriber in subscribers.values():
+                await subscriber.need_progress()
             async with run.cut_over_lock, held(run, referred, rewired):
                 run.figures.cut_over.begin()
                 try:
@@ -72,6 +74,9 @@ class CutOver(Together, UndoableStep):
                     await self.undo(run)
                     raise
 
+        subscribers = {
+            stream: CopySubscriber(run, stream, self.src, self.dest) for stream in self._own(run)
+        }
         referred = await referred_to(run, self.parts)
         # A primary's data table loses its foreign keys here; an old copy does when it is dropped.
         rewired = [dest, source] if self.keep else [dest]
@@ -104,11 +109,14 @@ class CutOver(Together, UndoableStep):
             # With one prepared and the other lost nothing has happened: the switch comes behind both.
             await prepare(run, self.named(), {self.src: source, self.dest: dest})
 
+    def _own(self, run: Run) -> list[str]:
+        """The copy channel, where there is one."""
+        return [] if self.keep or self.replica else [names.copy_channel(run.cluster_id, run.cmd_id)]
+
     def _streams(self, run: Run) -> list[str]:
         """What must be empty before the switch."""
-        own = [] if self.keep or self.replica else [names.copy_channel(run.cluster_id, run.cmd_id)]
         return [
-            *own,
+            *self._own(run),
             *(names.channel(run.cluster_id, self.src, node) for node in self.old_channels),
         ]
 

@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
 import psycopg
@@ -37,6 +37,9 @@ _HURRIED_S = 60.0
 
 #: How long a step after a switch tries before it leaves the rest for later.
 LIMIT_S = 5.0
+
+#: For DDL that is under way a new copy waits so long at most, in ms.
+DDL_MS = 3000
 
 #: What CREATE and ALTER PUBLICATION lock a table in.
 PUBLISHING = "share update exclusive"
@@ -99,6 +102,36 @@ async def rolled_back(conn: Connection) -> AsyncIterator[None]:
         if not conn.closed and not conn.broken:
             await asyncio.shield(conn.rollback())
         raise
+
+
+@asynccontextmanager
+async def ddl_held_off(run: Run) -> AsyncIterator[None]:
+    """DDL sent to any node is waited for, and what begins meanwhile waits for the end of the block: it would
+    have to be repeated, as it does not see on another node what was made since its first look there
+    (sql/routines/95_gate.sql). For a moment only, and nodes that do not answer are left out."""
+    members = await value(
+        await run.node(0),
+        "select array(select n.id from shardman.reachable_nodes() n order by n.id)",
+    )
+    deadline = Deadline(DDL_MS)
+    async with AsyncExitStack() as held:
+        for node in (0, *members):
+            with suppress(psycopg.OperationalError, TimeoutError):
+                async with asyncio.timeout(deadline.left_ms() / 1000):
+                    await _hold_off_ddl(run, held, node, deadline)
+        yield
+
+
+async def _hold_off_ddl(run: Run, held: AsyncExitStack, node: int, deadline: Deadline) -> None:
+    conn = await held.enter_async_context(run.extra_session(node))
+    held.push_async_callback(_let_go, conn)
+    await conn.execute("begin")
+    await conn.execute("select shardman.hold_off_ddl(%s)", (deadline.left_ms(),))
+
+
+async def _let_go(conn: Connection) -> None:
+    with suppress(psycopg.OperationalError):
+        await conn.rollback()
 
 
 async def begin_locked(

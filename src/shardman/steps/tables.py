@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import psycopg
@@ -28,6 +29,7 @@ from shardman.steps.locks import (
     LIMIT_S,
     Deadline,
     begin_locked,
+    ddl_held_off,
     execute_patiently,
     patiently,
     rolled_back,
@@ -41,6 +43,8 @@ _REFERS = (
 )
 #: Sorting in memory makes an index build faster; one build at a time on a node.
 BUILD_MEMORY_KB = 256 * 1024
+#: Bytes of a copy whose indexes are built within a moment: DDL waits for no longer ones.
+SOON_INDEXED = 16 * 1024 * 1024
 
 
 @step("data_table")
@@ -61,7 +65,8 @@ class DataTable(UndoableStep):
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
+        async with ddl_held_off(run):
+            await conn.execute("select shardman.make_data_table(%s, keys => false)", (self.part,))
 
     async def undo(self, run: Run) -> None:
         # Attached, it is somebody's primary; ours never was, because the cut-over is undone before. One
@@ -84,7 +89,9 @@ class DataIndexes(PrepareStep):
 
     async def do(self, run: Run) -> None:
         conn = await run.node(self.node)
-        async with conn.transaction():
+        rows = "select shardman.table_bytes(shardman.data_table(%s))"
+        brief = await value(conn, rows, self.part) <= SOON_INDEXED
+        async with ddl_held_off(run) if brief else nullcontext(), conn.transaction():
             await conn.execute(
                 "select set_config('maintenance_work_mem', %s, true) from pg_settings"
                 " where name = 'maintenance_work_mem' and setting::bigint < %s",

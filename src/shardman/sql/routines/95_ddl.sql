@@ -142,6 +142,7 @@ begin
         return;
     end if;
     perform shardman.need_plain_strings(query);
+    perform shardman.await_new_copies() where tg_tag not in ('GRANT', 'REVOKE', 'COMMENT', 'ALTER SEQUENCE');
     perform shardman.need_one_sender(tables);
     perform shardman.await_new_tables();
     perform shardman.await_types(target, query) where tg_tag = 'ALTER TABLE';

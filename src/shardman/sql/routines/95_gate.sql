@@ -93,6 +93,33 @@ end
 $$;
 comment on function shardman.hold_copy(oid) is 'locks a data table that is in no partition, under whatever name, unless it is gone';
 
+-- DDL looks on another node in the snapshot of its first statement there. A copy that is made between that and the locks of the gate it would not
+-- see, and had to be repeated. So it stands here before it looks there, and who makes a copy stands on all nodes. Neither waits for the
+-- other for long: what one misses then the next function finds.
+
+create or replace function shardman.await_new_copies() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    mine constant text := current_setting('lock_timeout');
+begin
+    perform set_config('lock_timeout', '5s', true);
+    lock table shardman.copies_begin in share mode;
+    perform set_config('lock_timeout', mine, true);
+exception when lock_not_available or deadlock_detected then
+    null;
+end
+$$;
+comment on function shardman.await_new_copies() is 'before DDL looks at other nodes: waits for copies that are just being made; those that come later wait for the end of the transaction';
+
+create or replace function shardman.hold_off_ddl(timeout_ms int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform set_config('lock_timeout', timeout_ms::text, true);
+    lock table shardman.copies_begin in row exclusive mode;
+end
+$$;
+comment on function shardman.hold_off_ddl(int) is 'before a copy is made: DDL that begins here waits until the transaction ends. Raises lock_not_available where some goes on for longer';
+
 create or replace function shardman.need_new_look(relation text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -9,7 +9,7 @@ from shardman.pg import publications
 from shardman.pg.connection import Connection
 from shardman.steps.base import PartBetween, PrepareStep, Run, step
 from shardman.steps.catalog import data_table, need_relation
-from shardman.steps.confirmation import catch_up, drain
+from shardman.steps.confirmation import CopySubscriber, catch_up, drain
 from shardman.steps.locks import Deadline, begin_locked, patiently, rolled_back
 
 
@@ -28,9 +28,11 @@ class JoinChannel(PartBetween, PrepareStep):
     async def do(self, run: Run) -> None:
         source = await run.node(self.src)
         stream = names.copy_channel(run.cluster_id, run.cmd_id)
+        subscriber = CopySubscriber(run, stream, self.src, self.dest)
 
         async def attempt(deadline: Deadline) -> None:
-            await catch_up(run, emitter, stream)
+            await catch_up(run, emitter, stream, subscriber)
+            await subscriber.need_progress()
             async with run.cut_over_lock:
                 await self._hand_over(run, source, emitter, deadline)
 
