@@ -93,3 +93,20 @@ def test_a_worker_that_cannot_be_brought_up_to_date_is_seen(cluster: Cluster) ->
         cluster.cmd("select shardman.create_hash_partitions(1, 't', 'id', 2)").status == "success"
     )
     eventually("no problem", lambda: read(cluster.lord_dsn).problems, until=lambda p: p == ())
+
+
+def test_a_worker_of_another_version_is_in_no_other_s_way() -> None:
+    with closing(Cluster(workers=3)) as cluster:
+        cluster.sql(1, "create table t (id int primary key)")
+        done = cluster.cmd("select shardman.create_hash_partitions(1, 't', 'id', 3)")
+        assert done.status == "success", done
+        cluster.stop_lord()
+        cluster.sql(3, "comment on schema shardman is 'older'")
+        cluster.sql(3, "create view shardman.former as select 1 as a")
+        cluster.sql(3, "create view public.mine as select * from shardman.former")
+        cluster.start_lord()
+        moved = cluster.cmd(
+            "select shardman.move_part(part_name, 3 - owner) from shardman.partitions"
+            " where owner in (1, 2) order by 1 limit 1"
+        )
+        assert moved.status == "success", moved

@@ -19,7 +19,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import sql
 
-from shardman.errors import Code, Temporary
+from shardman.errors import Code, Temporary, UserError
 from shardman.pg.connection import Connection
 from shardman.steps.base import Run
 from shardman.steps.catalog import value
@@ -108,7 +108,8 @@ async def rolled_back(conn: Connection) -> AsyncIterator[None]:
 async def ddl_held_off(run: Run) -> AsyncIterator[None]:
     """DDL sent to any node is waited for, and what begins meanwhile waits for the end of the block: it would
     have to be repeated, as it does not see on another node what was made since its first look there
-    (sql/routines/95_gate.sql). For a moment only, and nodes that do not answer are left out."""
+    (sql/routines/95_gate.sql). For a moment only, and nodes are left out that do not answer or have another
+    version."""
     members = await value(
         await run.node(0),
         "select array(select n.id from shardman.reachable_nodes() n order by n.id)",
@@ -116,7 +117,7 @@ async def ddl_held_off(run: Run) -> AsyncIterator[None]:
     deadline = Deadline(DDL_MS)
     async with AsyncExitStack() as held:
         for node in (0, *members):
-            with suppress(psycopg.OperationalError, TimeoutError):
+            with suppress(psycopg.OperationalError, UserError, TimeoutError):
                 async with asyncio.timeout(deadline.left_ms() / 1000):
                     await _hold_off_ddl(run, held, node, deadline)
         yield
